@@ -1,0 +1,1 @@
+"""Images and latents as random-access sources, and the input pipeline over them."""

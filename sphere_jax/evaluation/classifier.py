@@ -1,0 +1,213 @@
+"""A small classifier trained on the training split: image features that need no download.
+
+Distances in its features compare runs on the same data. They are not FID, which means Inception
+features, and they are not comparable across data sets; the fingerprint says which network it was.
+Other feature networks offer the same three things: `name`, `fingerprint`, `features(images)`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import NamedSharding
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sphere_jax.distribution.mesh import replicated
+from sphere_jax.evaluation.checks import check_images, check_labels
+from sphere_jax.models.small_classifier import SmallClassifier
+from sphere_jax.nn.functional import Network, Params
+from sphere_jax.tokenizers.images import to_float
+
+LEARNING_RATE = 3e-3
+ADAM = optax.scale_by_adam()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained `SmallClassifier`.
+
+    `accuracy` is that on the tenth of the training split that its own training never saw.
+    """
+
+    params: Params
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    accuracy: float
+
+    name = "small_classifier"
+
+    def features(
+        self, images: np.ndarray, batch_size: int = 256, sharding: NamedSharding | None = None
+    ) -> np.ndarray:
+        """uint8 (N, H, W, C) to float32 (N, 128).
+
+        Batches are padded to one shape, so there is one compilation and the last batch is exact.
+        `sharding` spreads a batch over a mesh; every process then gives all images and gets all
+        features.
+
+        Raises:
+          ValueError: the images are not uint8 of this classifier's shape.
+        """
+        return self._run(images, batch_size, sharding)[0]
+
+    def logits(
+        self, images: np.ndarray, batch_size: int = 256, sharding: NamedSharding | None = None
+    ) -> np.ndarray:
+        """uint8 (N, H, W, C) to float32 (N, K); otherwise like `features`."""
+        return self._run(images, batch_size, sharding)[1]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of the weights."""
+        digest = hashlib.sha256()
+        for name, array in sorted(_flatten(self.params).items()):
+            digest.update(f"{name}{array.shape}{array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes one safetensors file; a reader never sees half of it."""
+        about = {
+            "image_shape": list(self.image_shape),
+            "num_classes": self.num_classes,
+            "accuracy": self.accuracy,
+            "fingerprint": self.fingerprint,
+        }
+        temporary = Path(f"{os.fspath(path)}.tmp")
+        save_file(_flatten(self.params), temporary, {self.name: json.dumps(about)})
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Classifier":
+        """What `save` wrote.
+
+        Raises:
+          ValueError: the file is no such thing, or its weights do not match its fingerprint.
+        """
+        try:
+            with safe_open(path, "numpy") as file:
+                about = json.loads((file.metadata() or {})[cls.name])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{os.fspath(path)} is not a saved small classifier.") from error
+        shape = tuple(about["image_shape"])
+        wanted = jax.eval_shape(_network(shape, about["num_classes"]).init, jax.random.key(0))
+        if set(arrays) != set(_flatten(wanted)):
+            raise ValueError(f"{os.fspath(path)} is a small classifier of another architecture.")
+        params = jax.tree_util.tree_map_with_path(lambda p, _: arrays[_leaf_name(p)], wanted)
+        loaded = cls(params, shape, about["num_classes"], about["accuracy"])
+        if loaded.fingerprint != about["fingerprint"]:
+            raise ValueError(f"The weights in {os.fspath(path)} do not match their fingerprint.")
+        return loaded
+
+    def _run(self, images, batch_size, sharding) -> tuple[np.ndarray, np.ndarray]:
+        images = check_images(images, "images")
+        if images.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"This classifier takes images of shape {self.image_shape}, not {images.shape[1:]}."
+            )
+        network = _network(self.image_shape, self.num_classes)
+        everywhere = sharding and replicated(sharding.mesh)
+        params, rows = jax.device_put(self.params, everywhere), []
+        for batch, mask in padded_batches(images, batch_size):
+            outputs = _forward(network, everywhere, params, jax.device_put(batch, sharding))
+            rows.append([np.asarray(output)[mask] for output in outputs])
+        features, logits = zip(*rows, strict=True)
+        return np.concatenate(features), np.concatenate(logits)
+
+
+def train_classifier(
+    images: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    seed: int = 0,
+    steps: int = 300,
+    batch_size: int = 64,
+) -> Classifier:
+    """Trains the feature network: Adam, cosine schedule, shifts by a 32nd of the side.
+
+    Args:
+      images: uint8 (N, H, W, 1 or 3), sides of at least 8 pixels; one tenth is set aside.
+      labels: (N,) in 0..num_classes-1.
+      seed: fixes initial weights, the part set aside and the batches.
+
+    Raises:
+      ValueError: wrong or too few images or labels.
+    """
+    images = check_images(images, "The classifier's images", at_least=20)
+    labels = check_labels(labels, images, num_classes, "The classifier's labels")
+    if num_classes < 2:
+        raise ValueError(f"A classifier needs at least 2 classes, not {num_classes}.")
+    _, height, width, _ = images.shape
+    if min(height, width) < 8:
+        raise ValueError(f"The classifier needs sides of at least 8 pixels, not {height}x{width}.")
+
+    rng = np.random.default_rng(seed)
+    aside, kept = np.split(rng.permutation(len(images)), [len(images) // 10])
+    reach = max(1, min(height, width) // 32)
+    padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+
+    network = _network(images.shape[1:], num_classes)
+    params = jax.jit(network.init)(jax.random.key(seed))
+    state = ADAM.init(params)
+    for step in range(steps):
+        rows = rng.choice(kept, batch_size)
+        top, left = rng.integers(0, 2 * reach + 1, 2)
+        batch = padded[rows, top : top + height, left : left + width]
+        rate = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        params, state = _train_step(network, params, state, batch, labels[rows], rate)
+
+    trained = Classifier(jax.device_get(params), images.shape[1:], num_classes, math.nan)
+    accuracy = np.mean(trained.logits(images[aside]).argmax(-1) == labels[aside])
+    return dataclasses.replace(trained, accuracy=float(accuracy))
+
+
+def padded_batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of one shape, the last filled up with zeros, and the mask (B,) of real rows."""
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        missing = batch_size - len(batch)
+        fill = np.zeros((missing, *images.shape[1:]), images.dtype)
+        yield np.concatenate([batch, fill]), np.arange(batch_size) < len(batch)
+
+
+@functools.cache  # one object per architecture, so that jitted functions find their compilation
+def _network(image_shape: tuple[int, int, int], num_classes: int) -> Network:
+    return Network(lambda rngs: SmallClassifier(image_shape, num_classes, rngs=rngs))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _forward(network, out_sharding, params, images):
+    outputs = network.apply(params, to_float(images))
+    if out_sharding is None:
+        return outputs
+    return jax.lax.with_sharding_constraint(outputs, out_sharding)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _train_step(network, params, state, images, labels, rate):
+    def loss(params):
+        _, logits = network.apply(params, to_float(images))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    direction, state = ADAM.update(jax.grad(loss)(params), state)
+    return jax.tree.map(lambda p, d: p - rate * d, params, direction), state
+
+
+def _flatten(params: Params) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {_leaf_name(path): leaf for path, leaf in leaves}
+
+
+def _leaf_name(path) -> str:
+    return "/".join(str(part.key) for part in path)

@@ -1,0 +1,74 @@
+"""What a number means: everything that must be equal before two scores may be compared."""
+
+import dataclasses
+import platform
+from importlib.metadata import version
+from typing import Any, Literal
+
+import jax
+
+from sphere_jax import __version__
+from sphere_jax.evaluation.score import Reference, Score
+
+ROUNDING = "clip to [-1, 1], then round(127.5 x + 127.5) to nearest"  # tokenizers/images.py
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scikit-learn")
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """How samples were drawn. `evaluations` is network evaluations per image (NFE)."""
+
+    seed: int
+    solver: str
+    steps: int
+    evaluations: int
+    guidance: float  # 1 is off
+    guidance_interval: tuple[float, float]  # times at which it acts, 1 is noise
+    time_shift: float
+    weights: Literal["EMA", "raw"]
+
+
+def protocol(
+    reference: Reference,
+    reference_name: str,
+    score: Score,
+    neighbours: int,
+    generation: Generation | None,
+) -> dict[str, Any]:
+    """The stamp that goes beside scores, ready for JSON. `generation` None means images of
+    unknown origin, from a file.
+    """
+    network, judge, split = reference.network, reference.judge, reference.split
+    return {
+        "features": {
+            "name": network.name,
+            "fingerprint": network.fingerprint,
+            "length": reference.train_features.shape[1],
+            "accuracy on images it was not trained on": network.accuracy,
+        },
+        "judge": {"name": judge.name, "training images": judge.train_images},
+        "reference": {
+            "name": f"{reference_name}, training split",
+            "images": len(split.train),
+            "fingerprint": split.train.fingerprint,
+        },
+        "held-out": {
+            "images": len(split.heldout),
+            "images used for the held-out scores": score.heldout_samples,
+            "fingerprint": split.heldout.fingerprint,
+        },
+        "image shape": list(network.image_shape),
+        "samples": score.samples,
+        "precision and recall": {
+            "neighbours": neighbours,
+            "images a side": min(score.samples, len(split.train)),
+        },
+        "generation": dataclasses.asdict(generation) if generation else "images from a file",
+        "rounding to uint8": ROUNDING,
+        "versions": {
+            "sphere_jax": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }

@@ -1,0 +1,210 @@
+"""`report.html`: one file that needs no other, readable on a light page and a dark one."""
+
+import base64
+import dataclasses
+import html
+import json
+import math
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sphere_jax.evaluation.report_style import STYLE
+from sphere_jax.evaluation.score import Score
+
+
+@dataclasses.dataclass(frozen=True)
+class Headline:
+    """A number for the top of the page: its name, its value in words, what to hold it against."""
+
+    name: str
+    value: str
+    note: str = ""
+
+    def html(self) -> str:
+        note = f"<small>{_text(self.note)}</small>" if self.note else ""
+        return f"<div><span>{_text(self.name)}</span><b>{_text(self.value)}</b>{note}</div>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+
+    def html(self) -> str:
+        return f"<p>{_text(self.text)}</p>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """A command or other text in type of equal width."""
+
+    text: str
+
+    def html(self) -> str:
+        return f"<pre><code>{_text(self.text)}</code></pre>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A figure: bytes of a PNG file at twice the screen's resolution, and its caption."""
+
+    png: bytes
+    caption: str
+
+    def html(self) -> str:
+        width, height = struct.unpack(">II", self.png[16:24])  # of the PNG header
+        source = base64.b64encode(self.png).decode()
+        return (
+            f'<figure><img width="{width // 2}" height="{height // 2}" alt="{_text(self.caption)}" '
+            f'src="data:image/png;base64,{source}">'
+            f"<figcaption>{_text(self.caption)}</figcaption></figure>"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of cells below a header; numbers get four digits, None a dash."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def html(self) -> str:
+        head = "".join(f"<th>{_text(name)}</th>" for name in self.header)
+        body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in self.rows)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f'<div class="wide">{table}</div>'
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    blocks: Sequence[Text | Code | Picture | Table]
+
+
+def write_report(
+    path: str | os.PathLike,
+    title: str,
+    summary: str,
+    headlines: Sequence[Headline],
+    sections: Sequence[Section],
+) -> None:
+    """Writes a self-contained page, atomically. All text is escaped.
+
+    Args:
+      summary: one paragraph: what was run, on what, for how long.
+      headlines: the few numbers a reader came for.
+    """
+    links = "".join(
+        f'<a href="#section{i}">{_text(section.title)}</a>' for i, section in enumerate(sections)
+    )
+    body = "".join(
+        f'<section id="section{i}"><h2>{_text(section.title)}</h2>'
+        + "".join(block.html() for block in section.blocks)
+        + "</section>"
+        for i, section in enumerate(sections)
+    )
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(title)}</title><style>{STYLE}</style></head><body><main>"
+        f"<header><h1>{_text(title)}</h1><p>{_text(summary)}</p></header>"
+        f'<div class="headlines">{"".join(h.html() for h in headlines)}</div>'
+        f"<nav>{links}</nav>{body}</main></body></html>\n"
+    )
+    _write(path, page)
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Writes standard JSON, atomically; NaN and infinity, which it lacks, become null."""
+    _write(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def metrics_table(score: Score) -> Table:
+    """Every metric beside its held-out yardstick and how to read it."""
+    rows = []
+    for key, value in score.metrics.items():
+        name, better = describe(key)
+        rows.append([name, value, score.heldout[key], better])
+    header = ["metric", f"{score.samples} samples", f"{score.heldout_samples} held-out images"]
+    return Table([*header, "better"], rows)
+
+
+def agreement_table(score: Score, class_names: Sequence[str]) -> Table:
+    """Class agreement of the samples, class by class. Needs a score of samples with labels."""
+    rows = [
+        [name, value] for name, value in zip(class_names, score.agreement_by_class, strict=True)
+    ]
+    return Table(["class", "class agreement"], rows)
+
+
+def protocol_table(protocol: Mapping[str, Any]) -> Table:
+    """The stamp of `protocol.py`, nested groups written as one cell."""
+    return Table(["protocol", ""], [[key, _plain(value)] for key, value in protocol.items()])
+
+
+def describe(key: str) -> tuple[str, str]:
+    """A metric's key, as `score` gives it, in words; and which way is better."""
+    fixed = {
+        "nearest_train_distance_ratio": (
+            "Distance to the nearest training image, over that of held-out images", "near 1"),
+        "nearest_train_too_close": (
+            "Part closer to a training image than 99% of held-out images", "near 0.01"),
+        "class_agreement": ("Class agreement (judge: RBF SVM on pixels)", "higher"),
+    }  # fmt: skip
+    if key in fixed:
+        return fixed[key]
+    starts = {
+        "frechet_distance_": ("Fréchet distance", "lower"),
+        "precision_": ("Precision (generated inside real)", "higher"),
+        "recall_": ("Recall (real inside generated)", "higher"),
+    }
+    for start, (name, better) in starts.items():
+        if key.startswith(start):
+            return f"{name}, {key.removeprefix(start).replace('_', ' ')} features", better
+    return key.replace("_", " "), ""
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value), quote=True)
+
+
+def _cell(value: Any) -> str:
+    kind = ' class="number"' if isinstance(value, (int, float)) else ""
+    return f"<td{kind}>{_text(_plain(value))}</td>"
+
+
+def _plain(value: Any) -> str:
+    """A value in words: 0.12345 -> 0.1235, None -> a dash, {"a": 1} -> a: 1."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_plain, value))
+    return str(value)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return float(content) if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return content
+
+
+def _write(path: str | os.PathLike, text: str) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

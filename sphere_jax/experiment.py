@@ -1,0 +1,285 @@
+"""A run: its parts built from the config, its stages trained in order, the finished ones skipped.
+
+    W/config.json             the resolved config, with versions
+    W/stages/NAME.json        what stage NAME depends on, and its metrics once finished
+    W/stages/NAME.npz         arrays it measured (statistics for later stages, figures)
+    W/checkpoints/NAME/STEP/  orbax
+    W/metrics.jsonl, W/tensorboard/, W/samples/*.png, W/report.html, W/results.json
+"""
+
+import dataclasses
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sphere_jax.config import Config, to_dict
+from sphere_jax.data.pipeline import map_batched
+from sphere_jax.data.sources import Split, load
+from sphere_jax.distribution.mesh import batch_sharding, check_batch, put_global, tree_shardings
+from sphere_jax.distribution.start import is_main_process
+from sphere_jax.errors import UserError
+from sphere_jax.evaluation.figures import grid, save_grid
+from sphere_jax.geometry.spaces import Space, make_space
+from sphere_jax.methods.autoencoding import DecoderFinetuning, VAETraining
+from sphere_jax.methods.flow import Flow
+from sphere_jax.models.build import velocity_network
+from sphere_jax.sampling import Guidance, Sampler
+from sphere_jax.tokenizers.conv_vae import ConvVAE
+from sphere_jax.tokenizers.precomputed import Precomputed
+from sphere_jax.training.checkpoints import Checkpoints
+from sphere_jax.training.logging import RunLog, measure_peak_flops
+from sphere_jax.training.loop import Task, abstract_state, train
+
+def open_run(config: Config, workdir: Path, mesh) -> "Run":
+    """The data loaded and checked, the folder made. Raises UserError."""
+    split = load(config.data)
+    if config.data.source == "latents":
+        stored = split.train.arrays["latents"].shape[1:]
+        if stored != config.tokenizer.latent_shape:
+            raise UserError(
+                f"{config.data.path} holds latents of shape {stored} but "
+                f"config.tokenizer.latent_shape={config.tokenizer.latent_shape}."
+            )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / ".writable").touch()
+        (workdir / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"Cannot write to --workdir={workdir} ({error.strerror}).") from error
+    return Run(config, workdir, mesh, split, split.train.fingerprint)
+
+
+# What may change between two starts of one run: it moves no weight.
+FREE_KEYS = ("log_every", "checkpoint_every", "preview_every", "skip_nonfinite")
+ENCODE_BATCH = 256
+
+
+def build_tokenizer(config: Config) -> ConvVAE | Precomputed:
+    if config.tokenizer.name == "precomputed":
+        return Precomputed(tuple(config.tokenizer.latent_shape))
+    return ConvVAE.build(config.data, config.tokenizer)
+
+
+def build_space(config: Config, latent_shape) -> Space:
+    """Raises UserError for a radius that the sphere cannot have."""
+    space = config.space
+    try:
+        return make_space(space.path, space.sphere, space.radius, latent_shape, space.retraction)
+    except ValueError as error:
+        raise UserError(f"config.space: {error}.") from error
+
+
+def build_sampler(config: Config, shift: float) -> Sampler:
+    s = config.sampler
+    guidance = Guidance(s.guidance, s.guidance_low, s.guidance_high)
+    return Sampler(s.solver, s.steps, shift, guidance=guidance)
+
+
+def build_method(config: Config, name: str):
+    """The method of stage `name`: pure functions, nothing allocated."""
+    settings, tokenizer = config.stage(name), build_tokenizer(config)
+    space = build_space(config, tokenizer.latent_shape)
+    if settings.method == "vae":
+        return VAETraining(tokenizer, settings)
+    if settings.method == "decoder":
+        return DecoderFinetuning(tokenizer, space, settings)
+    classes = config.data.num_classes
+    network = velocity_network(config.model, tokenizer.latent_shape, classes)
+    sampler = build_sampler(config, settings.time_shift)
+    return Flow(tokenizer, space, network, classes, settings, sampler)
+
+
+@dataclasses.dataclass
+class Run:
+    """One run folder, with what its stages have left so far."""
+
+    config: Config
+    workdir: Path
+    mesh: Any
+    split: Split
+    data_fingerprint: str
+    artifacts: dict[str, Any] = dataclasses.field(default_factory=dict)  # sharded arrays
+    metrics: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    arrays: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def flow(self) -> tuple[str, Flow] | None:
+        """The last stage that generates, and its method."""
+        flows = [name for name in self.config.stages if self.config.stage(name).method == "flow"]
+        return (flows[-1], build_method(self.config, flows[-1])) if flows else None
+
+    def map_over(self, function, params, *arrays) -> np.ndarray:
+        """`function(params, *batch)` over whole host arrays, jitted and sharded."""
+        size = -(-ENCODE_BATCH // self.mesh.devices.size) * self.mesh.devices.size
+        mapped = partial(jax.jit(function), params)
+        return map_batched(mapped, arrays, size, batch_sharding(self.mesh))
+
+    def train_stages(self, log: RunLog) -> None:
+        """Trains what is not finished. Raises what `training.loop.train` raises."""
+        peak = None
+        for name in self.config.stages:
+            method = build_method(self.config, name)
+            record = self._claim(name)
+            if record["finished"]:
+                self._load(name, method, record)
+                log.say(f"{name}: finished before, skipped")
+                continue
+            peak = peak or measure_peak_flops()
+            task = self._task(name, method)
+            folder = self.workdir / "checkpoints" / name
+            params = train(task, self.mesh, folder, log, peak, partial(self._show, name, method, log))
+            self._finish(name, method, task, params, record, log)
+
+    def load_stages(self) -> None:
+        """The artifacts of a finished run, for sampling. Raises UserError if it is not finished."""
+        for name in self.config.stages:
+            record = self._read_record(name)
+            if record is None or not record["finished"]:
+                raise UserError(
+                    f"{self.workdir} has no finished stage '{name}'; run sphere_jax.main on it first."
+                )
+            self._load(name, build_method(self.config, name), record)
+
+    def _task(self, name: str, method) -> Task:
+        settings = self.config.stage(name)
+        check_batch(self.mesh, f"config.{name}.batch_size", settings.batch_size)
+        check_batch(
+            self.mesh,
+            f"config.{name}.batch_size/accumulate",
+            settings.batch_size // settings.accumulate,
+        )
+        frozen = method.frozen(self.artifacts)
+        split = method.source(self.split, frozen, self.map_over)
+        if len(split.train) < settings.batch_size:
+            raise UserError(
+                f"config.{name}.batch_size={settings.batch_size} is more than the "
+                f"{len(split.train)} training examples."
+            )
+        data = self.config.data
+        return Task(
+            name, method, settings, split.train, split.heldout, frozen, self.config.seed,
+            data.flip, data.threads,
+        )  # fmt: skip
+
+    def _finish(self, name, method, task, params, record, log) -> None:
+        self.artifacts |= {part: params[part] for part in method.trains}
+        outcome = method.finish(params, task.frozen, self.split, self.map_over)
+        self._add_artifacts(outcome.artifacts)
+        self.metrics[name], self.arrays[name] = outcome.metrics, outcome.arrays
+        for key, value in outcome.metrics.items():
+            log.say(f"{name}: {key} = {value:.4g}")
+        if is_main_process():
+            flat = {f"array/{k}": v for k, v in outcome.arrays.items()}
+            for part, leaves in outcome.artifacts.items():
+                flat |= {f"artifact/{part}/{k}": v for k, v in leaves.items()}
+            temporary = self.workdir / "stages" / f".{name}.npz"
+            np.savez(temporary, **flat)
+            os.replace(temporary, self.workdir / "stages" / f"{name}.npz")
+            write_json(
+                self._record_file(name), record | {"finished": True, "metrics": outcome.metrics}
+            )
+
+    def _load(self, name: str, method, record: dict) -> None:
+        """A finished stage: its EMA parameters onto the mesh, its arrays to the host."""
+        task = Task(name, method, self.config.stage(name), None, None, method.frozen(self.artifacts), 0)
+        checkpoints = Checkpoints(self.workdir / "checkpoints" / name)
+        step = checkpoints.latest()
+        if step is None:
+            raise UserError(
+                f"Stage '{name}' of {self.workdir} is finished but has no checkpoint; delete "
+                f"stages/{name}.json there to train it again."
+            )
+        params = checkpoints.restore_item(step, "ema", abstract_state(task, self.mesh)["ema"])
+        checkpoints.close()
+        self.artifacts |= {part: params[part] for part in method.trains}
+        self.metrics[name], self.arrays[name], artifacts = record["metrics"], {}, {}
+        file = self.workdir / "stages" / f"{name}.npz"
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                for key in stored.files:
+                    kind, *path = key.split("/")
+                    if kind == "array":
+                        self.arrays[name][path[0]] = stored[key]
+                    else:
+                        artifacts.setdefault(path[0], {})[path[1]] = stored[key]
+        except Exception as error:  # zipfile raises its own kinds for a damaged archive
+            raise UserError(f"{file} cannot be read ({error}); delete stages/{name}.json.") from error
+        self._add_artifacts(artifacts)
+
+    def _add_artifacts(self, artifacts: dict) -> None:
+        self.artifacts |= put_global(self.mesh, artifacts, tree_shardings(self.mesh, artifacts))
+
+    def _show(self, name, method, log: RunLog, step: int, pictures: np.ndarray) -> None:
+        if is_main_process():
+            save_grid(
+                pictures, self.workdir / "samples" / f"{name}_{step:06d}.png", method.preview_columns
+            )
+            log.picture(name, step, "preview", grid(pictures, method.preview_columns))
+
+    # A stage's record says what its weights depend on, so that a folder is never mixed.
+
+    def _record_file(self, name: str) -> Path:
+        return self.workdir / "stages" / f"{name}.json"
+
+    def _read_record(self, name: str) -> dict | None:
+        file = self._record_file(name)
+        if not file.exists():
+            return None
+        try:
+            record = json.loads(file.read_text())
+            return record if {"depends", "finished"} <= record.keys() else None
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{file} is damaged ({error}); delete it to train again.") from error
+
+    def _claim(self, name: str) -> dict:
+        """The record of stage `name`, begun if new. Raises UserError if of another config."""
+        depends = self._depends(name)
+        record = self._read_record(name)
+        if record is None:
+            record = {"depends": depends, "finished": False}
+            if is_main_process():
+                write_json(self._record_file(name), record)
+            return record
+        for key in sorted(depends.keys() | record["depends"].keys()):
+            before, now = record["depends"].get(key), depends.get(key)
+            if before != now:
+                raise UserError(
+                    f"{self.workdir} holds stage '{name}' with {key}={before!r}, not {now!r}; "
+                    "give another --workdir, or the config that began this one."
+                )
+        return record
+
+    def _depends(self, name: str) -> dict[str, Any]:
+        plain = to_dict(self.config)
+        groups = {"vae": (), "decoder": ("space",), "flow": ("space", "model")}
+        method = self.config.stage(name).method
+        kept = {"seed": plain["seed"], "data": plain["data"], "tokenizer": plain["tokenizer"]}
+        kept |= {group: plain[group] for group in groups[method]} | {name: plain[name]}
+        flat = {k: v for k, v in flatten("config", kept).items() if k.split(".")[-1] not in FREE_KEYS}
+        flat = {k: v for k, v in flat.items() if k not in ("config.data.path", "config.data.threads")}
+        earlier = self.config.stages[: self.config.stages.index(name)]
+        return json.loads(
+            json.dumps(flat | {"data fingerprint": self.data_fingerprint, "earlier stages": earlier})
+        )
+
+
+def flatten(prefix: str, tree: dict) -> dict[str, Any]:
+    """{"a": {"b": 1}} to {"prefix.a.b": 1}."""
+    flat = {}
+    for key, value in tree.items():
+        name = f"{prefix}.{key}"
+        flat |= flatten(name, value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def write_json(path: Path, content) -> None:
+    """Atomically: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)

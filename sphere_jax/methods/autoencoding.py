@@ -1,0 +1,144 @@
+"""Training a VAE, and adapting its decoder to latents on a sphere with the encoder frozen."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sphere_jax.config import DecoderStage, VAEStage
+from sphere_jax.geometry.spaces import Space
+from sphere_jax.losses.pixel import pixel_loss, psnr
+from sphere_jax.methods.outcome import Outcome
+from sphere_jax.tokenizers.conv_vae import ConvVAE
+from sphere_jax.tokenizers.images import to_float, to_uint8
+
+
+@dataclasses.dataclass(frozen=True)
+class VAETraining:
+    """Pixel reconstruction plus a light KL term, from scratch."""
+
+    tokenizer: ConvVAE
+    settings: VAEStage
+    trains = ("encoder", "decoder")
+    preview_columns = 16
+
+    def frozen(self, artifacts):
+        return {}
+
+    def init(self, key, frozen):
+        encoder, decoder = jax.random.split(key)
+        return {
+            "encoder": self.tokenizer.encoder.init(encoder),
+            "decoder": self.tokenizer.decoder.init(decoder),
+        }
+
+    def source(self, split, frozen, map_over):
+        return split
+
+    def loss(self, params, frozen, batch, keys):
+        images = to_float(batch["images"])
+        mean, log_variance = self.tokenizer.posterior(params["encoder"], images)
+        noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
+        latents = mean + jnp.exp(0.5 * log_variance) * noise
+        decoded = self.tokenizer.decoder.apply(params["decoder"], latents)
+        pixels = pixel_loss(decoded, images, self.settings.l1_weight, self.settings.l2_weight)
+        kl = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
+        return pixels + self.settings.kl_weight * kl, {"pixel": pixels, "kl": kl}
+
+    def preview(self, params, frozen, batch, key):
+        """Originals above their reconstructions."""
+        decoded = self._reconstruct(params, batch["images"])
+        return jnp.concatenate([batch["images"], decoded])
+
+    def _reconstruct(self, params, images):
+        mean, _ = self.tokenizer.posterior(params["encoder"], to_float(images))
+        return to_uint8(self.tokenizer.decoder.apply(params["decoder"], mean))
+
+    def finish(self, params, frozen, split, map_over):
+        """Channel statistics of the training latents, and how thin their shell is."""
+        means = map_over(
+            lambda p, x: self.tokenizer.posterior(p["encoder"], to_float(x))[0],
+            params,
+            split.train.arrays["images"],
+        ).astype(np.float64)
+        mean, std = means.mean(axis=(0, 1, 2)), means.std(axis=(0, 1, 2))
+        if std.min() < 1e-6:
+            std = np.maximum(std, 1e-6)  # a dead channel stays near zero and is not blown up
+        radii = np.linalg.norm((means - mean) / std, axis=-1).ravel()
+        heldout = split.heldout.arrays["images"]
+        decoded = map_over(self._reconstruct, params, heldout)
+        metrics = shell_metrics(radii, means.shape[-1])
+        return Outcome(
+            artifacts={
+                "statistics": {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
+            },
+            metrics=metrics | {"reconstruction_psnr": psnr(decoded, heldout)},
+            arrays={"radii": radii[:: max(len(radii) // 20000, 1)].astype(np.float32)},
+        )
+
+
+def shell_metrics(radii: np.ndarray, d: int) -> dict[str, float]:
+    """Mean token radius over sqrt(d) and its coefficient of variation (methods.md A.2)."""
+    return {
+        "shell_radius": float(radii.mean() / np.sqrt(d)),
+        "shell_cv": float(radii.std() / radii.mean()),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderFinetuning:
+    """Reconstruction from projected latents; only the decoder learns (methods.md A.5).
+
+    In a Euclidean space the projection is the identity, and this is the paper's control: the same
+    finetuning without projection.
+    """
+
+    tokenizer: ConvVAE
+    space: Space
+    settings: DecoderStage
+    trains = ("decoder",)
+    preview_columns = 16
+
+    def frozen(self, artifacts):
+        return {name: artifacts[name] for name in ("encoder", "decoder", "statistics")}
+
+    def init(self, key, frozen):
+        return {"decoder": jax.tree.map(jnp.copy, frozen["decoder"])}
+
+    def source(self, split, frozen, map_over):
+        return split
+
+    def loss(self, params, frozen, batch, keys):
+        images = to_float(batch["images"])
+        latents = self.space.project(self.tokenizer.encode(frozen, images))
+        decoded = self.tokenizer.decode(frozen | params, latents)
+        pixels = pixel_loss(decoded, images, self.settings.l1_weight, self.settings.l2_weight)
+        return pixels, {"pixel": pixels}
+
+    def preview(self, params, frozen, batch, key):
+        """Originals above their reconstructions from projected latents."""
+        decoded = self._reconstruct(frozen | params, batch["images"], project=True)
+        return jnp.concatenate([batch["images"], decoded])
+
+    def _reconstruct(self, params, images, project: bool):
+        latents = self.tokenizer.encode(params, to_float(images))
+        return to_uint8(self.tokenizer.decode(params, self.space.project(latents) if project else latents))
+
+    def finish(self, params, frozen, split, map_over):
+        """Held-out reconstruction before projection, after it, and after finetuning."""
+        images = split.heldout.arrays["images"]
+
+        def reconstruct(params, project):
+            return map_over(lambda p, x: self._reconstruct(p, x, project), params, images)
+
+        pictures = {
+            "before_projection": reconstruct(frozen, False),
+            "after_projection": reconstruct(frozen, True),
+            "after_finetuning": reconstruct(frozen | params, True),
+        }
+        shown = {name: picture[:: max(len(images) // 10, 1)][:10] for name, picture in pictures.items()}
+        return Outcome(
+            metrics={f"psnr_{name}": psnr(picture, images) for name, picture in pictures.items()},
+            arrays={"original": images[:: max(len(images) // 10, 1)][:10], **shown},
+        )

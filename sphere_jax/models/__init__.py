@@ -1,0 +1,1 @@
+"""Networks with parameters. They know neither spheres nor losses."""

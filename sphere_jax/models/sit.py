@@ -1,0 +1,61 @@
+"""SiT: the transformer of DiT, as used by A (spherical flow matching). methods.md A.6, K."""
+
+from functools import partial
+
+import jax.numpy as jnp
+from flax import nnx
+
+from sphere_jax.models.transformer import DiffusionTransformer
+from sphere_jax.nn.attention import Attention
+from sphere_jax.nn.mlp import MLP
+from sphere_jax.nn.norms import LayerNorm
+
+SIZES = {  # depth, width, heads
+    "S": (12, 384, 6),
+    "B": (12, 768, 12),
+    "L": (24, 1024, 16),
+    "XL": (28, 1152, 16),
+}
+
+
+class SiT(DiffusionTransformer):
+    """LayerNorm without affine, GELU feed-forward, adaLN-Zero from sinusoidal time and label.
+
+    Called with z (B, h, w, d), t (B,) and labels (B,), it returns a float32 field (B, h, w, d).
+
+    Raises:
+        ValueError: if `patch` does not divide h and w, `heads` does not divide `width`, or `width`
+            is not divisible by 4.
+    """
+
+    def __init__(
+        self,
+        latent_shape: tuple[int, int, int],
+        patch: int,
+        width: int,
+        depth: int,
+        heads: int,
+        num_classes: int,
+        *,
+        rngs: nnx.Rngs,
+        mlp_ratio: float = 4,
+        compute_dtype: jnp.dtype = jnp.float32,
+        unroll: int | bool = 1,
+        remat: bool = False,
+    ):
+        hidden = int(mlp_ratio * width)
+        super().__init__(
+            latent_shape,
+            patch,
+            width,
+            depth,
+            num_classes,
+            norm=partial(LayerNorm, width, affine=False),
+            attention=lambda rngs: Attention(width, heads, dtype=compute_dtype, rngs=rngs),
+            mlp=lambda rngs: MLP(width, hidden, dtype=compute_dtype, rngs=rngs),
+            time_embedding="sinusoid",
+            compute_dtype=compute_dtype,
+            unroll=unroll,
+            remat=remat,
+            rngs=rngs,
+        )

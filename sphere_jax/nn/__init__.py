@@ -1,0 +1,1 @@
+"""Layers: what networks are built from. Nothing here knows spheres, losses or files."""

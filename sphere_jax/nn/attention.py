@@ -1,0 +1,59 @@
+"""Multi-head self-attention over tokens."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sphere_jax.nn.linear import Linear
+from sphere_jax.nn.norms import RMSNorm
+from sphere_jax.nn.rope import axial_angles, rotate
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """`softmax(q k^T / sqrt(head_dim)) v`; all (B, N, heads, head_dim); softmax in float32."""
+    return jax.nn.dot_product_attention(q, k, v)
+
+
+class Attention(nnx.Module):
+    """Self-attention, (B, N, width) -> (B, N, width), with biases on qkv and projection.
+
+    The columns of the fused qkv kernel are q | k | v, each head after head. `qk_norm` puts an
+    affine RMSNorm on every head of q and k; `rope_grid` (h, w) then rotates them by token position.
+
+    Raises:
+        ValueError: if `heads` does not divide `width`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        rngs: nnx.Rngs,
+        qk_norm: bool = False,
+        rope_grid: tuple[int, int] | None = None,
+        eps: float = 1e-6,
+        dtype: jnp.dtype = jnp.float32,
+    ):
+        if width % heads:
+            raise ValueError(f"width {width} is not divisible by heads {heads}")
+        self.qkv = Linear(width, 3 * width, rngs=rngs, dtype=dtype)
+        self.projection = Linear(width, width, rngs=rngs, dtype=dtype)
+        self.q_norm = RMSNorm(width // heads, eps=eps) if qk_norm else None
+        self.k_norm = RMSNorm(width // heads, eps=eps) if qk_norm else None
+        self.heads = heads
+        self.rope_grid = rope_grid
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, tokens, width = x.shape
+        head_dim = width // self.heads
+        q, k, v = (
+            part.reshape(batch, tokens, self.heads, head_dim)
+            for part in jnp.split(self.qkv(x), 3, axis=-1)
+        )
+        if self.q_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.rope_grid is not None:
+            angles = axial_angles(self.rope_grid, head_dim)
+            q, k = rotate(q, angles), rotate(k, angles)
+        return self.projection(attend(q, k, v).reshape(batch, tokens, width))

@@ -1,0 +1,46 @@
+"""The two feed-forward layers of a transformer block: (..., width) -> (..., width)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sphere_jax.nn.linear import Linear
+
+
+class MLP(nnx.Module):
+    """`W2 gelu(W1 x)` with biases and the tanh form of GELU."""
+
+    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
+        self.expand = Linear(width, hidden, rngs=rngs, dtype=dtype)
+        self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.contract(jax.nn.gelu(self.expand(x), approximate=True))
+
+
+class SwiGLU(nnx.Module):
+    """`W3 (silu(W1 x) * W2 x)`; W1 | W2 are the columns of one kernel, with biases if `gate_bias`.
+
+    The usual hidden size is `swiglu_hidden(width)`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        rngs: nnx.Rngs,
+        gate_bias: bool = True,
+        dtype: jnp.dtype = jnp.float32,
+    ):
+        self.expand = Linear(width, 2 * hidden, rngs=rngs, bias=gate_bias, dtype=dtype)
+        self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gate, value = jnp.split(self.expand(x), 2, axis=-1)
+        return self.contract(jax.nn.silu(gate) * value)
+
+
+def swiglu_hidden(width: int, mlp_ratio: float = 4) -> int:
+    """Hidden size with as many weights as a two-layer MLP of this ratio: floor(2/3 ratio width)."""
+    return int(2 * mlp_ratio * width / 3)

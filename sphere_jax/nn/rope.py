@@ -1,0 +1,47 @@
+"""Rotary position embedding over the rows and columns of a token grid. methods.md K."""
+
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@lru_cache(maxsize=32)
+def axial_angles(grid: tuple[int, int], head_dim: int, base: float = 10000.0) -> np.ndarray:
+    """Rotation angle of every channel pair at every token: (h * w, head_dim / 2) float64.
+
+    The first half of the pairs turns with the row index, the second half with the column index, at
+    `base^(-2k / (head_dim / 2))` radians per row or column. Tokens are in raster order.
+
+    Raises:
+        ValueError: if `head_dim` is not divisible by 4.
+    """
+    if head_dim % 4:
+        raise ValueError(f"2-D RoPE needs a head dimension divisible by 4, got {head_dim}")
+    frequencies = base ** (-2 * np.arange(head_dim // 4) / (head_dim // 2))
+    rows, columns = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
+    return np.concatenate(
+        [np.outer(rows.ravel(), frequencies), np.outer(columns.ravel(), frequencies)], axis=1
+    )
+
+
+def rotate(x: jax.Array, angles: np.ndarray) -> jax.Array:
+    """Turns channel pairs (2k, 2k + 1) of x (B, N, heads, head_dim) by angles (N, head_dim / 2).
+
+    `(x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin)`, in float32, returned in the dtype of `x`.
+    """
+    # Each channel needs itself and its partner: the next one if even, the one before if odd. Two
+    # rolls against tables that are zero in the wrong half never split the channel axis into pairs,
+    # a layout that TPU vector registers hold badly.
+    cos = np.repeat(np.cos(angles), 2, axis=1)
+    sin = np.repeat(np.sin(angles), 2, axis=1)
+    even = np.arange(sin.shape[1]) % 2 == 0
+    table = lambda values: jnp.asarray(values, jnp.float32)[None, :, None, :]  # noqa: E731
+    y = x.astype(jnp.float32)
+    turned = (
+        y * table(cos)
+        + jnp.roll(y, -1, axis=-1) * table(np.where(even, -sin, 0))
+        + jnp.roll(y, 1, axis=-1) * table(np.where(even, 0, sin))
+    )
+    return turned.astype(x.dtype)

@@ -1,0 +1,117 @@
+"""Pre-norm transformer block with adaLN-Zero, a stack of them scanned over depth, and the head.
+
+Equations: methods.md K. `c` is the conditioning vector after SiLU, (B, width).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from sphere_jax.nn.linear import Linear, zeros
+
+
+def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+    """`x (1 + scale) + shift`; x is (B, N, width), shift and scale (B, width)."""
+    return x * (1 + scale[:, None]) + shift[:, None]
+
+
+class Block(nnx.Module):
+    """Attention and feed-forward, each `x += gate * layer(modulate(norm(x), shift, scale))`.
+
+    `norm()`, `attention()` and `mlp()` make the layers. The modulation is one zero-initialised
+    linear of `c` to shift, scale, gate of attention, then of the feed-forward, so that a fresh
+    block is the identity. With `conditional=False`, `c` is ignored and the block is
+    `x += layer(norm(x))`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        norm: Callable[[], nnx.Module],
+        attention: Callable[[nnx.Rngs], nnx.Module],
+        mlp: Callable[[nnx.Rngs], nnx.Module],
+        rngs: nnx.Rngs,
+        conditional: bool = True,
+        dtype: jnp.dtype = jnp.float32,
+    ):
+        self.norm1, self.norm2 = norm(), norm()
+        self.attention = attention(rngs)
+        self.mlp = mlp(rngs)
+        self.modulation = (
+            Linear(width, 6 * width, rngs=rngs, init=zeros, dtype=dtype) if conditional else None
+        )
+
+    def __call__(self, x: jax.Array, c: jax.Array | None) -> jax.Array:
+        """x (B, N, width), c (B, width) -> (B, N, width)."""
+        if self.modulation is None:
+            x = x + self.attention(self.norm1(x))
+            return x + self.mlp(self.norm2(x))
+        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(self.modulation(c), 6, axis=-1)
+        x = x + gate1[:, None] * self.attention(modulate(self.norm1(x), shift1, scale1))
+        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
+
+
+class Stack(nnx.Module):
+    """`depth` modules of one kind in a row, their parameters stacked on a leading depth axis.
+
+    `make(rngs)` builds one; each is initialised from its own key. The stack runs as `lax.scan`
+    with `unroll` modules per iteration (True: all of them), so that tracing and compile time do not
+    grow with depth. `remat` recomputes each module in the backward pass instead of storing its
+    activations.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[nnx.Rngs], nnx.Module],
+        depth: int,
+        *,
+        rngs: nnx.Rngs,
+        unroll: int | bool = 1,
+        remat: bool = False,
+    ):
+        graphdef = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+        keys = jax.random.split(rngs.params(), depth)
+        state = jax.vmap(lambda key: nnx.state(make(nnx.Rngs(key))))(keys)
+        self.layers = nnx.merge(graphdef, state)  # one module whose arrays carry the depth axis
+        self.unroll = unroll
+        self.remat = remat
+
+    def __call__(self, x: jax.Array, *args) -> jax.Array:
+        """`x -> layer(x, *args)`, once for each layer; `args` are the same for all."""
+        graphdef, state = nnx.split(self.layers)
+
+        def layer(x, state):
+            return nnx.merge(graphdef, state)(x, *args)
+
+        if self.remat:
+            layer = jax.checkpoint(layer)
+        return jax.lax.scan(lambda x, s: (layer(x, s), None), x, state, unroll=self.unroll)[0]
+
+
+class Head(nnx.Module):
+    """Norm, adaLN shift and scale, linear: (B, N, width) -> (B, N, features_out); zero at first."""
+
+    def __init__(
+        self,
+        width: int,
+        features_out: int,
+        *,
+        norm: Callable[[], nnx.Module],
+        rngs: nnx.Rngs,
+        conditional: bool = True,
+        dtype: jnp.dtype = jnp.float32,
+    ):
+        self.norm = norm()
+        self.modulation = (
+            Linear(width, 2 * width, rngs=rngs, init=zeros, dtype=dtype) if conditional else None
+        )
+        self.output = Linear(width, features_out, rngs=rngs, init=zeros, dtype=dtype)
+
+    def __call__(self, x: jax.Array, c: jax.Array | None) -> jax.Array:
+        x = self.norm(x)
+        if self.modulation is not None:
+            x = modulate(x, *jnp.split(self.modulation(c), 2, axis=-1))
+        return self.output(x)

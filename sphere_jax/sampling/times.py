@@ -1,0 +1,72 @@
+"""Times in [0, 1], 0 data and 1 noise: the shift, the sampler's grid, the training densities.
+
+methods.md K (shift, truncated logit-normal) and D.7.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtri
+
+DENSITIES = ("uniform", "logit_normal", "truncated_logit_normal")
+
+
+def shift(t, a):
+    """`S_a(t) = a t / (1 + (a - 1) t)`: a > 1 moves mass toward noise; the inverse is `S_{1/a}`."""
+    return a * t / (1.0 + (a - 1.0) * t)
+
+
+_shift = shift  # the functions below have a parameter of that name
+
+
+def time_grid(steps, shift=1.0, t_end=0.0):
+    """The `steps + 1` times of `steps` steps, from exactly 1 to exactly `t_end`: numpy float32.
+
+    The grid is uniform before the shift. Raises ValueError for steps < 1, shift <= 0 or t_end
+    outside [0, 1).
+    """
+    if steps < 1:
+        raise ValueError(f"steps is 1 or more, not {steps}")
+    if not shift > 0.0:
+        raise ValueError(f"shift is positive, not {shift}")
+    if not 0.0 <= t_end < 1.0:
+        raise ValueError(f"t_end lies in [0, 1), not {t_end}")
+    base = np.linspace(1.0, _shift(t_end, 1.0 / shift), steps + 1)
+    times = _shift(base, shift).astype(np.float32)
+    times[-1] = t_end
+    return times
+
+
+def _normal_cdf_of_logit(t, mean, std):
+    """`Phi((logit t - mean) / std)`, exactly 0 at t = 0 and 1 at t = 1."""
+    if t in (0.0, 1.0):
+        return float(t)
+    return 0.5 * math.erfc((mean - math.log(t / (1.0 - t))) / (std * math.sqrt(2.0)))
+
+
+def sample_times(keys, density="uniform", mean=0.0, std=1.0, low=0.0, high=1.0, shift=1.0):
+    """Training times `(B,)`, float32, one for each of the typed keys `(B,)`.
+
+    density: "uniform" on [low, high]; "logit_normal", `sigmoid(mean + std n)`; or
+    "truncated_logit_normal", the same given low <= t <= high, drawn by inverting its distribution
+    function. The shift comes last. Raises ValueError for an unknown density or a range outside
+    0 <= low < high <= 1.
+    """
+    if density not in DENSITIES:
+        raise ValueError(f"density is one of {', '.join(DENSITIES)}, not {density!r}")
+    if not 0.0 <= low < high <= 1.0:
+        raise ValueError(f"times need 0 <= low < high <= 1, not {low} and {high}")
+    if density == "logit_normal":
+        if (low, high) != (0.0, 1.0):
+            raise ValueError("a range needs density 'truncated_logit_normal', not 'logit_normal'")
+        t = jax.nn.sigmoid(mean + std * jax.vmap(jax.random.normal)(keys))
+    else:
+        u = jax.vmap(jax.random.uniform)(keys)
+        if density == "uniform":
+            t = low + (high - low) * u
+        else:
+            a, b = (_normal_cdf_of_logit(end, mean, std) for end in (low, high))
+            t = jnp.clip(jax.nn.sigmoid(mean + std * ndtri(a + (b - a) * u)), low, high)
+    return _shift(t, shift)

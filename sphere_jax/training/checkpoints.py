@@ -1,0 +1,163 @@
+"""Orbax checkpoints whose damage is noticed.
+
+A checkpoint holds separate items (`params`, `ema`, `optimizer`, `progress`, `data`), so that a
+sampler reads the average alone. Saving is asynchronous. Orbax restores a flipped byte without a
+word, so the CRC-32 of every file is written beside each finished step and compared before reading;
+a step without it was cut off and is passed over, which loses nothing: training is deterministic.
+"""
+
+import json
+import os
+import zlib
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+
+from sphere_jax.distribution.start import is_main_process
+from sphere_jax.errors import UserError
+
+ITEMS = ("params", "ema", "optimizer", "progress")
+
+
+class Checkpoints:
+    """The checkpoints of one stage, in `folder`, the newest `keep` of them."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self._folder = Path(folder).absolute()
+        self._sums = self._folder.with_name(self._folder.name + ".crc32")
+        self._pending: int | None = None
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._sums.mkdir(exist_ok=True)
+            self._manager = ocp.CheckpointManager(
+                self._folder,
+                options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+                item_names=(*ITEMS, "data"),
+            )
+        except OSError as error:
+            raise UserError(f"Cannot write checkpoints to {folder} ({error.strerror}).") from error
+
+    def save(self, step: int, state, data_state: dict) -> None:
+        """Starts saving `state` after `step` batches; returns as soon as the copy is taken."""
+        self.finish()
+        items = {name: ocp.args.StandardSave(state[name]) for name in ITEMS}
+        items["data"] = ocp.args.JsonSave(data_state)
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        self._pending = step
+
+    def finish(self) -> None:
+        """Waits for the save under way and seals it with the sums of its files."""
+        if self._pending is None:
+            return
+        self._manager.wait_until_finished()
+        if is_main_process():
+            self._seal(self._pending)
+        self._pending = None
+
+    def poll(self) -> None:
+        """Seals the last save if it has ended; never waits."""
+        if self._pending is not None and not self._manager.is_saving_in_progress():
+            self.finish()
+
+    def close(self) -> None:
+        self.finish()
+        self._manager.close()
+
+    def latest(self) -> int | None:
+        """The newest sealed step, or None."""
+        sealed = [step for step in self._manager.all_steps() if self._seal_file(step).exists()]
+        return max(sealed, default=None)
+
+    def restore(self, step: int, abstract) -> tuple[dict, dict]:
+        """`(state, data_state)` onto the shapes and shardings of `abstract`.
+
+        Raises:
+          UserError: a file is missing or damaged, or the checkpoint is of another network.
+        """
+        self._verify(step, (*ITEMS, "data"))
+        self._check_shapes(step, abstract)
+        items = {name: ocp.args.StandardRestore(abstract[name]) for name in ITEMS}
+        restored = self._read(step, {**items, "data": ocp.args.JsonRestore()})
+        return {name: restored[name] for name in ITEMS}, restored["data"]
+
+    def restore_item(self, step: int, name: str, abstract):
+        """One item alone, say the EMA for sampling. Raises UserError as `restore` does."""
+        self._verify(step, (name,))
+        self._check_shapes(step, {name: abstract})
+        return self._read(step, {name: ocp.args.StandardRestore(abstract)})[name]
+
+    def _read(self, step: int, items: dict):
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:  # orbax raises its own, tensorstore's and json's errors
+            raise UserError(f"{self._where(step)} cannot be read ({_first_line(error)}).") from error
+
+    def _check_shapes(self, step: int, abstract: dict) -> None:
+        """Before reading: orbax reports a mismatch only after a flood of messages."""
+        metadata = self._manager.item_metadata(step)
+        for item, tree in abstract.items():
+            if metadata[item] is None:
+                raise UserError(f"{self._where(step)} has no '{item}'.")
+            stored = {_path(p): tuple(leaf.shape) for p, leaf in _leaves(metadata[item])}
+            wanted = {_path(p): tuple(leaf.shape) for p, leaf in _leaves(tree)}
+            for path in sorted(stored.keys() | wanted.keys()):
+                if stored.get(path) != wanted.get(path):
+                    raise UserError(
+                        f"{self._where(step)} is of another network: {item}/{path} is "
+                        f"{stored.get(path, 'absent')} there and {wanted.get(path, 'absent')} here."
+                    )
+
+    def _where(self, step: int) -> str:
+        return f"Checkpoint {self._folder / str(step)}"
+
+    def _seal_file(self, step: int) -> Path:
+        return self._sums / f"{step}.json"
+
+    def _seal(self, step: int) -> None:
+        root = self._folder / str(step)
+        sums = {str(f.relative_to(root)): _crc32(f) for f in sorted(root.rglob("*")) if f.is_file()}
+        kept = set(map(str, self._manager.all_steps()))
+        for old in self._sums.glob("*.json"):
+            if old.stem not in kept:
+                old.unlink()
+        temporary = self._seal_file(step).with_suffix(".tmp")
+        temporary.write_text(json.dumps(sums))
+        os.replace(temporary, self._seal_file(step))
+
+    def _verify(self, step: int, items: tuple[str, ...]) -> None:
+        try:
+            sums = json.loads(self._seal_file(step).read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self._where(step)} has no readable list of sums.") from error
+        for name, expected in sums.items():
+            file = self._folder / str(step) / name
+            if Path(name).parts[0] not in items and len(Path(name).parts) > 1:
+                continue
+            if not file.exists():
+                raise UserError(f"{self._where(step)} lacks its file {name}; {_MEND}")
+            if _crc32(file) != expected:
+                raise UserError(f"{self._where(step)} is damaged: {name} has changed; {_MEND}")
+
+
+_MEND = "delete that step's folder to go on from the one before, or restore it from a copy."
+
+
+def _crc32(file: Path) -> int:
+    total = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            total = zlib.crc32(block, total)
+    return total
+
+
+def _leaves(tree):
+    return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def _path(path) -> str:
+    return "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,118 @@
+"""What a run tells while it goes: a line on the screen, `metrics.jsonl`, TensorBoard files."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from sphere_jax.distribution.start import is_main_process
+
+
+class RunLog:
+    """Writes one run's metrics; silent on all processes but the first."""
+
+    def __init__(self, workdir: Path):
+        self._path = Path(workdir) / "metrics.jsonl"
+        self._board = SummaryWriter(str(Path(workdir) / "tensorboard")) if is_main_process() else None
+
+    def say(self, line: str) -> None:
+        if is_main_process():
+            print(line, flush=True)
+
+    def forget_after(self, stage: str, step: int) -> None:
+        """Drops rows that a resumed run will write again."""
+        if not is_main_process() or not self._path.exists():
+            return
+        rows = read_rows(self._path)
+        kept = [r for r in rows if r["stage"] != stage or r["step"] <= step]
+        if len(kept) < len(rows):
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            temporary.replace(self._path)
+
+    def write(self, stage: str, step: int, metrics: dict[str, float]) -> None:
+        if not is_main_process():
+            return
+        # JSON has no NaN: a non-finite number is written as its name.
+        plain = {k: v if math.isfinite(v) else str(v) for k, v in metrics.items()}
+        with self._path.open("a") as file:
+            file.write(json.dumps({"stage": stage, "step": step, **plain}) + "\n")
+        for name, value in metrics.items():
+            self._board.add_scalar(f"{stage}/{name}", value, step)
+
+    def picture(self, stage: str, step: int, name: str, image: np.ndarray) -> None:
+        """`image` uint8 (H, W, C)."""
+        if is_main_process():
+            self._board.add_image(f"{stage}/{name}", image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out."""
+    rows = []
+    for line in Path(path).read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+class Meter:
+    """Rate, model FLOP utilisation and time left."""
+
+    def __init__(self, batch_size: int, flops_per_step: float, peak_flops: float):
+        self._batch, self._flops, self._peak = batch_size, flops_per_step, peak_flops
+        self._start, self._steps = time.monotonic(), 0
+
+    def restart(self) -> None:
+        """Leaves out what was not training (a preview, a save)."""
+        self._start, self._steps = time.monotonic(), 0
+
+    def step_done(self) -> None:
+        self._steps += 1
+
+    def rates(self) -> dict[str, float]:
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        per_second = self._steps / seconds
+        return {
+            "images_per_second": per_second * self._batch,
+            "steps_per_second": per_second,
+            "model_flop_utilisation": per_second * self._flops / self._peak,
+        }
+
+
+def measure_peak_flops(dtype=jnp.float32, size: int = 2048) -> float:
+    """FLOP/s of one matrix product on all devices of this job, the best of five."""
+
+    multiply = jax.jit(lambda a: a @ a)
+    a = multiply(jnp.ones((size, size), dtype)).block_until_ready()
+    best = math.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        multiply(a).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best * jax.device_count()
+
+
+def duration(seconds: float) -> str:
+    """75 -> '1:15', 3700 -> '1:01:40'."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def warn(line: str) -> None:
+    if is_main_process():
+        print(line, file=sys.stderr, flush=True)

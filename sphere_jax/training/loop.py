@@ -1,0 +1,219 @@
+"""The one loop: mesh -> data -> sharded init -> restore -> step -> (log, save, look)."""
+
+import dataclasses
+import time
+import zlib
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sphere_jax.config import Stage
+from sphere_jax.data.pipeline import Batches, to_device, to_host
+from sphere_jax.data.sources import Source
+from sphere_jax.distribution.mesh import batch_sharding, put_global, replicated, tree_shardings
+from sphere_jax.errors import UserError
+from sphere_jax.training.checkpoints import Checkpoints
+from sphere_jax.training.flops import matmul_flops
+from sphere_jax.training.logging import Meter, RunLog, duration
+from sphere_jax.training.optimizers import make_optimizer
+from sphere_jax.training.signals import Interrupted, StopRequest
+from sphere_jax.training.step import init_state, make_train_step
+
+HELDOUT_EXAMPLES = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """All that the loop needs to know of a stage."""
+
+    name: str
+    method: object
+    settings: Stage
+    train: Source
+    heldout: Source
+    frozen: dict  # sharded arrays from earlier stages, or their shapes
+    seed: int
+    flip: bool = False
+    threads: int = 0
+
+
+def abstract_state(task: Task, mesh):
+    """Shapes, dtypes and shardings of the train state; nothing is allocated."""
+    optimizer = make_optimizer(task.settings.optimizer, task.settings.steps)
+    shapes = jax.eval_shape(
+        lambda key, frozen: init_state(task.method, optimizer, key, frozen),
+        stage_key(task.seed, task.name),
+        task.frozen,
+    )
+    shardings = tree_shardings(mesh, shapes)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+
+
+def stage_key(seed: int, name: str) -> jax.Array:
+    """The key of a stage: another stage of the same run draws other numbers."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) -> dict:
+    """Trains to the last step, from the newest checkpoint in `folder` if there is one.
+
+    `show(step, pictures)` is given what `method.preview` drew. Returns the EMA parameters, sharded.
+
+    Raises:
+      Interrupted: a signal asked to stop; a checkpoint of this very step has been saved.
+      UserError: the loss is not finite, or the checkpoint does not fit.
+    """
+    settings, method, name = task.settings, task.method, task.name
+    checkpoints = Checkpoints(folder)
+
+    # Data. The order is a function of the seed, not of the stage's place in the run.
+    batches = Batches(
+        task.train, settings.batch_size, task.seed, batch_sharding(mesh), task.flip, task.threads
+    )
+
+    # State: born sharded, or restored onto the same shardings.
+    optimizer = make_optimizer(settings.optimizer, settings.steps)
+    frozen = task.frozen
+    abstract = abstract_state(task, mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    latest = checkpoints.latest()
+    if latest is None:
+        init = jax.jit(
+            lambda key, frozen: init_state(method, optimizer, key, frozen), out_shardings=shardings
+        )
+        state, first = init(stage_key(task.seed, name), frozen), 0
+    else:
+        state, data_state = checkpoints.restore(latest, abstract)
+        batches.set_state(data_state)
+        first = latest
+        log.say(f"{name}: goes on from step {latest:,} of {settings.steps:,}")
+    log.forget_after(name, first)
+
+    # Step: compiled once, before the clock starts.
+    train_step = jax.jit(
+        make_train_step(method, settings, optimizer),
+        donate_argnums=0,
+        out_shardings=(shardings, replicated(mesh)),
+    )
+    flops = 3.0 * _forward_flops(task, abstract["params"], frozen, mesh)
+    meter = Meter(settings.batch_size, flops, peak_flops)
+    heldout = _HeldOut(task, frozen, mesh)
+
+    def save(step):
+        checkpoints.save(step, state, batches.state)
+
+    def look(step):
+        metrics = heldout.metrics(state["ema"])
+        log.write(name, step, metrics)
+        log.say(f"{name} {step:,}/{settings.steps:,}  held-out loss {metrics['heldout_loss']:.4f}")
+        pictures = heldout.pictures(state["ema"])
+        if pictures is not None:
+            show(step, pictures)
+        meter.restart()
+
+    def settle():
+        """Reads the numbers of the step before, which waits for that step and not for this one."""
+        nonlocal pending
+        if pending is None:
+            return
+        (step, metrics), pending = pending, None
+        numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        if not numbers["finite"]:
+            skipped.append(step)
+            log.write(name, step, numbers)
+            log.say(f"{name}: the loss or gradient of step {step:,} is not finite; left out")
+            if len(skipped) > settings.skip_nonfinite:
+                stop_at_nonfinite(step, numbers)
+        if step % settings.log_every == 0 or step == settings.steps:
+            report(step, numbers)
+
+    def stop_at_nonfinite(step, numbers):
+        dump = Checkpoints(folder.with_name(f"{folder.name}-nonfinite"))
+        dump.save(step, state, batches.state)
+        dump.close()
+        checkpoints.close()
+        bad = [k for k, v in numbers.items() if not np.isfinite(v)]
+        raise UserError(
+            f"{name}: {' and '.join(bad)} is not finite at step {step:,} and the state is dumped "
+            f"in {folder}-nonfinite; lower config.{name}.optimizer.learning_rate, set "
+            f"config.{name}.optimizer.clip_norm, or allow skips with config.{name}.skip_nonfinite."
+        )
+
+    def report(step, numbers):
+        rates = meter.rates()
+        log.write(name, step, numbers | rates)
+        left = (settings.steps - step) / max(rates["steps_per_second"], 1e-9)
+        log.say(
+            f"{name} {step:,}/{settings.steps:,}  loss {numbers['loss']:.4f}  "
+            f"{rates['images_per_second']:,.0f} img/s  "
+            f"MFU {100 * rates['model_flop_utilisation']:.0f}%  {duration(left)} left"
+        )
+
+    skipped: list[int] = []
+    pending = None  # (step, metrics) still on the device
+    started = time.monotonic()
+    with StopRequest() as stop:
+        for step in range(first + 1, settings.steps + 1):
+            state, metrics = train_step(state, frozen, next(batches))
+            settle()
+            pending = (step, metrics)
+            if step == first + 1:
+                jax.block_until_ready(metrics)
+                log.say(f"{name}: compiled and ready after {duration(time.monotonic() - started)}")
+                meter.restart()
+            else:
+                meter.step_done()
+
+            last = step == settings.steps
+            stopping = stop.agreed(meet=step % settings.log_every == 0)
+            if last or stopping or step % settings.checkpoint_every == 0:
+                settle()
+                save(step)
+            if stopping and not last:
+                checkpoints.close()
+                raise Interrupted(f"{name}: saved at step {step:,} of {settings.steps:,}")
+            if last or step % settings.preview_every == 0:
+                settle()
+                look(step)
+            checkpoints.poll()
+    checkpoints.close()
+    return state["ema"]
+
+
+class _HeldOut:
+    """The loss on fixed held-out examples with fixed noise, and pictures to look at."""
+
+    def __init__(self, task: Task, frozen, mesh):
+        devices = mesh.devices.size
+        size = max(min(HELDOUT_EXAMPLES, len(task.heldout)) // devices, 1) * devices
+        rows = np.arange(size) % len(task.heldout)
+        self._batch = to_device(
+            task.heldout.read(rows), np.arange(size), size, batch_sharding(mesh)
+        )
+        few = task.heldout.read(np.linspace(0, len(task.heldout) - 1, 16).astype(int))
+        self._few = put_global(mesh, few, {name: replicated(mesh) for name in few})
+        key = stage_key(task.seed, "held-out")
+        self._keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(size))
+        self._key, self._frozen = key, frozen
+        self._loss = jax.jit(task.method.loss)
+        self._preview = jax.jit(task.method.preview)
+
+    def metrics(self, params) -> dict[str, float]:
+        loss, metrics = self._loss(params, self._frozen, self._batch, self._keys)
+        fetched = jax.device_get({"loss": loss, **metrics})
+        return {f"heldout_{name}": float(value) for name, value in fetched.items()}
+
+    def pictures(self, params) -> np.ndarray | None:
+        pictures = self._preview(params, self._frozen, self._few, self._key)
+        return None if pictures is None else to_host(pictures)
+
+
+def _forward_flops(task: Task, params, frozen, mesh) -> float:
+    size = task.settings.batch_size
+    rows = task.train.read(np.zeros(1, int))
+    batch = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype) for k, v in rows.items()}
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
+    return matmul_flops(lambda *a: task.method.loss(*a)[0], params, frozen, batch, keys)

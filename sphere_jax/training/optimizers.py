@@ -1,0 +1,32 @@
+"""AdamW with a schedule, decay on matrices only, and global-norm clipping."""
+
+import jax
+import optax
+
+from sphere_jax.config import Optimizer
+
+
+def schedule(settings: Optimizer, steps: int) -> optax.Schedule:
+    """Linear warm-up from 0, then constant or a cosine that ends at step `steps`."""
+    peak, warmup = settings.learning_rate, settings.warmup
+    if settings.schedule == "cosine":
+        rest = optax.cosine_decay_schedule(peak, max(steps - warmup, 1), settings.final_fraction)
+    else:
+        rest = optax.constant_schedule(peak)
+    if warmup == 0:
+        return rest
+    # One step past zero, so that the first update is not empty.
+    rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
+    return optax.join_schedules([rise, rest], [warmup])
+
+
+def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformation:
+    """The stage's optimizer. Clipping needs the gradient norm, which the step measures anyway, so
+    it is done there (`training/step.py`) and not in the chain."""
+    return optax.adamw(
+        schedule(settings, steps),
+        b1=settings.b1,
+        b2=settings.b2,
+        weight_decay=settings.weight_decay,
+        mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+    )

@@ -1,0 +1,93 @@
+"""The train step: one pure function of (state, frozen, batch), jitted once, donated, sharded."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sphere_jax.config import Stage
+from sphere_jax.training.ema import update_ema
+
+State = dict  # {"progress": {"step", "updates", "key"}, "params", "ema", "optimizer"}
+
+
+def init_state(method, optimizer: optax.GradientTransformation, key: jax.Array, frozen) -> State:
+    """The state before the first step. Run under jit with output shardings."""
+    init_key, train_key = jax.random.split(key)
+    params = method.init(init_key, frozen)
+    return {
+        # `step` counts batches, `updates` those that were applied (all, unless a NaN was skipped).
+        "progress": {"step": jnp.int32(0), "updates": jnp.int32(0), "key": train_key},
+        "params": params,
+        "ema": jax.tree.map(lambda p: p.astype(jnp.float32) + 0.0, params),
+        "optimizer": optimizer.init(params),
+    }
+
+
+def make_train_step(method, settings: Stage, optimizer: optax.GradientTransformation) -> Callable:
+    """`(state, frozen, batch) -> state, metrics`.
+
+    The gradient of `accumulate` micro-batches is that of the whole batch: every sample's draws
+    are a function of (key, step, its index). A step whose loss or gradient is not finite leaves
+    parameters, moments and average as they were, and says so in `metrics["finite"]`.
+    """
+
+    def gradient(params, frozen, batch, keys):
+        (loss, metrics), grads = jax.value_and_grad(method.loss, has_aux=True)(
+            params, frozen, batch, keys
+        )
+        return {"loss": loss, **metrics}, grads
+
+    def accumulated(params, frozen, batch, keys):
+        parts = settings.accumulate
+        if parts == 1:
+            return gradient(params, frozen, batch, keys)
+
+        # Micro-batch i holds samples i, i + A, i + 2A, ...: strided, so that a batch split over
+        # devices stays where it is.
+        def strided(x):
+            return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+        def add(total, micro):
+            return jax.tree.map(jnp.add, total, gradient(params, frozen, *micro)), None
+
+        micro = jax.tree.map(strided, (batch, keys))
+        first = gradient(params, frozen, *jax.tree.map(lambda x: x[0], micro))
+        rest = jax.tree.map(lambda x: x[1:], micro)
+        total, _ = jax.lax.scan(add, first, rest)
+        return jax.tree.map(lambda x: x / parts, total)
+
+    def train_step(state: State, frozen, batch):
+        size = len(batch["labels"])
+        progress = state["progress"]
+        step_key = jax.random.fold_in(progress["key"], progress["step"])
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(size))
+        metrics, grads = accumulated(state["params"], frozen, batch, keys)
+
+        norm = optax.global_norm(grads)
+        if settings.optimizer.clip_norm > 0:
+            scale = jnp.minimum(1.0, settings.optimizer.clip_norm / jnp.maximum(norm, 1e-12))
+            grads = jax.tree.map(lambda g: g * scale, grads)
+        updates, moments = optimizer.update(grads, state["optimizer"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        ema = update_ema(state["ema"], params, settings.ema_decay, progress["updates"])
+
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+
+        def keep(new, old):
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        new_state = {
+            "progress": {
+                "step": progress["step"] + 1,
+                "updates": progress["updates"] + finite.astype(jnp.int32),
+                "key": progress["key"],
+            },
+            "params": keep(params, state["params"]),
+            "ema": keep(ema, state["ema"]),
+            "optimizer": keep(moments, state["optimizer"]),
+        }
+        return new_state, {**metrics, "gradient_norm": norm, "finite": finite}
+
+    return train_step
