@@ -41,23 +41,25 @@ def get_config():
 
     config.vae = ConfigDict()
     config.vae.method = "vae"
-    config.vae.steps = 400
-    config.vae.batch_size = 128
+    config.vae.steps = 1200
+    config.vae.batch_size = 32
     config.vae.kl_weight = 1e-3
     config.vae.ema_decay = 0.99
+    config.vae.log_every = 100
     config.vae.optimizer = ConfigDict()
-    config.vae.optimizer.learning_rate = 1e-3
+    config.vae.optimizer.learning_rate = 2e-3
     config.vae.optimizer.schedule = "cosine"
     config.vae.optimizer.warmup = 25
     config.vae.optimizer.clip_norm = 1.0
 
     config.decoder = ConfigDict()
     config.decoder.method = "decoder"  # encoder frozen, latents projected
-    config.decoder.steps = 200
-    config.decoder.batch_size = 128
+    config.decoder.steps = 400
+    config.decoder.batch_size = 32
     config.decoder.ema_decay = 0.99
+    config.decoder.log_every = 100
     config.decoder.optimizer = ConfigDict()
-    config.decoder.optimizer.learning_rate = 5e-4
+    config.decoder.optimizer.learning_rate = 1e-3
     config.decoder.optimizer.schedule = "cosine"
     config.decoder.optimizer.warmup = 10
     config.decoder.optimizer.clip_norm = 1.0

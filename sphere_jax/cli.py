@@ -15,7 +15,7 @@ from sphere_jax.training.signals import Interrupted
 
 
 def run_command(main: Callable[[list[str]], None]) -> None:
-    """Runs `main(argv)`: exit code 2 and one sentence for what the user can mend, 130 for a stop."""
+    """Runs `main(argv)`: exit code 2 and a sentence for what the user can mend, 130 for a stop."""
     try:
         main(sys.argv[1:])
     except UserError as error:
@@ -36,6 +36,20 @@ def parser(description: str, epilog: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def add_sampler_flags(flags: argparse.ArgumentParser) -> None:
+    """What `sample` and `evaluate` let a user change about sampling."""
+    flags.add_argument("--steps", type=int, help="steps from noise to data")
+    flags.add_argument("--solver", choices=("euler", "heun", "midpoint"))
+    flags.add_argument("--guidance", type=float, help="guidance scale; 1 is off")
+    flags.add_argument("--batch", type=int, dest="batch_size", help="images at a time")
+
+
+def sampler_options(arguments) -> dict:
+    """The sampler values that were given, under their names in the config."""
+    names = ("steps", "solver", "guidance", "batch_size")
+    return {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
 
 
 def parse_with_config(parser: argparse.ArgumentParser, argv: list[str]):

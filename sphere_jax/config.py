@@ -61,7 +61,9 @@ class Model:
     time_embedding: Literal["sinusoid", "fourier"] = "sinusoid"
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False  # recompute blocks in the backward pass
-    unroll: bool = True  # one program per layer (quick on CPU) or one scanned layer (quick to compile)
+    unroll: bool = (
+        True  # one program per layer (quick on CPU) or one scanned layer (quick to compile)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,9 @@ class Stage:
     method: str = ""
     steps: int = option(1000, 1)
     batch_size: int = option(128, 1)
-    accumulate: int = option(1, 1)  # micro-batches per step; the gradient is that of the whole batch
+    accumulate: int = option(
+        1, 1
+    )  # micro-batches per step; the gradient is that of the whole batch
     ema_decay: float = option(0.999, 0.0, 0.999999)
     skip_nonfinite: int = option(0, 0)  # steps with a NaN to skip before stopping
     log_every: int = option(50, 1)

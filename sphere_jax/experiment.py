@@ -1,10 +1,10 @@
 """A run: its parts built from the config, its stages trained in order, the finished ones skipped.
 
-    W/config.json             the resolved config, with versions
-    W/stages/NAME.json        what stage NAME depends on, and its metrics once finished
-    W/stages/NAME.npz         arrays it measured (statistics for later stages, figures)
-    W/checkpoints/NAME/STEP/  orbax
-    W/metrics.jsonl, W/tensorboard/, W/samples/*.png, W/report.html, W/results.json
+W/config.json             the resolved config, with versions
+W/stages/NAME.json        what stage NAME depends on, and its metrics once finished
+W/stages/NAME.npz         arrays it measured (statistics for later stages, figures)
+W/checkpoints/NAME/STEP/  orbax
+W/metrics.jsonl, W/tensorboard/, W/samples/*.png, W/report.html, W/results.json
 """
 
 import dataclasses
@@ -35,6 +35,7 @@ from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.logging import RunLog, measure_peak_flops
 from sphere_jax.training.loop import Task, abstract_state, train
 
+
 def open_run(config: Config, workdir: Path, mesh) -> "Run":
     """The data loaded and checked, the folder made. Raises UserError."""
     split = load(config.data)
@@ -55,7 +56,14 @@ def open_run(config: Config, workdir: Path, mesh) -> "Run":
 
 
 # What may change between two starts of one run: it moves no weight.
-FREE_KEYS = ("log_every", "checkpoint_every", "preview_every", "skip_nonfinite")
+FREE_KEYS = (
+    ".log_every",
+    ".checkpoint_every",
+    ".preview_every",
+    ".skip_nonfinite",
+    ".data.path",
+    ".data.threads",
+)
 ENCODE_BATCH = 256
 
 
@@ -101,8 +109,8 @@ class Run:
     config: Config
     workdir: Path
     mesh: Any
-    split: Split
-    data_fingerprint: str
+    split: Split | None = None  # None: opened for sampling, without data
+    data_fingerprint: str = ""
     artifacts: dict[str, Any] = dataclasses.field(default_factory=dict)  # sharded arrays
     metrics: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     arrays: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
@@ -132,7 +140,9 @@ class Run:
             peak = peak or measure_peak_flops()
             task = self._task(name, method)
             folder = self.workdir / "checkpoints" / name
-            params = train(task, self.mesh, folder, log, peak, partial(self._show, name, method, log))
+            params = train(
+                task, self.mesh, folder, log, peak, partial(self._show, name, method, log)
+            )
             self._finish(name, method, task, params, record, log)
 
     def load_stages(self) -> None:
@@ -141,7 +151,7 @@ class Run:
             record = self._read_record(name)
             if record is None or not record["finished"]:
                 raise UserError(
-                    f"{self.workdir} has no finished stage '{name}'; run sphere_jax.main on it first."
+                    f"{self.workdir} has no finished stage '{name}'; run sphere_jax.main first."
                 )
             self._load(name, build_method(self.config, name), record)
 
@@ -186,7 +196,9 @@ class Run:
 
     def _load(self, name: str, method, record: dict) -> None:
         """A finished stage: its EMA parameters onto the mesh, its arrays to the host."""
-        task = Task(name, method, self.config.stage(name), None, None, method.frozen(self.artifacts), 0)
+        task = Task(
+            name, method, self.config.stage(name), None, None, method.frozen(self.artifacts), 0
+        )
         checkpoints = Checkpoints(self.workdir / "checkpoints" / name)
         step = checkpoints.latest()
         if step is None:
@@ -208,7 +220,9 @@ class Run:
                     else:
                         artifacts.setdefault(path[0], {})[path[1]] = stored[key]
         except Exception as error:  # zipfile raises its own kinds for a damaged archive
-            raise UserError(f"{file} cannot be read ({error}); delete stages/{name}.json.") from error
+            raise UserError(
+                f"{file} cannot be read ({error}); delete stages/{name}.json."
+            ) from error
         self._add_artifacts(artifacts)
 
     def _add_artifacts(self, artifacts: dict) -> None:
@@ -217,7 +231,9 @@ class Run:
     def _show(self, name, method, log: RunLog, step: int, pictures: np.ndarray) -> None:
         if is_main_process():
             save_grid(
-                pictures, self.workdir / "samples" / f"{name}_{step:06d}.png", method.preview_columns
+                pictures,
+                self.workdir / "samples" / f"{name}_{step:06d}.png",
+                method.preview_columns,
             )
             log.picture(name, step, "preview", grid(pictures, method.preview_columns))
 
@@ -238,7 +254,7 @@ class Run:
 
     def _claim(self, name: str) -> dict:
         """The record of stage `name`, begun if new. Raises UserError if of another config."""
-        depends = self._depends(name)
+        depends = self.depends(name)
         record = self._read_record(name)
         if record is None:
             record = {"depends": depends, "finished": False}
@@ -254,18 +270,18 @@ class Run:
                 )
         return record
 
-    def _depends(self, name: str) -> dict[str, Any]:
+    def depends(self, name: str) -> dict[str, Any]:
+        """Every value that the weights of stage `name` are a function of."""
         plain = to_dict(self.config)
         groups = {"vae": (), "decoder": ("space",), "flow": ("space", "model")}
         method = self.config.stage(name).method
         kept = {"seed": plain["seed"], "data": plain["data"], "tokenizer": plain["tokenizer"]}
         kept |= {group: plain[group] for group in groups[method]} | {name: plain[name]}
-        flat = {k: v for k, v in flatten("config", kept).items() if k.split(".")[-1] not in FREE_KEYS}
-        flat = {k: v for k, v in flat.items() if k not in ("config.data.path", "config.data.threads")}
-        earlier = self.config.stages[: self.config.stages.index(name)]
-        return json.loads(
-            json.dumps(flat | {"data fingerprint": self.data_fingerprint, "earlier stages": earlier})
-        )
+        flat = flatten("config", kept)
+        flat = {key: value for key, value in flat.items() if not key.endswith(FREE_KEYS)}
+        flat["data fingerprint"] = self.data_fingerprint
+        flat["earlier stages"] = self.config.stages[: self.config.stages.index(name)]
+        return json.loads(json.dumps(flat))
 
 
 def flatten(prefix: str, tree: dict) -> dict[str, Any]:

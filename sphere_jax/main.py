@@ -5,8 +5,6 @@
 Run the same command again after an interruption: it goes on from the last checkpoint.
 """
 
-import subprocess
-from importlib import metadata
 from pathlib import Path
 
 from sphere_jax.cli import parse_with_config, parser, run_command
@@ -52,6 +50,7 @@ def main(argv: list[str]) -> None:
     from sphere_jax.experiment import open_run, write_json
     from sphere_jax.scoring import score_run
     from sphere_jax.training.logging import RunLog
+    from sphere_jax.versions import versions
 
     if not arguments.workdir:
         raise UserError("--workdir is missing; name a folder for the run, say runs/first.")
@@ -61,17 +60,6 @@ def main(argv: list[str]) -> None:
     run.train_stages(log)
     score_run(run, log)
     log.close()
-
-
-def versions() -> dict[str, str]:
-    """What this run was made with."""
-    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    found = {name: metadata.version(name) for name in names}
-    root = Path(__file__).parent
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True
-    )
-    return found | {"sphere_jax": git.stdout.strip() or "not a git checkout"}
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ def print_plan(config: Config, mesh) -> None:
     shape = ", ".join(f"{axis} {count}" for axis, count in mesh.shape.items())
     print(f"mesh        {shape}  ({mesh.devices.size} x {mesh.devices.flat[0].device_kind})")
 
-    artifacts = {"statistics": dict.fromkeys(("mean", "std"), jax.ShapeDtypeStruct((d,), np.float32))}
+    artifacts = {
+        "statistics": dict.fromkeys(("mean", "std"), jax.ShapeDtypeStruct((d,), np.float32))
+    }
     for name in config.stages:
         artifacts |= _print_stage(config, mesh, name, artifacts)
 
@@ -97,7 +99,9 @@ def _bytes_per_device(mesh, tree) -> int:
     shardings = tree_shardings(mesh, tree)
 
     def one(leaf, sharding):
-        itemsize = 4 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize
+        itemsize = (
+            4 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize
+        )
         return math.prod(sharding.shard_shape(leaf.shape)) * itemsize
 
     return sum(jax.tree.leaves(jax.tree.map(one, tree, shardings)))

@@ -78,29 +78,28 @@ def to_device(
 
 
 def map_batched(
-    function: Callable[..., jax.Array],
+    function: Callable,
     arrays: tuple[np.ndarray, ...],
     batch_size: int,
     sharding: NamedSharding,
-) -> np.ndarray:
+    after_batch: Callable[[int], None] = lambda done: None,
+):
     """`function` over aligned host arrays in batches of one static size; the last is padded with
     repeats of the first row and cut again, so one program serves all.
 
-    The result comes back to the host of every process.
+    `function` returns an array or a tree of arrays with a leading batch axis; the result comes back
+    to the host of every process. `after_batch(done)` hears how many rows are done.
     """
     count, pieces = len(arrays[0]), []
     for start in range(0, count, batch_size):
         rows = np.arange(start, start + batch_size)
         rows = np.where(rows < count, rows, 0)
-        batch = to_device(
-            {str(i): array[rows] for i, array in enumerate(arrays)},
-            np.arange(batch_size),
-            batch_size,
-            sharding,
-        )
+        named = {str(i): array[rows] for i, array in enumerate(arrays)}
+        batch = to_device(named, np.arange(batch_size), batch_size, sharding)
         out = function(*(batch[str(i)] for i in range(len(arrays))))
-        pieces.append(to_host(out)[: count - start])
-    return np.concatenate(pieces)
+        pieces.append(jax.tree.map(lambda x, n=count - start: to_host(x)[:n], out))
+        after_batch(min(start + batch_size, count))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
 
 
 def to_host(array: jax.Array) -> np.ndarray:

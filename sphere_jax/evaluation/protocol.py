@@ -44,27 +44,27 @@ def protocol(
             "name": network.name,
             "fingerprint": network.fingerprint,
             "length": reference.train_features.shape[1],
-            "accuracy on images it was not trained on": network.accuracy,
+            "accuracy_on_images_set_aside": network.accuracy,
         },
-        "judge": {"name": judge.name, "training images": judge.train_images},
+        "judge": {"name": judge.name, "training_images": len(judge.pixels)},
         "reference": {
             "name": f"{reference_name}, training split",
             "images": len(split.train),
             "fingerprint": split.train.fingerprint,
         },
-        "held-out": {
+        "held_out": {
             "images": len(split.heldout),
-            "images used for the held-out scores": score.heldout_samples,
+            "images_scored": score.yardstick_images,
             "fingerprint": split.heldout.fingerprint,
         },
-        "image shape": list(network.image_shape),
+        "image_shape": list(network.image_shape),
         "samples": score.samples,
-        "precision and recall": {
+        "precision_recall": {
             "neighbours": neighbours,
-            "images a side": min(score.samples, len(split.train)),
+            "images_on_each_side": min(score.samples, len(split.train)),
         },
         "generation": dataclasses.asdict(generation) if generation else "images from a file",
-        "rounding to uint8": ROUNDING,
+        "rounding_to_uint8": ROUNDING,
         "versions": {
             "sphere_jax": __version__,
             "python": platform.python_version(),

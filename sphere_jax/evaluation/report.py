@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sphere_jax.evaluation.report_style import STYLE
 from sphere_jax.evaluation.score import Score
 
@@ -130,22 +132,20 @@ def metrics_table(score: Score) -> Table:
     rows = []
     for key, value in score.metrics.items():
         name, better = describe(key)
-        rows.append([name, value, score.heldout[key], better])
-    header = ["metric", f"{score.samples} samples", f"{score.heldout_samples} held-out images"]
+        rows.append([name, value, score.yardstick[key], better])
+    header = ["metric", f"{score.samples} samples", f"{score.yardstick_images} held-out images"]
     return Table([*header, "better"], rows)
 
 
 def agreement_table(score: Score, class_names: Sequence[str]) -> Table:
     """Class agreement of the samples, class by class. Needs a score of samples with labels."""
-    rows = [
-        [name, value] for name, value in zip(class_names, score.agreement_by_class, strict=True)
-    ]
-    return Table(["class", "class agreement"], rows)
+    return Table(["class", *class_names], [["agreement", *score.agreement_by_class]])
 
 
 def protocol_table(protocol: Mapping[str, Any]) -> Table:
     """The stamp of `protocol.py`, nested groups written as one cell."""
-    return Table(["protocol", ""], [[key, _plain(value)] for key, value in protocol.items()])
+    rows = [[key.replace("_", " "), value] for key, value in protocol.items()]
+    return Table(["setting", "value"], rows)
 
 
 def describe(key: str) -> tuple[str, str]:
@@ -175,26 +175,30 @@ def _text(value: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    kind = ' class="number"' if isinstance(value, (int, float)) else ""
+    kind = ' class="number"' if isinstance(value, (int, float, np.number)) else ""
     return f"<td{kind}>{_text(_plain(value))}</td>"
 
 
 def _plain(value: Any) -> str:
     """A value in words: 0.12345 -> 0.1235, None -> a dash, {"a": 1} -> a: 1."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
     if value is None:
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
+        return "; ".join(f"{k.replace('_', ' ')}: {_plain(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_plain, value))
     return str(value)
 
 
 def _finite(content: Any) -> Any:
+    if isinstance(content, (np.ndarray, np.generic)):
+        content = content.tolist()
     if isinstance(content, float):
-        return float(content) if math.isfinite(content) else None
+        return content if math.isfinite(content) else None
     if isinstance(content, Mapping):
         return {key: _finite(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):

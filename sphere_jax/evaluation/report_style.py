@@ -13,7 +13,6 @@ STYLE = """
   }
 }
 * { box-sizing: border-box; }
-html { scroll-behavior: smooth; }
 body {
   margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
@@ -27,13 +26,16 @@ header p { color: var(--soft); font-size: 17px; }
   display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 12px;
   margin: 26px 0 20px;
 }
-.headlines div { background: var(--card); border-radius: 12px; padding: 14px 18px 15px; }
-.headlines span { display: block; color: var(--soft); font-size: 13.5px; }
+.headlines div {
+  display: flex; flex-direction: column; background: var(--card); border-radius: 12px;
+  padding: 14px 18px 15px;
+}
+.headlines span { color: var(--soft); font-size: 13.5px; }
 .headlines b {
-  display: block; font-size: 28px; line-height: 1.3; font-weight: 650;
+  margin-top: auto; font-size: 26px; line-height: 1.35; font-weight: 650;
   font-variant-numeric: tabular-nums;
 }
-.headlines small { display: block; color: var(--soft); font-size: 13px; }
+.headlines small { color: var(--soft); font-size: 13px; }
 nav { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 14.5px; margin-bottom: 8px; }
 a { color: var(--accent); text-decoration: none; }
 a:hover { text-decoration: underline; }

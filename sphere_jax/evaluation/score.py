@@ -50,13 +50,13 @@ def prepare_reference(split: Split, network: Classifier, num_classes: int) -> Re
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Named metrics of the samples and of held-out images, and agreement class by class."""
+    """Named metrics of the samples, the same of held-out images, and agreement class by class."""
 
     metrics: dict[str, float]
-    heldout: dict[str, float]
+    yardstick: dict[str, float]
     agreement_by_class: list[float | None] | None  # None without labels
     samples: int
-    heldout_samples: int
+    yardstick_images: int
 
 
 def score(
@@ -70,15 +70,17 @@ def score(
       neighbours: k of precision and recall.
 
     Returns:
-      metrics and heldout with the keys frechet_distance_F, precision_F, recall_F (F is the
+      metrics and yardstick with the keys frechet_distance_F, precision_F, recall_F (F is the
       network's name), nearest_train_distance_ratio, nearest_train_too_close and, with labels,
-      class_agreement. `heldout` uses as many held-out images as there are samples, or all.
+      class_agreement. The yardstick takes as many held-out images as there are samples, or all.
 
     Raises:
       ValueError: wrong or too few images or labels.
     """
-    images = check_images(images, "samples", at_least=max(2, neighbours + 1))
+    enough = max(2, neighbours + 1)
+    images = check_images(images, "samples", at_least=enough)
     heldout = _some(reference.split.heldout, len(images))
+    check_images(heldout.arrays["images"], "The held-out split", at_least=enough)
     metrics, by_class = _measure(reference, images, labels, neighbours)
     true_labels = None if labels is None else heldout.arrays["labels"]
     yardstick, _ = _measure(reference, heldout.arrays["images"], true_labels, neighbours)

@@ -121,7 +121,7 @@ def tangent(u, v):
 def fixed_tangent(u):
     """The unit tangent at u nearest to the coordinate axis that u leans on least."""
     axis = jax.nn.one_hot(jnp.argmin(jnp.abs(u), axis=-1), u.shape[-1], dtype=jnp.float32)
-    return normalize(tangent(u, axis))
+    return normalize(axis - radial(u, axis))
 
 
 def _great_circle(u, w):

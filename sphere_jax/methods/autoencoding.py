@@ -123,7 +123,9 @@ class DecoderFinetuning:
 
     def _reconstruct(self, params, images, project: bool):
         latents = self.tokenizer.encode(params, to_float(images))
-        return to_uint8(self.tokenizer.decode(params, self.space.project(latents) if project else latents))
+        return to_uint8(
+            self.tokenizer.decode(params, self.space.project(latents) if project else latents)
+        )
 
     def finish(self, params, frozen, split, map_over):
         """Held-out reconstruction before projection, after it, and after finetuning."""
@@ -137,8 +139,11 @@ class DecoderFinetuning:
             "after_projection": reconstruct(frozen, True),
             "after_finetuning": reconstruct(frozen | params, True),
         }
-        shown = {name: picture[:: max(len(images) // 10, 1)][:10] for name, picture in pictures.items()}
+        some = np.linspace(0, len(images) - 1, 10).astype(int)
+        shown = {
+            name: picture[some] for name, picture in pictures.items()
+        }
         return Outcome(
             metrics={f"psnr_{name}": psnr(picture, images) for name, picture in pictures.items()},
-            arrays={"original": images[:: max(len(images) // 10, 1)][:10], **shown},
+            arrays={"original": images[some], **shown},
         )

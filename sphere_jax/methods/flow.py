@@ -113,7 +113,7 @@ class Flow:
         return to_uint8(self.tokenizer.decode(params, latents))
 
     def preview(self, params, frozen, batch, key):
-        """A few samples of every class (of the first ten), one class a row; always the same noise."""
+        """Samples of every class (of the first ten), one class a row; always the same noise."""
         if not self.has_images:
             return None
         labels = jnp.repeat(jnp.arange(min(self.num_classes, 10)), self.preview_columns)

@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """`artifacts` feed later stages, `metrics` go in the report's tables, `arrays` in its figures."""
+    """`artifacts` feed later stages, `metrics` the report's tables, `arrays` its figures."""
 
     artifacts: dict[str, Any] = dataclasses.field(default_factory=dict)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -23,9 +23,7 @@ class ResBlock(nnx.Module):
         self.conv1 = conv3x3(inputs, outputs, rngs=rngs)
         self.norm2 = group_norm(outputs, rngs=rngs)
         self.conv2 = conv3x3(outputs, outputs, rngs=rngs)
-        self.shortcut = (
-            nnx.Conv(inputs, outputs, (1, 1), rngs=rngs) if inputs != outputs else None
-        )
+        self.shortcut = nnx.Conv(inputs, outputs, (1, 1), rngs=rngs) if inputs != outputs else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         h = self.conv1(nnx.silu(self.norm1(x)))

@@ -91,7 +91,9 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # orbax raises its own, tensorstore's and json's errors
-            raise UserError(f"{self._where(step)} cannot be read ({_first_line(error)}).") from error
+            raise UserError(
+                f"{self._where(step)} cannot be read ({_first_line(error)})."
+            ) from error
 
     def _check_shapes(self, step: int, abstract: dict) -> None:
         """Before reading: orbax reports a mismatch only after a flood of messages."""

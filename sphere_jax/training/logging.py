@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 import time
 from pathlib import Path
 
@@ -14,16 +13,21 @@ from tensorboardX import SummaryWriter
 from sphere_jax.distribution.start import is_main_process
 
 
+def say(line: str) -> None:
+    """A line on the screen, from the first process only."""
+    if is_main_process():
+        print(line, flush=True)
+
+
 class RunLog:
     """Writes one run's metrics; silent on all processes but the first."""
 
     def __init__(self, workdir: Path):
         self._path = Path(workdir) / "metrics.jsonl"
-        self._board = SummaryWriter(str(Path(workdir) / "tensorboard")) if is_main_process() else None
-
-    def say(self, line: str) -> None:
-        if is_main_process():
-            print(line, flush=True)
+        self._board = (
+            SummaryWriter(str(Path(workdir) / "tensorboard")) if is_main_process() else None
+        )
+        self.say = say
 
     def forget_after(self, stage: str, step: int) -> None:
         """Drops rows that a resumed run will write again."""
@@ -111,8 +115,3 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
-def warn(line: str) -> None:
-    if is_main_process():
-        print(line, file=sys.stderr, flush=True)

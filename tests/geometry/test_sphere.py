@@ -22,8 +22,8 @@ sphere = SimpleNamespace(
 )
 ANGLES = [1e-7, 1e-5, 1e-3, 1e-2, 0.1, 0.7, np.pi / 2, 2.5, 3.1, np.pi - 1e-2]
 NEARLY = [*ANGLES, np.pi - 3e-3]
-ANTIPODES = [np.pi - 1e-3, np.pi - 1e-5, np.pi]
-each_dimension = pytest.mark.parametrize("d", [2, 3, 1024])
+ANTIPODES = [*(np.pi - np.geomspace(1.3e-3, 1e-9, 10)), np.pi]  # as many: one compilation
+each_dimension = pytest.mark.parametrize("d", [2, 33])  # a circle; a sphere no field can comb
 
 
 def gaussian(*shape, seed=0):
@@ -80,7 +80,7 @@ def close(actual, expected, thetas, times=1.0):
 # --- norms, angles, sinc -----------------------------------------------------------------------
 
 
-@each_dimension
+@pytest.mark.parametrize("d", [2, 33, 1024])
 def test_angle(d):
     (u, w), exact = pairs(NEARLY + ANTIPODES, d)
     np.testing.assert_allclose(sphere.angle(u, w), angle64(*exact), atol=2e-7, rtol=2e-7)
@@ -125,10 +125,9 @@ def test_uniform_has_the_moments_of_the_sphere():
     np.testing.assert_allclose(z.T @ z / len(z), np.eye(4), atol=0.03)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_everything_is_float32_inside(dtype):
-    (u, w), _ = pairs([0.7], 32)
-    u, w = jnp.asarray(u, dtype), jnp.asarray(w, dtype)
+def test_everything_is_float32_inside():
+    (u, w), _ = pairs(NEARLY, 33)
+    u, w = jnp.asarray(u, jnp.bfloat16), jnp.asarray(w, jnp.bfloat16)
     lifted = sphere.slerp(u.astype(jnp.float32), w.astype(jnp.float32), 0.3)
     np.testing.assert_allclose(sphere.slerp(u, w, 0.3), lifted, atol=2e-7)  # a bf16 bit: 4e-3
     for result in (sphere.angle(u, w), sphere.normalize(u, 3.0), sphere.log(u, w), lifted):
@@ -139,7 +138,7 @@ def test_everything_is_float32_inside(dtype):
 
 
 def test_tangent_and_radial_are_orthogonal_parts():
-    (u, _), _ = pairs([0.7], 32)
+    (u, _), _ = pairs([0.7] * 11, 33)
     v = gaussian(*u.shape, seed=1)
     v += 1e4 * u  # a radial part that hides the tangent one from a single pass
     tangent = np.asarray(sphere.tangent(u, v), np.float64)
@@ -158,7 +157,7 @@ def test_exp_and_log_are_inverse(d):
 
 
 def test_exp_turns_by_its_argument_and_retract_by_its_arctangent():
-    (u, w), _ = pairs([1.0], 32)
+    (u, w), _ = pairs([1.0] * 11, 33)
     direction = sphere.normalize(sphere.log(u, w))
     for h in (0.03, 0.1, 0.3, 1.57):
         turned, short = (
@@ -203,20 +202,20 @@ def test_slerp_and_its_velocity(d, t):
 
 
 @pytest.mark.parametrize("kind", ["slerp", "nlerp"])
-@pytest.mark.parametrize("t", [0.0, 0.3, 0.5, 1.0])
-def test_the_velocity_is_the_derivative_of_the_path(kind, t):
-    thetas, h = [1e-7, 1e-3, 0.1, 1.0, np.pi / 2, 2.5], 1e-5
-    (u, w), exact = pairs(thetas, 32)
+def test_the_velocity_is_the_derivative_of_the_path(kind):
+    thetas, h = [*ANGLES[:8], 0.3, 1.0, 2.0], 1e-5
+    (u, w), exact = pairs(thetas, 33)
     path, velocity = getattr(sphere, kind), getattr(sphere, kind + "_velocity")
-    _, derivative = jax.jvp(lambda t: path(u, w, t), (t,), (1.0,))
-    np.testing.assert_allclose(velocity(u, w, t), derivative, atol=3e-6)
     path64 = {"slerp": slerp64, "nlerp": nlerp64}[kind]
-    difference = (path64(*exact, t + h) - path64(*exact, t - h)) / (2 * h)
-    np.testing.assert_allclose(velocity(u, w, t), difference, atol=3e-6)
+    derive = jax.jit(lambda t: jax.jvp(lambda t: path(u, w, t), (t,), (1.0,))[1])
+    for t in (0.0, 0.3, 0.5, 1.0):
+        np.testing.assert_allclose(velocity(u, w, t), derive(t), atol=3e-6)
+        difference = (path64(*exact, t + h) - path64(*exact, t - h)) / (2 * h)
+        np.testing.assert_allclose(velocity(u, w, t), difference, atol=3e-6)
 
 
 def test_nlerp_runs_along_slerp_with_another_clock():
-    (u, w), _ = pairs([2.0], 32)
+    (u, w), _ = pairs([2.0] * 11, 33)
     for t in (0.1, 0.4):
         z = sphere.nlerp(u, w, t)
         turned = sphere.angle(u, z)
@@ -228,8 +227,8 @@ def test_nlerp_runs_along_slerp_with_another_clock():
 def test_times_may_differ_along_the_leading_axes():
     u, w = (x[0] for x in pairs([1.0], 8)[0])
     t = np.linspace(0, 1, len(u)).astype(np.float32)
-    alone = jax.vmap(eager.slerp)(u, w, t)
-    np.testing.assert_allclose(eager.slerp(u, w, t), alone, atol=2e-7)
+    alone = jax.vmap(sphere.slerp)(u, w, t)
+    np.testing.assert_allclose(sphere.slerp(u, w, t), alone, atol=2e-7)
 
 
 # --- antipodes and gradients -------------------------------------------------------------------
@@ -254,7 +253,7 @@ def test_between_antipodes_the_fixed_great_circle_is_taken(d):
 
 
 def test_just_before_the_antipode_paths_still_end_where_they_should():
-    (u, w), _ = pairs([np.pi - 2 * eager.ANTIPODAL], 32)
+    (u, w), _ = pairs([np.pi - 2 * eager.ANTIPODAL] * 11, 33)
     np.testing.assert_allclose(sphere.slerp(u, w, 1.0), w, atol=1e-4)
     np.testing.assert_allclose(sphere.nlerp(u, w, 1.0), w, atol=1e-6)
 
@@ -311,9 +310,9 @@ def test_angular_noise_turns_by_the_angle(degrees, d):
 
 
 def test_exact_angle_noise_is_exact():
-    (u, w), _ = pairs([1.0], 16)
+    (u, w), _ = pairs([1.0] * 11, 33)
     q = sphere.normalize(sphere.tangent(u, w))
-    a = np.linspace(0, np.pi, u.shape[1]).astype(np.float32)[None]
+    a = np.linspace(0, np.pi, 88).astype(np.float32).reshape(11, 8)
     np.testing.assert_allclose(sphere.angle(u, sphere.exact_angle_noise(u, q, a)), a, atol=5e-7)
 
 
@@ -329,7 +328,7 @@ def test_rotation_noise_ends_at_its_two_vectors():
 
 
 def test_rotate_away_adds_to_the_angle_and_keeps_the_radius():
-    (u, z), _ = pairs([1.0], 16)
+    (u, z), _ = pairs([1.0] * 11, 33)
     away = sphere.rotate_away(4.0 * z, 4.0 * u, 0.2)
     np.testing.assert_allclose(sphere.safe_norm(away), 4.0, rtol=1e-6)
     np.testing.assert_allclose(sphere.angle(away / 4.0, u), 1.2, atol=1e-6)
@@ -339,14 +338,14 @@ def test_rotate_away_adds_to_the_angle_and_keeps_the_radius():
 # --- properties --------------------------------------------------------------------------------
 
 properties = settings(max_examples=25, deadline=None)
-dims, seeds = st.sampled_from([2, 5, 64]), st.integers(0, 2**31 - 1)
+dims, seeds = st.sampled_from([2, 33]), st.integers(0, 2**31 - 1)
 times, thetas = st.floats(0.0, 1.0), st.floats(1e-7, 3.1)
 
 
 @properties
 @given(dims, seeds, thetas, times)
 def test_slerp_is_symmetric_and_additive(d, seed, theta, t):
-    (u, w), _ = pairs([theta], d, seed=seed)
+    (u, w), _ = pairs([theta] * 11, d, seed=seed)
     z = sphere.slerp(u, w, t)
     close(z, sphere.slerp(w, u, 1 - t), [theta])
     whole = sphere.angle(u, z) + sphere.angle(z, w)
@@ -356,7 +355,7 @@ def test_slerp_is_symmetric_and_additive(d, seed, theta, t):
 @properties
 @given(dims, seeds)
 def test_the_angle_is_a_distance(d, seed):
-    a, b, c = gaussian(3, 8, d, seed=seed)
+    a, b, c = gaussian(3, 11, 8, d, seed=seed)
     a, b, c = sphere.normalize(a), sphere.normalize(b), sphere.normalize(c)
     np.testing.assert_array_equal(sphere.angle(a, b), sphere.angle(b, a))
     assert np.all(sphere.angle(a, c) <= sphere.angle(a, b) + sphere.angle(b, c) + 1e-6)
@@ -365,7 +364,7 @@ def test_the_angle_is_a_distance(d, seed):
 @properties
 @given(dims, seeds, thetas)
 def test_transport_there_and_back_changes_nothing(d, seed, theta):
-    (u, w), _ = pairs([theta], d, seed=seed)
+    (u, w), _ = pairs([theta] * 11, d, seed=seed)
     v = gaussian(*u.shape, seed=seed)
     v = sphere.tangent(u, v)
     back = sphere.transport(w, u, sphere.transport(u, w, v))

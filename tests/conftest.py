@@ -1,0 +1,16 @@
+"""Tests run strict: no silent rank promotion, and compiled programs are kept between runs."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update(
+    "jax_compilation_cache_dir",
+    os.environ.get("SPHERE_JAX_CACHE", str(Path(tempfile.gettempdir()) / "sphere_jax_test_cache")),
+)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

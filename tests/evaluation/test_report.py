@@ -1,0 +1,90 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+
+from sphere_jax.evaluation import figures, report
+from sphere_jax.evaluation.score import Score
+
+VOID = {"meta", "img"}
+
+
+class Balanced(HTMLParser):
+    """Fails on a tag that closes another than the last opened; keeps text and attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.sources = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [v for k, v in attrs if k in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def write(path):
+    metrics = {"frechet_distance_small_classifier": 1.23456, "class_agreement": 0.5}
+    score = Score(metrics, metrics | {"class_agreement": 0.97}, [0.5, None], 40, 30)
+    picture = figures.norm_histogram({"a": np.ones(9)})
+    report.write_report(
+        path,
+        "A <b>title</b>",
+        'x & "y"',
+        [report.Headline("agreement", "50%", "<held-out>: 97%")],
+        [
+            report.Section("Scores", [report.metrics_table(score)]),
+            report.Section("Classes", [report.agreement_table(score, ["cat", "<dog>"])]),
+            report.Section("Norms", [report.Picture(picture, 'of "tokens"'), report.Text("a < b")]),
+            report.Section("Protocol", [report.protocol_table({"image_shape": [8, 8, 1], "n": 3})]),
+            report.Section("Again", [report.Code("python -m x --a='<1>'")]),
+        ],
+    )
+    page = path.read_text(encoding="utf-8")
+    parsed = Balanced()
+    parsed.feed(page)
+    assert parsed.open == []
+    return page, parsed
+
+
+def test_the_page_is_whole_escaped_and_needs_no_other_file(tmp_path):
+    page, parsed = write(tmp_path / "run" / "report.html")
+    text = parsed.text
+    for piece in ("A <b>title</b>", 'x & "y"', "<held-out>: 97%", "<dog>", "a < b"):
+        assert piece in text
+    assert "python -m x --a='<1>'" in text
+    assert "<b>title</b>" not in page and "<dog>" not in page
+    inside = [s for s in parsed.sources if s.startswith(("#section", "data:image/png;base64,"))]
+    assert inside == parsed.sources and len(inside) == 6
+    assert not re.search(r"https?:|@import|url\(|<script|<link", page)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["report.html"]
+
+
+def test_tables_name_metrics_and_yardstick_and_never_say_fid(tmp_path):
+    page, parsed = write(tmp_path / "report.html")
+    cells = parsed.text
+    row = cells.index("Fréchet distance, small classifier features")
+    assert cells[row + 1 : row + 4] == ["1.235", "1.235", "lower"]
+    assert "40 samples" in cells and "30 held-out images" in cells
+    assert "–" in cells  # the class without samples
+    assert "8, 8, 1" in cells and "image shape" in cells
+    assert "FID" not in page
+
+
+def test_json_is_standard_whatever_the_numbers(tmp_path):
+    content = {"a": float("nan"), "b": [np.float32(0.5), np.inf], "c": np.arange(2), "d": None}
+    report.write_json(tmp_path / "results.json", content)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (tmp_path / "results.json").read_text()
+    read = json.loads(text, parse_constant=refuse)
+    assert read == {"a": None, "b": [0.5, None], "c": [0, 1], "d": None}
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]

@@ -1,0 +1,76 @@
+import json
+
+import numpy as np
+import pytest
+
+from sphere_jax.evaluation.protocol import Generation, protocol
+from sphere_jax.evaluation.score import score
+
+DISTANCE = "frechet_distance_small_classifier"
+
+
+def test_held_out_images_score_as_the_yardstick(reference, digits):
+    heldout = digits.heldout.arrays
+    found = score(reference, heldout["images"], heldout["labels"])
+    assert found.samples == found.yardstick_images == len(digits.heldout)
+    assert found.metrics.keys() == found.yardstick.keys()
+    for name, value in found.metrics.items():
+        assert value == pytest.approx(found.yardstick[name], rel=1e-5), name
+    assert found.metrics["nearest_train_distance_ratio"] == 1.0
+    assert found.metrics["precision_small_classifier"] > 0.7
+
+
+def test_each_fault_shows_in_its_own_metric(reference, digits):
+    train, heldout = digits.train.arrays, digits.heldout.arrays
+    copied = score(reference, train["images"][:200], train["labels"][:200])
+    assert copied.metrics["nearest_train_too_close"] == 1.0
+
+    shifted = (heldout["labels"] + 1) % 10  # good images of the wrong class
+    assert score(reference, heldout["images"], shifted).metrics["class_agreement"] < 0.05
+
+    zeros = heldout["images"][heldout["labels"] == 0]  # one mode only
+    collapsed = score(reference, zeros, np.zeros(len(zeros), np.int32))
+    assert collapsed.metrics[DISTANCE] > 3 * collapsed.yardstick[DISTANCE]
+    assert collapsed.metrics["recall_small_classifier"] < 0.5
+    assert collapsed.yardstick["recall_small_classifier"] > 0.5
+
+    noise = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), np.uint8)
+    nonsense = score(reference, noise, None)
+    assert nonsense.metrics[DISTANCE] > 10 * nonsense.yardstick[DISTANCE]
+    assert nonsense.metrics["precision_small_classifier"] < 0.2
+
+
+def test_without_labels_there_is_no_agreement(reference, digits):
+    found = score(reference, digits.heldout.arrays["images"][:50], None)
+    assert "class_agreement" not in found.metrics and found.agreement_by_class is None
+    assert found.yardstick_images == 50
+
+
+def test_no_metric_is_called_fid(reference, digits):
+    heldout = digits.heldout.arrays
+    found = score(reference, heldout["images"][:50], heldout["labels"][:50])
+    assert DISTANCE in found.metrics
+    assert not [name for name in found.metrics if "fid" in name.lower()]
+
+
+def test_too_few_or_wrong_samples_are_refused(reference, digits):
+    images = digits.heldout.arrays["images"]
+    with pytest.raises(ValueError, match="samples must hold at least 6 images, not 5"):
+        score(reference, images[:5], None, neighbours=5)
+    with pytest.raises(ValueError, match="samples must be uint8"):
+        score(reference, images / 255.0, None)
+
+
+def test_the_protocol_names_everything_a_number_depends_on(reference, digits):
+    heldout = digits.heldout.arrays
+    found = score(reference, heldout["images"][:50], heldout["labels"][:50])
+    drawn = Generation(0, "heun", 25, 74, 1.5, (0.0, 0.9), 1.0, "EMA")
+    stamp = json.loads(json.dumps(protocol(reference, "digits", found, 3, drawn)))
+    assert stamp["features"]["fingerprint"] == reference.network.fingerprint
+    assert stamp["reference"]["fingerprint"] == digits.train.fingerprint
+    assert stamp["reference"]["images"] == len(digits.train)
+    assert stamp["samples"] == 50 and stamp["held_out"]["images_scored"] == 50
+    assert stamp["generation"]["evaluations"] == 74
+    assert stamp["generation"]["weights"] == "EMA"
+    assert stamp["versions"].keys() >= {"sphere_jax", "jax", "flax", "numpy", "scikit-learn"}
+    assert protocol(reference, "digits", found, 3, None)["generation"] == "images from a file"

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from sphere_jax.evaluation.classifier import padded_batches
+from sphere_jax.evaluation.statistics import Statistics
+
+
+def features(n=101, f=7):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, f)) @ rng.normal(size=(f, f)) + 3
+
+
+def streamed(x, batch_size):
+    statistics = Statistics.empty(x.shape[1])
+    for batch, mask in padded_batches(x, batch_size):
+        statistics = statistics.update(batch, mask)
+    return statistics
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 101, 300])
+def test_a_stream_with_a_masked_last_batch_equals_np_cov(batch_size):
+    x = features()
+    statistics = streamed(x, batch_size)
+    assert statistics.n == 101
+    np.testing.assert_allclose(statistics.mu, x.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(statistics.sigma, np.cov(x, rowvar=False), rtol=1e-12, atol=1e-13)
+
+
+def test_masked_rows_do_not_count_even_if_they_are_not_finite():
+    x = features(6)
+    poisoned = np.concatenate([x, np.full((2, 7), np.nan)])
+    masked = Statistics.empty(7).update(poisoned, np.arange(8) < 6)
+    np.testing.assert_array_equal(masked.scatter, Statistics.of(x).scatter)
+    nothing = masked.update(poisoned, np.zeros(8, bool))
+    assert nothing.n == 6
+
+
+def test_merging_parts_in_any_order_is_the_whole():
+    x = features()
+    first, second, third = (Statistics.of(part) for part in np.split(x, [10, 60]))
+    for merged in (first.merge(second).merge(third), third.merge(first.merge(second))):
+        np.testing.assert_allclose(merged.sigma, Statistics.of(x).sigma, rtol=1e-12, atol=1e-13)
+
+
+def test_a_mean_far_from_zero_costs_no_digits():
+    # E[x^2] - E[x]^2 in float64 would leave 1e16 * 2e-16 = 2 of this unit variance.
+    x = features()
+    far = streamed(x + 2.0**26, 10)
+    np.testing.assert_allclose(far.sigma, np.cov(x, rowvar=False), rtol=1e-6, atol=1e-6)
+
+
+def test_float32_features_accumulate_in_float64():
+    x = features().astype(np.float32)
+    expected = np.cov(x.astype(np.float64), rowvar=False)
+    np.testing.assert_allclose(streamed(x, 8).sigma, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_npz_round_trip_keeps_moments_count_and_protocol(tmp_path):
+    statistics, protocol = Statistics.of(features()), {"features": {"name": "é", "length": 7}}
+    statistics.save(tmp_path / "reference.npz", protocol)
+    loaded, read = Statistics.load(tmp_path / "reference.npz")
+    assert read == protocol and loaded.n == 101
+    np.testing.assert_array_equal(loaded.mu, statistics.mu)
+    np.testing.assert_allclose(loaded.sigma, statistics.sigma, rtol=1e-15)
+    assert [p.name for p in tmp_path.iterdir()] == ["reference.npz"]
+
+
+def test_errors_say_what_is_wrong(tmp_path):
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        Statistics.of(np.array([[1.0, np.nan]]))
+    with pytest.raises(ValueError, match="at least 2 feature vectors, not 1"):
+        _ = Statistics.of(np.ones((1, 3))).sigma
+    with pytest.raises(ValueError, match="length 3 and 4"):
+        Statistics.empty(3).merge(Statistics.empty(4))
+    np.savez(tmp_path / "foreign.npz", mu=np.zeros(2), sigma=np.eye(2))
+    with pytest.raises(ValueError, match="lacks n, protocol"):
+        Statistics.load(tmp_path / "foreign.npz")

@@ -1,0 +1,216 @@
+"""Layers against closed forms and against loops over plain NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sphere_jax.nn.attention import Attention, attend
+from sphere_jax.nn.embeddings import (
+    TimeEmbedding,
+    patchify,
+    sincos_positions,
+    time_sinusoids,
+    unpatchify,
+)
+from sphere_jax.nn.functional import Network, num_parameters
+from sphere_jax.nn.linear import Linear
+from sphere_jax.nn.mlp import MLP, SwiGLU, swiglu_hidden
+from sphere_jax.nn.norms import LayerNorm, RMSNorm
+from sphere_jax.nn.rope import axial_angles, rotate
+from sphere_jax.nn.transformer import Block, Stack
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_patches_are_raster_ordered_with_channels_last(rng):
+    z = rng.standard_normal((2, 4, 6, 3)).astype(np.float32)
+    tokens = np.asarray(patchify(jnp.asarray(z), 2))
+    assert tokens.shape == (2, 6, 12)
+    np.testing.assert_array_equal(tokens[1, 4], z[1, 2:4, 2:4].ravel())  # row 1, column 1
+    np.testing.assert_array_equal(unpatchify(jnp.asarray(tokens), 2, (2, 3)), z)
+
+
+def test_positions_put_the_column_first():
+    table = sincos_positions((2, 3), 8)
+    assert table.shape == (6, 8) and table.dtype == np.float32
+    # Token 5 is row 1, column 2; frequencies 1 and 1/100.
+    column, row = np.array([2.0, 0.02]), np.array([1.0, 0.01])
+    expected = np.concatenate([np.sin(column), np.cos(column), np.sin(row), np.cos(row)])
+    np.testing.assert_allclose(table[5], expected, atol=1e-7)
+
+
+def test_time_sinusoids_are_cos_then_sin_of_unscaled_time():
+    t = np.array([0.0, 0.3, 1.0])
+    angles = np.outer(t, 10000.0 ** (-np.arange(128) / 128))
+    expected = np.concatenate([np.cos(angles), np.sin(angles)], 1)
+    np.testing.assert_allclose(time_sinusoids(jnp.asarray(t)), expected, atol=1e-6)
+
+
+def test_fourier_frequencies_are_kept_but_get_no_gradient():
+    network = Network(lambda rngs: TimeEmbedding(8, kind="fourier", rngs=rngs))
+    params = network.init(jax.random.key(0))
+    assert params["frequencies"].shape == (256,)
+    gradient = jax.grad(lambda p: network.apply(p, jnp.array([0.2, 0.7])).sum())(params)
+    assert not gradient["frequencies"].any()
+    assert gradient["hidden"]["kernel"].any()
+    with pytest.raises(ValueError, match="time embedding"):
+        TimeEmbedding(8, kind="table", rngs=nnx.Rngs(0))
+
+
+def test_norms(rng):
+    x = rng.standard_normal((3, 5, 16)) * 4 + 1
+    centred = x - x.mean(-1, keepdims=True)
+    layer = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    rms = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
+    value = jnp.asarray(x, jnp.float32)
+    np.testing.assert_allclose(LayerNorm(16, affine=False)(value), layer, atol=2e-6)
+    norm = RMSNorm(16)
+    norm.scale[...] = jnp.arange(16.0)
+    np.testing.assert_allclose(norm(value), rms * np.arange(16), atol=2e-5)
+    half = LayerNorm(16)(value.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), layer, atol=0.03)
+
+
+def test_layer_norm_of_large_offset_keeps_its_digits(rng):
+    x = rng.standard_normal((4, 64)) + 300.0
+    centred = x - x.mean(-1, keepdims=True)
+    expected = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    result = LayerNorm(64, affine=False)(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(result, expected, atol=2e-4)
+
+
+def test_rotation_is_complex_multiplication(rng):
+    angles = axial_angles((2, 3), 8)
+    assert angles.shape == (6, 4)
+    np.testing.assert_allclose(angles[5], [1, 0.01, 2, 0.02])  # row 1, column 2
+    x = rng.standard_normal((2, 6, 3, 8))
+    pairs = (x[..., ::2] + 1j * x[..., 1::2]) * np.exp(1j * angles)[None, :, None]
+    expected = np.stack([pairs.real, pairs.imag], -1).reshape(x.shape)
+    np.testing.assert_allclose(rotate(jnp.asarray(x, jnp.float32), angles), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="divisible by 4"):
+        axial_angles((2, 2), 6)
+
+
+def test_rotated_products_depend_on_offsets_alone(rng):
+    angles = axial_angles((4, 4), 16)
+    q, k = (jnp.asarray(rng.standard_normal((1, 1, 1, 16)), jnp.float32) for _ in range(2))
+    q, k = (rotate(jnp.tile(x, (1, 16, 1, 1)), angles)[0, :, 0] for x in (q, k))
+    product = np.asarray(q @ k.T).reshape(4, 4, 4, 4)
+    np.testing.assert_allclose(product[0, 1, 1, 3], product[2, 0, 3, 2], atol=1e-5)
+    assert abs(product[0, 1, 1, 3] - product[0, 1, 3, 3]) > 1e-3
+
+
+@pytest.mark.parametrize("tokens", [4, 16, 100])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_attention_and_its_gradient_are_those_of_jax(rng, tokens, dtype):
+    draw = lambda: jnp.asarray(rng.standard_normal((2, tokens, 3, 8)), dtype)  # noqa: E731
+    q, k, v, weight = draw(), draw(), draw(), draw()
+    ours = jax.value_and_grad(lambda *x: (attend(*x) * weight).astype(jnp.float32).sum(), (0, 1, 2))
+    reference = jax.value_and_grad(
+        lambda *x: (jax.nn.dot_product_attention(*x) * weight).astype(jnp.float32).sum(), (0, 1, 2)
+    )
+    tolerance = 2e-5 if dtype == jnp.float32 else 0.1
+    for a, b in zip(
+        jax.tree.leaves(ours(q, k, v)), jax.tree.leaves(reference(q, k, v)), strict=True
+    ):
+        assert a.dtype == b.dtype
+        a, b = (np.asarray(x, np.float32) for x in (a, b))
+        np.testing.assert_allclose(a, b, atol=tolerance * max(1, np.abs(b).max()))
+
+
+def test_attention_layer_against_numpy(rng):
+    layer = Attention(12, 3, rngs=nnx.Rngs(0))
+    layer.qkv.bias[...] = jnp.asarray(rng.standard_normal(36), jnp.float32)
+    x = rng.standard_normal((2, 5, 12))
+    qkv = x @ np.asarray(layer.qkv.kernel[...], np.float64) + np.asarray(layer.qkv.bias[...])
+    heads = []
+    for head in range(3):
+        q, k, v = (qkv[..., 12 * i + 4 * head : 12 * i + 4 * head + 4] for i in range(3))
+        scores = np.exp(q @ k.swapaxes(1, 2) / 2)
+        heads.append(scores / scores.sum(-1, keepdims=True) @ v)
+    expected = np.concatenate(heads, -1) @ np.asarray(layer.projection.kernel[...], np.float64)
+    np.testing.assert_allclose(layer(jnp.asarray(x, jnp.float32)), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="not divisible by heads"):
+        Attention(12, 5, rngs=nnx.Rngs(0))
+
+
+def test_feed_forward_layers_against_numpy(rng):
+    x = rng.standard_normal((2, 3, 6))
+    w = lambda layer: np.asarray(layer.kernel[...], np.float64)  # noqa: E731
+    mlp = MLP(6, 10, rngs=nnx.Rngs(0))
+    h = x @ w(mlp.expand)
+    gelu = 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
+    np.testing.assert_allclose(mlp(jnp.asarray(x, jnp.float32)), gelu @ w(mlp.contract), atol=1e-5)
+    swiglu = SwiGLU(6, 10, rngs=nnx.Rngs(0))
+    gate, value = np.split(x @ w(swiglu.expand), 2, -1)
+    expected = gate / (1 + np.exp(-gate)) * value @ w(swiglu.contract)
+    np.testing.assert_allclose(swiglu(jnp.asarray(x, jnp.float32)), expected, atol=1e-5)
+    assert [swiglu_hidden(width) for width in (768, 1024, 1152)] == [2048, 2730, 3072]
+
+
+def test_linear_is_xavier_uniform_over_the_fused_kernel():
+    kernel = np.asarray(Linear(64, 192, rngs=nnx.Rngs(0)).kernel[...])
+    bound = np.sqrt(6 / (64 + 192))
+    assert np.abs(kernel).max() <= bound and np.abs(kernel).max() > 0.99 * bound
+    np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.02)
+
+
+def block(rngs, conditional=True):
+    return Block(
+        8,
+        norm=lambda: LayerNorm(8, affine=False),
+        attention=lambda rngs: Attention(8, 2, rngs=rngs),
+        mlp=lambda rngs: MLP(8, 16, rngs=rngs),
+        conditional=conditional,
+        rngs=rngs,
+    )
+
+
+def test_fresh_conditional_block_is_the_identity(rng):
+    x = jnp.asarray(rng.standard_normal((2, 3, 8)), jnp.float32)
+    c = jnp.ones((2, 8))
+    np.testing.assert_array_equal(block(nnx.Rngs(0))(x, c), x)
+    assert np.abs(np.asarray(block(nnx.Rngs(0), conditional=False)(x, None) - x)).max() > 0.1
+
+
+@pytest.mark.parametrize("options", [{}, {"unroll": True}, {"unroll": 2, "remat": True}])
+def test_stack_is_its_layers_in_order(rng, options):
+    network = Network(lambda rngs: Stack(block, 3, rngs=rngs, **options))
+    params = jax.jit(network.init)(jax.random.key(0))
+    kernel = params["layers"]["mlp"]["expand"]["kernel"]
+    assert kernel.shape == (3, 8, 16) and not np.allclose(kernel[0], kernel[1])
+    params = jax.tree.map(lambda p: p + 0.1, params)  # open the gates
+    one = Network(block)
+    x = jnp.asarray(rng.standard_normal((2, 4, 8)), jnp.float32)
+    c = jnp.asarray(rng.standard_normal((2, 8)), jnp.float32)
+
+    def in_order(params):
+        y = x
+        for i in range(3):
+            y = one.apply(jax.tree.map(lambda p, i=i: p[i], params["layers"]), y, c)
+        return jnp.sum(y**2)
+
+    expected = jax.jit(jax.value_and_grad(in_order))(params)
+    result = jax.jit(jax.value_and_grad(lambda p: jnp.sum(network.apply(p, x, c) ** 2)))(params)
+    for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+def test_network_is_pure_and_counts():
+    network = Network(lambda rngs: MLP(4, 6, rngs=rngs))
+    params = network.init(jax.random.key(1))
+    assert num_parameters(params) == 4 * 6 + 6 + 6 * 4 + 4
+    assert type(params["expand"]) is dict and isinstance(params["expand"]["bias"], jax.Array)
+    again = network.init(jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    other = network.init(jax.random.key(2))
+    assert not np.allclose(params["expand"]["kernel"], other["expand"]["kernel"])
+    zero = jax.tree.map(jnp.zeros_like, params)
+    x = jnp.ones((2, 4))
+    assert not network.apply(zero, x).any() and network.apply(params, x).any()
