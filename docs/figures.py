@@ -50,13 +50,13 @@ def walk(space, data, noise):
     """For each time: the norms of z_t in units of sqrt(d), and the radial share of u_t."""
 
     @jax.jit
-    def at(t):
+    def at(data, noise, t):
         z, u = space.interpolate(space.project(data), space.prior(noise), t)
         norm = sphere.safe_norm(z)
         share = (sphere.dot(z, u)[..., 0] / (norm * sphere.safe_norm(u))) ** 2
         return norm.ravel() / np.sqrt(DIM), share.ravel()
 
-    norms, shares = zip(*(at(t) for t in TIMES), strict=True)
+    norms, shares = zip(*(at(data, noise, t) for t in TIMES), strict=True)
     return np.stack(norms), np.stack(shares)
 
 
@@ -65,8 +65,8 @@ def paths(out):
     spaces = {
         "linear": Euclidean(),
         "shell_linear": ProjectedEuclidean(radius),
-        "nlerp": TokenSphere(radius, path="nlerp"),
         "slerp": TokenSphere(radius),
+        "nlerp": TokenSphere(radius, path="nlerp"),  # drawn last, dashed: it lies on slerp
     }
     walks = {name: walk(space, data, noise) for name, space in spaces.items()}
 
@@ -125,7 +125,7 @@ def angles(out):
     for axis in pair:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
-    save(figure, pair[0], out, "angle_error", loc="upper right", fontsize="small")
+    save(figure, pair[0], out, "angle_error", loc="center left", fontsize="small")
 
     rounded = np.asarray(jnp.asarray(u, jnp.bfloat16), np.float64)
     rounded /= np.linalg.norm(rounded, axis=-1, keepdims=True)
@@ -181,7 +181,7 @@ def retractions(out):
 
 
 def orders(out):
-    """Error of each solver against a reference of 4096 midpoint steps, and the fitted slopes."""
+    """Error of each solver against a reference of 1024 midpoint steps, and the fitted slopes."""
     rng = np.random.default_rng(0)
     spin, pull = rng.normal(size=(8, 8)) / 2, rng.normal(size=8) / 2
     spin, pull = jnp.asarray(spin - spin.T, jnp.float32), jnp.asarray(pull, jnp.float32)

@@ -61,7 +61,8 @@ def run_arm(config, workdir: Path, root: Path) -> dict:
     """`results.json` of one arm, trained unless it is there already."""
     from sphere_jax.distribution.mesh import make_mesh
     from sphere_jax.errors import UserError
-    from sphere_jax.experiment import open_run, write_json
+    from sphere_jax.experiment import open_run
+    from sphere_jax.files import write_json
     from sphere_jax.scoring import score_run
     from sphere_jax.training.logging import RunLog
     from sphere_jax.versions import versions
@@ -105,7 +106,8 @@ def _share(run, name: str, root: Path) -> None:
 
 def write_table(root: Path, key: str, seeds: list[int], results: dict[str, list[dict]]) -> None:
     """One row an arm: mean and standard deviation over seeds of every metric."""
-    from sphere_jax.evaluation.report import describe, write_json
+    from sphere_jax.evaluation.report import describe
+    from sphere_jax.files import write_json
 
     first = next(iter(results.values()))[0]
     names = list(first["metrics"])

@@ -33,7 +33,8 @@ def main(argv: list[str]) -> None:
 
     from sphere_jax.errors import UserError
     from sphere_jax.evaluation.protocol import protocol
-    from sphere_jax.evaluation.report import describe, write_json
+    from sphere_jax.evaluation.report import describe
+    from sphere_jax.files import write_json
     from sphere_jax.generation import balanced_labels, draw
     from sphere_jax.scoring import generation_of, reference_of, score_images
 

@@ -9,7 +9,6 @@ W/metrics.jsonl, W/tensorboard/, W/samples/*.png, W/report.html, W/results.json
 
 import dataclasses
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from sphere_jax.distribution.mesh import batch_sharding, check_batch, put_global
 from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
 from sphere_jax.evaluation.figures import grid, save_grid
+from sphere_jax.files import write_json, write_npz
 from sphere_jax.geometry.spaces import Space, make_space
 from sphere_jax.methods.autoencoding import DecoderFinetuning, VAETraining
 from sphere_jax.methods.flow import Flow
@@ -187,9 +187,7 @@ class Run:
             flat = {f"array/{k}": v for k, v in outcome.arrays.items()}
             for part, leaves in outcome.artifacts.items():
                 flat |= {f"artifact/{part}/{k}": v for k, v in leaves.items()}
-            temporary = self.workdir / "stages" / f".{name}.npz"
-            np.savez(temporary, **flat)
-            os.replace(temporary, self.workdir / "stages" / f"{name}.npz")
+            write_npz(self.workdir / "stages" / f"{name}.npz", flat)
             write_json(
                 self._record_file(name), record | {"finished": True, "metrics": outcome.metrics}
             )
@@ -291,11 +289,3 @@ def flatten(prefix: str, tree: dict) -> dict[str, Any]:
         name = f"{prefix}.{key}"
         flat |= flatten(name, value) if isinstance(value, dict) else {name: value}
     return flat
-
-
-def write_json(path: Path, content) -> None:
-    """Atomically: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)

@@ -47,7 +47,8 @@ def main(argv: list[str]) -> None:
 
     from sphere_jax.config import to_dict
     from sphere_jax.errors import UserError
-    from sphere_jax.experiment import open_run, write_json
+    from sphere_jax.experiment import open_run
+    from sphere_jax.files import write_json
     from sphere_jax.scoring import score_run
     from sphere_jax.training.logging import RunLog
     from sphere_jax.versions import versions

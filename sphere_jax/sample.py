@@ -34,6 +34,7 @@ def main(argv: list[str]) -> None:
 
     from sphere_jax.errors import UserError
     from sphere_jax.evaluation.figures import save_grid
+    from sphere_jax.files import write_npz
     from sphere_jax.generation import balanced_labels, draw
     from sphere_jax.loading import load_run
 
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
         kind, drawn = ("images", samples.images)
         if samples.images is None:
             kind, drawn = ("latents", samples.latents)
-        save_npz(out, {kind: drawn, "labels": samples.labels})
+        write_npz(out, {kind: drawn, "labels": samples.labels})
     elif samples.images is None:
         raise UserError("This run has latents only and no decoder; use --out=FILE.npz.")
     else:
@@ -65,17 +66,6 @@ def main(argv: list[str]) -> None:
         f"{out}: {len(labels)} samples, seed {arguments.seed}, {s.solver} {s.steps} steps, "
         f"guidance {s.guidance.scale:g}, NFE {samples.evaluations} per image"
     )
-
-
-def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Atomically."""
-    import os
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from sphere_jax.evaluation.classifier import Classifier, train_classifier
 from sphere_jax.evaluation.protocol import Generation, protocol
 from sphere_jax.evaluation.score import Reference, Score, prepare_reference, score
 from sphere_jax.experiment import Run
+from sphere_jax.files import write_bytes, write_json
 from sphere_jax.generation import Samples, balanced_labels, draw
 from sphere_jax.training.logging import RunLog, duration, read_rows, say
 
@@ -66,16 +67,25 @@ def reference_of(run: Run) -> Reference:
             raise UserError(f"{error} Delete it to train it again.") from error
     else:
         started = time.monotonic()
-        classifier = train_classifier(
-            train["images"], train["labels"], classes, steps=run.config.evaluation.classifier_steps
-        )
+        try:
+            classifier = train_classifier(
+                train["images"],
+                train["labels"],
+                classes,
+                steps=run.config.evaluation.classifier_steps,
+            )
+        except ValueError as error:
+            raise UserError(f"This data set cannot be scored against: {error}") from error
         file.parent.mkdir(exist_ok=True)
         classifier.save(file)
         say(
             f"feature network: {100 * classifier.accuracy:.1f}% of images set aside, trained in "
             f"{duration(time.monotonic() - started)}"
         )
-    return prepare_reference(run.split, classifier, classes)
+    try:
+        return prepare_reference(run.split, classifier, classes)
+    except ValueError as error:
+        raise UserError(f"This data set cannot be scored against: {error}") from error
 
 
 def score_images(reference: Reference, images, labels, neighbours: int) -> Score:
@@ -108,8 +118,7 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
 
     if samples.images is not None:
         shown = figures.sample_grid(samples.images, samples.labels, names)
-        (workdir / "samples").mkdir(exist_ok=True)
-        (workdir / "samples" / "final.png").write_bytes(shown)
+        write_bytes(workdir / "samples" / "final.png", shown)
         caption = "Not chosen: the first samples of the seed, one class a row."
         sections.append(page.Section("Samples", [page.Picture(shown, caption)]))
     if scored is not None:
@@ -141,7 +150,7 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
         f"{len(samples.labels):,} samples, {samples.sampler.solver} with {samples.sampler.steps} "
         f"steps, guidance {samples.sampler.guidance.scale:g}, NFE {samples.evaluations}."
     )
-    page.write_json(workdir / "results.json", results)
+    write_json(workdir / "results.json", results)
     page.write_report(workdir / "report.html", f"{workdir.name}", summary, headlines, sections)
 
 

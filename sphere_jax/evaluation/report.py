@@ -3,18 +3,16 @@
 import base64
 import dataclasses
 import html
-import json
-import math
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sphere_jax.evaluation.report_style import STYLE
 from sphere_jax.evaluation.score import Score
+from sphere_jax.files import write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,21 +117,16 @@ def write_report(
         f'<div class="headlines">{"".join(h.html() for h in headlines)}</div>'
         f"<nav>{links}</nav>{body}</main></body></html>\n"
     )
-    _write(path, page)
-
-
-def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Writes standard JSON, atomically; NaN and infinity, which it lacks, become null."""
-    _write(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+    write_text(path, page)
 
 
 def metrics_table(score: Score) -> Table:
-    """Every metric beside its held-out yardstick and how to read it."""
+    """Every metric beside that of real images, and how to read it."""
     rows = []
     for key, value in score.metrics.items():
         name, better = describe(key)
         rows.append([name, value, score.yardstick[key], better])
-    header = ["metric", f"{score.samples} samples", f"{score.yardstick_images} held-out images"]
+    header = ["metric", f"{score.samples} samples", "real images"]
     return Table([*header, "better"], rows)
 
 
@@ -192,23 +185,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_plain, value))
     return str(value)
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, (np.ndarray, np.generic)):
-        content = content.tolist()
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_finite(value) for value in content]
-    return content
-
-
-def _write(path: str | os.PathLike, text: str) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -1,7 +1,9 @@
-"""All scores of a set of samples in one call, each beside the same score of held-out images.
+"""All scores of a set of samples in one call, each beside a yardstick: the score of real images.
 
-The held-out row is the yardstick: what a perfect generator would get, at the same sample count,
-against the same training split. A Frechet distance at the held-out one is at the noise floor.
+Distributions are compared with the held-out split, which neither the generator nor the feature
+network has seen. Their yardstick is as many training images in place of the samples: the noise
+floor, what a perfect generator would get. Class agreement and the distance to the nearest training
+image have the held-out images as theirs.
 """
 
 import dataclasses
@@ -24,39 +26,38 @@ class Reference:
     split: Split
     network: Classifier  # whose features are compared
     judge: Judge
-    train_features: np.ndarray  # (N, F), in random order
-    train_statistics: Statistics
+    heldout_features: np.ndarray  # (M, F), in random order
+    heldout_statistics: Statistics
     heldout_distances: np.ndarray  # (M,) to the nearest training image
 
 
 def prepare_reference(split: Split, network: Classifier, num_classes: int) -> Reference:
-    """Features and statistics of the training split, and the judge fitted to it.
+    """Features and statistics of the held-out split, and the judge fitted to the training split.
 
     Raises:
       ValueError: wrong or too few images or labels.
     """
     train, heldout = split.train.arrays, split.heldout.arrays
-    features = network.features(train["images"])
+    features = network.features(check_images(heldout["images"], "The held-out split", at_least=2))
     shuffled = np.random.default_rng(0).permutation(features)  # files are often sorted by class
     return Reference(
         split=split,
         network=network,
         judge=train_judge(train["images"], train["labels"], num_classes),
-        train_features=shuffled,
-        train_statistics=Statistics.of(features),
+        heldout_features=shuffled,
+        heldout_statistics=Statistics.of(features),
         heldout_distances=nearest_training_image(heldout["images"], train["images"])[0],
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Named metrics of the samples, the same of held-out images, and agreement class by class."""
+    """Named metrics of the samples, the same of real images, and agreement class by class."""
 
     metrics: dict[str, float]
     yardstick: dict[str, float]
     agreement_by_class: list[float | None] | None  # None without labels
     samples: int
-    yardstick_images: int
 
 
 def score(
@@ -72,39 +73,41 @@ def score(
     Returns:
       metrics and yardstick with the keys frechet_distance_F, precision_F, recall_F (F is the
       network's name), nearest_train_distance_ratio, nearest_train_too_close and, with labels,
-      class_agreement. The yardstick takes as many held-out images as there are samples, or all.
+      class_agreement.
 
     Raises:
       ValueError: wrong or too few images or labels.
     """
-    enough = max(2, neighbours + 1)
-    images = check_images(images, "samples", at_least=enough)
-    heldout = _some(reference.split.heldout, len(images))
-    check_images(heldout.arrays["images"], "The held-out split", at_least=enough)
-    metrics, by_class = _measure(reference, images, labels, neighbours)
-    true_labels = None if labels is None else heldout.arrays["labels"]
-    yardstick, _ = _measure(reference, heldout.arrays["images"], true_labels, neighbours)
-    return Score(metrics, yardstick, by_class, len(images), len(heldout))
+    images = check_images(images, "samples", at_least=max(2, neighbours + 1))
+    train, heldout = reference.split.train, reference.split.heldout.arrays
+    real = _some(train, len(images)).arrays["images"]
+
+    metrics = _distribution(reference, images, neighbours)
+    yardstick = _distribution(reference, real, neighbours)
+    distances, _ = nearest_training_image(images, train.arrays["images"])
+    metrics |= memorisation(distances, reference.heldout_distances)
+    yardstick |= memorisation(reference.heldout_distances, reference.heldout_distances)
+    by_class = None
+    if labels is not None:
+        metrics["class_agreement"], by_class = class_agreement(reference.judge, images, labels)
+        yardstick["class_agreement"], _ = class_agreement(
+            reference.judge, heldout["images"], heldout["labels"]
+        )
+    return Score(metrics, yardstick, by_class, len(images))
 
 
-def _measure(reference: Reference, images, labels, neighbours):
+def _distribution(reference: Reference, images: np.ndarray, neighbours: int) -> dict[str, float]:
+    """Frechet distance to the held-out split, and precision and recall against it."""
     name, features = reference.network.name, reference.network.features(images)
-    train = reference.train_features
-    count = min(len(features), len(train))  # precision and recall compare sets of equal size
-    near = precision_recall(train[:count], features[:count], neighbours)
-    distances, _ = nearest_training_image(images, reference.split.train.arrays["images"])
-    metrics = {
-        f"frechet_distance_{name}": frechet_distance_of(
-            Statistics.of(features), reference.train_statistics
-        ),
+    heldout = reference.heldout_features
+    count = min(len(features), len(heldout))  # precision and recall compare sets of equal size
+    near = precision_recall(heldout[:count], features[:count], neighbours)
+    distance = frechet_distance_of(Statistics.of(features), reference.heldout_statistics)
+    return {
+        f"frechet_distance_{name}": distance,
         f"precision_{name}": near["precision"],
         f"recall_{name}": near["recall"],
-        **memorisation(distances, reference.heldout_distances),
     }
-    if labels is None:
-        return metrics, None
-    agreement, by_class = class_agreement(reference.judge, images, labels)
-    return metrics | {"class_agreement": agreement}, by_class
 
 
 def _some(source: Source, count: int) -> Source:

@@ -140,9 +140,7 @@ class DecoderFinetuning:
             "after_finetuning": reconstruct(frozen | params, True),
         }
         some = np.linspace(0, len(images) - 1, 10).astype(int)
-        shown = {
-            name: picture[some] for name, picture in pictures.items()
-        }
+        shown = {name: picture[some] for name, picture in pictures.items()}
         return Outcome(
             metrics={f"psnr_{name}": psnr(picture, images) for name, picture in pictures.items()},
             arrays={"original": images[some], **shown},

@@ -7,7 +7,6 @@ a step without it was cut off and is passed over, which loses nothing: training 
 """
 
 import json
-import os
 import zlib
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import orbax.checkpoint as ocp
 
 from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
+from sphere_jax.files import write_json
 
 ITEMS = ("params", "ema", "optimizer", "progress")
 
@@ -123,9 +123,7 @@ class Checkpoints:
         for old in self._sums.glob("*.json"):
             if old.stem not in kept:
                 old.unlink()
-        temporary = self._seal_file(step).with_suffix(".tmp")
-        temporary.write_text(json.dumps(sums))
-        os.replace(temporary, self._seal_file(step))
+        write_json(self._seal_file(step), sums)
 
     def _verify(self, step: int, items: tuple[str, ...]) -> None:
         try:

@@ -11,6 +11,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from sphere_jax.distribution.start import is_main_process
+from sphere_jax.files import write_text
 
 
 def say(line: str) -> None:
@@ -36,9 +37,7 @@ class RunLog:
         rows = read_rows(self._path)
         kept = [r for r in rows if r["stage"] != stage or r["step"] <= step]
         if len(kept) < len(rows):
-            temporary = self._path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-            temporary.replace(self._path)
+            write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         if not is_main_process():

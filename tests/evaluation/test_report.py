@@ -6,6 +6,7 @@ import numpy as np
 
 from sphere_jax.evaluation import figures, report
 from sphere_jax.evaluation.score import Score
+from sphere_jax.files import write_json
 
 VOID = {"meta", "img"}
 
@@ -31,7 +32,7 @@ class Balanced(HTMLParser):
 
 def write(path):
     metrics = {"frechet_distance_small_classifier": 1.23456, "class_agreement": 0.5}
-    score = Score(metrics, metrics | {"class_agreement": 0.97}, [0.5, None], 40, 30)
+    score = Score(metrics, metrics | {"class_agreement": 0.97}, [0.5, None], 40)
     picture = figures.norm_histogram({"a": np.ones(9)})
     report.write_report(
         path,
@@ -71,7 +72,7 @@ def test_tables_name_metrics_and_yardstick_and_never_say_fid(tmp_path):
     cells = parsed.text
     row = cells.index("Fréchet distance, small classifier features")
     assert cells[row + 1 : row + 4] == ["1.235", "1.235", "lower"]
-    assert "40 samples" in cells and "30 held-out images" in cells
+    assert "40 samples" in cells and "real images" in cells
     assert "–" in cells  # the class without samples
     assert "8, 8, 1" in cells and "image shape" in cells
     assert "FID" not in page
@@ -79,7 +80,7 @@ def test_tables_name_metrics_and_yardstick_and_never_say_fid(tmp_path):
 
 def test_json_is_standard_whatever_the_numbers(tmp_path):
     content = {"a": float("nan"), "b": [np.float32(0.5), np.inf], "c": np.arange(2), "d": None}
-    report.write_json(tmp_path / "results.json", content)
+    write_json(tmp_path / "results.json", content)
 
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")

@@ -9,15 +9,26 @@ from sphere_jax.evaluation.score import score
 DISTANCE = "frechet_distance_small_classifier"
 
 
-def test_held_out_images_score_as_the_yardstick(reference, digits):
+def test_training_images_score_as_the_yardstick_of_distributions(reference, digits):
+    count = len(digits.heldout)
+    rows = np.random.default_rng(0).permutation(len(digits.train))[:count]
+    train = digits.train.read(rows)
+    found = score(reference, train["images"], train["labels"])
+    assert found.samples == count
+    assert found.metrics.keys() == found.yardstick.keys()
+    for name in ("frechet_distance", "precision", "recall"):
+        name = f"{name}_small_classifier"
+        assert found.metrics[name] == pytest.approx(found.yardstick[name], rel=1e-5), name
+    assert found.metrics["nearest_train_distance_ratio"] == 0.0
+    assert found.yardstick["nearest_train_distance_ratio"] == 1.0
+    assert found.yardstick["precision_small_classifier"] > 0.7
+
+
+def test_the_held_out_split_itself_is_at_distance_zero(reference, digits):
     heldout = digits.heldout.arrays
     found = score(reference, heldout["images"], heldout["labels"])
-    assert found.samples == found.yardstick_images == len(digits.heldout)
-    assert found.metrics.keys() == found.yardstick.keys()
-    for name, value in found.metrics.items():
-        assert value == pytest.approx(found.yardstick[name], rel=1e-5), name
-    assert found.metrics["nearest_train_distance_ratio"] == 1.0
-    assert found.metrics["precision_small_classifier"] > 0.7
+    assert found.metrics[DISTANCE] < 1e-4 < found.yardstick[DISTANCE]
+    assert found.metrics["class_agreement"] == found.yardstick["class_agreement"]
 
 
 def test_each_fault_shows_in_its_own_metric(reference, digits):
@@ -43,7 +54,7 @@ def test_each_fault_shows_in_its_own_metric(reference, digits):
 def test_without_labels_there_is_no_agreement(reference, digits):
     found = score(reference, digits.heldout.arrays["images"][:50], None)
     assert "class_agreement" not in found.metrics and found.agreement_by_class is None
-    assert found.yardstick_images == 50
+    assert found.samples == 50
 
 
 def test_no_metric_is_called_fid(reference, digits):
@@ -67,9 +78,10 @@ def test_the_protocol_names_everything_a_number_depends_on(reference, digits):
     drawn = Generation(0, "heun", 25, 74, 1.5, (0.0, 0.9), 1.0, "EMA")
     stamp = json.loads(json.dumps(protocol(reference, "digits", found, 3, drawn)))
     assert stamp["features"]["fingerprint"] == reference.network.fingerprint
-    assert stamp["reference"]["fingerprint"] == digits.train.fingerprint
-    assert stamp["reference"]["images"] == len(digits.train)
-    assert stamp["samples"] == 50 and stamp["held_out"]["images_scored"] == 50
+    assert stamp["reference"]["fingerprint"] == digits.heldout.fingerprint
+    assert stamp["reference"]["images"] == len(digits.heldout)
+    assert stamp["training_split"]["images"] == len(digits.train)
+    assert stamp["samples"] == 50
     assert stamp["generation"]["evaluations"] == 74
     assert stamp["generation"]["weights"] == "EMA"
     assert stamp["versions"].keys() >= {"sphere_jax", "jax", "flax", "numpy", "scikit-learn"}
