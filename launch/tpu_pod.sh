@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The same command on every host of a TPU pod slice.
+#   TPU=my-pod ZONE=us-central2-b launch/tpu_pod.sh --config=configs/imagenet_slerp.py \
+#       --workdir=/mnt/shared/run --config.mesh.fsdp=8
+# The workdir must be a folder that every host sees. Checks all hosts before it starts any: a pod
+# with one host missing would wait for ever.
+set -euo pipefail
+: "${TPU:?set TPU to the name of the pod slice}" "${ZONE:?set ZONE to its zone}"
+on_all_hosts() { gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="$1"; }
+folder=${FOLDER:-sphere_jax}
+flags=$(printf ' %q' "$@")
+on_all_hosts "test -d $folder || { echo \"\$(hostname): no folder $folder; clone the repository there\"; exit 1; }"
+on_all_hosts "cd $folder && python3 -m venv .venv && .venv/bin/pip install -q -r requirements.txt 'jax[tpu]==0.10.2'"
+on_all_hosts "cd $folder && SPHERE_JAX_POD=1 .venv/bin/python -m sphere_jax.main$flags"
