@@ -33,9 +33,9 @@ def get_config():
 
     config.model = ConfigDict()
     config.model.name = "sit"
-    config.model.width = 192
+    config.model.width = 128
     config.model.depth = 6
-    config.model.heads = 6
+    config.model.heads = 4
     config.model.patch = 1
     config.model.compute_dtype = "float32"
 
@@ -66,24 +66,27 @@ def get_config():
 
     config.flow = ConfigDict()
     config.flow.method = "flow"
-    config.flow.steps = 1000
-    config.flow.batch_size = 128
+    config.flow.steps = 1200
+    config.flow.batch_size = 64
     config.flow.ema_decay = 0.995
+    config.flow.log_every = 100
+    config.flow.checkpoint_every = 600
+    config.flow.preview_every = 600
     config.flow.label_dropout = 0.1  # published: A, SiT
     config.flow.tangent_projection = True  # published: A.3 equation 6
     config.flow.radial_weight = 0.0  # published: A has none; HAE uses 0.1
     config.flow.time_density = "uniform"  # inferred: A does not say
     config.flow.time_shift = 1.0
     config.flow.optimizer = ConfigDict()
-    config.flow.optimizer.learning_rate = 1e-3
+    config.flow.optimizer.learning_rate = 2e-3
     config.flow.optimizer.schedule = "cosine"
     config.flow.optimizer.warmup = 50
     config.flow.optimizer.clip_norm = 1.0
 
     config.sampler = ConfigDict()
     config.sampler.solver = "euler"
-    config.sampler.steps = 50
-    config.sampler.guidance = 2.0
+    config.sampler.steps = 25
+    config.sampler.guidance = 1.75
     config.sampler.guidance_low = 0.0
     config.sampler.guidance_high = 1.0
 

@@ -1,15 +1,15 @@
 """What all commands share: config files with overrides, and errors as one sentence."""
 
 import argparse
-import difflib
+import dataclasses
 import importlib.util
 import sys
+import typing
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from ml_collections import ConfigDict
-
-from sphere_jax.config import Config, read_config
+from sphere_jax.config import Config, read_config, type_of
 from sphere_jax.errors import UserError
 from sphere_jax.training.signals import Interrupted
 
@@ -65,6 +65,8 @@ def load_config(path: str, overrides: list[str] = ()) -> Config:
     if not file.is_file():
         known = ", ".join(sorted(map(str, Path("configs").glob("*.py")))) or "none here"
         raise UserError(f"There is no config file '{path}'; known: {known}.")
+    if file.suffix != ".py":
+        raise UserError(f"--config={path} must be a Python file with get_config().")
     spec = importlib.util.spec_from_file_location("sphere_jax_config_file", file)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -73,58 +75,47 @@ def load_config(path: str, overrides: list[str] = ()) -> Config:
     except Exception as error:
         kind = type(error).__name__
         raise UserError(f"{path} does not run ({kind}: {error}); mend the file.") from error
+    try:
+        raw = config.to_dict()
+    except AttributeError:
+        raise UserError(f"get_config() of {path} must return a ConfigDict.") from None
     for override in overrides:
-        _override(config, override)
-    return read_config(config.to_dict())
+        _override(raw, override)
+    return read_config(raw)
 
 
-def _override(config: ConfigDict, argument: str) -> None:
-    """Sets one value, with the type that the file gave it."""
+def _override(raw: dict[str, Any], argument: str) -> None:
+    """Sets one value, or one that the file leaves at its default, with the type of the option."""
     name, equals, text = argument.removeprefix("--").partition("=")
     if not equals:
         raise UserError(f"--{name} needs a value: --{name}=VALUE.")
-    *groups, key = name.split(".")[1:]
-    group, where = config, "config"
+    *groups, key = path = name.split(".")[1:]
+    value = _parse(name, text.strip(), type_of(raw, path))
     for part in groups:
-        if part not in group or not isinstance(group[part], ConfigDict):
-            raise UserError(f"{where} has no group '{part}'; {_nearest(part, group)}")
-        group, where = group[part], f"{where}.{part}"
-    if key not in group:
-        # A key that the file leaves at its default: read_config knows the type and the name.
-        group[key] = _guess(text)
-    else:
-        group.unlock()
-        group[key] = _cast(name, text, group[key])
+        raw = raw.setdefault(part, {})
+    raw[key] = value
 
 
-def _cast(name: str, text: str, old):
-    kind = type(old)
-    if isinstance(old, ConfigDict):
-        raise UserError(f"{name} is a group; set one of its values, say {name}.{next(iter(old))}.")
-    if kind is bool:
+def _parse(name: str, text: str, hint: Any) -> Any:
+    """`text` as a value of type `hint`; whether it is in range is for `read_config` to say."""
+    if dataclasses.is_dataclass(hint):
+        example = next(field.name for field in dataclasses.fields(hint))
+        raise UserError(f"{name} is a group; set one of its values, say {name}.{example}.")
+    if typing.get_origin(hint) is tuple:
+        (kind, _) = typing.get_args(hint)
+        parts = [part.strip() for part in text.strip("()[]").split(",")]
+        return tuple(_parse(name, part, kind) for part in parts if part)
+    if typing.get_origin(hint) is typing.Literal:
+        return next((c for c in typing.get_args(hint) if str(c) == _unquoted(text)), text)
+    if hint is bool:
         if text.lower() not in ("true", "false"):
             raise UserError(f"{name} must be True or False, not '{text}'.")
         return text.lower() == "true"
-    if kind in (tuple, list):
-        parts = [p.strip() for p in text.strip("()[]").split(",") if p.strip()]
-        return tuple(_guess(p) for p in parts)
     try:
-        return kind(text)
+        return _unquoted(text) if hint is str else hint(text)
     except ValueError:
-        raise UserError(f"{name} must be {kind.__name__}, not '{text}'.") from None
+        raise UserError(f"{name} must be {hint.__name__}, not '{text}'.") from None
 
 
-def _guess(text: str):
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    if text.startswith("(") or "," in text:
-        return tuple(_guess(p.strip()) for p in text.strip("()").split(",") if p.strip())
-    return {"true": True, "false": False}.get(text.lower(), text.strip("'\""))
-
-
-def _nearest(name: str, known) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}."
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sphere_jax.cli import load_config, parser, run_command
-from sphere_jax.config import to_dict
+from sphere_jax.config import read_config, to_dict
 
 EPILOG = """\
 Every arm differs from the others in the one varied value; data order, initial weights, noise,
@@ -51,6 +51,13 @@ def main(argv: list[str]) -> None:
         for seed in seeds
         for value in results
     }
+    for config in plan.values():
+        generates = any(config.stage(name).method == "flow" for name in config.stages)
+        if not generates or config.evaluation.samples == 0 or config.data.source == "latents":
+            raise UserError(
+                "A comparison needs scores: a 'flow' stage, config.evaluation.samples above 0 and "
+                "a decoder."
+            )
     for number, ((seed, value), config) in enumerate(plan.items(), 1):
         print(f"== arm {number} of {len(plan)}: {key}={value}, seed {seed}", flush=True)
         results[value].append(run_arm(config, root / f"seed{seed}-{value}", root))
@@ -62,10 +69,8 @@ def run_arm(config, workdir: Path, root: Path) -> dict:
     from sphere_jax.distribution.mesh import make_mesh
     from sphere_jax.errors import UserError
     from sphere_jax.experiment import open_run
-    from sphere_jax.files import write_json
     from sphere_jax.scoring import score_run
     from sphere_jax.training.logging import RunLog
-    from sphere_jax.versions import versions
 
     stored = workdir / "config.json"
     if stored.exists() and (workdir / "results.json").exists():
@@ -75,7 +80,7 @@ def run_arm(config, workdir: Path, root: Path) -> dict:
         print("finished before, skipped", flush=True)
         return json.loads((workdir / "results.json").read_text())
     run = open_run(config, workdir, make_mesh(config.mesh.data, config.mesh.fsdp))
-    write_json(stored, {"config": to_dict(config), "versions": versions()})
+    run.begin()
     for name in config.stages:
         _share(run, name, root)
     log = RunLog(workdir)
@@ -87,6 +92,8 @@ def run_arm(config, workdir: Path, root: Path) -> dict:
 
 def _share(run, name: str, root: Path) -> None:
     """Copies a finished stage of another arm, if it depends on the very same values."""
+    from sphere_jax.training.logging import read_rows, write_rows
+
     if (run.workdir / "stages" / f"{name}.json").exists():
         return
     depends = run.depends(name)
@@ -95,19 +102,29 @@ def _share(run, name: str, root: Path) -> None:
         if not content["finished"] or content["depends"] != depends:
             continue
         print(f"{name}: shared with {other.name}", flush=True)
-        for source in (other / "checkpoints").glob(f"{name}*"):
-            target = run.workdir / "checkpoints" / source.name
-            shutil.copytree(source, target, dirs_exist_ok=True)
+        for folder in (name, f"{name}.crc32"):
+            target = run.workdir / "checkpoints" / folder
+            shutil.copytree(other / "checkpoints" / folder, target, dirs_exist_ok=True)
+        own = [r for r in read_rows(run.workdir / "metrics.jsonl") if r["stage"] != name]
+        shared = [r for r in read_rows(other / "metrics.jsonl") if r["stage"] == name]
+        write_rows(run.workdir / "metrics.jsonl", own + shared)
+        if (other / "evaluator").exists() and run.config.evaluation == evaluation_of(other):
+            shutil.copytree(other / "evaluator", run.workdir / "evaluator", dirs_exist_ok=True)
         (run.workdir / "stages").mkdir(exist_ok=True)
         shutil.copy2(record.with_suffix(".npz"), run.workdir / "stages")
         shutil.copy2(record, run.workdir / "stages")  # last: it says that the stage is finished
         return
 
 
+def evaluation_of(workdir: Path):
+    """The evaluation settings of an arm; only among equal ones is a feature network shared."""
+    return read_config(json.loads((workdir / "config.json").read_text())["config"]).evaluation
+
+
 def write_table(root: Path, key: str, seeds: list[int], results: dict[str, list[dict]]) -> None:
     """One row an arm: mean and standard deviation over seeds of every metric."""
     from sphere_jax.evaluation.report import describe
-    from sphere_jax.files import write_json
+    from sphere_jax.files import write_json, write_text
 
     first = next(iter(results.values()))[0]
     names = list(first["metrics"])
@@ -115,24 +132,30 @@ def write_table(root: Path, key: str, seeds: list[int], results: dict[str, list[
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     summary = {}
     for value, runs in results.items():
-        columns = {name: [run["metrics"][name] for run in runs] for name in names}
+        columns = {name: [_number(run["metrics"][name]) for run in runs] for name in names}
         summary[value] = columns
         cells = [_mean_and_deviation(columns[name]) for name in names]
         lines.append("| " + " | ".join([value, *cells]) + " |")
-    yardstick = {name: first["yardstick"][name] for name in names}
-    cells = [f"{value:.3f}" for value in yardstick.values()]
+    cells = [f"{_number(first['yardstick'][name]):.3f}" for name in names]
     lines.append("| " + " | ".join(["*yardstick*", *cells]) + " |")
+    spent = sorted({run["nfe"] for runs in results.values() for run in runs})
     lines.append(f"\n{len(seeds)} seeds ({', '.join(map(str, seeds))}): mean ± standard deviation; "
-                 f"NFE {first['nfe']}.")  # fmt: skip
+                 f"NFE {', '.join(map(str, spent))}.")  # fmt: skip
     table = "\n".join(lines) + "\n"
-    (root / "comparison.md").write_text(table)
+    write_text(root / "comparison.md", table)
     write_json(root / "comparison.json", {"vary": key, "seeds": seeds, "arms": summary})
     print("\n" + table, flush=True)
 
 
 def _mean_and_deviation(values: list[float]) -> str:
-    spread = np.std(values, ddof=1) if len(values) > 1 else float("nan")
-    return f"{np.mean(values):.3f} ± {spread:.3f}" if len(values) > 1 else f"{values[0]:.3f}"
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def _number(value: float | None) -> float:
+    """JSON stores NaN as null."""
+    return float("nan") if value is None else value
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ dataclasses.
 
 import dataclasses
 import difflib
-import types
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -72,8 +72,8 @@ class Optimizer:
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = option(0, 0)
     final_fraction: float = option(0.0, 0.0, 1.0)  # cosine ends at this fraction of the peak
-    b1: float = option(0.9, 0.0, 1.0)
-    b2: float = option(0.999, 0.0, 1.0)
+    b1: float = option(0.9, 0.0, 0.999999)
+    b2: float = option(0.999, 0.0, 0.999999)
     weight_decay: float = option(0.0, 0.0)  # on matrices and kernels only
     clip_norm: float = option(0.0, 0.0)  # global gradient norm; 0 is off
 
@@ -153,8 +153,8 @@ class Config:
     """A whole run. `stages` names the groups to train, in order."""
 
     stages: tuple[str, ...]
-    groups: Mapping[str, Stage]
-    seed: int = option(0, 0)
+    groups: Mapping[str, Stage] = dataclasses.field(default_factory=dict)
+    seed: int = option(0, 0, 2**32 - 1)
     data: Data = Data()
     tokenizer: Tokenizer = Tokenizer()
     space: Space = Space()
@@ -181,19 +181,25 @@ def read_config(raw: Mapping[str, Any]) -> Config:
     stages = _value("config.stages", raw.pop("stages", ()), tuple[str, ...])
     if not stages:
         raise UserError("config.stages is empty; name at least one stage, say ('flow',).")
-    groups = {}
+    groups, known = {}, _known_groups()
     for name in stages:
+        if stages.count(name) > 1 or name in known:
+            raise UserError(f"config.stages must name groups of its own, each once; not '{name}'.")
         if name not in raw:
             raise UserError(f"config.stages names '{name}' but there is no group config.{name}.")
+        if not isinstance(raw[name], Mapping):
+            raise UserError(f"config.{name} must be a group of values, not {raw[name]!r}.")
         group = dict(raw.pop(name))
         method = group.get("method", name)
         if method not in STAGE_TYPES:
             raise UserError(_unknown(f"config.{name}.method", method, STAGE_TYPES))
         groups[name] = _read(STAGE_TYPES[method], group | {"method": method}, f"config.{name}")
-    unused = [k for k in raw if isinstance(raw[k], Mapping) and "method" in raw[k]]
-    for name in unused:  # a stage group that config.stages leaves out is not an error
-        raw.pop(name)
-    config = _read(Config, raw | {"stages": stages, "groups": groups}, "config")
+    for name in [k for k in raw if _is_stage(k, raw[k])]:
+        raw.pop(name)  # a stage group that config.stages leaves out is not an error
+    for key in raw:
+        if key not in known:
+            raise UserError(_unknown("config", key, [*known, *groups]))
+    config = dataclasses.replace(_read(Config, raw | {"stages": stages}, "config"), groups=groups)
     _check_together(config)
     return config
 
@@ -202,6 +208,39 @@ def to_dict(config: Config) -> dict[str, Any]:
     """Plain nested dictionary, the inverse of `read_config`."""
     plain = dataclasses.asdict(config)
     return {"stages": list(plain.pop("stages")), **plain.pop("groups"), **plain}
+
+
+def type_of(raw: Mapping[str, Any], path: list[str]) -> Any:
+    """The type of the option at `path` (["flow", "steps"]) of a config file's dictionary.
+
+    Raises:
+      UserError: there is no such option (with the nearest known name).
+    """
+    hint, where = Config, "config"
+    for key in path:
+        if not dataclasses.is_dataclass(hint):
+            raise UserError(f"{where} is a value, not a group.")
+        hints = typing.get_type_hints(hint)
+        if hint is Config:
+            stages = {k: _stage_type(k, group) for k, group in raw.items() if _is_stage(k, group)}
+            hints = {name: hints[name] for name in _known_groups()} | stages
+        if key not in hints:
+            raise UserError(_unknown(where, key, hints))
+        hint, where = hints[key], f"{where}.{key}"
+    return hint
+
+
+def _known_groups() -> list[str]:
+    """What a config has besides its stages."""
+    return [field.name for field in dataclasses.fields(Config) if field.name != "groups"]
+
+
+def _is_stage(name: str, group: Any) -> bool:
+    return isinstance(group, Mapping) and ("method" in group or name in STAGE_TYPES)
+
+
+def _stage_type(name: str, group: Mapping[str, Any]) -> type[Stage]:
+    return STAGE_TYPES.get(group.get("method", name), Stage)
 
 
 def _check_together(config: Config) -> None:
@@ -230,12 +269,23 @@ def _check_together(config: Config) -> None:
     )
     if tokenizer.name == "precomputed":
         check(
-            len(tokenizer.latent_shape) == 3,
+            len(tokenizer.latent_shape) == 3 and min(tokenizer.latent_shape) > 0,
             "config.tokenizer.latent_shape must be (h, w, d) for precomputed latents.",
         )
+        check(not data.flip, "config.data.flip=True needs images; precomputed latents have none.")
         trained = [s for s in config.stages if config.stage(s).method != "flow"]
         check(not trained, f"Stages {trained} need images; precomputed latents have none.")
     else:
+        check(
+            len(tokenizer.widths) > 0 and min(tokenizer.widths) > 0,
+            f"config.tokenizer.widths={tokenizer.widths} must hold positive widths.",
+        )
+        methods = [config.stage(name).method for name in config.stages]
+        check(
+            methods[0] == "vae",
+            f"config.stages={config.stages} must begin with a 'vae' stage, whose encoder the "
+            "others need.",
+        )
         fold = tokenizer.patch * 2 ** (len(tokenizer.widths) - 1)
         check(
             data.image_size % fold == 0,
@@ -252,6 +302,11 @@ def _check_together(config: Config) -> None:
             check(
                 stage.time_low < stage.time_high,
                 f"config.{name}.time_low must be below time_high.",
+            )
+            check(
+                stage.time_density != "logit_normal" or (stage.time_low, stage.time_high) == (0, 1),
+                f"config.{name}.time_low and time_high need "
+                f"config.{name}.time_density='truncated_logit_normal'.",
             )
     check(
         config.sampler.guidance_low <= config.sampler.guidance_high,
@@ -288,7 +343,7 @@ def _value(name: str, value: Any, hint: Any) -> Any:
         return _read(hint, value, name)
     if origin is Literal:
         choices = typing.get_args(hint)
-        if value not in choices:
+        if value not in choices or type(value) not in map(type, choices):
             raise UserError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.")
         return value
     if origin is tuple:
@@ -296,12 +351,12 @@ def _value(name: str, value: Any, hint: Any) -> Any:
         if isinstance(value, str) or not isinstance(value, (tuple, list)):
             raise UserError(f"{name} must be a tuple of {kind.__name__}, not {value!r}.")
         return tuple(_value(f"{name}[{i}]", v, kind) for i, v in enumerate(value))
-    if origin in (Mapping, types.MappingProxyType, typing.get_origin(Mapping[str, int])):
-        return value
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
         raise UserError(f"{name} must be {hint.__name__}, not {value!r}.")
+    if hint is float and not math.isfinite(value):
+        raise UserError(f"{name}={value} must be a finite number.")
     return value
 
 

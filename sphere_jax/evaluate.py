@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     from sphere_jax.errors import UserError
     from sphere_jax.evaluation.protocol import protocol
     from sphere_jax.evaluation.report import describe
-    from sphere_jax.files import write_json
+    from sphere_jax.files import make_folder, write_json
     from sphere_jax.generation import balanced_labels, draw
     from sphere_jax.scoring import generation_of, reference_of, score_images
 
@@ -42,6 +42,8 @@ def main(argv: list[str]) -> None:
         raise UserError("Give --workdir of a run, or --samples with --reference.")
     if arguments.reference and not arguments.samples:
         raise UserError("--reference needs --samples, the file to score against it.")
+    if arguments.out:
+        make_folder(Path(arguments.out).parent)
     with tempfile.TemporaryDirectory() as temporary:
         run = _open(arguments, Path(temporary))
         generation = None
@@ -72,7 +74,7 @@ def main(argv: list[str]) -> None:
 def _open(arguments, temporary: Path):
     """A run with data: that of --workdir, or a bare one around --reference."""
     from sphere_jax.config import Config, Data
-    from sphere_jax.data.sources import read_npz
+    from sphere_jax.data.sources import check_images, check_labels, read_npz
     from sphere_jax.distribution.mesh import make_mesh
     from sphere_jax.experiment import open_run
     from sphere_jax.loading import load_run
@@ -80,12 +82,13 @@ def _open(arguments, temporary: Path):
     if arguments.workdir:
         return load_run(Path(arguments.workdir), sampler_options(arguments), data=True)
     arrays = read_npz(arguments.reference, ("images", "labels"))
-    images, labels = arrays["images"], arrays["labels"]
+    images = check_images(arrays["images"], arguments.reference)
+    labels = check_labels(arrays["labels"], len(images), arguments.reference)
     data = Data(
         source="npz",
         path=arguments.reference,
         image_size=images.shape[1],
-        channels=images.shape[-1] if images.ndim == 4 else 1,
+        channels=images.shape[-1],
         num_classes=int(labels.max()) + 1,
     )
     return open_run(Config(stages=(), groups={}, data=data), temporary, make_mesh())

@@ -23,7 +23,7 @@ from sphere_jax.distribution.mesh import batch_sharding, check_batch, put_global
 from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
 from sphere_jax.evaluation.figures import grid, save_grid
-from sphere_jax.files import write_json, write_npz
+from sphere_jax.files import make_folder, write_json, write_npz
 from sphere_jax.geometry.spaces import Space, make_space
 from sphere_jax.methods.autoencoding import DecoderFinetuning, VAETraining
 from sphere_jax.methods.flow import Flow
@@ -34,6 +34,7 @@ from sphere_jax.tokenizers.precomputed import Precomputed
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.logging import RunLog, measure_peak_flops
 from sphere_jax.training.loop import Task, abstract_state, train
+from sphere_jax.versions import versions
 
 
 def open_run(config: Config, workdir: Path, mesh) -> "Run":
@@ -46,12 +47,7 @@ def open_run(config: Config, workdir: Path, mesh) -> "Run":
                 f"{config.data.path} holds latents of shape {stored} but "
                 f"config.tokenizer.latent_shape={config.tokenizer.latent_shape}."
             )
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / ".writable").touch()
-        (workdir / ".writable").unlink()
-    except OSError as error:
-        raise UserError(f"Cannot write to --workdir={workdir} ({error.strerror}).") from error
+    make_folder(workdir)
     return Run(config, workdir, mesh, split, split.train.fingerprint)
 
 
@@ -127,6 +123,16 @@ class Run:
         mapped = partial(jax.jit(function), params)
         return map_batched(mapped, arrays, size, batch_sharding(self.mesh))
 
+    def begin(self) -> None:
+        """Writes `config.json`. Raises UserError if the folder holds a stage of another config."""
+        for name in self.config.stages:
+            record = self._read_record(name)
+            if record is not None:
+                self._check_depends(name, record)
+        if is_main_process():
+            content = {"config": to_dict(self.config), "versions": versions()}
+            write_json(self.workdir / "config.json", content)
+
     def train_stages(self, log: RunLog) -> None:
         """Trains what is not finished. Raises what `training.loop.train` raises."""
         peak = None
@@ -152,6 +158,12 @@ class Run:
             if record is None or not record["finished"]:
                 raise UserError(
                     f"{self.workdir} has no finished stage '{name}'; run sphere_jax.main first."
+                )
+            trained_on = record["depends"].get("data fingerprint")
+            if self.split is not None and trained_on != self.data_fingerprint:
+                raise UserError(
+                    f"{self.workdir} was trained on other data than config.data names now; put "
+                    "that data back."
                 )
             self._load(name, build_method(self.config, name), record)
 
@@ -199,10 +211,10 @@ class Run:
         )
         checkpoints = Checkpoints(self.workdir / "checkpoints" / name)
         step = checkpoints.latest()
-        if step is None:
+        if step != task.settings.steps:
             raise UserError(
-                f"Stage '{name}' of {self.workdir} is finished but has no checkpoint; delete "
-                f"stages/{name}.json there to train it again."
+                f"Stage '{name}' of {self.workdir} is finished but its last checkpoint is gone; "
+                f"delete stages/{name}.json there and run sphere_jax.main again."
             )
         params = checkpoints.restore_item(step, "ema", abstract_state(task, self.mesh)["ema"])
         checkpoints.close()
@@ -252,13 +264,16 @@ class Run:
 
     def _claim(self, name: str) -> dict:
         """The record of stage `name`, begun if new. Raises UserError if of another config."""
-        depends = self.depends(name)
         record = self._read_record(name)
         if record is None:
-            record = {"depends": depends, "finished": False}
+            record = {"depends": self.depends(name), "finished": False}
             if is_main_process():
                 write_json(self._record_file(name), record)
-            return record
+        self._check_depends(name, record)
+        return record
+
+    def _check_depends(self, name: str, record: dict) -> None:
+        depends = self.depends(name)
         for key in sorted(depends.keys() | record["depends"].keys()):
             before, now = record["depends"].get(key), depends.get(key)
             if before != now:
@@ -266,19 +281,30 @@ class Run:
                     f"{self.workdir} holds stage '{name}' with {key}={before!r}, not {now!r}; "
                     "give another --workdir, or the config that began this one."
                 )
-        return record
+
+    def _projection(self) -> str:
+        """What becomes of latents before they are decoded, in words."""
+        space = self.config.space
+        if space.path == "linear":
+            return "none"
+        return f"{space.sphere} sphere of radius {space.radius or 'sqrt(d)'}"
 
     def depends(self, name: str) -> dict[str, Any]:
         """Every value that the weights of stage `name` are a function of."""
-        plain = to_dict(self.config)
-        groups = {"vae": (), "decoder": ("space",), "flow": ("space", "model")}
-        method = self.config.stage(name).method
-        kept = {"seed": plain["seed"], "data": plain["data"], "tokenizer": plain["tokenizer"]}
-        kept |= {group: plain[group] for group in groups[method]} | {name: plain[name]}
-        flat = flatten("config", kept)
+        plain, stages = to_dict(self.config), self.config.stages
+        # A decoder sees what is projected and how, not the path: arms may share it.
+        groups = {"vae": (), "decoder": (), "flow": ("space", "model")}
+        earlier = stages[: stages.index(name)]
+        kept = {"seed", "data", "tokenizer"}
+        for stage in (*earlier, name):  # what the weights of earlier stages depend on counts too
+            kept |= {stage, *groups[self.config.stage(stage).method]}
+        flat = flatten("config", {group: plain[group] for group in sorted(kept)})
         flat = {key: value for key, value in flat.items() if not key.endswith(FREE_KEYS)}
+        methods = {self.config.stage(stage).method for stage in (*earlier, name)}
+        if methods & {"decoder", "flow"}:
+            flat["projection"] = self._projection()
         flat["data fingerprint"] = self.data_fingerprint
-        flat["earlier stages"] = self.config.stages[: self.config.stages.index(name)]
+        flat["earlier stages"] = earlier
         return json.loads(json.dumps(flat))
 
 

@@ -3,11 +3,14 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+
+from sphere_jax.errors import UserError
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -15,11 +18,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    _write(path, lambda file: file.write(content))
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
@@ -28,12 +27,30 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    _write(path, lambda file: np.savez(file, **arrays))
+
+
+def make_folder(folder: Path) -> None:
+    """Makes `folder`. Raises UserError if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"Cannot write to {folder} ({error.strerror}).") from error
+
+
+def _write(path: str | os.PathLike, fill: Callable[[BinaryIO], Any]) -> None:
+    """Raises UserError if the path cannot be written."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            fill(file)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"Cannot write {path} ({error.strerror}).") from error
 
 
 def _finite(content: Any) -> Any:

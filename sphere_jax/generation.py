@@ -32,23 +32,24 @@ def balanced_labels(count: int, num_classes: int) -> np.ndarray:
     return np.arange(count, dtype=np.int32) % num_classes
 
 
-def draw(run: Run, labels: np.ndarray, seed: int, sampler: Sampler | None = None) -> Samples:
+def draw(run: Run, labels: np.ndarray, seed: int) -> Samples:
     """One sample for each label. Sample i starts from noise that depends on (seed, i) alone.
 
-    `sampler` replaces the config's. Raises UserError for labels outside the data's classes or a
-    config without a generator.
+    Raises UserError for labels outside the data's classes or a config without a generator.
     """
     if run.flow is None:
         raise UserError("This config has no stage that generates; add a 'flow' stage.")
     name, method = run.flow
     if len(labels) == 0:
         raise UserError("No samples were asked for; --num must be at least 1.")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"The seed {seed} must be 0..{2**32 - 1}.")
     if labels.min() < 0 or labels.max() > method.num_classes:
         raise UserError(
             f"Labels must be 0..{method.num_classes - 1}, or {method.num_classes} for no class."
         )
-    sampler = sampler or method.sampler
-    key = jax.random.key(seed)
+    labels = labels.astype(np.int32)
+    sampler, key = method.sampler, jax.random.key(seed)
 
     @jax.jit
     def generate(params, indices, labels, scale):
@@ -70,7 +71,7 @@ def draw(run: Run, labels: np.ndarray, seed: int, sampler: Sampler | None = None
     indices = np.arange(len(labels), dtype=np.uint32)
     out = map_batched(
         lambda i, y: generate(run.artifacts, i, y, scale),
-        (indices, labels.astype(np.int32)),
+        (indices, labels),
         batch,
         batch_sharding(run.mesh),
         progress,

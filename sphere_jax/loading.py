@@ -26,10 +26,9 @@ def load_run(workdir: Path, sampler: dict[str, Any] | None = None, data: bool = 
         )
     try:
         raw = json.loads(file.read_text())["config"]
-    except (ValueError, KeyError) as error:
+        raw |= {"sampler": raw["sampler"] | (sampler or {}), "mesh": {}}
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged ({error}); run sphere_jax.main again.") from error
-    raw["sampler"] = raw["sampler"] | (sampler or {})
-    raw["mesh"] = {}
     config = read_config(raw)
     mesh = make_mesh()
     run = open_run(config, workdir, mesh) if data else Run(config, workdir, mesh)

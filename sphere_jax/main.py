@@ -45,18 +45,15 @@ def main(argv: list[str]) -> None:
         print_plan(config, mesh)
         return
 
-    from sphere_jax.config import to_dict
     from sphere_jax.errors import UserError
     from sphere_jax.experiment import open_run
-    from sphere_jax.files import write_json
     from sphere_jax.scoring import score_run
     from sphere_jax.training.logging import RunLog
-    from sphere_jax.versions import versions
 
     if not arguments.workdir:
         raise UserError("--workdir is missing; name a folder for the run, say runs/first.")
     run = open_run(config, Path(arguments.workdir), mesh)
-    write_json(run.workdir / "config.json", {"config": to_dict(config), "versions": versions()})
+    run.begin()
     log = RunLog(run.workdir)
     run.train_stages(log)
     score_run(run, log)

@@ -34,30 +34,31 @@ def main(argv: list[str]) -> None:
 
     from sphere_jax.errors import UserError
     from sphere_jax.evaluation.figures import save_grid
-    from sphere_jax.files import write_npz
+    from sphere_jax.files import make_folder, write_npz
     from sphere_jax.generation import balanced_labels, draw
     from sphere_jax.loading import load_run
 
     out = Path(arguments.out)
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out={out} must end in .png or .npz.")
-    run = load_run(Path(arguments.workdir), sampler_options(arguments))
-    classes = run.config.data.num_classes
     try:
         asked = [int(label) for label in arguments.labels.split(",") if label.strip()]
     except ValueError:
         raise UserError(f"--labels={arguments.labels} must be numbers, say 0,1,2.") from None
+    make_folder(out.parent)
+    run = load_run(Path(arguments.workdir), sampler_options(arguments))
+    if out.suffix == ".png" and run.config.data.source == "latents":
+        raise UserError("This run has latents only and no decoder; use --out=FILE.npz.")
+    classes = run.config.data.num_classes
     labels = balanced_labels(arguments.num, classes)
     if asked:
-        labels = np.resize(np.array(asked, np.int32), arguments.num)
+        labels = np.resize(np.array(asked), max(arguments.num, 0))
     samples = draw(run, labels, arguments.seed)
     if out.suffix == ".npz":
         kind, drawn = ("images", samples.images)
         if samples.images is None:
             kind, drawn = ("latents", samples.latents)
         write_npz(out, {kind: drawn, "labels": samples.labels})
-    elif samples.images is None:
-        raise UserError("This run has latents only and no decoder; use --out=FILE.npz.")
     else:
         columns = classes if not asked and classes <= 20 else int(np.ceil(np.sqrt(arguments.num)))
         save_grid(samples.images, out, columns)

@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 from sphere_jax.config import to_dict
+from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
 from sphere_jax.evaluation import figures
 from sphere_jax.evaluation import report as page
@@ -13,7 +14,7 @@ from sphere_jax.evaluation.classifier import Classifier, train_classifier
 from sphere_jax.evaluation.protocol import Generation, protocol
 from sphere_jax.evaluation.score import Reference, Score, prepare_reference, score
 from sphere_jax.experiment import Run
-from sphere_jax.files import write_bytes, write_json
+from sphere_jax.files import write_bytes, write_json, write_npz
 from sphere_jax.generation import Samples, balanced_labels, draw
 from sphere_jax.training.logging import RunLog, duration, read_rows, say
 
@@ -51,7 +52,8 @@ def score_run(run: Run, log: RunLog, seed: int | None = None) -> dict:
         results |= {"metrics": scored.metrics, "yardstick": scored.yardstick, "protocol": stamp}
         for key, value in scored.metrics.items():
             log.say(f"{key} = {value:.4g}   (yardstick: {scored.yardstick[key]:.4g})")
-    write_files(run, samples, scored, stamp, results)
+    if is_main_process():
+        write_files(run, samples, scored, stamp, results)
     log.say(f"report: {run.workdir / 'report.html'}")
     return results
 
@@ -76,8 +78,9 @@ def reference_of(run: Run) -> Reference:
             )
         except ValueError as error:
             raise UserError(f"This data set cannot be scored against: {error}") from error
-        file.parent.mkdir(exist_ok=True)
-        classifier.save(file)
+        if is_main_process():
+            file.parent.mkdir(exist_ok=True)
+            classifier.save(file)
         say(
             f"feature network: {100 * classifier.accuracy:.1f}% of images set aside, trained in "
             f"{duration(time.monotonic() - started)}"
@@ -121,6 +124,9 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
         write_bytes(workdir / "samples" / "final.png", shown)
         caption = "Not chosen: the first samples of the seed, one class a row."
         sections.append(page.Section("Samples", [page.Picture(shown, caption)]))
+    else:
+        drawn = {"latents": samples.latents, "labels": samples.labels}
+        write_npz(workdir / "samples" / "final.npz", drawn)
     if scored is not None:
         blocks = [page.metrics_table(scored), page.agreement_table(scored, names)]
         sections.append(page.Section("Scores", blocks))
@@ -132,13 +138,17 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
     sections.append(page.Section("Sampling path", [_radius(run, samples)]))
     sections += _stage_sections(run)
     rows = read_rows(workdir / "metrics.jsonl")
+    captions = {
+        "loss": "Training loss, one panel a stage.",
+        "heldout_loss": "Held-out loss of the EMA weights.",
+    }
     curves = [
-        page.Picture(figures.loss_curves(rows), "Training loss, one panel a stage."),
-        page.Picture(
-            figures.loss_curves(rows, "heldout_loss"), "Held-out loss of the EMA weights."
-        ),
+        page.Picture(figures.loss_curves(rows, key), caption)
+        for key, caption in captions.items()
+        if any(isinstance(row.get(key), float) for row in rows)  # metrics.jsonl may be lost
     ]
-    sections.append(page.Section("Loss curves", curves))
+    if curves:
+        sections.append(page.Section("Loss curves", curves))
     if stamp is not None:
         sections.append(page.Section("Protocol", [page.protocol_table(stamp)]))
     command = f"python -m sphere_jax.main --config=FILE --workdir={workdir.name}"

@@ -33,7 +33,11 @@ def imports(file: Path) -> set[str]:
     """Top-level names below sphere_jax that a file imports, wherever in the file."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sphere_jax"):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.startswith("sphere_jax")
+        ):
             parts = node.module.split(".")
             found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
     return found - {"__version__"}

@@ -64,15 +64,25 @@ def load(data: Data) -> Split:
     else:
         images, labels, held = _npz(data.path)
     images = _resize(images, data)
-    if labels.min() < 0 or labels.max() >= data.num_classes:
-        raise UserError(
-            f"Labels of {data.path or data.source} run from {labels.min()} to {labels.max()} but "
-            f"config.data.num_classes={data.num_classes}."
-        )
+    _check_split(data, labels, held)
     return Split(
         Source({"images": images[~held], "labels": labels[~held]}),
         Source({"images": images[held], "labels": labels[held]}),
     )
+
+
+def _check_split(data: Data, labels: np.ndarray, held: np.ndarray) -> None:
+    where = data.path or data.source
+    if labels.min() < 0 or labels.max() >= data.num_classes:
+        raise UserError(
+            f"Labels of {where} run from {labels.min()} to {labels.max()} but "
+            f"config.data.num_classes={data.num_classes}."
+        )
+    if not held.any():
+        raise UserError(
+            f"{where} leaves nothing to hold out, every fifth of a class; it needs 5 examples of "
+            "one class or more."
+        )
 
 
 def every_fifth_of_each_class(labels: np.ndarray) -> np.ndarray:
@@ -112,15 +122,16 @@ def _digits():
 def _npz(path: str):
     """`images` uint8 NHWC and `labels`; optional `test_images`, `test_labels` are held out."""
     arrays = read_npz(path, ("images", "labels"))
-    images, labels = check_images(arrays["images"], path), arrays["labels"].astype(np.int32)
-    if len(images) != len(labels):
-        raise UserError(f"{path} has {len(images)} images but {len(labels)} labels.")
+    images = check_images(arrays["images"], path)
+    labels = check_labels(arrays["labels"], len(images), path)
     if "test_images" not in arrays or "test_labels" not in arrays:
         return images, labels, every_fifth_of_each_class(labels)
     test = check_images(arrays["test_images"], path)
+    if test.shape[1:] != images.shape[1:]:
+        raise UserError(f"{path} has images {images.shape[1:]} but test_images {test.shape[1:]}.")
+    test_labels = check_labels(arrays["test_labels"], len(test), path)
     held = np.arange(len(images) + len(test)) >= len(images)
-    labels = np.concatenate([labels, arrays["test_labels"].astype(np.int32)])
-    return np.concatenate([images, test]), labels, held
+    return np.concatenate([images, test]), np.concatenate([labels, test_labels]), held
 
 
 def read_npz(path: str, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -155,9 +166,19 @@ def check_images(images: np.ndarray, where: str) -> np.ndarray:
     if len(images) == 0:
         raise UserError(f"{where} holds no images.")
     if images.dtype != np.uint8:
-        bad = "" if np.isfinite(images.astype(np.float64)).all() else " and hold NaN or infinity"
+        floats = np.issubdtype(images.dtype, np.floating)
+        bad = " and hold NaN or infinity" if floats and not np.isfinite(images).all() else ""
         raise UserError(f"Images of {where} are {images.dtype}{bad}; store them as uint8 0..255.")
     return images
+
+
+def check_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
+    """int32 (count,), or a UserError that says what `labels` are instead."""
+    if labels.shape != (count,):
+        raise UserError(f"{where} has {count} examples but labels of shape {labels.shape}.")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"Labels of {where} are {labels.dtype}; store them as integers.")
+    return labels.astype(np.int32)
 
 
 def _resize(images: np.ndarray, data: Data) -> np.ndarray:
@@ -199,15 +220,17 @@ def _latents(data: Data) -> Split:
             )
     try:
         latents = np.load(folder / "latents.npy", mmap_mode="r", allow_pickle=False)
-        labels = np.load(folder / "labels.npy", allow_pickle=False).astype(np.int32)
-    except ValueError as error:
+        labels = np.load(folder / "labels.npy", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{folder} does not hold readable .npy arrays ({error}).") from error
-    if latents.ndim != 4 or len(latents) != len(labels) or len(labels) == 0:
+    if latents.ndim != 4 or len(latents) == 0 or not np.issubdtype(latents.dtype, np.floating):
         raise UserError(
-            f"{folder} holds latents {latents.shape} and labels {labels.shape}; they must be "
-            "(N,h,w,d) and (N,) with N > 0."
+            f"{folder} holds {latents.dtype} latents of shape {latents.shape}; they must be "
+            "floats (N,h,w,d) with N > 0."
         )
+    labels = check_labels(labels, len(latents), str(folder))
     held = every_fifth_of_each_class(labels)
+    _check_split(data, labels, held)
     return Split(
         IndexedSource({"latents": latents, "labels": labels}, np.flatnonzero(~held)),
         IndexedSource({"latents": latents, "labels": labels}, np.flatnonzero(held)),

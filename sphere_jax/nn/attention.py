@@ -11,7 +11,22 @@ from sphere_jax.nn.rope import axial_angles, rotate
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """`softmax(q k^T / sqrt(head_dim)) v`; all (B, N, heads, head_dim); softmax in float32."""
-    return jax.nn.dot_product_attention(q, k, v)
+    return jax.lax.platform_dependent(
+        q,
+        k,
+        v,
+        cpu=_attend_heads_first,
+        default=lambda q, k, v: jax.nn.dot_product_attention(q, k, v),
+    )
+
+
+def _attend_heads_first(q, k, v):
+    """The same with heads beside the batch, where XLA on CPU runs the batched matmuls and their
+    gradients in about two thirds of the time (docs/performance.md)."""
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5).astype(v.dtype)
+    return jnp.einsum("bhqk,bhkd->bhqd", weights, v).transpose(0, 2, 1, 3)
 
 
 class Attention(nnx.Module):

@@ -33,7 +33,11 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(max_to_keep=keep),
-                item_names=(*ITEMS, "data"),
+                # Named here, so that a manager that has saved nothing can read what is there.
+                item_handlers={
+                    **{name: ocp.StandardCheckpointHandler() for name in ITEMS},
+                    "data": ocp.JsonCheckpointHandler(),
+                },
             )
         except OSError as error:
             raise UserError(f"Cannot write checkpoints to {folder} ({error.strerror}).") from error
@@ -41,6 +45,10 @@ class Checkpoints:
     def save(self, step: int, state, data_state: dict) -> None:
         """Starts saving `state` after `step` batches; returns as soon as the copy is taken."""
         self.finish()
+        for old in [old for old in self._manager.all_steps() if old >= step]:
+            self._manager.delete(old)  # of a start that was cut off before it sealed them
+            if is_main_process():
+                self._seal_file(old).unlink(missing_ok=True)
         items = {name: ocp.args.StandardSave(state[name]) for name in ITEMS}
         items["data"] = ocp.args.JsonSave(data_state)
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
@@ -102,7 +110,7 @@ class Checkpoints:
             if metadata[item] is None:
                 raise UserError(f"{self._where(step)} has no '{item}'.")
             stored = {_path(p): tuple(leaf.shape) for p, leaf in _leaves(metadata[item])}
-            wanted = {_path(p): tuple(leaf.shape) for p, leaf in _leaves(tree)}
+            wanted = {_path(p): _stored_shape(leaf) for p, leaf in _leaves(tree)}
             for path in sorted(stored.keys() | wanted.keys()):
                 if stored.get(path) != wanted.get(path):
                     raise UserError(
@@ -157,6 +165,13 @@ def _leaves(tree):
 
 def _path(path) -> str:
     return "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path)
+
+
+def _stored_shape(leaf) -> tuple[int, ...]:
+    """A typed key is stored as its words."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return tuple(jax.eval_shape(jax.random.key_data, leaf).shape)
+    return tuple(leaf.shape)
 
 
 def _first_line(error: Exception) -> str:

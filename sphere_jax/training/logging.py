@@ -32,12 +32,10 @@ class RunLog:
 
     def forget_after(self, stage: str, step: int) -> None:
         """Drops rows that a resumed run will write again."""
-        if not is_main_process() or not self._path.exists():
+        if not is_main_process():
             return
         rows = read_rows(self._path)
-        kept = [r for r in rows if r["stage"] != stage or r["step"] <= step]
-        if len(kept) < len(rows):
-            write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        write_rows(self._path, [r for r in rows if r["stage"] != stage or r["step"] <= step])
 
     def write(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         if not is_main_process():
@@ -60,14 +58,20 @@ class RunLog:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out."""
+    """The rows of a `metrics.jsonl`, if it exists; a last line cut off by a kill is left out."""
     rows = []
-    for line in Path(path).read_text().splitlines():
+    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
+    for line in lines:
         try:
             rows.append(json.loads(line))
         except ValueError:
             continue
     return rows
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """Replaces a `metrics.jsonl`."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 class Meter:
@@ -85,6 +89,9 @@ class Meter:
         self._steps += 1
 
     def rates(self) -> dict[str, float]:
+        """Empty before the first step."""
+        if self._steps == 0:
+            return {}
         seconds = max(time.monotonic() - self._start, 1e-9)
         per_second = self._steps / seconds
         return {

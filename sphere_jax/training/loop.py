@@ -84,11 +84,12 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
         init = jax.jit(
             lambda key, frozen: init_state(method, optimizer, key, frozen), out_shardings=shardings
         )
-        state, first = init(stage_key(task.seed, name), frozen), 0
+        state, first, skipped = init(stage_key(task.seed, name), frozen), 0, 0
     else:
         state, data_state = checkpoints.restore(latest, abstract)
         batches.set_state(data_state)
         first = latest
+        skipped = int(state["progress"]["step"] - state["progress"]["updates"])
         log.say(f"{name}: goes on from step {latest:,} of {settings.steps:,}")
     log.forget_after(name, first)
 
@@ -116,21 +117,21 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
 
     def settle():
         """Reads the numbers of the step before, which waits for that step and not for this one."""
-        nonlocal pending
+        nonlocal pending, skipped
         if pending is None:
             return
         (step, metrics), pending = pending, None
         numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
         if not numbers["finite"]:
-            skipped.append(step)
-            log.write(name, step, numbers)
+            skipped += 1
             log.say(f"{name}: the loss or gradient of step {step:,} is not finite; left out")
-            if len(skipped) > settings.skip_nonfinite:
+            if skipped > settings.skip_nonfinite:
                 stop_at_nonfinite(step, numbers)
-        if step % settings.log_every == 0 or step == settings.steps:
+        if step % settings.log_every == 0 or step == settings.steps or not numbers["finite"]:
             report(step, numbers)
 
     def stop_at_nonfinite(step, numbers):
+        log.write(name, step, numbers)
         dump = Checkpoints(folder.with_name(f"{folder.name}-nonfinite"))
         dump.save(step, state, batches.state)
         dump.close()
@@ -145,14 +146,15 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
     def report(step, numbers):
         rates = meter.rates()
         log.write(name, step, numbers | rates)
-        left = (settings.steps - step) / max(rates["steps_per_second"], 1e-9)
-        log.say(
-            f"{name} {step:,}/{settings.steps:,}  loss {numbers['loss']:.4f}  "
-            f"{rates['images_per_second']:,.0f} img/s  "
-            f"MFU {100 * rates['model_flop_utilisation']:.0f}%  {duration(left)} left"
-        )
+        line = f"{name} {step:,}/{settings.steps:,}  loss {numbers['loss']:.4f}"
+        if rates:
+            left = (settings.steps - step) / rates["steps_per_second"]
+            line += (
+                f"  {rates['images_per_second']:,.0f} img/s  "
+                f"MFU {100 * rates['model_flop_utilisation']:.0f}%  {duration(left)} left"
+            )
+        log.say(line)
 
-    skipped: list[int] = []
     pending = None  # (step, metrics) still on the device
     started = time.monotonic()
     with StopRequest() as stop:
@@ -168,16 +170,16 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
                 meter.step_done()
 
             last = step == settings.steps
-            stopping = stop.agreed(meet=step % settings.log_every == 0)
+            stopping = stop.agreed(meet=last or step % settings.log_every == 0)
             if last or stopping or step % settings.checkpoint_every == 0:
                 settle()
                 save(step)
-            if stopping and not last:
-                checkpoints.close()
-                raise Interrupted(f"{name}: saved at step {step:,} of {settings.steps:,}")
             if last or step % settings.preview_every == 0:
                 settle()
                 look(step)
+            if stopping:
+                checkpoints.close()
+                raise Interrupted(f"{name}: saved at step {step:,} of {settings.steps:,}")
             checkpoints.poll()
     checkpoints.close()
     return state["ema"]

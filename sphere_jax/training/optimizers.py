@@ -28,5 +28,10 @@ def make_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformat
         b1=settings.b1,
         b2=settings.b2,
         weight_decay=settings.weight_decay,
-        mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+        mask=lambda params: jax.tree_util.tree_map_with_path(_decays, params),
     )
+
+
+def _decays(path, leaf) -> bool:
+    """Not by the number of axes alone: blocks are stacked, so their biases have two."""
+    return leaf.ndim > 1 and path[-1].key not in ("bias", "scale")

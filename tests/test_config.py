@@ -1,0 +1,176 @@
+"""One sentence for every way a config can be wrong, and the same config back from its dict."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from sphere_jax.cli import load_config
+from sphere_jax.config import read_config, to_dict
+from sphere_jax.distribution.mesh import make_mesh
+from sphere_jax.errors import UserError
+from sphere_jax.plan import print_plan
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+SMALL = {
+    "stages": ("vae", "flow"),
+    "data": {"source": "digits", "image_size": 16},
+    "tokenizer": {"patch": 2, "widths": (8, 16), "latent_channels": 4},
+    "model": {"width": 32, "depth": 2, "heads": 2},
+    "vae": {"method": "vae", "steps": 4},
+    "flow": {"method": "flow", "steps": 4, "optimizer": {"learning_rate": 1e-3}},
+}
+LATENTS = {
+    "stages": ("flow",),
+    "data": {"source": "latents"},
+    "tokenizer": {"name": "precomputed", "latent_shape": (2, 2, 4)},
+    "flow": {"method": "flow"},
+}
+
+
+def changed(base=SMALL, **values):
+    """`base` with dotted values replaced: changed(flow__steps=3)."""
+    raw = copy.deepcopy(base)
+    for name, value in values.items():
+        *groups, key = name.split("__")
+        group = raw
+        for part in groups:
+            group = group.setdefault(part, {})
+        group[key] = value
+    return raw
+
+
+def refusal(raw) -> str:
+    with pytest.raises(UserError) as caught:
+        read_config(raw)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "near"),
+    [
+        ({"flow__stepz": 3}, "config.flow has no 'stepz'; did you mean 'steps'?"),
+        ({"sampler__guidence": 2.0}, "config.sampler has no 'guidence'; did you mean 'guidance'?"),
+        ({"flow__optimizer__lerning_rate": 1.0}, "did you mean 'learning_rate'?"),
+        ({"sede": 1}, "config has no 'sede'; did you mean 'seed'?"),
+        ({"flwo": {"steps": 3}}, "config has no 'flwo'; did you mean 'flow'?"),
+        ({"groups": {}}, "config has no 'groups'"),
+        ({"vae__radial_weight": 1.0}, "config.vae has no 'radial_weight'"),
+        ({"flow__method": "flw"}, "did you mean 'flow'?"),
+    ],
+)
+def test_unknown_keys_get_the_nearest_name(values, near):
+    assert near in refusal(changed(**values))
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"flow__steps": 3.5}, "config.flow.steps must be int, not 3.5."),
+        ({"flow__steps": True}, "config.flow.steps must be int, not True."),
+        ({"data__flip": 1}, "config.data.flip must be bool, not 1."),
+        ({"data__path": None}, "config.data.path must be str, not None."),
+        ({"tokenizer__widths": 8}, "config.tokenizer.widths must be a tuple of int, not 8."),
+        ({"tokenizer__widths": (8, 1.5)}, "config.tokenizer.widths[1] must be int"),
+        ({"data": 3}, "config.data must be a group of values, not 3."),
+        ({"flow": 3}, "config.flow must be a group of values, not 3."),
+        ({"data__channels": 1.0}, "config.data.channels=1.0 must be one of 1, 3."),
+        ({"data__channels": True}, "config.data.channels=True must be one of 1, 3."),
+        ({"space__path": "slrp"}, "must be one of 'linear', 'shell_linear', 'nlerp', 'slerp'."),
+        ({"stages": "flow"}, "config.stages must be a tuple of str"),
+    ],
+)
+def test_wrong_types(values, sentence):
+    assert sentence in refusal(changed(**values))
+
+
+def test_an_int_is_a_float():
+    config = read_config(changed(sampler__guidance=2))
+    assert config.sampler.guidance == 2.0 and type(config.sampler.guidance) is float
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"flow__steps": 0}, "config.flow.steps=0 must be at least 1."),
+        ({"flow__label_dropout": 1.5}, "config.flow.label_dropout=1.5 must be at most 1.0."),
+        ({"flow__ema_decay": 1.0}, "config.flow.ema_decay=1.0 must be at most"),
+        ({"flow__optimizer__b1": 1.0}, "config.flow.optimizer.b1=1.0 must be at most"),
+        ({"flow__optimizer__learning_rate": float("nan")}, "must be a finite number."),
+        ({"space__radius": float("inf")}, "config.space.radius=inf must be a finite number."),
+        ({"seed": -1}, "config.seed=-1 must be at least 0."),
+        ({"seed": 2**32}, "config.seed=4294967296 must be at most 4294967295."),
+        ({"tokenizer__widths": ()}, "config.tokenizer.widths"),
+        ({"tokenizer__widths": (8, 0)}, "config.tokenizer.widths"),
+    ],
+)
+def test_out_of_range(values, sentence):
+    assert sentence in refusal(changed(**values))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"model__heads": 3}, "config.model.width=32 must be a multiple of heads=3"),
+        ({"model__qk_norm": True}, "needs config.model.name='lightning_dit'"),
+        ({"model__time_embedding": "fourier"}, "needs config.model.name='lightning_dit'"),
+        ({"data__image_size": 18}, "must be a multiple of 4"),
+        ({"flow__accumulate": 3}, "must be a multiple of accumulate=3"),
+        ({"flow__time_low": 0.5, "flow__time_high": 0.5}, "time_low must be below time_high"),
+        ({"flow__time_density": "logit_normal", "flow__time_low": 0.1}, "truncated_logit_normal"),
+        ({"sampler__guidance_low": 0.9, "sampler__guidance_high": 0.1}, "must not exceed"),
+        ({"data__source": "latents"}, "go together"),
+        ({"stages": ()}, "config.stages is empty"),
+        ({"stages": ("vae", "other")}, "there is no group config.other"),
+        ({"stages": ("vae", "vae")}, "each once; not 'vae'"),
+        ({"stages": ("data",)}, "not 'data'"),
+        ({"stages": ("flow",)}, "must begin with a 'vae' stage"),
+        ({"stages": ("flow", "vae")}, "must begin with a 'vae' stage"),
+    ],
+)
+def test_values_that_exclude_each_other(values, words):
+    assert words in refusal(changed(**values))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"tokenizer__latent_shape": (4, 4)}, "must be (h, w, d)"),
+        ({"tokenizer__latent_shape": (4, 0, 4)}, "must be (h, w, d)"),
+        ({"data__flip": True}, "config.data.flip=True needs images"),
+        ({"stages": ("vae", "flow"), "vae": {"method": "vae"}}, "need images"),
+    ],
+)
+def test_what_latents_exclude(values, words):
+    read_config(LATENTS)
+    assert words in refusal(changed(LATENTS, **values))
+
+
+def test_a_stage_that_is_left_out_may_stay_in_the_file():
+    config = read_config(changed(stages=("vae",), decoder={"steps": 3}))
+    assert list(config.groups) == ["vae"]
+
+
+def test_a_stage_of_any_name_says_its_method():
+    raw = changed(stages=("vae", "long"), long={"method": "flow", "steps": 7})
+    assert read_config(raw).stage("long").radial_weight == 0.0
+
+
+@pytest.mark.parametrize("raw", [SMALL, LATENTS], ids=["images", "latents"])
+def test_to_dict_is_the_inverse_of_read_config(raw):
+    config = read_config(raw)
+    assert read_config(to_dict(config)) == config
+    assert read_config(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_config_file_reads_and_builds(file, capsys):
+    config = load_config(str(file))
+    assert read_config(to_dict(config)) == config
+    print_plan(config, make_mesh())
+    printed = capsys.readouterr().out
+    for name in config.stages:
+        assert f"\n{name}  (" in printed
+    assert "parameters" in printed and "NFE" in printed
