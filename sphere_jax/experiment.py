@@ -143,7 +143,7 @@ class Run:
                 self._load(name, method, record)
                 log.say(f"{name}: finished before, skipped")
                 continue
-            peak = peak or measure_peak_flops()
+            peak = peak or measure_peak_flops(self.config.model.compute_dtype)
             task = self._task(name, method)
             folder = self.workdir / "checkpoints" / name
             params = train(

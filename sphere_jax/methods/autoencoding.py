@@ -63,8 +63,7 @@ class VAETraining:
             split.train.arrays["images"],
         ).astype(np.float64)
         mean, std = means.mean(axis=(0, 1, 2)), means.std(axis=(0, 1, 2))
-        if std.min() < 1e-6:
-            std = np.maximum(std, 1e-6)  # a dead channel stays near zero and is not blown up
+        std = np.maximum(std, 1e-6)  # a dead channel stays near zero and is not blown up
         radii = np.linalg.norm((means - mean) / std, axis=-1).ravel()
         heldout = split.heldout.arrays["images"]
         decoded = map_over(self._reconstruct, params, heldout)
@@ -131,13 +130,16 @@ class DecoderFinetuning:
         """Held-out reconstruction before projection, after it, and after finetuning."""
         images = split.heldout.arrays["images"]
 
-        def reconstruct(params, project):
-            return map_over(lambda p, x: self._reconstruct(p, x, project), params, images)
+        def raw(p, x):
+            return self._reconstruct(p, x, project=False)
+
+        def projected(p, x):  # one function for two sets of weights: compiled once
+            return self._reconstruct(p, x, project=True)
 
         pictures = {
-            "before_projection": reconstruct(frozen, False),
-            "after_projection": reconstruct(frozen, True),
-            "after_finetuning": reconstruct(frozen | params, True),
+            "before_projection": map_over(raw, frozen, images),
+            "after_projection": map_over(projected, frozen, images),
+            "after_finetuning": map_over(projected, frozen | params, images),
         }
         some = np.linspace(0, len(images) - 1, 10).astype(int)
         shown = {name: picture[some] for name, picture in pictures.items()}

@@ -27,7 +27,7 @@ class DiffusionTransformer(nnx.Module):
     blocks are not modulated.
 
     Raises:
-        ValueError: if `patch` does not divide the latent grid.
+        ValueError: if `patch` does not divide the latent grid, or 4 the width.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class DiffusionTransformer(nnx.Module):
         remat: bool = False,
     ):
         self.grid = token_grid(latent_shape, patch)
+        sincos_positions(self.grid, width)  # raises here, not at the first call
         self.patch = patch
         self.width = width
         self.dtype = compute_dtype

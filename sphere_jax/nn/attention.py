@@ -22,7 +22,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 def _attend_heads_first(q, k, v):
     """The same with heads beside the batch, where XLA on CPU runs the batched matmuls and their
-    gradients in about two thirds of the time (docs/performance.md)."""
+    gradients in about three quarters of the time (docs/performance.md)."""
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
     scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5).astype(v.dtype)
@@ -36,7 +36,7 @@ class Attention(nnx.Module):
     affine RMSNorm on every head of q and k; `rope_grid` (h, w) then rotates them by token position.
 
     Raises:
-        ValueError: if `heads` does not divide `width`.
+        ValueError: if `heads` does not divide `width`, or with RoPE 4 the head dimension.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class Attention(nnx.Module):
         self.projection = Linear(width, width, rngs=rngs, dtype=dtype)
         self.q_norm = RMSNorm(width // heads, eps=eps) if qk_norm else None
         self.k_norm = RMSNorm(width // heads, eps=eps) if qk_norm else None
+        if rope_grid is not None:
+            axial_angles(rope_grid, width // heads)  # raises here, not at the first call
         self.heads = heads
         self.rope_grid = rope_grid
 

@@ -65,7 +65,7 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(size))
         metrics, grads = accumulated(state["params"], frozen, batch, keys)
 
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         if settings.optimizer.clip_norm > 0:
             scale = jnp.minimum(1.0, settings.optimizer.clip_norm / jnp.maximum(norm, 1e-12))
             grads = jax.tree.map(lambda g: g * scale, grads)

@@ -82,7 +82,7 @@ def test_parity_with_pytorch(params, inputs):
     z, t, labels = (torch.from_numpy(x) for x in inputs)
     expected = model(z, t, labels.long())
     result = jax.jit(network().apply)(params, *inputs)
-    assert relative_error(result, expected.detach().numpy()) <= 1e-4  # 3e-7 measured
+    assert relative_error(result, expected.detach().numpy()) <= 1e-4  # 2e-7 measured
 
     weight = np.random.default_rng(2).standard_normal(result.shape).astype(np.float32)
     (expected * torch.from_numpy(weight)).sum().backward()
@@ -103,21 +103,16 @@ def relative_error(result, expected):
     return np.abs(np.asarray(result) - expected).max() / np.abs(expected).max()
 
 
-def test_scan_unroll_and_remat_agree(params, inputs):
-    def gradient(**options):
-        net = network(**options)
-        return jax.jit(jax.grad(lambda p: jnp.mean(net.apply(p, *inputs) ** 2)))(params)
-
-    expected = gradient(unroll=1)
-    for options in (
-        {"unroll": True},
-        {"unroll": 1, "remat": True},
-        {"unroll": True, "remat": True},
-    ):
-        for a, b in zip(
-            jax.tree.leaves(gradient(**options)), jax.tree.leaves(expected), strict=True
-        ):
-            np.testing.assert_allclose(a, b, atol=1e-5 * float(np.abs(b).max() + 1e-3))
+@pytest.mark.parametrize("unroll", [1, 3])
+@pytest.mark.parametrize("remat", [False, True])
+def test_unroll_and_remat_reach_the_stack(params, inputs, unroll, remat):
+    """That they change no number is tested on the stack itself, tests/nn."""
+    net = network(unroll=unroll, remat=remat)
+    jaxpr = jax.make_jaxpr(net.apply)(params, *inputs)
+    (scan,) = [equation for equation in jaxpr.eqns if equation.primitive.name == "scan"]
+    assert scan.params["unroll"] == unroll and scan.params["length"] == 3
+    inner = {equation.primitive.name for equation in scan.params["jaxpr"].jaxpr.eqns}
+    assert ("checkpoint" in inner or "remat2" in inner or "remat" in inner) == remat
 
 
 def test_bfloat16_compute_gives_float32_near_the_float32_output(params, inputs):
@@ -142,11 +137,13 @@ def test_every_input_matters_and_images_do_not_mix(params, inputs):
 
 def test_without_classes_labels_are_ignored(inputs):
     net = network(num_classes=0)
-    params = jax.jit(net.init)(jax.random.key(0))
+    params = jax.eval_shape(net.init, jax.random.key(0))
     assert "label" not in params
-    np.testing.assert_array_equal(
-        net.apply(params, *inputs), net.apply(params, inputs[0], inputs[1], None)
-    )
+    with_labels = jax.make_jaxpr(net.apply)(params, *inputs)
+    without = jax.make_jaxpr(lambda p, z, t: net.apply(p, z, t, None))(params, *inputs[:2])
+    assert len(with_labels.eqns) == len(without.eqns)
+    used = {v for e in with_labels.eqns for v in e.invars if not hasattr(v, "val")}
+    assert with_labels.jaxpr.invars[-1] not in used  # the labels
 
 
 def test_patch_must_divide_the_grid():

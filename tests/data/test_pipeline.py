@@ -1,0 +1,102 @@
+"""Batches: their order, their flips, how they resume, where they lie; and mapping over arrays."""
+
+import jax
+import numpy as np
+import pytest
+
+from sphere_jax.data.pipeline import Batches, map_batched, to_device, to_host
+from sphere_jax.data.sources import Source
+from sphere_jax.distribution.mesh import batch_sharding, make_mesh
+
+COUNT = 50
+
+
+@pytest.fixture(scope="module")
+def sharding():
+    return batch_sharding(make_mesh())
+
+
+@pytest.fixture(scope="module")
+def source():
+    images = np.arange(COUNT * 4, dtype=np.uint8).reshape(COUNT, 2, 2, 1)
+    return Source({"images": images, "labels": np.arange(COUNT, dtype=np.int32)})
+
+
+def take(batches, count, name="labels"):
+    return np.stack([np.asarray(next(batches)[name]) for _ in range(count)])
+
+
+def test_the_order_depends_on_the_seed_alone(source, sharding):
+    first = take(Batches(source, 8, 3, sharding), 20)
+    np.testing.assert_array_equal(take(Batches(source, 8, 3, sharding), 20), first)
+    np.testing.assert_array_equal(take(Batches(source, 8, 3, sharding, threads=2), 20), first)
+    np.testing.assert_array_equal(take(Batches(source, 8, 3, sharding, flip=True), 20), first)
+    assert (take(Batches(source, 8, 4, sharding), 20) != first).any()
+
+
+def test_the_order_of_examples_does_not_depend_on_the_batch_size(source, sharding):
+    small, large = Batches(source, 4, 0, sharding), Batches(source, 8, 0, sharding)
+    np.testing.assert_array_equal(take(small, 20).ravel(), take(large, 10).ravel())
+
+
+def test_every_epoch_holds_every_example_once_in_another_order(source, sharding):
+    epochs = take(Batches(source, 10, 0, sharding), 10).reshape(2, COUNT)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(COUNT), (2, 1)))
+    assert (epochs[0] != epochs[1]).any()
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize("seen", [0, 1, 9])  # 9 batches of 8 are well into the second epoch
+def test_a_state_resumes_exactly(source, sharding, threads, seen):
+    options = dict(flip=True, threads=threads)
+    whole = Batches(source, 8, 0, sharding, **options)
+    for _ in range(seen):
+        next(whole)
+    state = whole.state
+    rest = take(whole, 12, "images")
+    resumed = Batches(source, 8, 0, sharding, **options)
+    take(resumed, 2)  # wherever it stood
+    resumed.set_state(state)
+    assert resumed.state == state
+    np.testing.assert_array_equal(take(resumed, 12, "images"), rest)
+
+
+def test_flips_mirror_half_of_the_images_and_come_with_the_seed(source, sharding):
+    plain = Batches(source, 25, 0, sharding)
+    flipped = Batches(source, 25, 0, sharding, flip=True)
+    before, after = take(plain, 40, "images"), take(flipped, 40, "images")
+    same = (before == after).all((2, 3, 4))
+    mirrored = (before[:, :, :, ::-1] == after).all((2, 3, 4))
+    assert (same ^ mirrored).all()
+    assert 0.4 < mirrored.mean() < 0.6
+    again = take(Batches(source, 25, 0, sharding, flip=True), 40, "images")
+    np.testing.assert_array_equal(after, again)
+
+
+def test_latents_are_never_flipped(sharding):
+    z = np.arange(40, dtype=np.float32).reshape(10, 1, 2, 2)
+    latents = Source({"latents": z, "labels": np.arange(10, dtype=np.int32)})
+    batch = next(Batches(latents, 10, 0, sharding, flip=True))
+    np.testing.assert_array_equal(np.asarray(batch["latents"]), z[np.asarray(batch["labels"])])
+
+
+def test_rows_of_one_process_land_where_they_belong(sharding):
+    rows = np.arange(6)
+    batch = to_device({"x": rows * 10}, rows, 6, sharding)
+    assert isinstance(batch["x"], jax.Array) and batch["x"].sharding == sharding
+    np.testing.assert_array_equal(to_host(batch["x"]), rows * 10)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 16])
+def test_mapping_pads_the_last_batch_and_cuts_it_again(sharding, count):
+    x, y = np.arange(count, dtype=np.float32), np.ones((count, 2), np.float32)
+    sizes, done = [], []
+
+    def function(x, y):
+        sizes.append(len(x))
+        return {"sum": x[:, None] + y, "x": x}
+
+    out = map_batched(function, (x, y), 8, sharding, done.append)
+    np.testing.assert_array_equal(out["sum"], x[:, None] + y)
+    np.testing.assert_array_equal(out["x"], x)
+    assert set(sizes) == {8} and done[-1] == count

@@ -1,0 +1,170 @@
+"""Data sets: the split is fixed, and what a file holds wrongly is said in one sentence."""
+
+import numpy as np
+import pytest
+
+from sphere_jax.config import Data
+from sphere_jax.data.sources import every_fifth_of_each_class, load
+from sphere_jax.errors import UserError
+
+
+def images(count=20, size=8, channels=1):
+    shape = (count, size, size, channels)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def labels(count=20):
+    return np.arange(count) % 2
+
+
+def npz(tmp_path, **arrays) -> Data:
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays)
+    return Data(source="npz", path=str(path), image_size=8, num_classes=2)
+
+
+def refusal(data) -> str:
+    with pytest.raises(UserError) as caught:
+        load(data)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_mnist5k_is_split_once_and_for_all():
+    split = load(Data())
+    assert (len(split.train), len(split.heldout)) == (4000, 1000)
+    assert np.bincount(split.heldout.arrays["labels"]).tolist() == [100] * 10
+    assert split.train.arrays["images"].shape == (4000, 32, 32, 1)
+    assert split.train.fingerprint == "8c233523518a52d2"
+    assert split.heldout.fingerprint == "7d2c605ca29d9de8"
+    seen = {image.tobytes() for image in split.train.arrays["images"]}
+    assert not any(image.tobytes() in seen for image in split.heldout.arrays["images"])
+
+
+def test_mnist5k_is_padded_and_not_resampled():
+    raw, padded = load(Data(image_size=28)).train, load(Data(image_size=32)).train
+    inner = padded.arrays["images"][:, 2:-2, 2:-2]
+    np.testing.assert_array_equal(inner, raw.arrays["images"])
+    assert padded.arrays["images"][:, 0].max() == 0
+
+
+def test_digits_are_resized():
+    small, large = (load(Data(source="digits", image_size=size)).train for size in (8, 16))
+    assert large.arrays["images"].shape == (len(small), 16, 16, 1)
+    halved = large.arrays["images"].reshape(-1, 8, 2, 8, 2).mean((2, 4))
+    assert np.corrcoef(halved.ravel(), small.arrays["images"].ravel())[0, 1] > 0.95
+
+
+def test_the_held_out_fifth_is_of_each_class():
+    y = np.array([0] * 10 + [1] * 4 + [2] * 5)
+    assert np.flatnonzero(every_fifth_of_each_class(y)).tolist() == [4, 9, 18]
+
+
+def test_a_fingerprint_sees_one_pixel(tmp_path):
+    before = load(npz(tmp_path, images=images(), labels=labels())).train.fingerprint
+    assert load(npz(tmp_path, images=images(), labels=labels())).train.fingerprint == before
+    other = images()
+    other[0, 0, 0, 0] ^= 1
+    assert load(npz(tmp_path, images=other, labels=labels())).train.fingerprint != before
+
+
+def test_npz_with_its_own_test_part(tmp_path):
+    arrays = dict(images=images(), labels=labels(), test_images=images(3), test_labels=labels(3))
+    split = load(npz(tmp_path, **arrays))
+    np.testing.assert_array_equal(split.train.arrays["images"], images())
+    np.testing.assert_array_equal(split.heldout.arrays["images"], images(3))
+    assert split.heldout.arrays["labels"].dtype == np.int32
+
+
+def test_npz_without_a_channel_axis(tmp_path):
+    split = load(npz(tmp_path, images=images()[..., 0], labels=labels()))
+    assert split.train.arrays["images"].shape == (16, 8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        (dict(images=images()), "lacks the array 'labels'"),
+        (dict(labels=labels()), "lacks the array 'images'"),
+        (dict(images=images(0), labels=labels(0)), "holds no images"),
+        (dict(images=images().astype(float), labels=labels()), "are float64; store them as uint8"),
+        (dict(images=np.full((5, 8, 8, 1), np.nan), labels=labels(5)), "hold NaN or infinity"),
+        (dict(images=np.full((5, 8, 8, 1), "a"), labels=labels(5)), "store them as uint8"),
+        (dict(images=images()[:, 0, :, 0], labels=labels()), "must be (N,H,W,1 or 3)"),
+        (dict(images=images(channels=2), labels=labels()), "must be (N,H,W,1 or 3)"),
+        (dict(images=images(channels=3), labels=labels()), "have 3 channels"),
+        (dict(images=images(), labels=labels(19)), "20 examples but labels of shape (19,)"),
+        (dict(images=images(), labels=labels()[:, None]), "labels of shape (20, 1)"),
+        (dict(images=images(), labels=labels() / 2), "are float64; store them as integers"),
+        (dict(images=images(), labels=labels() + 1), "run from 1 to 2"),
+        (dict(images=images(), labels=labels() - 1), "run from -1 to 0"),
+        (dict(images=images(4), labels=labels(4)), "nothing to hold out"),
+        (dict(images=np.array([{}]), labels=labels(1)), "is not a readable .npz"),
+        (
+            dict(images=images(), labels=labels(), test_images=images(3), test_labels=labels(2)),
+            "3 examples but labels of shape (2,)",
+        ),
+        (
+            dict(images=images(), labels=labels(), test_images=images(3, 9), test_labels=labels(3)),
+            "test_images (9, 9, 1)",
+        ),
+    ],
+)
+def test_wrong_npz(tmp_path, arrays, words):
+    assert words in refusal(npz(tmp_path, **arrays))
+
+
+def test_missing_and_corrupt_npz(tmp_path):
+    data = npz(tmp_path, images=images(), labels=labels())
+    content = (tmp_path / "data.npz").read_bytes()
+    for damaged in (b"", content[: len(content) // 2], b"not a zip", b"PK\3\4" + content[4:600]):
+        (tmp_path / "data.npz").write_bytes(damaged)
+        assert "data.npz" in refusal(data)
+    flipped = bytearray(content)
+    flipped[300] ^= 255
+    (tmp_path / "data.npz").write_bytes(flipped)
+    assert "data.npz" in refusal(data)
+    (tmp_path / "data.npz").unlink()
+    assert "There is no file" in refusal(data)
+    assert "There is no file ''" in refusal(Data(source="npz"))
+
+
+def latents(tmp_path, z, y, classes=2) -> Data:
+    np.save(tmp_path / "latents.npy", z)
+    np.save(tmp_path / "labels.npy", y)
+    return Data(source="latents", path=str(tmp_path), num_classes=classes)
+
+
+def test_latents_folder(tmp_path):
+    z = np.random.default_rng(0).normal(size=(20, 2, 2, 4)).astype(np.float32)
+    split = load(latents(tmp_path, z, labels()))
+    held = every_fifth_of_each_class(labels())
+    assert (len(split.train), len(split.heldout)) == (16, 4)
+    np.testing.assert_array_equal(split.train.read(np.arange(16))["latents"], z[~held])
+    np.testing.assert_array_equal(split.heldout.read(np.array([3, 0]))["latents"], z[held][[3, 0]])
+    assert split.train.fingerprint != split.heldout.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("z", "y", "words"),
+    [
+        (np.zeros((20, 2, 2), np.float32), labels(), "must be floats (N,h,w,d)"),
+        (np.zeros((20, 2, 2, 4), np.int32), labels(), "must be floats (N,h,w,d)"),
+        (np.zeros((0, 2, 2, 4), np.float32), labels(0), "N > 0"),
+        (np.zeros((20, 2, 2, 4), np.float32), labels(19), "20 examples but labels of shape (19,)"),
+        (np.zeros((20, 2, 2, 4), np.float32), labels() + 7, "run from 7 to 8"),
+        (np.zeros((3, 2, 2, 4), np.float32), labels(3), "nothing to hold out"),
+    ],
+)
+def test_wrong_latents(tmp_path, z, y, words):
+    assert words in refusal(latents(tmp_path, z, y))
+
+
+def test_missing_and_corrupt_latents(tmp_path):
+    data = latents(tmp_path, np.zeros((20, 2, 2, 4), np.float32), labels())
+    content = (tmp_path / "latents.npy").read_bytes()
+    for damaged in (b"", content[:200], b"not an array"):
+        (tmp_path / "latents.npy").write_bytes(damaged)
+        assert "does not hold readable .npy" in refusal(data)
+    (tmp_path / "labels.npy").unlink()
+    assert "has no labels.npy" in refusal(data)

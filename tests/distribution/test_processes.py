@@ -1,0 +1,69 @@
+"""Two processes over the loopback do what one does, files included."""
+
+import json
+import socket
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+import tiny_run
+from sphere_jax.training.logging import read_rows
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def together(workdir, code=0):
+    """Both processes, two devices each, of one main command; their outputs."""
+    address = f"127.0.0.1:{free_port()}"
+    processes = [
+        tiny_run.launch(
+            "main",
+            *tiny_run.FLAGS,
+            "--config.mesh.fsdp=2",
+            f"--workdir={workdir}",
+            devices=2,
+            SPHERE_JAX_COORDINATOR=address,
+            SPHERE_JAX_PROCESSES="2",
+            SPHERE_JAX_PROCESS=str(number),
+        )
+        for number in range(2)
+    ]
+    try:
+        return [tiny_run.finish(process, code) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def averages(workdir):
+    folder = workdir / "checkpoints" / "flow" / "12" / "ema"
+    return jax.tree.leaves(ocp.StandardCheckpointer().restore(folder))
+
+
+@pytest.mark.slow
+def test_two_processes_train_score_and_resume_like_one(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    mesh = "--config.mesh.fsdp=2"
+    tiny_run.finish(
+        tiny_run.launch("main", *tiny_run.FLAGS, mesh, f"--workdir={one}", devices=4)
+    )
+    (out, _), (silent, _) = together(two)
+    assert "report: " in out and "img/s" not in silent
+    for a, b in zip(averages(one), averages(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+    losses = [
+        {r["step"]: r["loss"] for r in read_rows(w / "metrics.jsonl") if "loss" in r}
+        for w in (one, two)
+    ]
+    assert losses[0].keys() == losses[1].keys()
+    np.testing.assert_allclose(*(list(found.values()) for found in losses), rtol=1e-3)
+    (out, _), _ = together(two)  # again: everything is there
+    assert out.count("finished before, skipped") == 3
+    results = json.loads((two / "results.json").read_text())
+    assert 0 <= results["metrics"]["class_agreement"] <= 1

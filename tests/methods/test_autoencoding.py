@@ -1,0 +1,188 @@
+"""The VAE's loss terms and statistics by hand; finetuning leaves the encoder alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sphere_jax.config import DecoderStage, VAEStage
+from sphere_jax.data.sources import Source, Split
+from sphere_jax.geometry.spaces import make_space
+from sphere_jax.losses.pixel import pixel_loss, psnr
+from sphere_jax.methods.autoencoding import DecoderFinetuning, VAETraining, shell_metrics
+from sphere_jax.tokenizers.conv_vae import ConvVAE
+from sphere_jax.training.step import init_state, make_train_step
+
+D = 4
+
+
+class Mix:
+    """A linear map over the channels."""
+
+    def __init__(self, inputs, outputs):
+        self.shape = (inputs, outputs)
+
+    def init(self, key):
+        return {"kernel": 0.5 * jax.random.normal(key, self.shape)}
+
+    def apply(self, params, x):
+        return x @ params["kernel"]
+
+
+TOKENIZER = ConvVAE(Mix(3, 2 * D), Mix(D, 3), latent_shape=(2, 2, D), image_shape=(2, 2, 3))
+VAE = VAETraining(TOKENIZER, VAEStage(kl_weight=0.3, l1_weight=0.6, l2_weight=1.7))
+KEYS = jax.random.split(jax.random.key(1), 6)
+
+
+def map_over(function, params, *arrays):
+    return np.asarray(jax.jit(function)(params, *arrays))
+
+
+def images(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def params():
+    return VAE.init(jax.random.key(0), {})
+
+
+def test_the_loss_by_hand(params):
+    loss, metrics = VAE.loss(params, {}, {"images": images(6)}, KEYS)
+    x = images(6) / 127.5 - 1.0
+    moments = x @ np.asarray(params["encoder"]["kernel"], np.float64)
+    mean, log_variance = moments[..., :D], moments[..., D:]
+    noise = np.stack([jax.random.normal(key, (2, 2, D)) for key in KEYS])
+    decoded = (mean + np.exp(log_variance / 2) * noise) @ np.asarray(params["decoder"]["kernel"])
+    pixels = 0.6 * np.abs(decoded - x).mean() + 1.7 * ((decoded - x) ** 2).mean()
+    kl = np.mean((mean**2 + np.exp(log_variance) - 1 - log_variance) / 2)
+    np.testing.assert_allclose(metrics["pixel"], pixels, rtol=1e-5)
+    np.testing.assert_allclose(metrics["kl"], kl, rtol=1e-5)
+    np.testing.assert_allclose(loss, pixels + 0.3 * kl, rtol=1e-5)
+
+
+def test_draws_do_not_depend_on_how_a_batch_is_split(params):
+    whole, _ = VAE.loss(params, {}, {"images": images(6)}, KEYS)
+    parts = [
+        VAE.loss(params, {}, {"images": images(6)[rows]}, KEYS[rows])[0]
+        for rows in (np.array([4, 0, 2]), np.array([1, 5, 3]))
+    ]
+    np.testing.assert_allclose(np.mean(parts), whole, rtol=1e-6)
+
+
+def test_an_extreme_variance_stays_finite(params):
+    params["encoder"]["kernel"] *= 1e4
+    loss, _ = VAE.loss(params, {}, {"images": images(6)}, KEYS)
+    assert np.isfinite(loss)
+
+
+def finished(params):
+    split = Split(Source({"images": images(200)}), Source({"images": images(20, seed=1)}))
+    outcome = VAE.finish(params, {}, split, map_over)
+    return split, outcome, params | outcome.artifacts
+
+
+def test_normalised_training_latents_have_mean_0_and_deviation_1(params):
+    split, outcome, whole = finished(params)
+    float_images = split.train.arrays["images"].astype(np.float32) / 127.5 - 1.0
+    latents = np.asarray(TOKENIZER.encode(whole, float_images), np.float64)
+    np.testing.assert_allclose(latents.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(latents.std((0, 1, 2)), 1, rtol=1e-4)
+    radii = np.linalg.norm(latents, axis=-1) / np.sqrt(D)
+    np.testing.assert_allclose(outcome.metrics["shell_radius"], radii.mean(), rtol=1e-5)
+    np.testing.assert_allclose(outcome.metrics["shell_cv"], radii.std() / radii.mean(), rtol=1e-4)
+    assert outcome.arrays["radii"].shape == (800,)
+
+
+def test_decoding_undoes_the_normalisation(params):
+    _, _, whole = finished(params)
+    x = jnp.asarray(images(6) / 127.5 - 1.0, jnp.float32)
+    mean, _ = TOKENIZER.posterior(whole["encoder"], x)
+    plain = TOKENIZER.decoder.apply(whole["decoder"], mean)
+    there_and_back = TOKENIZER.decode(whole, TOKENIZER.encode(whole, x))
+    np.testing.assert_allclose(there_and_back, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_dead_channel_is_not_blown_up(params):
+    params["encoder"]["kernel"] = params["encoder"]["kernel"].at[:, 0].set(0.0)
+    _, outcome, whole = finished(params)
+    assert outcome.artifacts["statistics"]["std"][0] == np.float32(1e-6)
+    latents = TOKENIZER.encode(whole, jnp.ones((1, 2, 2, 3)))
+    np.testing.assert_array_equal(latents[..., 0], 0.0)
+
+
+def test_shell_metrics_by_hand():
+    got = shell_metrics(np.array([1.0, 3.0]), 4)
+    assert got == {"shell_radius": 1.0, "shell_cv": 0.5}
+
+
+def test_pixel_losses_by_hand():
+    a, b = jnp.array([0.0, 1.0]), jnp.array([1.0, 3.0])
+    assert pixel_loss(a, b, 1.0, 0.0) == 1.5
+    assert pixel_loss(a, b, 0.0, 1.0) == 2.5
+    black = np.zeros((2, 2, 2, 1), np.uint8)
+    np.testing.assert_allclose(psnr(black + 51, black), 20 * np.log10(5), rtol=1e-9)
+    assert np.isfinite(psnr(black, black))
+
+
+def finetuning(path):
+    space = make_space(path, "token", 0.0, TOKENIZER.latent_shape)
+    return DecoderFinetuning(TOKENIZER, space, DecoderStage(l1_weight=0.0, l2_weight=1.0))
+
+
+@pytest.mark.parametrize("path", ["linear", "slerp"])
+def test_finetuning_sees_projected_latents_and_moves_the_decoder_alone(params, path):
+    _, _, whole = finished(params)
+    method, sgd = finetuning(path), optax.sgd(0.1)
+    frozen = method.frozen(whole | {"network": 3})
+    assert set(frozen) == {"encoder", "decoder", "statistics"}
+    before = jax.tree.map(np.array, frozen)
+    state = jax.jit(lambda key: init_state(method, sgd, key, frozen))(jax.random.key(0))
+    assert set(state["params"]) == {"decoder"}
+
+    batch = {"images": images(6), "labels": np.zeros(6, np.int32)}
+    x = images(6) / 127.5 - 1.0
+    latents = np.asarray(TOKENIZER.encode(frozen, jnp.asarray(x, jnp.float32)), np.float64)
+    if path == "slerp":
+        latents *= 2.0 / np.linalg.norm(latents, axis=-1, keepdims=True)
+    z = latents * whole["statistics"]["std"] + whole["statistics"]["mean"]
+    expected = ((z @ np.asarray(whole["decoder"]["kernel"], np.float64) - x) ** 2).mean()
+
+    step = jax.jit(make_train_step(method, method.settings, sgd), donate_argnums=0)
+    losses = []
+    for _ in range(5):
+        state, metrics = step(state, frozen, batch)
+        losses.append(float(metrics["loss"]))
+    np.testing.assert_allclose(losses[0], expected, rtol=1e-4)
+    assert losses[-1] < losses[0]
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, frozen), before)
+
+
+def test_finetuning_reports_before_projection_and_after(params):
+    split, _, whole = finished(params)
+    linear, slerp = finetuning("linear"), finetuning("slerp")
+    same = linear.finish({"decoder": whole["decoder"]}, whole, split, map_over).metrics
+    assert len(set(same.values())) == 1 and len(same) == 3  # the Euclidean control
+    other = {"decoder": jax.tree.map(lambda p: 0.0 * p, whole["decoder"])}
+    outcome = slerp.finish(other, whole, split, map_over)
+    grey = psnr(np.full((20, 2, 2, 3), 128, np.uint8), split.heldout.arrays["images"])
+    assert outcome.metrics["psnr_before_projection"] == same["psnr_before_projection"]
+    assert outcome.metrics["psnr_after_projection"] != same["psnr_before_projection"]
+    np.testing.assert_allclose(outcome.metrics["psnr_after_finetuning"], grey, rtol=1e-6)
+    assert outcome.arrays["original"].shape == (10, 2, 2, 3)
+
+
+def test_previews_pair_originals_with_reconstructions(params):
+    _, _, whole = finished(params)
+    for method, trained in ((VAE, params), (finetuning("slerp"), {"decoder": params["decoder"]})):
+        shown = np.asarray(method.preview(trained, whole, {"images": images(6)}, KEYS[0]))
+        assert shown.shape == (12, 2, 2, 3) and shown.dtype == np.uint8
+        np.testing.assert_array_equal(shown[:6], images(6))
+
+
+def test_settings_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        VAE.settings.kl_weight = 1.0

@@ -1,0 +1,253 @@
+"""The flow objective against float64 numpy, its draws, and what one config value changes."""
+
+import copy
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sphere_jax.config import FlowStage, read_config
+from sphere_jax.data.pipeline import Batches
+from sphere_jax.data.sources import Source, Split
+from sphere_jax.distribution.mesh import batch_sharding, make_mesh
+from sphere_jax.experiment import Run, build_method
+from sphere_jax.geometry.spaces import make_space
+from sphere_jax.methods.flow import Flow
+from sphere_jax.sampling import Sampler
+from sphere_jax.tokenizers.precomputed import Precomputed
+
+PATHS = ("linear", "shell_linear", "nlerp", "slerp")
+SHAPE = (2, 3, 4)  # h, w, d
+CLASSES = 5
+
+
+class Affine:
+    """v = a z + b t + table[label], and a record of what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def apply(self, params, z, t, labels):
+        self.asked.append((z, t, labels))
+        v = 0.7 * z + 0.3 * t[:, None, None, None] + params["network"][labels][:, None, None]
+        return v * jnp.arange(1.0, 5.0).reshape(1, 1, 1, 4)  # not radial
+
+
+PARAMS = {"network": {"network": jnp.linspace(-1, 1, 4 * (CLASSES + 1)).reshape(CLASSES + 1, 4)}}
+
+
+def flow(path="slerp", sphere="token", **settings):
+    return Flow(
+        Precomputed(SHAPE),
+        make_space(path, sphere, 0.0, SHAPE),
+        Affine(),
+        CLASSES,
+        FlowStage(**settings),
+        Sampler(steps=2),
+    )
+
+
+def batch_of(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "latents": rng.normal(size=(count, *SHAPE)).astype(np.float32),
+        "labels": rng.integers(0, CLASSES, count).astype(np.int32),
+    }
+
+
+def keys_of(count, seed=0):
+    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(np.arange(count))
+
+
+def evaluate(methods, batch, keys):
+    """For every method `(loss, metrics, (z_t, t, labels))`, the last being what the network was
+    asked. One program: drawing is what takes long to compile, and all draw the same."""
+
+    @jax.jit
+    def all_of_them(batch, keys):
+        out = {}
+        for name, method in methods.items():
+            loss, metrics = method.loss(PARAMS, {}, batch, keys)
+            out[name] = loss, metrics, method.network.asked.pop()
+        return out
+
+    return all_of_them(batch, keys)
+
+
+def by_hand(path, sphere, tangent_projection, batch, noise, t, labels):
+    """The loss in float64, written from methods.md A.3 for one path at a time."""
+    rows = (len(t), -1, SHAPE[-1]) if sphere == "token" else (len(t), 1, int(np.prod(SHAPE)))
+    z0, z1 = (x.astype(np.float64).reshape(rows) for x in (batch["latents"], noise))
+    t = t.astype(np.float64)[:, None, None]
+    radius = np.sqrt(rows[-1] if sphere == "token" else np.prod(SHAPE))
+    if path != "linear":
+        z0, z1 = (radius * z / np.linalg.norm(z, axis=-1, keepdims=True) for z in (z0, z1))
+    if path in ("linear", "shell_linear"):
+        z_t, u_t = (1 - t) * z0 + t * z1, z1 - z0
+    elif path == "nlerp":
+        chord = (1 - t) * z0 + t * z1
+        length = np.linalg.norm(chord, axis=-1, keepdims=True)
+        n = chord / length
+        change = z1 - z0
+        z_t = radius * n
+        u_t = radius / length * (change - n * (n * change).sum(-1, keepdims=True))
+    else:
+        omega = np.arccos((z0 * z1).sum(-1, keepdims=True) / radius**2)
+        z_t = (np.sin((1 - t) * omega) * z0 + np.sin(t * omega) * z1) / np.sin(omega)
+        u_t = omega / np.sin(omega) * (np.cos(t * omega) * z1 - np.cos((1 - t) * omega) * z0)
+    table = np.asarray(PARAMS["network"]["network"], np.float64)[labels]
+    v = 0.7 * z_t.reshape(-1, *SHAPE) + 0.3 * t[..., None] + table[:, None, None]
+    v = (v * np.arange(1.0, 5.0)).reshape(rows)
+    radial = np.zeros_like(v)
+    if path in ("nlerp", "slerp"):
+        n = z_t / np.linalg.norm(z_t, axis=-1, keepdims=True)
+        radial = n * (n * v).sum(-1, keepdims=True)
+    compared = v - radial if tangent_projection else v
+    return np.mean((compared - u_t) ** 2), np.mean(radial**2)
+
+
+VARIANTS = list(itertools.product(PATHS, ("token", "global"), (True, False)))
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    settings = dict(radial_weight=0.25, label_dropout=0.5, time_low=0.1)
+    methods = {
+        "/".join(map(str, variant)): flow(*variant[:2], tangent_projection=variant[2], **settings)
+        for variant in VARIANTS
+    }
+    return evaluate(methods, batch_of(16), keys_of(16))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "/".join(map(str, variant)))
+def test_the_loss_by_hand(variant, evaluated):
+    loss, metrics, (_, t, labels) = evaluated["/".join(map(str, variant))]
+    draw = jax.jit(jax.vmap(lambda key: jax.random.normal(jax.random.split(key, 3)[0], SHAPE)))
+    noise = np.asarray(draw(keys_of(16)))
+    error, radial = by_hand(*variant, batch_of(16), noise, np.asarray(t), np.asarray(labels))
+    assert (radial > 0.1) == (variant[0] in ("nlerp", "slerp"))
+    np.testing.assert_allclose(metrics["velocity_error"], error, rtol=2e-5)
+    np.testing.assert_allclose(metrics["radial_error"], radial, rtol=2e-5, atol=1e-12)
+    np.testing.assert_allclose(loss, error + 0.25 * radial, rtol=2e-5)
+
+
+@pytest.mark.parametrize("path", ["nlerp", "slerp"])
+def test_tangent_projection_is_what_is_compared(path, evaluated):
+    on, off = (evaluated[f"{path}/token/{projected}"] for projected in (True, False))
+    # The target is tangent, so the two differ by the radial part alone.
+    np.testing.assert_allclose(off[0] - on[0], on[1]["radial_error"], rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """What networks were asked on 4,000 samples: (t, labels) by name."""
+    ranged = dict(time_density="uniform", time_low=0.25, time_high=0.5)
+    methods = {f"rate {rate}": flow(label_dropout=rate) for rate in (0.0, 0.1, 1.0)}
+    methods |= {"ranged": flow(**ranged), "shifted": flow(**ranged, time_shift=3.0)}
+    out = evaluate(methods, batch_of(4000), keys_of(4000))
+    return {name: (np.asarray(t), np.asarray(y)) for name, (_, _, (_, t, y)) in out.items()}
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
+def test_labels_are_dropped_at_the_asked_rate(rate, drawn):
+    t, labels = drawn[f"rate {rate}"]
+    dropped = labels == CLASSES
+    assert abs(dropped.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / 4000) + 1e-9
+    np.testing.assert_array_equal(labels[~dropped], batch_of(4000)["labels"][~dropped])
+    if 0 < rate < 1:  # which are dropped has nothing to do with the time
+        assert abs(np.corrcoef(dropped, t)[0, 1]) < 0.07
+
+
+def test_times_obey_the_config(drawn):
+    (t, _), (shifted, _) = drawn["ranged"], drawn["shifted"]
+    assert 0.25 <= t.min() < 0.26 and 0.49 < t.max() <= 0.5
+    np.testing.assert_allclose(shifted, 3 * t / (1 + 2 * t), rtol=1e-5)
+
+
+def test_draws_do_not_depend_on_how_a_batch_is_split():
+    batch, keys, method = batch_of(8), keys_of(8), flow(radial_weight=0.5, label_dropout=0.5)
+    order = np.array([5, 0, 3, 6, 1, 7, 2, 4]).reshape(4, 2)
+
+    @jax.jit
+    def whole_and_parts(batch, keys):
+        def loss(rows):
+            return method.loss(PARAMS, {}, {k: v[rows] for k, v in batch.items()}, keys[rows])[0]
+
+        return loss(jnp.arange(8)), jax.vmap(loss)(order)
+
+    whole, parts = whole_and_parts(jax.tree.map(jnp.asarray, batch), keys)
+    np.testing.assert_allclose(np.mean(parts), whole, rtol=1e-6)
+    assert np.ptp(parts) > 0.01
+
+
+RAW = {
+    "stages": ("flow",),
+    "data": {"source": "latents", "num_classes": CLASSES},
+    "tokenizer": {"name": "precomputed", "latent_shape": SHAPE},
+    "model": {"width": 16, "depth": 1, "heads": 2},
+    "flow": {"steps": 4, "batch_size": 8, "label_dropout": 0.5},
+}
+
+
+class Recorder:
+    """A space that remembers the noise it was given."""
+
+    def __init__(self, space):
+        self._space, self.noise = space, []
+
+    def prior(self, noise):
+        self.noise.append(noise)
+        return self._space.prior(noise)
+
+    def __getattr__(self, name):
+        return getattr(self._space, name)
+
+
+def test_one_config_value_changes_the_geometry_and_nothing_else(tmp_path):
+    mesh = make_mesh()
+    source = Source(batch_of(40))
+    orders, weights, methods = {}, {}, {}
+    for path in PATHS:
+        config = read_config(copy.deepcopy(RAW) | {"space": {"path": path}})
+        methods[path] = method = build_method(config, "flow")
+        task = Run(config, tmp_path, mesh, Split(source, source))._task("flow", method)
+        batches = Batches(task.train, 8, task.seed, batch_sharding(mesh))
+        orders[path] = [np.asarray(next(batches)["labels"]).tolist() for _ in range(8)]
+        weights[path] = jax.jit(method.init)(jax.random.key(0), {})
+
+    @jax.jit
+    def losses(batch, keys):
+        out = {}
+        for path, method in methods.items():
+            network, space = Affine(), Recorder(method.space)
+            recorded = dataclasses.replace(method, network=network, space=space)
+            loss, _ = recorded.loss(PARAMS, {}, batch, keys)
+            z_t, t, labels = network.asked.pop()
+            out[path] = {"same": (t, labels, space.noise.pop()), "other": (loss, z_t)}
+        return out
+
+    out = losses(batch_of(8), keys_of(8))
+    for path in PATHS[1:]:
+        assert orders[path] == orders["linear"]
+        jax.tree.map(np.testing.assert_array_equal, weights[path], weights["linear"])
+        jax.tree.map(np.testing.assert_array_equal, out[path]["same"], out["linear"]["same"])
+    for a, b in itertools.combinations(PATHS, 2):
+        for x, y in zip(out[a]["other"], out[b]["other"], strict=True):
+            assert np.any(x != y), (a, b)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_samples_end_on_the_space(path):
+    method = flow(path)
+    noise = jax.random.normal(jax.random.key(0), (6, *SHAPE))
+    labels = jnp.zeros((6,), jnp.int32)
+    latents, radius = jax.jit(lambda *args: method.generate(PARAMS, *args, None))(noise, labels)
+    np.testing.assert_allclose(latents, method.space.project(latents), rtol=1e-5, atol=1e-6)
+    assert radius.shape == (3,)
+
+
+def test_without_a_decoder_there_is_no_preview():
+    assert flow().preview(PARAMS, {}, batch_of(4), jax.random.key(0)) is None

@@ -1,0 +1,66 @@
+"""The smallest whole run, and commands in processes of their own."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FLAGS = [
+    f"--config={ROOT / 'configs' / 'mnist_slerp.py'}",
+    "--config.data.source=digits",
+    "--config.data.image_size=16",
+    "--config.tokenizer.patch=4",
+    "--config.tokenizer.widths=8,16",
+    "--config.tokenizer.latent_channels=4",
+    "--config.model.width=32",
+    "--config.model.depth=2",
+    "--config.model.heads=2",
+    "--config.model.unroll=False",
+    "--config.vae.steps=6",
+    "--config.decoder.steps=4",
+    "--config.flow.steps=12",
+    "--config.vae.batch_size=16",
+    "--config.decoder.batch_size=16",
+    "--config.flow.batch_size=16",
+    "--config.flow.log_every=1",
+    "--config.flow.checkpoint_every=3",
+    "--config.flow.preview_every=6",
+    "--config.sampler.steps=4",
+    "--config.evaluation.samples=40",
+    "--config.evaluation.classifier_steps=20",
+]
+
+
+def environment(devices: int = 1, **more: str) -> dict[str, str]:
+    """For a process with so many CPU devices and the strictness of tests/conftest.py."""
+    cache = Path(tempfile.gettempdir()) / "sphere_jax_test_cache"
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("SPHERE_JAX_CACHE", str(cache)),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        **more,
+    }
+
+
+def launch(command: str, *flags: str, devices: int = 1, **more: str) -> subprocess.Popen:
+    """`python -m sphere_jax.COMMAND FLAGS`, its output readable line by line."""
+    line = [sys.executable, "-u", "-m", f"sphere_jax.{command}", *map(str, flags)]
+    return subprocess.Popen(
+        line,
+        cwd=ROOT,
+        env=environment(devices, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, code: int = 0, timeout: float = 400) -> tuple[str, str]:
+    """`(stdout, stderr)` of a process that must end with `code`."""
+    out, err = process.communicate(timeout=timeout)
+    assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+    return out, err

@@ -1,0 +1,143 @@
+"""Checkpoints give back every bit, or say in one sentence why they cannot."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sphere_jax.distribution.mesh import replicated
+from sphere_jax.errors import UserError
+from sphere_jax.training.checkpoints import Checkpoints
+
+
+def state_of(step, width=6):
+    rng = np.random.default_rng(step)
+    params = {"net": {"kernel": jnp.asarray(rng.normal(size=(300, width)), jnp.float32)}}
+    return {
+        "progress": {"step": jnp.int32(step), "key": jax.random.key(step)},
+        "params": params,
+        "ema": jax.tree.map(lambda p: p / 3, params),
+        "optimizer": {"m": (jnp.float32(np.pi), jnp.zeros((2,), jnp.bfloat16))},
+    }
+
+
+def bits(tree):
+    def data(x):
+        key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if key else x).tobytes()
+
+    return [data(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.fixture
+def abstract(mesh):
+    return abstract_of(mesh, state_of(0))
+
+
+def abstract_of(mesh, state):
+    sharding = replicated(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Steps 3, 6 and 9 saved, of which the newest two are kept."""
+    checkpoints = Checkpoints(tmp_path / "stage")
+    for step in (3, 6, 9):
+        checkpoints.save(step, state_of(step), {"at": [step]})
+    checkpoints.close()
+    return tmp_path / "stage"
+
+
+def refusal(folder, abstract, item=None) -> str:
+    checkpoints = Checkpoints(folder)
+    with pytest.raises(UserError) as caught:
+        if item is None:
+            checkpoints.restore(checkpoints.latest(), abstract)
+        else:
+            checkpoints.restore_item(checkpoints.latest(), item, abstract[item])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_round_trip_of_every_bit(folder, abstract):
+    checkpoints = Checkpoints(folder)  # another start: nothing was saved by this manager
+    assert checkpoints.latest() == 9
+    state, data = checkpoints.restore(9, abstract)
+    assert bits(state) == bits(state_of(9)) and data == {"at": [9]}
+    assert bits(checkpoints.restore_item(6, "ema", abstract["ema"])) == bits(state_of(6)["ema"])
+    assert sorted(file.stem for file in folder.with_name("stage.crc32").glob("*")) == ["6", "9"]
+
+
+def test_an_empty_folder_has_no_latest(tmp_path):
+    assert Checkpoints(tmp_path / "none").latest() is None
+
+
+def test_one_flipped_byte_is_noticed(folder, abstract):
+    files = [f for f in (folder / "9" / "ema").rglob("*") if f.is_file() and f.stat().st_size > 99]
+    file = max(files, key=lambda f: f.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert "stage/9 is damaged: ema/" in refusal(folder, abstract)
+    assert "delete that step's folder" in refusal(folder, abstract, "ema")
+    Checkpoints(folder).restore_item(9, "params", abstract["params"])  # the rest is sound
+
+
+def test_a_missing_file_is_noticed(folder, abstract):
+    next(f for f in (folder / "9" / "params").rglob("*") if f.is_file()).unlink()
+    assert "lacks its file params/" in refusal(folder, abstract)
+
+
+def test_a_damaged_list_of_sums_is_noticed(folder, abstract):
+    (folder.with_name("stage.crc32") / "9.json").write_text("{")
+    assert "has no readable list of sums" in refusal(folder, abstract)
+
+
+def test_deleting_the_damaged_step_goes_back_to_the_one_before(folder, abstract):
+    shutil.rmtree(folder / "9")
+    checkpoints = Checkpoints(folder)
+    assert checkpoints.latest() == 6
+    checkpoints.save(9, state_of(9), {"at": [9]})
+    checkpoints.close()
+    again, _ = Checkpoints(folder).restore(9, abstract)
+    assert bits(again) == bits(state_of(9))
+
+
+def test_a_step_without_a_seal_is_passed_over_and_written_again(folder, abstract):
+    (folder.with_name("stage.crc32") / "9.json").unlink()  # cut off between commit and seal
+    checkpoints = Checkpoints(folder)
+    assert checkpoints.latest() == 6
+    checkpoints.save(8, state_of(8), {"at": [8]})  # checkpoint_every has changed, say
+    checkpoints.save(9, state_of(10), {"at": [10]})
+    checkpoints.close()
+    state, data = Checkpoints(folder).restore(9, abstract)
+    assert bits(state) == bits(state_of(10)) and data == {"at": [10]}
+    assert Checkpoints(folder)._manager.all_steps() == [8, 9]
+
+
+def test_another_network_is_named(folder, mesh):
+    wider = abstract_of(mesh, state_of(0, width=7))
+    assert "is of another network: ema/net/kernel is (300, 6) there and (300, 7) here" in refusal(
+        folder, wider
+    )
+    more = abstract_of(mesh, state_of(0))
+    more["ema"]["head"] = more["ema"]["net"]
+    assert "ema/head/kernel is absent there and (300, 6) here" in refusal(folder, more, "ema")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write checkpoints to"):
+        Checkpoints(tmp_path / "file" / "stage")
+
+
+def test_saving_does_not_wait_for_sealing(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "stage")
+    checkpoints.save(1, state_of(1), {})
+    checkpoints.finish()
+    assert checkpoints.latest() == 1
+    checkpoints.poll()  # nothing pending: no error
+    checkpoints.close()

@@ -1,0 +1,200 @@
+"""The loop: it resumes to the same bits, stops when asked, and never trains on NaN."""
+
+import dataclasses
+import json
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sphere_jax.errors import UserError
+from sphere_jax.training.logging import RunLog, duration, read_rows
+from sphere_jax.training.loop import stage_key, train
+from sphere_jax.training.signals import Interrupted
+
+
+@pytest.fixture
+def start(mesh, tmp_path):
+    """`start(task, name)`: trains in a folder of that name; returns the EMA as numpy."""
+
+    def run(task, name="run", show=lambda step, pictures: None):
+        log = RunLog(tmp_path / name)
+        try:
+            params = train(task, mesh, tmp_path / name / "checkpoints", log, 1e9, show)
+        finally:
+            log.close()
+        return jax.tree.map(np.asarray, params)
+
+    return run
+
+
+def rows(tmp_path, name="run"):
+    return read_rows(tmp_path / name / "metrics.jsonl")
+
+
+def kinds(rows):
+    """(step, whether a held-out row) of every row: what must be there once."""
+    return [(row["step"], "heldout_loss" in row) for row in rows]
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def interrupt_at(step, number=signal.SIGTERM):
+    def show(at, pictures):
+        if at == step:
+            signal.raise_signal(number)
+
+    return show
+
+
+def test_rows_and_pictures_come_when_they_are_due(start, task, tmp_path):
+    shown = []
+    start(task(), show=lambda step, pictures: shown.append((step, pictures.shape)))
+    assert shown == [(4, (2, 8, 8, 1)), (8, (2, 8, 8, 1))]
+    assert sorted(kinds(rows(tmp_path))) == [
+        (2, False), (4, False), (4, True), (6, False), (8, False), (8, True)
+    ]  # fmt: skip
+    last = [row for row in rows(tmp_path) if row["step"] == 8 and "loss" in row][0]
+    assert last["finite"] and last["gradient_norm"] > 0 and last["images_per_second"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_next_start_ends_in_the_same_bits(start, task, tmp_path, number):
+    whole = start(task(), "whole")
+    before = signal.getsignal(number)
+    # Shown at step 4, so asked between 4 and 5: step 5, where nothing is due, is saved.
+    with pytest.raises(Interrupted, match="toy: saved at step 5 of 8"):
+        start(task(), show=interrupt_at(4, number))
+    assert signal.getsignal(number) == before
+    assert_equal(start(task()), whole)
+    assert sorted(kinds(rows(tmp_path))) == sorted(kinds(rows(tmp_path, "whole")))
+
+
+def test_a_signal_at_the_last_step_stops_the_run_too(start, task, monkeypatch):
+    whole = start(task(steps=5), "whole")
+    with pytest.raises(Interrupted, match="saved at step 5 of 5"):
+        start(task(steps=5, preview_every=4), show=interrupt_at(4))
+    assert_equal(start(task(steps=5)), whole)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing after this runs."""
+
+
+def test_a_kill_loses_nothing_and_repeats_no_row(start, task, tmp_path):
+    whole = start(task(), "whole")
+
+    def show(step, pictures):
+        if step == 8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        start(task(), show=show)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "toy", "st')  # a row cut in half
+    assert_equal(start(task()), whole)
+    written = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert sorted(kinds(map(json.loads, written))) == sorted(kinds(rows(tmp_path, "whole")))
+    losses = {r["step"]: r["loss"] for r in rows(tmp_path) if "loss" in r}
+    assert losses == {r["step"]: r["loss"] for r in rows(tmp_path, "whole") if "loss" in r}
+
+
+def test_a_finished_stage_is_not_trained_again(start, task):
+    whole = start(task())
+    shown = []
+    assert_equal(start(task(), show=lambda step, pictures: shown.append(step)), whole)
+    assert shown == []
+
+
+def test_cadence_does_not_change_what_is_learnt(start, task):
+    often = start(task(log_every=1, checkpoint_every=1, preview_every=1), "often")
+    seldom = start(task(log_every=99, checkpoint_every=99, preview_every=99), "seldom")
+    assert_equal(often, seldom)
+
+
+def poisoned_rows(task, first_step, last_step):
+    """Rows of the data that batches first_step..last_step (from 1) read, and none before them."""
+    from sphere_jax.data.pipeline import Batches
+    from sphere_jax.distribution.mesh import batch_sharding, make_mesh
+
+    batches = Batches(task.train, task.settings.batch_size, task.seed, batch_sharding(make_mesh()))
+    read = [np.asarray(next(batches)["labels"]) for _ in range(last_step)]
+    return [int(labels[0]) for labels in read[first_step - 1 :]]
+
+
+def test_nan_stops_with_one_sentence_and_a_dump(start, task, tmp_path):
+    bad = poisoned_rows(task(), 3, 3)
+    for _ in range(2):  # the second start meets the first one's dump
+        with pytest.raises(UserError) as stopped:
+            start(task(poisoned=bad))
+        said = str(stopped.value)
+        assert "toy: " in said and "loss" in said and "not finite at step 3" in said
+        assert "config.toy.optimizer.learning_rate" in said and "\n" not in said
+    dump = tmp_path / "run" / "checkpoints-nonfinite" / "3"
+    assert (dump / "params").is_dir()
+    written = [row for row in rows(tmp_path) if row["step"] == 3]
+    assert len(written) == 1 and written[0]["loss"] == "nan" and not written[0]["finite"]
+
+
+def test_nan_within_the_budget_is_left_out(start, task, tmp_path):
+    bad = poisoned_rows(task(), 3, 4)
+    ema = start(task(poisoned=bad, skip_nonfinite=2))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ema))
+    train_rows = [row for row in rows(tmp_path) if "loss" in row]
+    assert [row["step"] for row in train_rows if not row["finite"]] == [3, 4]
+    assert len({row["step"] for row in train_rows}) == len(train_rows)
+    with pytest.raises(UserError, match="not finite at step 4"):
+        start(task(poisoned=bad, skip_nonfinite=1), "tighter")
+
+
+def test_the_budget_counts_over_restarts(start, task):
+    bad = poisoned_rows(task(), 3, 3) + poisoned_rows(task(), 7, 7)
+    with pytest.raises(Interrupted):
+        start(task(poisoned=bad, skip_nonfinite=1), show=interrupt_at(4))
+    with pytest.raises(UserError, match="not finite at step 7"):
+        start(task(poisoned=bad, skip_nonfinite=1))
+
+
+def test_every_stage_has_its_own_key():
+    keys = {
+        jax.random.key_data(stage_key(seed, name)).tobytes()
+        for seed in (0, 1)
+        for name in ("vae", "flow")
+    }
+    assert len(keys) == 4
+
+
+def test_durations():
+    assert [duration(s) for s in (0, 75, 3700, float("inf"))] == ["0:00", "1:15", "1:01:40", "?"]
+
+
+class Finetuning:
+    """Starts from a frozen part and trains a copy of it, as the decoder stage does."""
+
+    trains = ("line",)
+
+    def init(self, key, frozen):
+        return {"line": jax.tree.map(jnp.copy, frozen["line"])}
+
+    def loss(self, params, frozen, batch, keys):
+        moved = params["line"]["kernel"] - frozen["line"]["kernel"] - 1.0
+        return jnp.mean(moved**2) + 0.0 * jnp.sum(batch["latents"]), {}
+
+    def preview(self, params, frozen, batch, key):
+        return None
+
+
+def test_frozen_parts_outlive_the_donated_state_and_do_not_change(start, task):
+    kernel = jnp.arange(12.0).reshape(4, 3)
+    frozen = {"line": {"kernel": kernel}}
+    settings = dict(steps=300, log_every=300, checkpoint_every=300, preview_every=300)
+    finetuning = dataclasses.replace(task(**settings), method=Finetuning(), frozen=frozen)
+    optimizer = dataclasses.replace(finetuning.settings.optimizer, learning_rate=0.05)
+    stage = dataclasses.replace(finetuning.settings, optimizer=optimizer)
+    trained = start(dataclasses.replace(finetuning, settings=stage))
+    np.testing.assert_array_equal(kernel, np.arange(12.0).reshape(4, 3))  # alive, and the same
+    np.testing.assert_allclose(trained["line"]["kernel"], kernel + 1.0, atol=0.02)

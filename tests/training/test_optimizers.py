@@ -1,0 +1,75 @@
+"""Schedules by hand, AdamW by hand, and which parameters decay."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sphere_jax.config import Model, Optimizer
+from sphere_jax.models.build import velocity_network
+from sphere_jax.training.optimizers import make_optimizer, schedule
+
+
+def rates(steps, **settings):
+    chosen = schedule(Optimizer(**settings), steps)
+    return np.array([chosen(step) for step in range(steps + 1)])
+
+
+def test_constant():
+    np.testing.assert_allclose(rates(5, learning_rate=0.2), 0.2)
+
+
+@pytest.mark.parametrize("warmup", [1, 2, 4])
+def test_warmup_rises_evenly_and_never_starts_at_zero(warmup):
+    got = rates(6, learning_rate=0.2, warmup=warmup)
+    expected = 0.2 * np.minimum(1.0, np.arange(1, 8) / warmup)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_cosine_ends_at_its_fraction_of_the_peak():
+    got = rates(20, learning_rate=0.2, schedule="cosine", warmup=4, final_fraction=0.1)
+    turn = (1 + np.cos(np.pi * np.arange(17) / 16)) / 2
+    np.testing.assert_allclose(got[4:], 0.2 * (0.1 + 0.9 * turn), rtol=1e-5)
+    np.testing.assert_allclose(got[-1], 0.02, rtol=1e-5)
+
+
+def test_a_warmup_longer_than_the_run():
+    assert rates(3, learning_rate=0.3, schedule="cosine", warmup=6)[2] == pytest.approx(0.15)
+
+
+def test_adamw_by_hand():
+    settings = Optimizer(learning_rate=0.1, b1=0.8, b2=0.9, weight_decay=0.5)
+    optimizer = make_optimizer(settings, 10)
+    params = {"kernel": jnp.array([[2.0]]), "bias": jnp.array([2.0])}
+    state = optimizer.init(params)
+    m = v = 0.0
+    theta = {"kernel": 2.0, "bias": 2.0}
+    for t, gradient in enumerate([1.0, -0.3, 0.2], 1):
+        grads = jax.tree.map(lambda p, g=gradient: jnp.full_like(p, g), params)
+        updates, state = optimizer.update(grads, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        m, v = 0.8 * m + 0.2 * gradient, 0.9 * v + 0.1 * gradient**2
+        step = m / (1 - 0.8**t) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8)
+        theta["kernel"] -= 0.1 * (step + 0.5 * theta["kernel"])
+        theta["bias"] -= 0.1 * step
+        for name, value in theta.items():
+            np.testing.assert_allclose(params[name].squeeze(), value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sit", "lightning_dit"])
+def test_stacked_biases_and_scales_do_not_decay(name):
+    model = Model(name=name, width=32, depth=2, heads=2, qk_norm=name == "lightning_dit")
+    shapes = jax.eval_shape(velocity_network(model, (2, 2, 4), 10).init, jax.random.key(0))
+    optimizer = make_optimizer(Optimizer(learning_rate=0.1, weight_decay=0.5), 10)
+    none = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
+    filled = jax.tree.map(lambda x: jnp.ones(x.shape), shapes)
+    updates, _ = jax.jit(optimizer.update)(none, optimizer.init(filled), filled)
+    decayed = {"kernel": 0, "table": 0}
+    for path, change in jax.tree_util.tree_leaves_with_path(updates):
+        leaf = path[-1].key
+        if leaf in decayed:
+            decayed[leaf] += 1
+            np.testing.assert_allclose(change, -0.05, rtol=1e-6)
+        else:
+            assert not np.any(change), f"{jax.tree_util.keystr(path)} {change.shape} decays"
+    assert decayed["kernel"] > 5 and decayed["table"] == 1

@@ -1,0 +1,151 @@
+"""One train step: accumulation, clipping, the guard against NaN, and the moving average."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sphere_jax.config import FlowStage, Optimizer, read_config
+from sphere_jax.experiment import build_method
+from sphere_jax.training.ema import update_ema
+from sphere_jax.training.step import init_state, make_train_step
+
+
+def run_step(task, batch, sgd, state=None, **settings):
+    """One jitted step from `state` or from a fresh one: (before, after, metrics)."""
+    settings = dataclasses.replace(task.settings, **settings)
+    state = state or fresh(task.method, sgd)
+    step = jax.jit(make_train_step(task.method, settings, sgd))
+    return state, *step(state, task.frozen, batch)
+
+
+def fresh(method, optimizer):
+    return jax.jit(lambda key: init_state(method, optimizer, key, {}))(jax.random.key(1))
+
+
+def assert_trees_close(a, b, **tolerance):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def assert_trees_equal(a, b):
+    def same(x, y):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(x, y)
+
+    jax.tree.map(same, a, b)
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_accumulation_is_the_gradient_of_the_whole_batch(task, parts):
+    task, sgd = task(), optax.sgd(1.0)  # the change of parameters is the gradient
+    batch = task.train.read(np.arange(8))
+    _, whole, metrics = run_step(task, batch, sgd)
+    before, split, split_metrics = run_step(task, batch, sgd, accumulate=parts)
+    assert_trees_close(split["params"], whole["params"], rtol=2e-6, atol=2e-6)
+    assert_trees_close(split_metrics, metrics, rtol=2e-6)
+    change = whole["params"]["line"]["kernel"] - before["params"]["line"]["kernel"]
+    assert np.abs(change).max() > 0.1
+
+
+def test_accumulation_with_the_flow_method(task):
+    raw = {
+        "stages": ("flow",),
+        "data": {"source": "latents"},
+        "tokenizer": {"name": "precomputed", "latent_shape": (2, 2, 4)},
+        "model": {"width": 16, "depth": 1, "heads": 2, "patch": 1},
+        "flow": {"radial_weight": 0.3, "label_dropout": 0.5},
+    }
+    method = build_method(read_config(raw), "flow")
+    task = dataclasses.replace(task(), method=method, settings=method.settings)
+    rng = np.random.default_rng(0)
+    batch = {
+        "latents": rng.normal(size=(8, 2, 2, 4)).astype(np.float32),
+        "labels": rng.integers(0, 10, 8).astype(np.int32),
+    }
+    sgd = optax.sgd(1.0)
+    state = fresh(method, sgd)
+    state["params"] = jax.tree.map(lambda p: p + 0.05, state["params"])  # leave the zero start
+    _, whole, metrics = run_step(task, batch, sgd, state)
+    _, split, split_metrics = run_step(task, batch, sgd, state, accumulate=4)
+    assert_trees_close(split["params"], whole["params"], rtol=1e-5, atol=1e-5)
+    assert_trees_close(split_metrics, metrics, rtol=1e-5)
+    assert metrics["gradient_norm"] > 0.1
+
+
+def test_every_step_draws_other_noise(task):
+    task, sgd = task(), optax.sgd(0.0)
+    batch = task.train.read(np.arange(8))
+    _, state, first = run_step(task, batch, sgd)
+    _, _, second = run_step(task, batch, sgd, state)
+    assert first["loss"] != second["loss"]
+
+
+def test_clipping_scales_to_the_norm_and_reports_the_norm_before(task):
+    task, sgd = task(), optax.sgd(1.0)
+    batch = task.train.read(np.arange(8))
+    before, plain, free = run_step(task, batch, sgd)
+    norm = float(free["gradient_norm"])
+    for limit, expected in ((norm / 3, norm / 3), (norm * 3, norm)):
+        _, after, metrics = run_step(task, batch, sgd, optimizer=Optimizer(clip_norm=limit))
+        moved = jax.tree.map(lambda a, b: a - b, after["params"], before["params"])
+        np.testing.assert_allclose(optax.tree.norm(moved), expected, rtol=1e-5)
+        np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_changes_nothing(task, bad):
+    task, adam = task(), optax.adam(0.1)
+    batch = task.train.read(np.arange(8))
+    _, state, metrics = run_step(task, batch, adam)
+    assert metrics["finite"]
+    batch["latents"][3, 1] = bad
+    before, after, metrics = run_step(task, batch, adam, state)
+    assert not metrics["finite"]
+    for part in ("params", "ema", "optimizer"):
+        assert_trees_equal(after[part], before[part])
+    assert after["progress"]["step"] == 2 and after["progress"]["updates"] == 1
+
+
+class Steep:
+    """A finite loss with a gradient that is not: sqrt at 0."""
+
+    def init(self, key, frozen):
+        return {"w": jnp.zeros((1,))}
+
+    def loss(self, params, frozen, batch, keys):
+        return jnp.sum(jnp.sqrt(params["w"])), {}
+
+
+def test_a_gradient_that_is_not_finite_is_noticed():
+    sgd = optax.sgd(1.0)
+    state = init_state(Steep(), sgd, jax.random.key(0), {})
+    step = make_train_step(Steep(), FlowStage(), sgd)
+    after, metrics = step(state, {}, {"labels": jnp.zeros((1,), jnp.int32)})
+    assert np.isfinite(metrics["loss"]) and not metrics["finite"]
+    assert after["params"]["w"] == 0.0
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99, 0.9999])
+def test_the_average_is_the_weighted_mean_from_the_first_step(decay):
+    values = np.random.default_rng(0).normal(size=(60, 5)) + 3.0
+    ema = jnp.full((5,), 9.0)  # the start is no parameter of the run
+    update = jax.jit(update_ema, static_argnums=2)
+    for t, value in enumerate(values):
+        ema = update(ema, jnp.asarray(value, jnp.float32), decay, jnp.int32(t))
+        weights = decay ** np.arange(t, -1.0, -1.0)
+        expected = weights @ values[: t + 1] / weights.sum()
+        np.testing.assert_allclose(ema, expected, rtol=1e-5)
+
+
+def test_the_average_is_float32_whatever_the_parameters():
+    state = init_state(Half(), optax.sgd(1.0), jax.random.key(0), {})
+    assert state["ema"]["w"].dtype == jnp.float32 and state["params"]["w"].dtype == jnp.bfloat16
+
+
+class Half:
+    def init(self, key, frozen):
+        return {"w": jnp.ones((2,), jnp.bfloat16)}
