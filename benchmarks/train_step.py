@@ -19,7 +19,7 @@ from benchmarks import rounds
 from benchmarks.torch_sit import TorchSiT, load
 from sphere_jax.config import FlowStage, Optimizer
 from sphere_jax.models.sit import SiT
-from sphere_jax.nn.compilation import compiler_options
+from sphere_jax.nn.compilation import transformer_options
 from sphere_jax.nn.functional import Network
 from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.step import init_state, make_train_step
@@ -92,7 +92,7 @@ def jax_step(network, params, data):
     step = jax.jit(
         make_train_step(method, stage, optimizer),
         donate_argnums=0,
-        compiler_options=compiler_options(),
+        compiler_options=transformer_options(),
     )
     batch = jax.tree.map(jnp.asarray, data)
     # Copied, because the step donates its state and `params` go to the other contenders too.

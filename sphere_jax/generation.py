@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from sphere_jax.data.pipeline import map_batched
 from sphere_jax.distribution.mesh import batch_sharding
 from sphere_jax.errors import UserError
 from sphere_jax.experiment import Run
+from sphere_jax.nn.compilation import transformer_options
 from sphere_jax.sampling import Sampler, nfe, sample_noise
 from sphere_jax.training.logging import duration, say
 
@@ -51,12 +53,19 @@ def draw(run: Run, labels: np.ndarray, seed: int) -> Samples:
     labels = labels.astype(np.int32)
     sampler, key = method.sampler, jax.random.key(seed)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=transformer_options())
     def generate(params, indices, labels, scale):
         noise = sample_noise(key, indices, method.tokenizer.latent_shape)
         latents, radius = method.generate(params, noise, labels, scale, sampler)
-        out = {"latents": latents, "radii": jnp.broadcast_to(radius, (len(labels), len(radius)))}
-        return out | ({"images": method.decode(params, latents)} if method.has_images else {})
+        return latents, jnp.broadcast_to(radius[None], (len(labels), len(radius)))
+
+    decode = jax.jit(method.decode)
+    scale = jnp.float32(sampler.guidance.scale)
+
+    def sample_batch(indices, labels):
+        latents, radii = generate(run.artifacts, indices, labels, scale)
+        out = {"latents": latents, "radii": radii}
+        return out | ({"images": decode(run.artifacts, latents)} if method.has_images else {})
 
     devices = run.mesh.devices.size
     batch = -(-min(run.config.sampler.batch_size, len(labels)) // devices) * devices
@@ -67,10 +76,9 @@ def draw(run: Run, labels: np.ndarray, seed: int) -> Samples:
         left = duration((len(labels) - done) / rate)
         say(f"samples {done:,}/{len(labels):,}  {rate:,.1f} img/s  {left} left")
 
-    scale = jnp.float32(sampler.guidance.scale)
     indices = np.arange(len(labels), dtype=np.uint32)
     out = map_batched(
-        lambda i, y: generate(run.artifacts, i, y, scale),
+        sample_batch,
         (indices, labels),
         batch,
         batch_sharding(run.mesh),

@@ -24,13 +24,12 @@ from safetensors.numpy import save_file
 from sphere_jax.distribution.mesh import replicated
 from sphere_jax.evaluation.checks import check_images, check_labels
 from sphere_jax.models.small_classifier import SmallClassifier
+from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.tokenizers.images import to_float
 
 LEARNING_RATE = 3e-3
 ADAM = optax.scale_by_adam()
-# Initialisation runs once: optimising its code took 6 s on a CPU, leaving it takes 1 s.
-QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,7 +159,7 @@ def train_classifier(
     padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
 
     network = _network(images.shape[1:], num_classes)
-    params = jax.jit(network.init, compiler_options=QUICK_COMPILE)(jax.random.key(seed))
+    params = jax.jit(network.init, compiler_options=run_once_options())(jax.random.key(seed))
     state = ADAM.init(params)
     for step in range(steps):
         rows = rng.choice(kept, batch_size)

@@ -3,6 +3,8 @@
 A method is an object with
 
     trains            what its parameters are called among a run's artifacts
+    preview_columns   how many pictures of a preview stand in a row
+    is_transformer    whether its loss is matrix products without convolutions
     frozen(artifacts)                        -> what it takes from earlier stages
     init(key, frozen)                        -> params
     source(split, frozen, encode_all)        -> the Source that its batches come from, and held out

@@ -22,6 +22,7 @@ class VAETraining:
     settings: VAEStage
     trains = ("encoder", "decoder")
     preview_columns = 16
+    is_transformer = False
 
     def frozen(self, artifacts):
         return {}
@@ -98,6 +99,7 @@ class DecoderFinetuning:
     settings: DecoderStage
     trains = ("decoder",)
     preview_columns = 16
+    is_transformer = False
 
     def frozen(self, artifacts):
         return {name: artifacts[name] for name in ("encoder", "decoder", "statistics")}

@@ -32,6 +32,7 @@ class Flow:
     sampler: Sampler
     trains = ("network",)
     preview_columns = 8
+    is_transformer = True  # no convolution in the loss
 
     @property
     def has_images(self) -> bool:

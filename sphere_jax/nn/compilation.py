@@ -1,4 +1,4 @@
-"""Compiler options for programs that are mostly transformer."""
+"""Compiler options that matter on CPU; empty elsewhere."""
 
 from functools import lru_cache
 
@@ -10,8 +10,10 @@ _REDUCTIONS_ONLY = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE
 
 
 @lru_cache(maxsize=1)
-def compiler_options() -> dict[str, str]:
-    """For `jax.jit(..., compiler_options=compiler_options())`: quick matmuls on CPU, else empty.
+def transformer_options() -> dict[str, str]:
+    """For programs that are mostly transformer: quick matmuls on CPU.
+
+    Use as `jax.jit(..., compiler_options=transformer_options())`.
 
     Empty, too, where this version of jaxlib does not know the option, which is experimental.
     Numbers in docs/performance.md.
@@ -23,3 +25,9 @@ def compiler_options() -> dict[str, str]:
     except jax.errors.JaxRuntimeError:
         return {}
     return _REDUCTIONS_ONLY
+
+
+def run_once_options() -> dict[str, int]:
+    """For programs that run once, such as an initialisation: on CPU their random draws take seconds
+    to optimise and milliseconds to run."""
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-
 import tiny_run
+
 from sphere_jax.training.logging import read_rows
 
 
@@ -50,9 +50,7 @@ def averages(workdir):
 def test_two_processes_train_score_and_resume_like_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     mesh = "--config.mesh.fsdp=2"
-    tiny_run.finish(
-        tiny_run.launch("main", *tiny_run.FLAGS, mesh, f"--workdir={one}", devices=4)
-    )
+    tiny_run.finish(tiny_run.launch("main", *tiny_run.FLAGS, mesh, f"--workdir={one}", devices=4))
     (out, _), (silent, _) = together(two)
     assert "report: " in out and "img/s" not in silent
     for a, b in zip(averages(one), averages(two), strict=True):

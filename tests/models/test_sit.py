@@ -72,6 +72,7 @@ def test_initialisation(inputs):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(initial))
 
 
+@pytest.mark.parity
 def test_parity_with_pytorch(params, inputs):
     torch = pytest.importorskip("torch")
     path = Path(__file__).parents[2] / "benchmarks" / "torch_sit.py"

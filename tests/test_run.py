@@ -1,0 +1,410 @@
+"""Whole runs on a tiny model: what a run leaves behind, how it survives, and the other commands."""
+
+import json
+import shutil
+import signal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from PIL import Image
+
+import tiny_run
+from sphere_jax import compare, evaluate, main, sample
+from sphere_jax.errors import UserError
+from sphere_jax.training.logging import read_rows, write_rows
+
+NO_SCORES = "--config.evaluation.samples=0"  # moves no weight, so it may change between starts
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    main.main([*tiny_run.FLAGS, f"--workdir={workdir}"])
+    return workdir
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "tiny")
+
+
+@pytest.fixture
+def without_flow(copied):
+    """The finished run as it was before its flow stage began."""
+    for folder in ("flow", "flow.crc32"):
+        shutil.rmtree(copied / "checkpoints" / folder)
+    for file in copied.glob("stages/flow.*"):
+        file.unlink()
+    metrics = copied / "metrics.jsonl"
+    write_rows(metrics, [row for row in read_rows(metrics) if row["stage"] != "flow"])
+    return copied
+
+
+def refusal(command, *flags) -> str:
+    with pytest.raises(UserError) as caught:
+        command.main([str(flag) for flag in flags])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def averages(workdir, stage="flow", step=12):
+    folder = workdir / "checkpoints" / stage / str(step) / "ema"
+    return jax.tree.leaves(ocp.StandardCheckpointer().restore(folder))
+
+
+def kinds(workdir):
+    """What must be in metrics.jsonl once: (stage, step, whether held out)."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]  # every line is whole
+    return sorted((row["stage"], row["step"], "heldout_loss" in row) for row in rows)
+
+
+# What a run leaves behind
+
+
+def test_the_folder_of_a_run(finished):
+    config = json.loads((finished / "config.json").read_text())
+    assert config["config"]["flow"]["steps"] == 12 and config["versions"]["jax"] == jax.__version__
+    steps = [step for stage, step, heldout in kinds(finished) if stage == "flow" and not heldout]
+    assert steps == list(range(1, 13))
+    names = {file.name for file in (finished / "samples").iterdir()}
+    assert names == {
+        "vae_000006.png", "decoder_000004.png", "flow_000006.png", "flow_000012.png", "final.png"
+    }  # fmt: skip
+    for name in names:
+        assert np.asarray(Image.open(finished / "samples" / name)).std() > 0
+
+
+def test_results_and_report(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert results["nfe"] == 8 and results["seed"] == 0  # 4 guided Euler steps
+    assert results["metrics"].keys() == results["yardstick"].keys()
+    assert 0 <= results["metrics"]["class_agreement"] <= 1
+    assert results["stages"]["vae"]["reconstruction_psnr"] > 0
+    page = (finished / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 5
+    assert "src=http" not in page.replace('"', "") and "<script src" not in page
+    assert "--config=FILE" in page and "class agreement" in page.lower()
+
+
+def test_tensorboard_reads_the_curves(finished):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished / "tensorboard"))
+    events.Reload()
+    board = {event.step: event.value for event in events.Scalars("flow/loss")}
+    rows = [r for r in read_rows(finished / "metrics.jsonl") if r["stage"] == "flow"]
+    logged = {row["step"]: row["loss"] for row in rows if "loss" in row}
+    assert board == pytest.approx(logged) and len(board) == 12
+    assert [event.step for event in events.Images("flow/preview")] == [6, 12]
+
+
+def test_the_decoder_stage_leaves_the_encoder_alone(finished):
+    parts = ocp.StandardCheckpointer().restore(finished / "checkpoints" / "decoder" / "4" / "ema")
+    assert list(parts) == ["decoder"]
+    before = ocp.StandardCheckpointer().restore(finished / "checkpoints" / "vae" / "6" / "ema")
+    changed = jax.tree.map(lambda a, b: np.any(a != b), before["decoder"], parts["decoder"])
+    assert all(jax.tree.leaves(changed))
+
+
+# How it survives
+
+
+def test_running_again_trains_nothing(copied, finished, capsys):
+    main.main([*tiny_run.FLAGS, NO_SCORES, f"--workdir={copied}"])
+    assert capsys.readouterr().out.count("finished before, skipped") == 3
+    assert kinds(copied) == kinds(finished)
+
+
+def read_until(process, words):
+    for line in process.stdout:
+        if words in line:
+            return
+    raise AssertionError(f"'{words}' never came\n{process.stderr.read()}")
+
+
+def test_stopped_then_killed_then_finished_is_the_same_run(without_flow, finished):
+    flags = [*tiny_run.FLAGS, NO_SCORES, f"--workdir={without_flow}"]
+    process = tiny_run.launch("main", *flags)
+    read_until(process, "flow 4/12")
+    process.send_signal(signal.SIGTERM)
+    _, said = tiny_run.finish(process, 130)
+    assert "flow: saved at step" in said and "The same command goes on" in said
+
+    process = tiny_run.launch("main", *flags)
+    read_until(process, "flow 10/12")
+    process.kill()
+    tiny_run.finish(process, -signal.SIGKILL)
+
+    main.main(flags)
+    for a, b in zip(averages(without_flow), averages(finished), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert kinds(without_flow) == kinds(finished)
+
+
+@pytest.mark.slow
+def test_killed_at_many_moments(without_flow, finished):
+    """After each of these lines of a run that always starts over: setup, training, the end."""
+    flags = [*tiny_run.FLAGS, NO_SCORES, f"--workdir={without_flow}"]
+    moments = ("decoder: finished before", "compiled", "flow 3/12", "flow 6/12  held", "flow 12/12")
+    for moment in moments:
+        process = tiny_run.launch("main", *flags)
+        read_until(process, moment)
+        process.kill()
+        tiny_run.finish(process, -signal.SIGKILL)
+    main.main(flags)
+    for a, b in zip(averages(without_flow), averages(finished), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert kinds(without_flow) == kinds(finished)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("--config.flow.steps=13", "config.flow.steps=12, not 13"),
+        ("--config.seed=1", "config.seed=0, not 1"),
+        ("--config.space.path=linear", "'slerp', not 'linear'"),
+        ("--config.vae.kl_weight=0.5", "config.vae.kl_weight"),
+    ],
+)
+def test_another_config_is_refused_and_the_folder_left_as_it_was(copied, change, words):
+    before = (copied / "config.json").read_text()
+    said = refusal(main, *tiny_run.FLAGS, change, f"--workdir={copied}")
+    assert "holds stage" in said and words in said and "another --workdir" in said
+    assert (copied / "config.json").read_text() == before
+
+
+def test_what_moves_no_weight_may_change(copied):
+    free = [
+        "--config.flow.log_every=5",
+        "--config.sampler.steps=2",
+        "--config.flow.skip_nonfinite=1",
+    ]
+    main.main([*tiny_run.FLAGS, NO_SCORES, *free, f"--workdir={copied}"])
+    assert json.loads((copied / "config.json").read_text())["config"]["sampler"]["steps"] == 2
+
+
+def flip_a_byte(folder):
+    file = max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_refused(copied, tmp_path):
+    flip_a_byte(copied / "checkpoints" / "flow" / "12" / "ema")
+    again = [*tiny_run.FLAGS, NO_SCORES, f"--workdir={copied}"]
+    assert "flow/12 is damaged" in refusal(main, *again)
+    drawn = refusal(sample, f"--workdir={copied}", f"--out={tmp_path / 'a.png'}", "--num=2")
+    assert "flow/12 is damaged" in drawn
+    # Its advice: without that step the stage is not finished; it is never sampled half trained.
+    shutil.rmtree(copied / "checkpoints" / "flow" / "12")
+    assert "its last checkpoint is gone; delete stages/flow.json" in refusal(main, *again)
+
+
+def test_damaged_records_are_refused(copied):
+    again = [*tiny_run.FLAGS, NO_SCORES, f"--workdir={copied}"]
+    (copied / "stages" / "vae.npz").write_bytes(b"PK")
+    assert "vae.npz cannot be read" in refusal(main, *again)
+    (copied / "stages" / "vae.json").write_text('{"depends"')
+    assert "vae.json is damaged" in refusal(main, *again)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    said = refusal(main, *tiny_run.FLAGS, f"--workdir={tmp_path / 'file' / 'run'}")
+    assert "Cannot write to" in said
+    assert "--workdir is missing" in refusal(main, *tiny_run.FLAGS)
+
+
+def test_a_batch_larger_than_the_data(tmp_path):
+    flags = [*tiny_run.FLAGS, "--config.vae.batch_size=2000", f"--workdir={tmp_path}"]
+    assert "is more than the 1441 training examples" in refusal(main, *flags)
+
+
+# Sampling
+
+
+def draw(finished, out, *flags):
+    sample.main([f"--workdir={finished}", f"--out={out}", *flags])
+    return dict(np.load(out)) if out.suffix == ".npz" else Image.open(out)
+
+
+def test_samples_do_not_depend_on_the_batch_size(finished, tmp_path):
+    flags = ("--num=20", "--seed=3")
+    whole = draw(finished, tmp_path / "a.npz", *flags)
+    parts = draw(finished, tmp_path / "b.npz", *flags, "--batch=7")
+    assert whole["images"].shape == (20, 16, 16, 1) and whole["images"].dtype == np.uint8
+    assert whole["labels"].tolist() == [*range(10)] * 2 and whole["labels"].dtype == np.int32
+    assert np.abs(whole["images"].astype(int) - parts["images"]).max() <= 1
+    first = draw(finished, tmp_path / "c.npz", "--num=5", "--seed=3")["images"]
+    assert np.abs(whole["images"][:5].astype(int) - first).max() <= 1
+    other = draw(finished, tmp_path / "d.npz", "--num=20", "--seed=4")["images"]
+    assert np.abs(whole["images"].astype(int) - other).max() > 1
+
+
+def test_a_grid_of_asked_classes(finished, tmp_path, capsys):
+    flags = ("--num=6", "--labels=3,5", "--steps=3", "--solver=heun", "--guidance=1")
+    assert draw(finished, tmp_path / "deep" / "a.png", *flags).size == (3 * 18 - 2, 2 * 18 - 2)
+    assert "6 samples, seed 0, heun 3 steps, guidance 1, NFE" in capsys.readouterr().out
+    labels = draw(finished, tmp_path / "a.npz", *flags)["labels"]
+    assert labels.tolist() == [3, 5, 3, 5, 3, 5] and labels.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--num=0",), "at least 1"),
+        (("--num=-3", "--labels=1"), "at least 1"),
+        (("--labels=11",), "Labels must be 0..9, or 10 for no class"),
+        (("--labels=-1",), "Labels must be 0..9"),
+        (("--labels=99999999999999999999999",), "Labels must be 0..9"),
+        (("--labels=three",), "must be numbers"),
+        (("--seed=-1",), "The seed -1 must be 0..4294967295"),
+        (("--steps=0",), "config.sampler.steps=0 must be at least 1"),
+        (("--guidance=nan",), "must be a finite number"),
+        (("--out=a.jpg",), "must end in .png or .npz"),
+        (("--out=FILE/a.png",), "Cannot write to"),
+        (("--workdir=FILE",), "is not a run folder"),
+    ],
+)
+def test_what_sample_refuses(finished, tmp_path, flags, words):
+    (tmp_path / "file").write_text("")
+    flags = [flag.replace("FILE", str(tmp_path / "file")) for flag in flags]
+    said = refusal(sample, f"--workdir={finished}", f"--out={tmp_path / 'a.png'}", *flags)
+    assert words in said
+
+
+def test_an_unfinished_run_is_not_sampled(without_flow, tmp_path):
+    said = refusal(sample, f"--workdir={without_flow}", f"--out={tmp_path / 'a.png'}")
+    assert "has no finished stage 'flow'" in said
+
+
+def test_a_damaged_config_is_refused(copied, tmp_path):
+    for content in ("{", "[]", "{}", '{"config": 3}', '{"config": {"stages": ["flow"]}}'):
+        (copied / "config.json").write_text(content)
+        assert refusal(sample, f"--workdir={copied}", f"--out={tmp_path / 'a.png'}")
+
+
+# Scoring
+
+
+def test_evaluating_a_run_repeats_its_own_scores(finished, tmp_path, capsys):
+    out = tmp_path / "scores.json"
+    evaluate.main([f"--workdir={finished}", "--num=40", f"--out={out}"])
+    scores = json.loads(out.read_text())
+    results = json.loads((finished / "results.json").read_text())
+    assert scores["metrics"] == pytest.approx(results["metrics"])
+    assert scores["protocol"] == results["protocol"]
+    assert capsys.readouterr().out.count("yardstick") == len(results["metrics"])
+
+
+def test_evaluating_files(finished, tmp_path, capsys):
+    mine, data = tmp_path / "mine.npz", tmp_path / "data.npz"
+    sample.main([f"--workdir={finished}", f"--out={mine}", "--num=40"])
+    evaluate.main([f"--workdir={finished}", f"--samples={mine}", f"--out={tmp_path / 'a.json'}"])
+    scores = json.loads((tmp_path / "a.json").read_text())
+    results = json.loads((finished / "results.json").read_text())
+    assert scores["metrics"] == pytest.approx(results["metrics"])
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    images = rng.integers(0, 100, (60, 16, 16, 1)).astype(np.uint8)
+    images[labels == 1, :8] += 100
+    np.savez(data, images=images, labels=labels)
+    np.savez(mine, images=images[:20, ..., 0], labels=labels[:20])
+    evaluate.main([f"--samples={mine}", f"--reference={data}", f"--out={tmp_path / 'b.json'}"])
+    scores = json.loads((tmp_path / "b.json").read_text())
+    assert scores["metrics"]["class_agreement"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((), "Give --workdir of a run, or --samples with --reference."),
+        (("--workdir=RUN", "--reference=MINE"), "Give --workdir of a run"),
+        (("--reference=MINE",), "--reference needs --samples"),
+        (("--samples=none.npz", "--reference=MINE"), "There is no file"),
+        (("--samples=MINE", "--reference=MINE"), "lacks the array 'labels'"),
+        (("--workdir=RUN", "--samples=MINE"), "cannot be scored"),
+        (("--workdir=RUN", "--num=2"), "cannot be scored"),
+    ],
+)
+def test_what_evaluate_refuses(finished, tmp_path, flags, words):
+    np.savez(tmp_path / "mine.npz", images=np.zeros((30, 8, 8, 1), np.uint8))
+    places = {"RUN": str(finished), "MINE": str(tmp_path / "mine.npz")}
+    for name, place in places.items():
+        flags = [flag.replace(name, place) for flag in flags]
+    assert words in refusal(evaluate, *flags)
+
+
+# Comparing
+
+
+def test_compare_shares_what_arms_have_in_common_and_goes_on(finished, tmp_path, capsys):
+    root = tmp_path / "compare"
+    shutil.copytree(finished, root / "seed0-slerp")  # one arm is there already
+    flags = [*tiny_run.FLAGS, f"--workdir={root}", "--vary=space.path=slerp,linear", "--seeds=0"]
+    compare.main(flags)
+    out = capsys.readouterr().out
+    assert "vae: shared with seed0-slerp" in out and "flow: shared" not in out
+    linear = root / "seed0-linear"
+    for a, b in zip(averages(linear, "vae", 6), averages(finished, "vae", 6), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert kinds(linear) == kinds(finished)
+    assert any(np.any(a != b) for a, b in zip(averages(linear), averages(finished), strict=True))
+    table = (root / "comparison.md").read_text()
+    assert "| slerp |" in table and "| linear |" in table and "*yardstick*" in table
+    arms = json.loads((root / "comparison.json").read_text())["arms"]
+    results = json.loads((linear / "results.json").read_text())
+    assert arms["linear"]["class_agreement"] == [results["metrics"]["class_agreement"]]
+
+    compare.main(flags)
+    assert capsys.readouterr().out.count("finished before, skipped") == 2
+    assert (root / "comparison.md").read_text() == table
+
+
+def test_arms_that_only_sample_otherwise_share_every_stage(finished, tmp_path, capsys):
+    root = tmp_path / "compare"
+    shutil.copytree(finished, root / "seed0-4")
+    compare.main([*tiny_run.FLAGS, f"--workdir={root}", "--vary=sampler.steps=4,2", "--seeds=0"])
+    out = capsys.readouterr().out
+    assert all(f"{name}: shared with seed0-4" in out for name in ("vae", "decoder", "flow"))
+    assert "NFE 4, 8." in (root / "comparison.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--vary=space.path",), "must be KEY=VALUE,VALUE"),
+        (("--vary=space.path=slerp,slrp",), "config.space.path='slrp' must be one of"),
+        (("--vary=space.pth=slerp",), "did you mean 'path'?"),
+        (("--vary=seed=0,1", "--seeds=a"), "--seeds=a must be numbers"),
+        (("--vary=space.path=slerp", NO_SCORES), "A comparison needs scores"),
+        (("--vary=space.path=slerp", "--config.stages=vae"), "A comparison needs scores"),
+    ],
+)
+def test_what_compare_refuses(tmp_path, flags, words):
+    assert words in refusal(compare, *tiny_run.FLAGS, f"--workdir={tmp_path}", *flags)
+
+
+def test_one_stage_changed_trains_all_that_follow(finished, tmp_path):
+    """What a later stage learnt depends on the earlier ones, so it is not shared."""
+    from sphere_jax.cli import load_config
+    from sphere_jax.experiment import Run
+
+    path, *overrides = [flag.removeprefix("--config=") for flag in tiny_run.FLAGS]
+
+    def depends(name, *more):
+        return Run(load_config(path, [*overrides, *more]), tmp_path, None).depends(name)
+
+    for name in ("decoder", "flow"):
+        assert depends(name, "--config.vae.kl_weight=0.5") != depends(name)
+        assert depends(name, "--config.sampler.guidance=1.0") == depends(name)
+    assert depends("vae", "--config.decoder.steps=9") == depends("vae")
+    assert depends("decoder", "--config.space.path=nlerp") == depends("decoder")
+    assert depends("decoder", "--config.space.path=linear") != depends("decoder")
+    assert depends("flow", "--config.space.path=nlerp") != depends("flow")
