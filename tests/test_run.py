@@ -1,4 +1,4 @@
-"""Whole runs on a tiny model: what a run leaves behind, how it survives, and the other commands."""
+"""Whole runs on a tiny model: what they leave behind, how they survive, and other commands."""
 
 import json
 import shutil
@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tiny_run
 from PIL import Image
 
-import tiny_run
 from sphere_jax import compare, evaluate, main, sample
 from sphere_jax.errors import UserError
 from sphere_jax.training.logging import read_rows, write_rows
@@ -166,7 +166,7 @@ def test_killed_at_many_moments(without_flow, finished):
     [
         ("--config.flow.steps=13", "config.flow.steps=12, not 13"),
         ("--config.seed=1", "config.seed=0, not 1"),
-        ("--config.space.path=linear", "'slerp', not 'linear'"),
+        ("--config.space.path=linear", "sphere of radius sqrt(d)', not 'none'"),
         ("--config.vae.kl_weight=0.5", "config.vae.kl_weight"),
     ],
 )
@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 def test_a_batch_larger_than_the_data(tmp_path):
     flags = [*tiny_run.FLAGS, "--config.vae.batch_size=2000", f"--workdir={tmp_path}"]
-    assert "is more than the 1441 training examples" in refusal(main, *flags)
+    assert "is more than the 1442 training examples" in refusal(main, *flags)
 
 
 # Sampling
@@ -327,7 +327,7 @@ def test_evaluating_files(finished, tmp_path, capsys):
         ((), "Give --workdir of a run, or --samples with --reference."),
         (("--workdir=RUN", "--reference=MINE"), "Give --workdir of a run"),
         (("--reference=MINE",), "--reference needs --samples"),
-        (("--samples=none.npz", "--reference=MINE"), "There is no file"),
+        (("--workdir=RUN", "--samples=none.npz"), "There is no file"),
         (("--samples=MINE", "--reference=MINE"), "lacks the array 'labels'"),
         (("--workdir=RUN", "--samples=MINE"), "cannot be scored"),
         (("--workdir=RUN", "--num=2"), "cannot be scored"),
