@@ -13,6 +13,7 @@ from sphere_jax.training.loop import Task
 
 class Regression:
     trains = ("line",)
+    is_transformer = False
 
     def frozen(self, artifacts):
         return {}

@@ -176,6 +176,7 @@ class Finetuning:
     """Starts from a frozen part and trains a copy of it, as the decoder stage does."""
 
     trains = ("line",)
+    is_transformer = False
 
     def init(self, key, frozen):
         return {"line": jax.tree.map(jnp.copy, frozen["line"])}
