@@ -66,12 +66,12 @@ def get_config():
 
     config.flow = ConfigDict()
     config.flow.method = "flow"
-    config.flow.steps = 1200
+    config.flow.steps = 800
     config.flow.batch_size = 64
     config.flow.ema_decay = 0.995
     config.flow.log_every = 100
-    config.flow.checkpoint_every = 600
-    config.flow.preview_every = 600
+    config.flow.checkpoint_every = 400
+    config.flow.preview_every = 400
     config.flow.label_dropout = 0.1  # published: A, SiT
     config.flow.tangent_projection = True  # published: A.3 equation 6
     config.flow.radial_weight = 0.0  # published: A has none; HAE uses 0.1
