@@ -34,6 +34,10 @@ def start_processes(timeout_seconds: int = 300) -> None:
             f"SPHERE_JAX_COORDINATOR is set but {missing.args[0]} is not; set both "
             "SPHERE_JAX_PROCESSES and SPHERE_JAX_PROCESS."
         ) from None
+    except ValueError as error:
+        raise UserError(
+            f"SPHERE_JAX_PROCESSES and SPHERE_JAX_PROCESS must be numbers ({error})."
+        ) from error
     except RuntimeError as error:
         raise UserError(
             f"The other processes did not answer within {timeout_seconds} s ({error}); check that "

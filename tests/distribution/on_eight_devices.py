@@ -1,0 +1,169 @@
+"""Run by test_devices.py in a process with 8 CPU devices; prints what it found as one line of JSON.
+
+Trains the same stage on four meshes, restores on one what eight have saved, and samples.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sphere_jax.config import read_config
+from sphere_jax.data.pipeline import Batches, map_batched
+from sphere_jax.data.sources import Source, Split
+from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
+from sphere_jax.errors import UserError
+from sphere_jax.experiment import Run, build_method
+from sphere_jax.generation import balanced_labels, draw
+from sphere_jax.sampling import sample_noise
+from sphere_jax.training.checkpoints import Checkpoints
+from sphere_jax.training.logging import RunLog, read_rows
+from sphere_jax.training.loop import abstract_state, train
+
+COMMON = {
+    "model": {"width": 64, "depth": 1, "heads": 2},
+    "flow": {
+        "steps": 4, "batch_size": 16, "accumulate": 2, "label_dropout": 0.5, "ema_decay": 0.5,
+        "log_every": 1, "checkpoint_every": 4, "optimizer": {"learning_rate": 1e-3},
+    },
+}  # fmt: skip
+LATENTS = COMMON | {
+    "stages": ("flow",),
+    "data": {"source": "latents"},
+    "tokenizer": {"name": "precomputed", "latent_shape": (2, 2, 4)},
+}
+IMAGES = COMMON | {
+    "stages": ("vae", "flow"),
+    "data": {"source": "digits", "image_size": 16},
+    "tokenizer": {"patch": 4, "widths": (8,), "latent_channels": 4},
+    "vae": {},
+    "sampler": {"steps": 4, "guidance": 2.0, "batch_size": 24},
+}
+
+
+def mesh_of(data, fsdp):
+    return make_mesh(data, fsdp, jax.devices()[: data * fsdp])
+
+
+def latents(count=64):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(count, 2, 2, 4)).astype(np.float32)
+    return Source({"latents": z, "labels": (np.arange(count) % 10).astype(np.int32)})
+
+
+def largest(a, b):
+    differences = jax.tree.map(lambda x, y: np.abs(np.asarray(x) - np.asarray(y)).max(), a, b)
+    return float(max(jax.tree.leaves(differences)))
+
+
+def training(folder: Path) -> dict:
+    config, source, averages, losses = read_config(LATENTS), latents(), {}, {}
+    method = build_method(config, "flow")
+    tasks = {}
+    for data, fsdp in ((1, 1), (8, 1), (1, 8), (2, 4)):
+        mesh, name = mesh_of(data, fsdp), f"{data}x{fsdp}"
+        run = Run(config, folder / name, mesh, Split(source, source))
+        task = tasks[name] = run._task("flow", method)
+        log = RunLog(run.workdir)
+        ema = train(task, mesh, folder / name / "flow", log, 1e9, lambda step, pictures: None)
+        log.close()
+        averages[name] = jax.tree.map(np.asarray, ema)
+        rows = read_rows(run.workdir / "metrics.jsonl")
+        losses[name] = [row["loss"] for row in rows if "loss" in row]
+        if name == "2x4":
+            sharded = [x for x in jax.tree.leaves(ema) if not x.sharding.is_fully_replicated]
+            shard = [x.addressable_shards[0].data.size / x.size for x in sharded]
+
+    restored = []
+    for data, fsdp in ((1, 1), (2, 2), (1, 8)):
+        mesh = mesh_of(data, fsdp)
+        checkpoints = Checkpoints(folder / "2x4" / "flow")
+        abstract = abstract_state(dataclasses.replace(tasks["2x4"], frozen={}), mesh)
+        state, _ = checkpoints.restore(4, abstract)
+        checkpoints.close()
+        assert jax.tree.leaves(state["ema"])[0].sharding.mesh.devices.size == data * fsdp
+        restored.append(largest(state["ema"], averages["2x4"]))
+    single = averages["1x1"]
+    return {
+        "averages": {name: largest(ema, single) for name, ema in averages.items()},
+        "moved": largest(single, jax.tree.map(np.zeros_like, single)),
+        "losses": losses,
+        "restored": restored,
+        "sharded_arrays": len(sharded),
+        "shards": sorted(set(shard)),
+    }
+
+
+def sampling(folder: Path) -> dict:
+    config = read_config(IMAGES)
+    method = build_method(config, "flow")
+    tokenizer, keys = method.tokenizer, jax.random.split(jax.random.key(0), 3)
+    params = {
+        "encoder": jax.jit(tokenizer.encoder.init)(keys[0]),
+        "decoder": jax.jit(tokenizer.decoder.init)(keys[1]),
+        "network": jax.jit(lambda k: method.init(k, {})["network"])(keys[2]),
+        "statistics": {"mean": jnp.zeros(4), "std": jnp.ones(4)},
+    }
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(np.asarray, params)
+    params["network"] = jax.tree.map(  # off its zero start
+        lambda p: p + 0.05 * rng.normal(size=p.shape).astype(np.float32), params["network"]
+    )
+    images, noise = {}, {}
+    for name, (data, fsdp, batch) in {
+        "one": (1, 1, 40), "one by one": (1, 1, 7), "8x1": (8, 1, 40), "2x4": (2, 4, 16)
+    }.items():  # fmt: skip
+        mesh = mesh_of(data, fsdp)
+        sampler = dataclasses.replace(config.sampler, batch_size=batch)
+        run = Run(dataclasses.replace(config, sampler=sampler), folder, mesh)
+        run.artifacts = put_global(mesh, params, tree_shardings(mesh, params))
+        images[name] = draw(run, balanced_labels(40, 10), seed=5).images.astype(int)
+        shape, key = tokenizer.latent_shape, jax.random.key(5)
+        noise[name] = map_batched(
+            jax.jit(lambda i, key=key, shape=shape: sample_noise(key, i, shape)),
+            (np.arange(40, dtype=np.uint32),),
+            -(-batch // (data * fsdp)) * data * fsdp,
+            batch_sharding(mesh),
+        )
+    return {
+        "same_noise": all(np.array_equal(x, noise["one"]) for x in noise.values()),
+        "images": {name: int(np.abs(x - images["one"]).max()) for name, x in images.items()},
+        "contrast": float(images["one"].std()),
+    }
+
+
+def batches() -> dict:
+    """Where rows lie: device k of 8 holds rows k B / 8 to (k + 1) B / 8."""
+    found = {}
+    for data, fsdp in ((1, 1), (8, 1), (2, 4)):
+        sharding = batch_sharding(mesh_of(data, fsdp))
+        drawn = Batches(latents(), 16, 0, sharding)
+        batch = [next(drawn) for _ in range(3)][-1]["labels"]
+        shards = sorted(batch.addressable_shards, key=lambda s: s.device.id)
+        found[f"{data}x{fsdp}"] = np.concatenate([s.data for s in shards]).tolist()
+        assert len(shards) == data * fsdp
+    return found
+
+
+def refusals() -> list[str]:
+    said, odd = [], LATENTS | {"flow": {"batch_size": 20}}
+    for attempt in (
+        lambda: make_mesh(3, 2),
+        lambda: make_mesh(-1, 3),
+        lambda: Run(read_config(odd), Path("."), make_mesh())._task("flow", None),
+    ):
+        try:
+            attempt()
+        except UserError as error:
+            said.append(str(error))
+    return said
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    found = {"training": training(folder), "sampling": sampling(folder)}
+    print(json.dumps(found | {"batches": batches(), "refusals": refusals()}))

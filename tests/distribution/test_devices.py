@@ -1,0 +1,60 @@
+"""One program on 1 and on 8 devices: the same training, checkpoints, samples and batches."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_run
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    script = Path(__file__).with_name("on_eight_devices.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path_factory.mktemp("devices")],
+        env=tiny_run.environment(8, PYTHONPATH=str(tiny_run.ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_mesh_trains_to_the_same_weights(found):
+    training = found["training"]
+    for name, losses in training["losses"].items():
+        assert len(losses) == 4
+        np.testing.assert_allclose(losses, training["losses"]["1x1"], rtol=1e-4, err_msg=name)
+    assert training["moved"] > 0.1
+    assert max(training["averages"].values()) < 1e-4, training["averages"]  # steps of 1e-3
+
+
+def test_fsdp_holds_a_quarter_of_what_it_splits(found):
+    assert found["training"]["sharded_arrays"] >= 3
+    assert found["training"]["shards"] == [0.25]
+
+
+def test_what_eight_devices_save_any_number_restores(found):
+    assert found["training"]["restored"] == [0.0, 0.0, 0.0]
+
+
+def test_samples_agree_whatever_the_mesh_and_the_batch(found):
+    sampling = found["sampling"]
+    assert sampling["same_noise"] and sampling["contrast"] > 5
+    assert max(sampling["images"].values()) <= 1, sampling["images"]
+
+
+def test_every_device_gets_its_rows(found):
+    rows = found["batches"]
+    assert rows["8x1"] == rows["1x1"] and rows["2x4"] == rows["1x1"] and len(rows["1x1"]) == 16
+
+
+def test_what_does_not_fit_the_devices_is_refused(found):
+    said = found["refusals"]
+    assert "asks for 3 x 2 devices but there are 8" in said[0]
+    assert "asks for 2 x 3 devices but there are 8" in said[1]
+    assert "config.flow.batch_size=20 must be a multiple of the mesh's 8 devices" in said[2]

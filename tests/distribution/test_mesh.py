@@ -1,0 +1,96 @@
+"""Meshes and sharding rules, on devices that need not be there."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
+
+from sphere_jax.distribution.mesh import (
+    batch_sharding,
+    check_batch,
+    make_mesh,
+    put_global,
+    replicated,
+    tree_shardings,
+)
+from sphere_jax.distribution.start import start_processes
+from sphere_jax.errors import UserError
+
+
+def specs(tree, fsdp=4, **options):
+    mesh = AbstractMesh((2, fsdp), ("data", "fsdp"))
+    return jax.tree.map(lambda s: s.spec, tree_shardings(mesh, tree, **options))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spec"),
+    [
+        ((128, 128), P(None, "fsdp")),  # of equal axes, the last
+        ((256, 64), P("fsdp")),
+        ((2, 64, 192), P(None, None, "fsdp")),
+        ((64, 257), P("fsdp")),  # the largest does not divide
+        ((129, 257), P()),  # none divides
+        ((127, 128), P()),  # too small
+        ((2**14,), P("fsdp")),
+        ((), P()),
+    ],
+)
+def test_the_largest_divisible_axis_is_split(shape, spec):
+    assert specs(np.zeros(shape, np.float32)) == spec
+
+
+def test_without_fsdp_all_is_replicated():
+    assert specs({"a": np.zeros((512, 512))}, fsdp=1) == {"a": P()}
+
+
+def test_one_shape_one_sharding():
+    leaf = jax.ShapeDtypeStruct((256, 256), np.float32)
+    found = specs({"params": {"x": leaf}, "ema": {"y": leaf}, "m": (leaf,)})
+    assert len(set(jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, P)))) == 1
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(2, 1), (1, 2), (0, 1), (-1, 2), (3, 5)])
+def test_a_mesh_that_does_not_match_the_devices(data, fsdp):
+    with pytest.raises(UserError, match="but there are 1; set config.mesh.data"):
+        make_mesh(data, fsdp, jax.devices()[:1])
+
+
+def test_the_mesh_of_one_device():
+    mesh = make_mesh(devices=jax.devices()[:1])
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 1}
+    placed = put_global(mesh, {"x": np.arange(6.0)}, {"x": batch_sharding(mesh)})
+    np.testing.assert_array_equal(placed["x"], np.arange(6.0))
+    assert replicated(mesh).is_fully_replicated
+
+
+def test_a_batch_that_does_not_divide_gets_one_that_does():
+    mesh = SimpleNamespace(devices=np.zeros((2, 4)))
+    check_batch(mesh, "config.flow.batch_size", 16)
+    with pytest.raises(UserError, match="config.flow.batch_size=17 .* 8 devices; try 24."):
+        check_batch(mesh, "config.flow.batch_size", 17)
+
+
+@pytest.mark.parametrize("given", ["SPHERE_JAX_PROCESSES", "SPHERE_JAX_PROCESS"])
+def test_half_of_the_variables(monkeypatch, given):
+    monkeypatch.setenv("SPHERE_JAX_COORDINATOR", "127.0.0.1:1")
+    monkeypatch.setenv(given, "1")
+    with pytest.raises(UserError, match="set both SPHERE_JAX_PROCESSES and SPHERE_JAX_PROCESS"):
+        start_processes()
+
+
+def test_variables_that_are_no_numbers(monkeypatch):
+    monkeypatch.setenv("SPHERE_JAX_COORDINATOR", "127.0.0.1:1")
+    monkeypatch.setenv("SPHERE_JAX_PROCESSES", "two")
+    monkeypatch.setenv("SPHERE_JAX_PROCESS", "0")
+    with pytest.raises(UserError, match="must be numbers"):
+        start_processes()
+
+
+def test_a_single_process_needs_nothing(monkeypatch):
+    for name in ("SPHERE_JAX_COORDINATOR", "SPHERE_JAX_POD"):
+        monkeypatch.delenv(name, raising=False)
+    start_processes()
+    assert jax.process_count() == 1
