@@ -39,17 +39,52 @@ def parser(description: str, epilog: str) -> argparse.ArgumentParser:
 
 
 def add_sampler_flags(flags: argparse.ArgumentParser) -> None:
-    """What `sample` and `evaluate` let a user change about sampling."""
-    flags.add_argument("--steps", type=int, help="steps from noise to data")
-    flags.add_argument("--solver", choices=("euler", "heun", "midpoint"))
+    """What `sample`, `evaluate` and `edit` let a user change about sampling."""
+    flags.add_argument("--steps", type=int, help="from noise to data")
     flags.add_argument("--guidance", type=float, help="guidance scale; 1 is off")
     flags.add_argument("--batch", type=int, dest="batch_size", help="images at a time")
+    flow = flags.add_argument_group("flow matching")
+    flow.add_argument("--solver", choices=("euler", "heun", "midpoint"))
+    few = flags.add_argument_group("few-step systems (Sphere Encoder, Sphere Latent Encoder)")
+    few.add_argument("--strength", type=float, help="of the noise between steps, 0 to 1")
+    few.add_argument("--schedule", choices=("fixed", "decreasing"), help="of the strength")
+    few.add_argument(
+        "--share_noise", type=_boolean, metavar="True|False", help="one noise for all steps"
+    )
+    few.add_argument(
+        "--guidance_at", choices=("encoder", "decoder", "combo"), help="Sphere Encoder"
+    )
+
+
+SAMPLER_FLAGS = (
+    "steps", "guidance", "batch_size", "solver", "strength", "schedule", "share_noise",
+    "guidance_at",
+)  # fmt: skip
 
 
 def sampler_options(arguments) -> dict:
     """The sampler values that were given, under their names in the config."""
-    names = ("steps", "solver", "guidance", "batch_size")
-    return {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
+    given = {name: getattr(arguments, name) for name in SAMPLER_FLAGS}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"must be True or False, not '{text}'")
+    return text.lower() == "true"
+
+
+def parse_labels(text: str, num_classes: int) -> list[int]:
+    """The classes of "0,1,2"; `num_classes` is the null label. Raises UserError."""
+    try:
+        labels = [int(label) for label in text.split(",") if label.strip()]
+    except ValueError:
+        raise UserError(f"--labels={text} must be numbers, say 0,1,2.") from None
+    if any(not 0 <= label <= num_classes for label in labels):
+        raise UserError(
+            f"--labels={text} must be 0..{num_classes - 1}, or {num_classes} for no class."
+        )
+    return labels
 
 
 def parse_with_config(parser: argparse.ArgumentParser, argv: list[str]):

@@ -52,11 +52,11 @@ def main(argv: list[str]) -> None:
         for value in results
     }
     for config in plan.values():
-        generates = any(config.stage(name).method == "flow" for name in config.stages)
-        if not generates or config.evaluation.samples == 0 or config.data.source == "latents":
+        scored = config.evaluation.samples > 0 and config.data.source != "latents"
+        if not config.generator or not scored:
             raise UserError(
-                "A comparison needs scores: a 'flow' stage, config.evaluation.samples above 0 and "
-                "a decoder."
+                "A comparison needs scores: a stage that generates, a decoder, and "
+                "config.evaluation.samples above 0."
             )
     for number, ((seed, value), config) in enumerate(plan.items(), 1):
         print(f"== arm {number} of {len(plan)}: {key}={value}, seed {seed}", flush=True)

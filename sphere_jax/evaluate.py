@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
             samples = draw(run, labels, arguments.seed)
             if samples.images is None:
                 raise UserError("This run has latents only and no decoder; nothing to score here.")
-            images, generation = samples.images, generation_of(samples, arguments.seed)
+            images, generation = samples.images, generation_of(run, samples, arguments.seed)
         reference = reference_of(run)
         scored = score_images(reference, images, labels, run.config.evaluation.neighbours)
         name = arguments.reference or run.config.data.source
@@ -73,11 +73,11 @@ def main(argv: list[str]) -> None:
 
 def _open(arguments, temporary: Path):
     """A run with data: that of --workdir, or a bare one around --reference."""
-    from sphere_jax.config import Config, Data
     from sphere_jax.data.sources import check_images, check_labels, read_npz
     from sphere_jax.distribution.mesh import make_mesh
     from sphere_jax.experiment import open_run
     from sphere_jax.loading import load_run
+    from sphere_jax.options import Config, Data
 
     if arguments.workdir:
         return load_run(Path(arguments.workdir), sampler_options(arguments), data=True)

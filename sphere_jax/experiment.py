@@ -16,24 +16,28 @@ from typing import Any
 import jax
 import numpy as np
 
-from sphere_jax.config import Config, to_dict
+from sphere_jax.config import to_dict
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.data.sources import Split, load
 from sphere_jax.distribution.mesh import batch_sharding, check_batch, put_global, tree_shardings
 from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
 from sphere_jax.evaluation.figures import grid, save_grid
-from sphere_jax.files import make_folder, write_json, write_npz
+from sphere_jax.files import fingerprint, make_folder, write_json, write_npz
 from sphere_jax.geometry.spaces import Space, make_space
+from sphere_jax.losses.perceptual import perceptual_loss
 from sphere_jax.methods.autoencoding import DecoderFinetuning, VAETraining
+from sphere_jax.methods.base import Generator, Method
 from sphere_jax.methods.flow import Flow
-from sphere_jax.models.build import velocity_network
-from sphere_jax.sampling import Guidance, Sampler
-from sphere_jax.tokenizers.conv_vae import ConvVAE
-from sphere_jax.tokenizers.precomputed import Precomputed
+from sphere_jax.methods.sphere_encoder import SphereEncoderTraining
+from sphere_jax.methods.sphere_latent import SphereLatent
+from sphere_jax.models.build import latent_network
+from sphere_jax.options import Config, ConvVAETokenizer, PrecomputedTokenizer
+from sphere_jax.sampling import FewSteps, Guidance, Sampler
+from sphere_jax.tokenizers import ConvVAE, Precomputed, SphereEncoder, Tokenizer
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.logging import RunLog, measure_peak_flops
-from sphere_jax.training.loop import Task, abstract_state, train
+from sphere_jax.training.loop import STATE_ITEM, Task, abstract_state, train
 from sphere_jax.versions import versions
 
 
@@ -59,14 +63,20 @@ FREE_KEYS = (
     ".skip_nonfinite",
     ".data.path",
     ".data.threads",
+    ".lpips",
+    ".convnext",
 )
+WEIGHTS_FILES = (".lpips", ".convnext")  # what counts is what they hold
 ENCODE_BATCH = 256
 
 
-def build_tokenizer(config: Config) -> ConvVAE | Precomputed:
-    if config.tokenizer.name == "precomputed":
-        return Precomputed(tuple(config.tokenizer.latent_shape))
-    return ConvVAE.build(config.data, config.tokenizer)
+def build_tokenizer(config: Config) -> Tokenizer:
+    """Raises UserError for sizes that do not fit each other."""
+    settings = config.tokenizer
+    if isinstance(settings, PrecomputedTokenizer):
+        return Precomputed(tuple(settings.latent_shape))
+    kind = ConvVAE if isinstance(settings, ConvVAETokenizer) else SphereEncoder
+    return kind.build(config.data, settings)
 
 
 def build_space(config: Config, latent_shape) -> Space:
@@ -78,24 +88,34 @@ def build_space(config: Config, latent_shape) -> Space:
         raise UserError(f"config.space: {error}.") from error
 
 
-def build_sampler(config: Config, shift: float) -> Sampler:
-    s = config.sampler
-    guidance = Guidance(s.guidance, s.guidance_low, s.guidance_high)
-    return Sampler(s.solver, s.steps, shift, guidance=guidance)
+def build_sampler(config: Config) -> Sampler | FewSteps:
+    """That of the stage that generates."""
+    s, settings = config.sampler, config.stage(config.generator)
+    if settings.method == "flow":
+        guidance = Guidance(s.guidance, s.guidance_low, s.guidance_high)
+        return Sampler(s.solver, s.steps, settings.time_shift, guidance=guidance)
+    place = s.guidance_at if settings.method == "sphere_encoder" else ""
+    return FewSteps(s.steps, s.guidance, s.schedule, s.strength, s.share_noise, place)
 
 
-def build_method(config: Config, name: str):
-    """The method of stage `name`: pure functions, nothing allocated."""
+def build_method(config: Config, name: str) -> Method:
+    """The method of stage `name`: pure functions, nothing allocated. Raises UserError."""
     settings, tokenizer = config.stage(name), build_tokenizer(config)
+    classes = config.data.num_classes
+    if settings.method == "sphere_encoder":
+        # Trained as a tokenizer for another generator, its previews take published steps.
+        own = config.generator == name
+        sampler = build_sampler(config) if own else FewSteps(4, guidance_at="combo")
+        perceptual = perceptual_loss(bool(settings.lpips), bool(settings.convnext))
+        return SphereEncoderTraining(tokenizer, classes, settings, sampler, perceptual)
     space = build_space(config, tokenizer.latent_shape)
     if settings.method == "vae":
         return VAETraining(tokenizer, settings)
     if settings.method == "decoder":
         return DecoderFinetuning(tokenizer, space, settings)
-    classes = config.data.num_classes
-    network = velocity_network(config.model, tokenizer.latent_shape, classes)
-    sampler = build_sampler(config, settings.time_shift)
-    return Flow(tokenizer, space, network, classes, settings, sampler)
+    network = latent_network(config.model, tokenizer.latent_shape, classes)
+    kind = Flow if settings.method == "flow" else SphereLatent
+    return kind(tokenizer, space, network, classes, settings, build_sampler(config))
 
 
 @dataclasses.dataclass
@@ -112,10 +132,10 @@ class Run:
     arrays: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
     @property
-    def flow(self) -> tuple[str, Flow] | None:
-        """The last stage that generates, and its method."""
-        flows = [name for name in self.config.stages if self.config.stage(name).method == "flow"]
-        return (flows[-1], build_method(self.config, flows[-1])) if flows else None
+    def generator(self) -> Generator | None:
+        """The method of the last stage that generates."""
+        name = self.config.generator
+        return build_method(self.config, name) if name else None
 
     def map_over(self, function, params, *arrays) -> np.ndarray:
         """`function(params, *batch)` over whole host arrays, jitted and sharded."""
@@ -144,6 +164,8 @@ class Run:
                 log.say(f"{name}: finished before, skipped")
                 continue
             peak = peak or measure_peak_flops(self.config.model.compute_dtype)
+            for sentence in method.notes():
+                log.say(f"{name}: {sentence}")
             task = self._task(name, method)
             folder = self.workdir / "checkpoints" / name
             params = train(
@@ -175,6 +197,7 @@ class Run:
             f"config.{name}.batch_size/accumulate",
             settings.batch_size // settings.accumulate,
         )
+        self._add_artifacts(method.load())
         frozen = method.frozen(self.artifacts)
         split = method.source(self.split, frozen, self.map_over)
         if len(split.train) < settings.batch_size:
@@ -205,7 +228,7 @@ class Run:
             )
 
     def _load(self, name: str, method, record: dict) -> None:
-        """A finished stage: its EMA parameters onto the mesh, its arrays to the host."""
+        """A finished stage: its parameters onto the mesh, its arrays to the host."""
         task = Task(
             name, method, self.config.stage(name), None, None, method.frozen(self.artifacts), 0
         )
@@ -216,7 +239,8 @@ class Run:
                 f"Stage '{name}' of {self.workdir} is finished but its last checkpoint is gone; "
                 f"delete stages/{name}.json there and run sphere_jax.main again."
             )
-        params = checkpoints.restore_item(step, "ema", abstract_state(task, self.mesh)["ema"])
+        item = STATE_ITEM[task.settings.weights]
+        params = checkpoints.restore_item(step, item, abstract_state(task, self.mesh)[item])
         checkpoints.close()
         self.artifacts |= {part: params[part] for part in method.trains}
         self.metrics[name], self.arrays[name], artifacts = record["metrics"], {}, {}
@@ -293,15 +317,17 @@ class Run:
         """Every value that the weights of stage `name` are a function of."""
         plain, stages = to_dict(self.config), self.config.stages
         # A decoder sees what is projected and how, not the path: arms may share it.
-        groups = {"vae": (), "decoder": (), "flow": ("space", "model")}
+        groups = {"flow": ("space", "model"), "sphere_latent": ("space", "model")}
         earlier = stages[: stages.index(name)]
         kept = {"seed", "data", "tokenizer"}
         for stage in (*earlier, name):  # what the weights of earlier stages depend on counts too
-            kept |= {stage, *groups[self.config.stage(stage).method]}
+            kept |= {stage, *groups.get(self.config.stage(stage).method, ())}
         flat = flatten("config", {group: plain[group] for group in sorted(kept)})
+        files = {key: path for key, path in flat.items() if key.endswith(WEIGHTS_FILES)}
         flat = {key: value for key, value in flat.items() if not key.endswith(FREE_KEYS)}
+        flat |= {f"{key} fingerprint": fingerprint(path) for key, path in files.items() if path}
         methods = {self.config.stage(stage).method for stage in (*earlier, name)}
-        if methods & {"decoder", "flow"}:
+        if methods & {"decoder", "flow", "sphere_latent"}:
             flat["projection"] = self._projection()
         flat["data fingerprint"] = self.data_fingerprint
         flat["earlier stages"] = earlier

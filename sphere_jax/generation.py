@@ -13,7 +13,7 @@ from sphere_jax.distribution.mesh import batch_sharding
 from sphere_jax.errors import UserError
 from sphere_jax.experiment import Run
 from sphere_jax.nn.compilation import transformer_options
-from sphere_jax.sampling import Sampler, nfe, sample_noise
+from sphere_jax.sampling import FewSteps, Sampler, sample_keys
 from sphere_jax.training.logging import duration, say
 
 
@@ -22,11 +22,10 @@ class Samples:
     """`images` uint8 (N, H, W, C), or None where only latents can be drawn (no decoder here)."""
 
     images: np.ndarray | None
-    latents: np.ndarray  # (N, h, w, d) float32, on the space
+    latents: np.ndarray | None  # (N, h, w, d) float32, instead of images
     labels: np.ndarray  # (N,) int32
-    radii: np.ndarray  # (steps + 1,) mean norm over radius along the way
-    evaluations: int  # NFE: network evaluations per image
-    sampler: Sampler
+    trace: dict[str, np.ndarray]  # what changed along the way, say radius (steps + 1,)
+    sampler: Sampler | FewSteps
 
 
 def balanced_labels(count: int, num_classes: int) -> np.ndarray:
@@ -34,14 +33,17 @@ def balanced_labels(count: int, num_classes: int) -> np.ndarray:
     return np.arange(count, dtype=np.int32) % num_classes
 
 
-def draw(run: Run, labels: np.ndarray, seed: int) -> Samples:
-    """One sample for each label. Sample i starts from noise that depends on (seed, i) alone.
+def draw(run: Run, labels: np.ndarray, seed: int, sampler: Sampler | FewSteps | None = None):
+    """One sample for each label, as `Samples`, by `sampler` or the config's own.
+
+    Sample i draws what it draws from (seed, i) alone.
 
     Raises UserError for labels outside the data's classes or a config without a generator.
     """
-    if run.flow is None:
-        raise UserError("This config has no stage that generates; add a 'flow' stage.")
-    name, method = run.flow
+    method = run.generator
+    if method is None:
+        raise UserError("This config has no stage that generates; add a 'flow' stage, say.")
+    sampler = sampler or method.sampler
     if len(labels) == 0:
         raise UserError("No samples were asked for; --num must be at least 1.")
     if not 0 <= seed < 2**32:
@@ -51,21 +53,23 @@ def draw(run: Run, labels: np.ndarray, seed: int) -> Samples:
             f"Labels must be 0..{method.num_classes - 1}, or {method.num_classes} for no class."
         )
     labels = labels.astype(np.int32)
-    sampler, key = method.sampler, jax.random.key(seed)
+    key = jax.random.key(seed)
 
     @partial(jax.jit, compiler_options=transformer_options())
     def generate(params, indices, labels, scale):
-        noise = sample_noise(key, indices, method.tokenizer.latent_shape)
-        latents, radius = method.generate(params, noise, labels, scale, sampler)
-        return latents, jnp.broadcast_to(radius[None], (len(labels), len(radius)))
+        keys = sample_keys(key, indices)
+        samples, trace = method.generate(params, keys, labels, scale, sampler)
+        rows = {k: jnp.broadcast_to(v[None], (len(labels), *v.shape)) for k, v in trace.items()}
+        return samples, rows
 
-    decode = jax.jit(method.decode)
-    scale = jnp.float32(sampler.guidance.scale)
+    to_images = jax.jit(method.images)
+    scale = jnp.float32(sampler.scale)
 
     def sample_batch(indices, labels):
-        latents, radii = generate(run.artifacts, indices, labels, scale)
-        out = {"latents": latents, "radii": radii}
-        return out | ({"images": decode(run.artifacts, latents)} if method.has_images else {})
+        samples, trace = generate(run.artifacts, indices, labels, scale)
+        if method.has_images:
+            return {"images": to_images(run.artifacts, samples), "trace": trace}
+        return {"latents": samples, "trace": trace}
 
     devices = run.mesh.devices.size
     batch = -(-min(run.config.sampler.batch_size, len(labels)) // devices) * devices
@@ -84,6 +88,5 @@ def draw(run: Run, labels: np.ndarray, seed: int) -> Samples:
         batch_sharding(run.mesh),
         progress,
     )
-    return Samples(
-        out.get("images"), out["latents"], labels, out["radii"].mean(0), nfe(sampler), sampler
-    )
+    trace = {name: rows.mean(0) for name, rows in out["trace"].items()}
+    return Samples(out.get("images"), out.get("latents"), labels, trace, sampler)

@@ -5,13 +5,11 @@ import math
 import jax
 import numpy as np
 
-from sphere_jax.config import Config
 from sphere_jax.data.sources import Source
 from sphere_jax.distribution.mesh import check_batch, tree_shardings
 from sphere_jax.experiment import build_method, build_space, build_tokenizer
-from sphere_jax.methods.flow import Flow
-from sphere_jax.sampling import nfe
-from sphere_jax.tokenizers.precomputed import Precomputed
+from sphere_jax.methods.base import Generator
+from sphere_jax.options import Config
 from sphere_jax.training.flops import matmul_flops
 from sphere_jax.training.loop import Task, abstract_state
 
@@ -24,11 +22,14 @@ def print_plan(config: Config, mesh) -> None:
     """
     tokenizer = build_tokenizer(config)
     h, w, d = tokenizer.latent_shape
-    size = config.data.image_size
-    if not isinstance(tokenizer, Precomputed):
-        print(f"images      {size} x {size} x {config.data.channels}")
-    print(f"latents     {h} x {w} x {d}  (sqrt(d) = {math.sqrt(d):.3f})")
-    print(f"space       {build_space(config, tokenizer.latent_shape)}")
+    if tokenizer.image_shape:
+        print(f"images      {' x '.join(map(str, tokenizer.image_shape))}")
+    length = h * w * d
+    print(f"latents     {h} x {w} x {d}  (sqrt(d) = {math.sqrt(d):.3f}, L = {length:,}, "
+          f"sqrt(L) = {math.sqrt(length):.1f})")  # fmt: skip
+    methods = [config.stage(name).method for name in config.stages]
+    if methods != ["sphere_encoder"]:  # which has a sphere of its own
+        print(f"space       {build_space(config, tokenizer.latent_shape)}")
     shape = ", ".join(f"{axis} {count}" for axis, count in mesh.shape.items())
     print(f"mesh        {shape}  ({mesh.devices.size} x {mesh.devices.flat[0].device_kind})")
 
@@ -42,7 +43,7 @@ def print_plan(config: Config, mesh) -> None:
 def _print_stage(config: Config, mesh, name: str, artifacts: dict) -> dict:
     settings, method = config.stage(name), build_method(config, name)
     check_batch(mesh, f"config.{name}.batch_size", settings.batch_size // settings.accumulate)
-    frozen = method.frozen(artifacts)
+    frozen = method.frozen(artifacts | method.load())
     task = Task(name, method, settings, Source({}), Source({}), frozen, config.seed)
     state = abstract_state(task, mesh)
     params = {part: state["params"][part] for part in method.trains}
@@ -52,9 +53,8 @@ def _print_stage(config: Config, mesh, name: str, artifacts: dict) -> dict:
           f"= {settings.steps * settings.batch_size:,} examples")  # fmt: skip
     for part, tree in params.items():
         print(f"  {part:<11} {_size(tree):,} parameters")
-    if isinstance(method, Flow):
-        tables = method.network.module.fixed_table_size
-        print(f"  {'':<11} {_size(params) + tables:,} with the fixed position table, as published")
+    if tables := sum(method.fixed_tables().values()):
+        print(f"  {'':<11} {_size(params) + tables:,} with fixed position tables, as published")
     everything = {"state": state, "frozen": frozen}
     print(f"  bytes       {_human(_bytes_per_device(mesh, state['params']))} parameters, "
           f"{_human(_bytes_per_device(mesh, everything))} with EMA, moments and frozen parts, "
@@ -69,26 +69,23 @@ def _print_stage(config: Config, mesh, name: str, artifacts: dict) -> dict:
         print(f"  sharded     {len(split)} arrays, say {path} {leaf.shape} as {leaf.sharding.spec}")
     else:
         print("  sharded     none (config.mesh.fsdp = 1): every device holds all parameters")
-    print(f"  work        {_training_flops(config, method, state, frozen, settings):.3g} "
+    print(f"  work        {_training_flops(method, state, frozen, settings):.3g} "
           "FLOP a step (matrix products, three times the forward pass)")  # fmt: skip
-    if isinstance(method, Flow):
-        s = method.sampler
-        print(f"  sampler     {s.solver}, {s.steps} steps, guidance {s.guidance.scale:g}: "
-              f"NFE {nfe(s)}")  # fmt: skip
+    for note in method.notes():
+        print(f"  note        {note}")
+    if isinstance(method, Generator) and name == config.generator:
+        print(f"  sampler     {method.sampler}: NFE {method.sampler.evaluations}")
     return params
 
 
-def _training_flops(config, method, state, frozen, settings) -> float:
-    size, shape = settings.batch_size, config.data
-    batch = {"labels": jax.ShapeDtypeStruct((size,), np.int32)}
-    if isinstance(method, Flow):
-        latents = (size, *method.tokenizer.latent_shape)
-        batch["latents"] = jax.ShapeDtypeStruct(latents, np.float32)
-    else:
-        images = (size, shape.image_size, shape.image_size, shape.channels)
-        batch["images"] = jax.ShapeDtypeStruct(images, np.uint8)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
-    return 3 * matmul_flops(lambda *a: method.loss(*a)[0], state["params"], frozen, batch, keys)
+def _training_flops(method, state, frozen, settings) -> float:
+    size = settings.batch_size
+    batch = {
+        name: jax.ShapeDtypeStruct((size, *shape), dtype)
+        for name, (shape, dtype) in method.batch_shapes().items()
+    }
+    draws = jax.eval_shape(lambda: method.draws(jax.random.key(0), size))
+    return 3 * matmul_flops(lambda *a: method.loss(*a)[0], state["params"], frozen, batch, draws)
 
 
 def _size(tree) -> int:

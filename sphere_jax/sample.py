@@ -7,7 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sphere_jax.cli import add_sampler_flags, parser, run_command, sampler_options
+from sphere_jax.cli import (
+    add_sampler_flags,
+    parse_labels,
+    parser,
+    run_command,
+    sampler_options,
+)
 
 EPILOG = """\
 examples:
@@ -41,15 +47,12 @@ def main(argv: list[str]) -> None:
     out = Path(arguments.out)
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out={out} must end in .png or .npz.")
-    try:
-        asked = [int(label) for label in arguments.labels.split(",") if label.strip()]
-    except ValueError:
-        raise UserError(f"--labels={arguments.labels} must be numbers, say 0,1,2.") from None
     make_folder(out.parent)
     run = load_run(Path(arguments.workdir), sampler_options(arguments))
     if out.suffix == ".png" and run.config.data.source == "latents":
         raise UserError("This run has latents only and no decoder; use --out=FILE.npz.")
     classes = run.config.data.num_classes
+    asked = parse_labels(arguments.labels, classes)
     labels = balanced_labels(arguments.num, classes)
     if asked:
         labels = np.resize(np.array(asked), max(arguments.num, 0))
@@ -64,8 +67,7 @@ def main(argv: list[str]) -> None:
         save_grid(samples.images, out, columns)
     s = samples.sampler
     print(
-        f"{out}: {len(labels)} samples, seed {arguments.seed}, {s.solver} {s.steps} steps, "
-        f"guidance {s.guidance.scale:g}, NFE {samples.evaluations} per image"
+        f"{out}: {len(labels)} samples, seed {arguments.seed}, {s}, NFE {s.evaluations} per image"
     )
 
 

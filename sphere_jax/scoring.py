@@ -1,5 +1,6 @@
 """The end of a run: samples, their scores, `report.html` and `results.json`."""
 
+import dataclasses
 import json
 import time
 
@@ -11,7 +12,7 @@ from sphere_jax.errors import UserError
 from sphere_jax.evaluation import figures
 from sphere_jax.evaluation import report as page
 from sphere_jax.evaluation.classifier import Classifier, train_classifier
-from sphere_jax.evaluation.protocol import Generation, protocol
+from sphere_jax.evaluation.protocol import protocol
 from sphere_jax.evaluation.score import Reference, Score, prepare_reference, score
 from sphere_jax.experiment import Run
 from sphere_jax.files import write_bytes, write_json, write_npz
@@ -21,7 +22,7 @@ from sphere_jax.training.logging import RunLog, duration, read_rows, say
 
 def score_run(run: Run, log: RunLog, seed: int | None = None) -> dict:
     """Draws, scores and writes the report of a finished run; returns what `results.json` holds."""
-    if run.flow is None:
+    if run.generator is None:
         log.say("No stage generates; there is nothing to score.")
         return {}
     count = run.config.evaluation.samples
@@ -33,7 +34,7 @@ def score_run(run: Run, log: RunLog, seed: int | None = None) -> dict:
     results = {
         "seed": seed,
         "space": to_dict(run.config)["space"],
-        "nfe": samples.evaluations,
+        "nfe": samples.sampler.evaluations,
         "stages": run.metrics,
     }
     scored = stamp = None
@@ -47,15 +48,33 @@ def score_run(run: Run, log: RunLog, seed: int | None = None) -> dict:
             run.config.data.source,
             scored,
             run.config.evaluation.neighbours,
-            generation_of(samples, seed),
+            generation_of(run, samples, seed),
         )
         results |= {"metrics": scored.metrics, "yardstick": scored.yardstick, "protocol": stamp}
         for key, value in scored.metrics.items():
             log.say(f"{key} = {value:.4g}   (yardstick: {scored.yardstick[key]:.4g})")
+    others = _at_other_steps(run, reference, samples, seed, log) if scored else []
+    if others:
+        results["at_steps"] = [{k: v for k, v in row.items() if k != "images"} for row in others]
     if is_main_process():
-        write_files(run, samples, scored, stamp, results)
+        write_files(run, samples, scored, stamp, results, others)
     log.say(f"report: {run.workdir / 'report.html'}")
     return results
+
+
+def _at_other_steps(run: Run, reference: Reference, samples: Samples, seed, log) -> list[dict]:
+    """The same samples in the numbers of steps that `config.evaluation.at_steps` names."""
+    rows = []
+    for steps in run.config.evaluation.at_steps:
+        sampler = dataclasses.replace(samples.sampler, steps=steps)
+        drawn = draw(run, samples.labels, seed, sampler)
+        neighbours = run.config.evaluation.neighbours
+        metrics = score_images(reference, drawn.images, drawn.labels, neighbours).metrics
+        log.say(f"{steps} steps, NFE {sampler.evaluations}: "
+                + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))  # fmt: skip
+        rows.append({"steps": steps, "nfe": sampler.evaluations, "metrics": metrics,
+                     "images": drawn.images})  # fmt: skip
+    return rows
 
 
 def reference_of(run: Run) -> Reference:
@@ -99,21 +118,14 @@ def score_images(reference: Reference, images, labels, neighbours: int) -> Score
         raise UserError(f"These samples cannot be scored: {error}") from error
 
 
-def generation_of(samples: Samples, seed: int) -> Generation:
-    s = samples.sampler
-    return Generation(
-        seed=seed,
-        solver=s.solver,
-        steps=s.steps,
-        evaluations=samples.evaluations,
-        guidance=s.guidance.scale,
-        guidance_interval=(s.guidance.low, s.guidance.high),
-        time_shift=s.shift,
-        weights="EMA",
-    )
+def generation_of(run: Run, samples: Samples, seed: int) -> dict:
+    """How samples were drawn: all that must be equal before two scores are compared."""
+    weights = run.config.stage(run.config.generator).weights
+    made = {"seed": seed, "evaluations": samples.sampler.evaluations, "weights": weights}
+    return made | dataclasses.asdict(samples.sampler)
 
 
-def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results) -> None:
+def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results, others) -> None:
     """`samples/final.png` (or `.npz`), `results.json`, `report.html`."""
     config, workdir = run.config, run.workdir
     names = [str(label) for label in range(config.data.num_classes)]
@@ -135,7 +147,10 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
             note = f"yardstick: {scored.yardstick[key]:.3g}; better: {better}"
             headlines.append(page.Headline(name, f"{scored.metrics[key]:.3g}", note))
 
-    sections.append(page.Section("Sampling path", [_radius(run, samples)]))
+    if others:
+        sections.append(_steps_section(samples, scored, others))
+    if "radius" in samples.trace:
+        sections.append(page.Section("Sampling path", [_radius(run, samples)]))
     sections += _stage_sections(run)
     rows = read_rows(workdir / "metrics.jsonl")
     captions = {
@@ -156,19 +171,42 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
     sections.append(page.Section("Reproduce", [page.Code(command), page.Code(settings)]))
 
     summary = (
-        f"{config.space.path} flow matching on {config.data.source}, seed {results['seed']}: "
-        f"{len(samples.labels):,} samples, {samples.sampler.solver} with {samples.sampler.steps} "
-        f"steps, guidance {samples.sampler.guidance.scale:g}, NFE {samples.evaluations}."
+        f"{_system(config)} on {config.data.source}, seed {results['seed']}: "
+        f"{len(samples.labels):,} samples, {samples.sampler}, NFE {samples.sampler.evaluations}."
     )
     write_json(workdir / "results.json", results)
     page.write_report(workdir / "report.html", f"{workdir.name}", summary, headlines, sections)
 
 
+def _system(config) -> str:
+    method = config.stage(config.generator).method
+    names = {
+        "flow": f"{config.space.path} flow matching",
+        "sphere_encoder": "Sphere Encoder",
+        "sphere_latent": "Sphere Latent Encoder",
+    }
+    return names[method]
+
+
+def _steps_section(samples: Samples, scored: Score, others: list[dict]) -> page.Section:
+    """Scores and pictures against the number of sampling steps, at equal seeds."""
+    own = {"steps": samples.sampler.steps, "nfe": samples.sampler.evaluations,
+           "metrics": scored.metrics, "images": samples.images}  # fmt: skip
+    rows = sorted([own, *others], key=lambda row: row["steps"])
+    names = list(scored.metrics)
+    table = page.Table(
+        ["steps", "NFE", *(page.describe(name)[0] for name in names)],
+        [[row["steps"], row["nfe"], *(row["metrics"][name] for name in names)] for row in rows],
+    )
+    pictures = figures.labelled_rows({f"{row['steps']} steps": row["images"][:10] for row in rows})
+    return page.Section("Steps", [table, page.Picture(pictures, "The same samples in more steps.")])
+
+
 def _radius(run: Run, samples: Samples) -> page.Picture:
     drawn = figures.radius_along_path(
-        {run.config.space.path: samples.radii}, samples.sampler.times()
+        {run.config.space.path: samples.trace["radius"]}, samples.sampler.times()
     )
-    drift = float(np.abs(samples.radii - 1).max())
+    drift = float(np.abs(samples.trace["radius"] - 1).max())
     return page.Picture(
         drawn, f"Mean token norm over radius while sampling; largest deviation {drift:.1e}."
     )
@@ -184,16 +222,21 @@ def _stage_sections(run: Run) -> list[page.Section]:
             rows = [[key.replace("_", " "), value] for key, value in metrics.items()]
             blocks.append(page.Table(["measured", ""], rows))
         if "radii" in arrays:
-            d = run.flow[1].tokenizer.latent_shape[-1]
+            d = run.generator.tokenizer.latent_shape[-1]
             histogram = figures.norm_histogram({"training latents": arrays["radii"] / np.sqrt(d)})
             blocks.append(
                 page.Picture(histogram, "Norms of the normalised tokens over sqrt(d), unprojected.")
             )
         if "original" in arrays:
-            rows = {key.replace("_", " "): images for key, images in arrays.items()}
+            rows = {k.replace("_", " "): v for k, v in arrays.items() if v.dtype == np.uint8}
             blocks.append(
                 page.Picture(figures.labelled_rows(rows), "Held-out images and reconstructions.")
             )
+        if "noise_psnr" in arrays:
+            curve = figures.curve(
+                arrays["noise_angle"], arrays["noise_psnr"], "angle of noise, degrees", "PSNR, dB"
+            )
+            blocks.append(page.Picture(curve, "Decoding held-out latents that noise has turned."))
         if blocks:
             sections.append(page.Section(f"Stage: {name}", blocks))
     return sections

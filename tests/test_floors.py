@@ -9,12 +9,14 @@ ROOT = Path(__file__).parents[1] / "sphere_jax"
 FLOORS = [  # from the ground up
     {"errors", "versions"},
     {"files"},
+    {"options"},
     {"config"},
     {"geometry"},
     {"distribution"},
     {"data"},
     {"nn"},
     {"models"},
+    {"conversion"},
     {"losses"},
     {"tokenizers"},
     {"sampling"},
@@ -22,10 +24,10 @@ FLOORS = [  # from the ground up
     {"methods"},
     {"training"},
     {"experiment"},
-    {"generation", "loading", "plan"},
+    {"generation", "editing", "loading", "plan"},
     {"scoring"},
     {"cli"},
-    {"main", "sample", "evaluate", "compare"},
+    {"main", "sample", "edit", "evaluate", "compare"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 

@@ -49,14 +49,18 @@ class Batches(Iterator[Batch]):
 
     def _fetch(self) -> tuple[Batch, dict]:
         indices, flips = next(self._iterator)
-        # One read serves all shards of this process: sort out which rows those are first.
-        wanted = self._sharding.addressable_devices_indices_map((len(indices),))
-        rows = np.unique(np.concatenate([np.arange(len(indices))[s] for s in wanted.values()]))
+        rows = _own_rows(len(indices), self._sharding)
         read = self._source.read(indices[rows])
         if self._flip and "images" in read:
             images, turn = read["images"], flips[rows]
             read["images"] = np.where(turn[:, None, None, None], images[:, :, ::-1], images)
         return to_device(read, rows, len(indices), self._sharding), self._iterator.get_state()
+
+
+def _own_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
+    """The rows of a global batch that the devices of this process hold, sorted, each once."""
+    held = sharding.addressable_devices_indices_map((batch_size,))
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in held.values()]))
 
 
 def _with_flip_draws(indices: np.ndarray, rng: np.random.Generator):
@@ -87,15 +91,17 @@ def map_batched(
     """`function` over aligned host arrays in batches of one static size; the last is padded with
     repeats of the first row and cut again, so one program serves all.
 
-    `function` returns an array or a tree of arrays with a leading batch axis; the result comes back
-    to the host of every process. `after_batch(done)` hears how many rows are done.
+    `arrays` may be read where they are indexed (`data.folders.Pictures`); a process reads only the
+    rows that its devices hold. `function` returns an array or a tree of arrays with a leading batch
+    axis; the result comes back to the host of every process. `after_batch(done)` hears how many
+    rows are done.
     """
-    count, pieces = len(arrays[0]), []
+    count, pieces, own = len(arrays[0]), [], _own_rows(batch_size, sharding)
     for start in range(0, count, batch_size):
         rows = np.arange(start, start + batch_size)
-        rows = np.where(rows < count, rows, 0)
+        rows = np.where(rows < count, rows, 0)[own]
         named = {str(i): array[rows] for i, array in enumerate(arrays)}
-        batch = to_device(named, np.arange(batch_size), batch_size, sharding)
+        batch = to_device(named, own, batch_size, sharding)
         out = function(*(batch[str(i)] for i in range(len(arrays))))
         pieces.append(jax.tree.map(lambda x, n=count - start: to_host(x)[:n], out))
         after_batch(min(start + batch_size, count))

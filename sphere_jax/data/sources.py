@@ -10,20 +10,39 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from sphere_jax.config import Data
+from sphere_jax.data.checks import (
+    check_has,
+    check_images,
+    check_labels,
+    check_split,
+    every_fifth_of_each_class,
+    read_npz,
+)
+from sphere_jax.data.cifar10 import read_cifar10
+from sphere_jax.data.folders import Pictures, read_folder
+from sphere_jax.data.pictures import resize_arrays, unpack
 from sphere_jax.errors import UserError
+from sphere_jax.options import Data
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Named arrays of equal length: `images` uint8 (N,H,W,C) or `latents` (N,h,w,d); `labels`."""
+    """Named arrays of equal length: `images` uint8 (N,H,W,C) or `latents` (N,h,w,d); `labels`.
 
-    arrays: dict[str, np.ndarray]
+    `labels` are in memory. The others may be read where they are indexed, from a memory-mapped
+    file or from `Pictures`: ask them for `shape`, `dtype`, `len` and rows, a batch at a time.
+    """
+
+    arrays: dict[str, np.ndarray | Pictures]
 
     def __len__(self) -> int:
-        return len(self.arrays["labels"])
+        return len(self.labels)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 (N,)."""
+        return self.arrays["labels"]
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The examples at `indices` (B,), as arrays with a leading axis B."""
@@ -31,11 +50,17 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 of every array: which data this was."""
+        """First 16 hex digits of the SHA-256 of every array: which data this was.
+
+        Of image files, of their paths and sizes alone (`Pictures.listing`).
+        """
         digest = hashlib.sha256()
         for name in sorted(self.arrays):
             array = self.arrays[name]
             digest.update(f"{name}{array.shape}{array.dtype}".encode())
+            if isinstance(array, Pictures):
+                digest.update(array.listing)
+                continue
             for start in range(0, len(array), 4096):  # memory-mapped latents stay on disk
                 digest.update(np.ascontiguousarray(array[start : start + 4096]).tobytes())
         return digest.hexdigest()[:16]
@@ -57,40 +82,30 @@ def load(data: Data) -> Split:
     """
     if data.source == "latents":
         return _latents(data)
+    if data.source == "folder":
+        images, labels, held = read_folder(data)
+        train, heldout = images.keep(~held), images.keep(held)
+    else:
+        images, labels, held = _in_memory(data)
+        train, heldout = images[~held], images[held]
+    check_split(labels, held, data.num_classes, data.path or data.source)
+    return Split(
+        Source({"images": train, "labels": labels[~held]}),
+        Source({"images": heldout, "labels": labels[held]}),
+    )
+
+
+def _in_memory(data: Data):
+    """Images uint8 (N, image_size, image_size, C), labels (N,), held out (N,)."""
     if data.source == "mnist5k":
         images, labels, held = _mnist5k()
     elif data.source == "digits":
         images, labels, held = _digits()
+    elif data.source == "cifar10":
+        images, labels, held = read_cifar10(data)
     else:
-        images, labels, held = _npz(data.path)
-    images = _resize(images, data)
-    _check_split(data, labels, held)
-    return Split(
-        Source({"images": images[~held], "labels": labels[~held]}),
-        Source({"images": images[held], "labels": labels[held]}),
-    )
-
-
-def _check_split(data: Data, labels: np.ndarray, held: np.ndarray) -> None:
-    where = data.path or data.source
-    if labels.min() < 0 or labels.max() >= data.num_classes:
-        raise UserError(
-            f"Labels of {where} run from {labels.min()} to {labels.max()} but "
-            f"config.data.num_classes={data.num_classes}."
-        )
-    if not held.any():
-        raise UserError(
-            f"{where} leaves nothing to hold out, every fifth of a class; it needs 5 examples of "
-            "one class or more."
-        )
-
-
-def every_fifth_of_each_class(labels: np.ndarray) -> np.ndarray:
-    """Boolean (N,): the fixed held-out fifth, as evenly over the classes as can be."""
-    held = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        held[np.flatnonzero(labels == label)[4::5]] = True
-    return held
+        images, labels, held = _npz(data)
+    return resize_arrays(images, data), labels, held
 
 
 def _mnist5k():
@@ -119,91 +134,33 @@ def _digits():
     return images, labels, every_fifth_of_each_class(labels)
 
 
-def _npz(path: str):
-    """`images` uint8 NHWC and `labels`; optional `test_images`, `test_labels` are held out."""
-    arrays = read_npz(path, ("images", "labels"))
-    images = check_images(arrays["images"], path)
-    labels = check_labels(arrays["labels"], len(images), path)
-    if "test_images" not in arrays or "test_labels" not in arrays:
+def _npz(data: Data):
+    """`images` uint8 NHWC and `labels`; optional `test_images`, `test_labels` are held out.
+
+    In place of `images`, encoded pictures in one array of bytes: `jpeg_bytes`, `offsets`, with
+    `train_` before these and before `labels` or not; optional `test_` ones are held out.
+    """
+    arrays, path = read_npz(data.path), data.path
+    images, labels = _npz_part(arrays, "train_" if "train_jpeg_bytes" in arrays else "", data)
+    tests = {"test_images", "test_jpeg_bytes"} & arrays.keys()
+    if not tests or "test_labels" not in arrays:
         return images, labels, every_fifth_of_each_class(labels)
-    test = check_images(arrays["test_images"], path)
+    test, test_labels = _npz_part(arrays, "test_", data)
     if test.shape[1:] != images.shape[1:]:
         raise UserError(f"{path} has images {images.shape[1:]} but test_images {test.shape[1:]}.")
-    test_labels = check_labels(arrays["test_labels"], len(test), path)
     held = np.arange(len(images) + len(test)) >= len(images)
     return np.concatenate([images, test]), np.concatenate([labels, test_labels]), held
 
 
-def read_npz(path: str, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz`, without ever unpickling.
-
-    Raises:
-      UserError: no such file, not an npz, or an array of `needed` is missing.
-    """
-    if not path or not Path(path).is_file():
-        raise UserError(f"There is no file '{path}'; give the path of an .npz.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not a readable .npz ({error}).") from error
-    except Exception as error:  # zipfile raises its own kinds for a damaged archive
-        raise UserError(f"{path} is damaged ({error}).") from error
-    missing = [name for name in needed if name not in arrays]
-    if missing:
-        raise UserError(f"{path} lacks the array '{missing[0]}'; it holds {sorted(arrays)}.")
-    return arrays
-
-
-def check_images(images: np.ndarray, where: str) -> np.ndarray:
-    """uint8 NHWC, or a UserError that says what `images` are instead."""
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise UserError(
-            f"Images of {where} have shape {images.shape}; they must be (N,H,W,1 or 3)."
-        )
-    if len(images) == 0:
-        raise UserError(f"{where} holds no images.")
-    if images.dtype != np.uint8:
-        floats = np.issubdtype(images.dtype, np.floating)
-        bad = " and hold NaN or infinity" if floats and not np.isfinite(images).all() else ""
-        raise UserError(f"Images of {where} are {images.dtype}{bad}; store them as uint8 0..255.")
-    return images
-
-
-def check_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
-    """int32 (count,), or a UserError that says what `labels` are instead."""
-    if labels.shape != (count,):
-        raise UserError(f"{where} has {count} examples but labels of shape {labels.shape}.")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"Labels of {where} are {labels.dtype}; store them as integers.")
-    return labels.astype(np.int32)
-
-
-def _resize(images: np.ndarray, data: Data) -> np.ndarray:
-    """To (N, image_size, image_size, channels): padded if nearly that size, else resampled."""
-    size, (height, width, channels) = data.image_size, images.shape[1:]
-    if channels != data.channels:
-        raise UserError(
-            f"Images of {data.path or data.source} have {channels} channels but "
-            f"config.data.channels={data.channels}."
-        )
-    if height == width == size:
-        return images
-    if height == width and 0 < size - height <= height // 4:  # 28x28 digits become 32x32
-        before = (size - height) // 2
-        after = size - height - before
-        return np.pad(images, ((0, 0), (before, after), (before, after), (0, 0)), mode="edge")
-    crop = min(height, width)
-    top, left = (height - crop) // 2, (width - crop) // 2
-    box = (left, top, left + crop, top + crop)
-
-    def one(image):
-        picture = Image.fromarray(image.squeeze(-1) if channels == 1 else image)
-        return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box))
-
-    return np.stack([one(image) for image in images]).reshape(-1, size, size, channels)
+def _npz_part(arrays: dict[str, np.ndarray], prefix: str, data: Data):
+    """Images and labels whose names begin with `prefix`."""
+    if f"{prefix}jpeg_bytes" in arrays:
+        images = unpack(arrays, prefix, data)
+    else:
+        check_has(arrays, (f"{prefix}images",), data.path)
+        images = check_images(arrays[f"{prefix}images"], data.path)
+    check_has(arrays, (f"{prefix}labels",), data.path)
+    return images, check_labels(arrays[f"{prefix}labels"], len(images), data.path)
 
 
 def _latents(data: Data) -> Split:
@@ -230,7 +187,7 @@ def _latents(data: Data) -> Split:
         )
     labels = check_labels(labels, len(latents), str(folder))
     held = every_fifth_of_each_class(labels)
-    _check_split(data, labels, held)
+    check_split(labels, held, data.num_classes, data.path)
     return Split(
         IndexedSource({"latents": latents, "labels": labels}, np.flatnonzero(~held)),
         IndexedSource({"latents": latents, "labels": labels}, np.flatnonzero(held)),
@@ -245,6 +202,10 @@ class IndexedSource(Source):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.arrays["labels"][self.rows]
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         return super().read(self.rows[indices])

@@ -6,10 +6,12 @@ import numpy as np
 def check_images(images: np.ndarray, name: str, at_least: int = 1) -> np.ndarray:
     """`images` if they are uint8 (N, H, W, 1 or 3) with N >= `at_least`.
 
+    They may be read where they are indexed (`data.folders.Pictures`), and stay so.
+
     Raises:
       ValueError: otherwise.
     """
-    images = np.asarray(images)
+    images = images if hasattr(images, "dtype") else np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(
             f"{name} must be uint8 images (N, H, W, 1 or 3), not {images.dtype} of shape "

@@ -193,6 +193,14 @@ def norm_histogram(norms: Mapping[str, np.ndarray], bins: int = 60) -> bytes:
     return _png(figure)
 
 
+def curve(x: np.ndarray, y: np.ndarray, xlabel: str, ylabel: str) -> bytes:
+    """One line through the points (x, y), each marked."""
+    figure = Figure(figsize=(6.2, 3.0), dpi=DPI, layout="constrained")
+    axes = _axes(figure, (1, 1, 1), "", xlabel, ylabel)
+    axes.plot(x, y, color=COLOURS[0], linewidth=1.8, marker="o", markersize=3.5)
+    return _png(figure)
+
+
 def _axes(figure: Figure, place: tuple[int, int, int], title: str, xlabel: str, ylabel: str):
     axes = figure.add_subplot(*place)
     axes.set_facecolor("none")

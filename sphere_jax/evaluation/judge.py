@@ -39,7 +39,7 @@ class Judge:
             raise ValueError(
                 f"The judge takes images of shape {self.image_shape}, not {images.shape[1:]}."
             )
-        return self.machine.predict(_kernel(_pixels(images), self.pixels, self.gamma))
+        return self.machine.predict(_kernel(_pixels(np.asarray(images)), self.pixels, self.gamma))
 
 
 def train_judge(
@@ -57,7 +57,7 @@ def train_judge(
         images, labels = images[rows], labels[rows]
     if len(np.unique(labels)) < 2:
         raise ValueError("The judge needs images of at least 2 classes.")
-    pixels = _pixels(images)
+    pixels = _pixels(np.asarray(images))
     variance = pixels.var()
     if variance == 0:
         raise ValueError("The judge's images are all of one flat colour.")

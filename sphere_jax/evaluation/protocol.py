@@ -1,9 +1,8 @@
 """What a number means: everything that must be equal before two scores may be compared."""
 
-import dataclasses
 import platform
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
@@ -14,29 +13,17 @@ ROUNDING = "clip to [-1, 1], then round(127.5 x + 127.5) to nearest"  # tokenize
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scikit-learn")
 
 
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """How samples were drawn. `evaluations` is network evaluations per image (NFE)."""
-
-    seed: int
-    solver: str
-    steps: int
-    evaluations: int
-    guidance: float  # 1 is off
-    guidance_interval: tuple[float, float]  # times at which it acts, 1 is noise
-    time_shift: float
-    weights: Literal["EMA", "raw"]
-
-
 def protocol(
     reference: Reference,
     reference_name: str,
     score: Score,
     neighbours: int,
-    generation: Generation | None,
+    generation: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """The stamp that goes beside scores, ready for JSON. `generation` None means images of
-    unknown origin, from a file.
+    """The stamp that goes beside scores, ready for JSON.
+
+    `generation` says how samples were drawn: seed, sampler settings, NFE, EMA or raw weights. None
+    means images of unknown origin, from a file.
     """
     network, judge, split = reference.network, reference.judge, reference.split
     return {
@@ -59,7 +46,7 @@ def protocol(
             "neighbours": neighbours,
             "images_on_each_side": min(score.samples, len(split.heldout)),
         },
-        "generation": dataclasses.asdict(generation) if generation else "images from a file",
+        "generation": generation or "images from a file",
         "rounding_to_uint8": ROUNDING,
         "versions": {
             "sphere_jax": __version__,

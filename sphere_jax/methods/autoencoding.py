@@ -6,26 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sphere_jax.config import DecoderStage, VAEStage
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.pixel import pixel_loss, psnr
-from sphere_jax.methods.outcome import Outcome
-from sphere_jax.tokenizers.conv_vae import ConvVAE
+from sphere_jax.methods.base import Method, Outcome
+from sphere_jax.options import DecoderStage, VAEStage
+from sphere_jax.tokenizers import ConvVAE, Tokenizer
 from sphere_jax.tokenizers.images import to_float, to_uint8
 
 
 @dataclasses.dataclass(frozen=True)
-class VAETraining:
+class VAETraining(Method):
     """Pixel reconstruction plus a light KL term, from scratch."""
 
     tokenizer: ConvVAE
     settings: VAEStage
     trains = ("encoder", "decoder")
-    preview_columns = 16
-    is_transformer = False
-
-    def frozen(self, artifacts):
-        return {}
 
     def init(self, key, frozen):
         encoder, decoder = jax.random.split(key)
@@ -34,13 +29,13 @@ class VAETraining:
             "decoder": self.tokenizer.decoder.init(decoder),
         }
 
-    def source(self, split, frozen, map_over):
-        return split
+    def batch_shapes(self):
+        return {"images": (self.tokenizer.image_shape, np.uint8), "labels": ((), np.int32)}
 
-    def loss(self, params, frozen, batch, keys):
+    def loss(self, params, frozen, batch, draws):
         images = to_float(batch["images"])
         mean, log_variance = self.tokenizer.posterior(params["encoder"], images)
-        noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
+        noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(draws)
         latents = mean + jnp.exp(0.5 * log_variance) * noise
         decoded = self.tokenizer.decoder.apply(params["decoder"], latents)
         pixels = pixel_loss(decoded, images, self.settings.l1_weight, self.settings.l2_weight)
@@ -87,30 +82,28 @@ def shell_metrics(radii: np.ndarray, d: int) -> dict[str, float]:
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderFinetuning:
+class DecoderFinetuning(Method):
     """Reconstruction from projected latents; only the decoder learns (methods.md A.5).
 
     In a Euclidean space the projection is the identity, and this is the paper's control: the same
     finetuning without projection.
     """
 
-    tokenizer: ConvVAE
+    tokenizer: Tokenizer
     space: Space
     settings: DecoderStage
     trains = ("decoder",)
-    preview_columns = 16
-    is_transformer = False
 
     def frozen(self, artifacts):
-        return {name: artifacts[name] for name in ("encoder", "decoder", "statistics")}
+        return {name: artifacts[name] for name in self.tokenizer.parts}
 
     def init(self, key, frozen):
         return {"decoder": jax.tree.map(jnp.copy, frozen["decoder"])}
 
-    def source(self, split, frozen, map_over):
-        return split
+    def batch_shapes(self):
+        return {"images": (self.tokenizer.image_shape, np.uint8), "labels": ((), np.int32)}
 
-    def loss(self, params, frozen, batch, keys):
+    def loss(self, params, frozen, batch, draws):
         images = to_float(batch["images"])
         latents = self.space.project(self.tokenizer.encode(frozen, images))
         decoded = self.tokenizer.decode(frozen | params, latents)

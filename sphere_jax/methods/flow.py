@@ -8,23 +8,23 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from sphere_jax.config import FlowStage
-from sphere_jax.data.sources import Source, Split
 from sphere_jax.geometry.spaces import Space
-from sphere_jax.methods.outcome import Outcome
+from sphere_jax.methods.base import Generator
+from sphere_jax.methods.latents import encoded, has_images
 from sphere_jax.nn.functional import Network
-from sphere_jax.sampling import Sampler, sample, sample_noise, sample_times
-from sphere_jax.tokenizers.conv_vae import ConvVAE
-from sphere_jax.tokenizers.images import to_float, to_uint8
-from sphere_jax.tokenizers.precomputed import Precomputed
+from sphere_jax.options import FlowStage
+from sphere_jax.sampling import Sampler, noise_of, sample, sample_keys, sample_times
+from sphere_jax.tokenizers import Tokenizer
+from sphere_jax.tokenizers.images import to_uint8
 
 
 @dataclasses.dataclass(frozen=True)
-class Flow:
+class Flow(Generator):
     """A class-conditional velocity network on (projected) latents."""
 
-    tokenizer: ConvVAE | Precomputed
+    tokenizer: Tokenizer
     space: Space
     network: Network
     num_classes: int
@@ -36,37 +36,31 @@ class Flow:
 
     @property
     def has_images(self) -> bool:
-        """Whether samples can be decoded here."""
-        return isinstance(self.tokenizer, ConvVAE)
+        return has_images(self.tokenizer)
 
     def frozen(self, artifacts):
-        names = ("encoder", "decoder", "statistics") if self.has_images else ()
-        return {name: artifacts[name] for name in names}
+        return {name: artifacts[name] for name in self.tokenizer.parts}
 
     def init(self, key, frozen):
         return {"network": self.network.init(key)}
 
     def source(self, split, frozen, map_over):
         """Every image encoded once; the projection happens in the loss."""
-        if not self.has_images:
-            return split
+        return encoded(self.tokenizer, split, frozen, map_over)
 
-        def encoded(source: Source) -> Source:
-            latents = map_over(self._encode, frozen, source.arrays["images"])
-            return Source({"latents": latents, "labels": source.arrays["labels"]})
+    def batch_shapes(self):
+        return {"latents": (self.tokenizer.latent_shape, np.float32), "labels": ((), np.int32)}
 
-        return Split(encoded(split.train), encoded(split.heldout))
+    def fixed_tables(self):
+        return {"network": self.network.module.fixed_table_size}
 
-    def _encode(self, params, images):
-        return self.tokenizer.encode(params, to_float(images))
-
-    def loss(self, params, frozen, batch, keys):
+    def loss(self, params, frozen, batch, draws):
         """`mean |P v - u_t|^2 + radial_weight mean |v - P v|^2`, P the tangent projection at z_t.
 
         `batch["latents"]` (B, h, w, d) are normalised, not yet projected.
         """
         settings = self.settings
-        noise_keys, time_keys, drop_keys = jax.vmap(lambda k: jax.random.split(k, 3))(keys).T
+        noise_keys, time_keys, drop_keys = jax.vmap(lambda k: jax.random.split(k, 3))(draws).T
         z0 = self.space.project(batch["latents"])
         noise = jax.vmap(lambda k: jax.random.normal(k, z0.shape[1:]))(noise_keys)
         t = sample_times(
@@ -90,13 +84,9 @@ class Flow:
         loss = velocity_error + settings.radial_weight * radial_error
         return loss, {"velocity_error": velocity_error, "radial_error": radial_error}
 
-    def generate(self, params, noise, labels, scale, sampler: Sampler | None = None):
-        """Latents on the space (B, h, w, d), and the mean radius after every step.
-
-        `scale` may be traced; it is read only where the sampler's guidance is on.
-        """
-        sampler = sampler or self.sampler
-        guided = sampler.guidance.scale != 1.0
+    def generate(self, params, keys, labels, scale, sampler):
+        """Latents on the space (B, h, w, d), and the mean `radius` after every step."""
+        noise = noise_of(keys, self.tokenizer.latent_shape)
         latents, radius = sample(
             lambda z, t, y: self.network.apply(params["network"], z, t, y),
             self.space,
@@ -104,23 +94,19 @@ class Flow:
             labels,
             self.num_classes,
             sampler,
-            scale if guided else None,
+            scale if sampler.scale != 1.0 else None,
             trajectory=True,
         )
-        return self.space.project(latents), radius
+        return self.space.project(latents), {"radius": radius}
 
-    def decode(self, params, latents):
-        """Latents to uint8 images (B, H, W, C)."""
-        return to_uint8(self.tokenizer.decode(params, latents))
+    def images(self, params, samples):
+        return to_uint8(self.tokenizer.decode(params, samples))
 
     def preview(self, params, frozen, batch, key):
         """Samples of every class (of the first ten), one class a row; always the same noise."""
         if not self.has_images:
             return None
         labels = jnp.repeat(jnp.arange(min(self.num_classes, 10)), self.preview_columns)
-        noise = sample_noise(key, jnp.arange(len(labels)), self.tokenizer.latent_shape)
-        latents, _ = self.generate(params, noise, labels, self.sampler.guidance.scale)
-        return self.decode(frozen, latents)
-
-    def finish(self, params, frozen, split, map_over):
-        return Outcome()
+        keys = sample_keys(key, jnp.arange(len(labels)))
+        latents, _ = self.generate(params, keys, labels, self.sampler.scale, self.sampler)
+        return self.images(frozen, latents)

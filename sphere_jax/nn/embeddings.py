@@ -86,10 +86,16 @@ class TimeEmbedding(nnx.Module):
 
 
 class LabelEmbedding(nnx.Module):
-    """Labels (B,) int32 -> (B, width); row `num_classes` is the null label of guidance."""
+    """Labels (B,) int32 -> (B, width); row `num_classes` is the null label of guidance.
+
+    Labels may also be mixtures (B, num_classes + 1) of float weights, which give the same mixture
+    of embeddings: half of one class and half of another, say.
+    """
 
     def __init__(self, num_classes: int, width: int, *, rngs: nnx.Rngs):
         self.table = nnx.Param(small_normal(rngs.params(), (num_classes + 1, width), jnp.float32))
 
     def __call__(self, labels: jax.Array) -> jax.Array:
+        if labels.ndim == 2:
+            return jnp.matmul(labels, self.table[...], precision="highest")
         return self.table[...][labels]

@@ -92,26 +92,29 @@ class Stack(nnx.Module):
 
 
 class Head(nnx.Module):
-    """Norm, adaLN shift and scale, linear: (B, N, width) -> (B, N, features_out); zero at first."""
+    """Norm, adaLN shift and scale, linear: (B, N, width) -> (B, N, features_out); zero at first.
+
+    `norm` None leaves the norm out, `conditional=False` the modulation.
+    """
 
     def __init__(
         self,
         width: int,
         features_out: int,
         *,
-        norm: Callable[[], nnx.Module],
+        norm: Callable[[], nnx.Module] | None,
         rngs: nnx.Rngs,
         conditional: bool = True,
         dtype: jnp.dtype = jnp.float32,
     ):
-        self.norm = norm()
+        self.norm = norm() if norm else None
         self.modulation = (
             Linear(width, 2 * width, rngs=rngs, init=zeros, dtype=dtype) if conditional else None
         )
         self.output = Linear(width, features_out, rngs=rngs, init=zeros, dtype=dtype)
 
     def __call__(self, x: jax.Array, c: jax.Array | None) -> jax.Array:
-        x = self.norm(x)
+        x = x if self.norm is None else self.norm(x)
         if self.modulation is not None:
             x = modulate(x, *jnp.split(self.modulation(c), 2, axis=-1))
         return self.output(x)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 
 
@@ -34,17 +35,26 @@ def segments(times, guidance):
     return [(a, b, guided[a]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
-def guided_velocity(network, z, t, labels, null_label, scale):
-    """`v_u + scale (v_c - v_u)` at z `(B,h,w,d)`, t `(B,)`: one call of the network on 2B rows.
+def guided(network, inputs, labels, null_label, scale):
+    """`y_u + scale (y_c - y_u)` with `y = network(*inputs, labels)`: one call on 2B rows.
 
-    Rows 2i and 2i + 1 are sample i with its label and without, so that a batch split over devices
-    stays where it is (halves end to end would move it).
+    Labels are (B,) or mixtures (B, K + 1). Rows 2i and 2i + 1 are sample i with its label and
+    without, so that a batch split over devices stays where it is (halves end to end would move it).
     """
 
     def pair(a, b):
         return jnp.stack([a, b], axis=1).reshape((2 * a.shape[0], *a.shape[1:]))
 
-    v = network(pair(z, z), pair(t, t), pair(labels, jnp.full_like(labels, null_label)))
-    v = v.astype(jnp.float32).reshape(z.shape[0], 2, *z.shape[1:])
-    v_c, v_u = v[:, 0], v[:, 1]
-    return v_u + scale * (v_c - v_u)
+    if labels.ndim == 2:
+        null = jnp.broadcast_to(jax.nn.one_hot(null_label, labels.shape[1])[None], labels.shape)
+    else:
+        null = jnp.full_like(labels, null_label)
+    y = network(*(pair(x, x) for x in inputs), pair(labels, null)).astype(jnp.float32)
+    y = y.reshape(labels.shape[0], 2, *y.shape[1:])
+    y_c, y_u = y[:, 0], y[:, 1]
+    return y_u + scale * (y_c - y_u)
+
+
+def guided_velocity(network, z, t, labels, null_label, scale):
+    """`v_u + scale (v_c - v_u)` at z `(B,h,w,d)`, t `(B,)`: one call of the network on 2B rows."""
+    return guided(network, (z, t), labels, null_label, scale)

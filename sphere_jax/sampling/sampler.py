@@ -29,6 +29,19 @@ class Sampler:
             raise ValueError(f"solver is one of {', '.join(SOLVERS)}, not {self.solver!r}")
         self.times()
 
+    def __str__(self):
+        return f"{self.solver} {self.steps} steps, guidance {self.scale:g}"
+
+    @property
+    def scale(self) -> float:
+        """The guidance scale; 1 is off."""
+        return self.guidance.scale
+
+    @property
+    def evaluations(self) -> int:
+        """NFE: network evaluations per image; a guided evaluation counts 2."""
+        return nfe(self)
+
     def times(self):
         """The `(steps + 1,)` numpy float32 times, from 1 to t_end."""
         return time_grid(self.steps, self.shift, self.t_end)

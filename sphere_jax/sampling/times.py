@@ -70,3 +70,19 @@ def sample_times(keys, density="uniform", mean=0.0, std=1.0, low=0.0, high=1.0, 
             a, b = (_normal_cdf_of_logit(end, mean, std) for end in (low, high))
             t = jnp.clip(jax.nn.sigmoid(mean + std * ndtri(a + (b - a) * u)), low, high)
     return _shift(t, shift)
+
+
+def stratified(key, size, group):
+    """`(size,)` float32 in [0, 1]: in every `group` of samples, in random order, exactly 0, exactly
+    1 and one draw from each of `group - 2` equal strata (methods.md E.4; needs `group` >= 3).
+
+    Raises ValueError if `group` does not divide `size`.
+    """
+    if group < 3 or size % group:
+        raise ValueError(f"groups of {group} (3 or more) must divide {size}")
+    jitter_key, order_key = jax.random.split(key)
+    jitter = jax.random.uniform(jitter_key, (size // group, group - 2), minval=1e-3)
+    inner = (jnp.arange(group - 2, dtype=jnp.float32)[None] + jitter) / (group - 2)
+    ends = jnp.broadcast_to(jnp.array([[0.0, 1.0]]), (size // group, 2))
+    rows = jnp.concatenate([inner, ends], axis=1)
+    return jax.random.permutation(order_key, rows, axis=1, independent=True).reshape(size)

@@ -1,1 +1,14 @@
-"""Images to latents and back."""
+"""Images to latents and back.
+
+A tokenizer is a frozen dataclass of pure functions: `encode(params, images)` to latents (B, h, w,
+d), `decode(params, latents)` to float images; `parts` names its parameters among a run's artifacts,
+`latent_shape` is (h, w, d) and `image_shape` (H, W, C), or None where it has no images.
+"""
+
+from sphere_jax.tokenizers.conv_vae import ConvVAE
+from sphere_jax.tokenizers.precomputed import Precomputed
+from sphere_jax.tokenizers.sphere_encoder import SphereEncoder
+
+Tokenizer = ConvVAE | Precomputed | SphereEncoder
+
+__all__ = ["ConvVAE", "Precomputed", "SphereEncoder", "Tokenizer"]

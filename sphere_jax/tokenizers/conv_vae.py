@@ -5,13 +5,14 @@ sphere, and `decode` maps back through the inverse affine (methods.md A.10).
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from sphere_jax.config import Data, Tokenizer
 from sphere_jax.models.conv_vae import Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
+from sphere_jax.options import ConvVAETokenizer, Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +23,10 @@ class ConvVAE:
     decoder: Network
     latent_shape: tuple[int, int, int]  # (h, w, d)
     image_shape: tuple[int, int, int]  # (H, W, C)
+    parts: ClassVar = ("encoder", "decoder", "statistics")
 
     @classmethod
-    def build(cls, data: Data, settings: Tokenizer) -> "ConvVAE":
+    def build(cls, data: Data, settings: ConvVAETokenizer) -> "ConvVAE":
         sizes = dict(patch=settings.patch, widths=settings.widths, blocks=settings.blocks)
         channels, d = data.channels, settings.latent_channels
         grid = data.image_size // (settings.patch * 2 ** (len(settings.widths) - 1))

@@ -1,6 +1,7 @@
 """Latents that another program encoded and will decode: nothing to do here."""
 
 import dataclasses
+from typing import ClassVar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -8,3 +9,5 @@ class Precomputed:
     """A tokenizer without images. Samples are latents, written as `.npz`."""
 
     latent_shape: tuple[int, int, int]
+    image_shape: ClassVar = None
+    parts: ClassVar = ()

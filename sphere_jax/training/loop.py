@@ -8,12 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sphere_jax.config import Stage
 from sphere_jax.data.pipeline import Batches, to_device, to_host
 from sphere_jax.data.sources import Source
 from sphere_jax.distribution.mesh import batch_sharding, put_global, replicated, tree_shardings
 from sphere_jax.errors import UserError
 from sphere_jax.nn.compilation import run_once_options, transformer_options
+from sphere_jax.options import Stage
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.flops import matmul_flops
 from sphere_jax.training.logging import Meter, RunLog, duration
@@ -22,6 +22,7 @@ from sphere_jax.training.signals import Interrupted, StopRequest
 from sphere_jax.training.step import init_state, make_train_step
 
 HELDOUT_EXAMPLES = 512
+STATE_ITEM = {"ema": "ema", "raw": "params"}  # of the train state, by `Stage.weights`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Task:
 
 def abstract_state(task: Task, mesh):
     """Shapes, dtypes and shardings of the train state; nothing is allocated."""
-    optimizer = make_optimizer(task.settings.optimizer, task.settings.steps)
+    optimizer = make_optimizer(task.settings.optimizer, task.settings.steps, task.method.rates)
     shapes = jax.eval_shape(
         lambda key, frozen: init_state(task.method, optimizer, key, frozen),
         stage_key(task.seed, task.name),
@@ -61,7 +62,8 @@ def stage_key(seed: int, name: str) -> jax.Array:
 def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) -> dict:
     """Trains to the last step, from the newest checkpoint in `folder` if there is one.
 
-    `show(step, pictures)` is given what `method.preview` drew. Returns the EMA parameters, sharded.
+    `show(step, pictures)` is given what `method.preview` drew. Returns the parameters that
+    `settings.weights` names, the average or the raw ones, sharded.
 
     Raises:
       Interrupted: a signal asked to stop; a checkpoint of this very step has been saved.
@@ -76,7 +78,7 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
     )
 
     # State: born sharded, or restored onto the same shardings.
-    optimizer = make_optimizer(settings.optimizer, settings.steps)
+    optimizer = make_optimizer(settings.optimizer, settings.steps, method.rates)
     frozen = task.frozen
     abstract = abstract_state(task, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
@@ -111,10 +113,10 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
         checkpoints.save(step, state, batches.state)
 
     def look(step):
-        metrics = heldout.metrics(state["ema"])
+        metrics = heldout.metrics(state[STATE_ITEM[settings.weights]])
         log.write(name, step, metrics)
         log.say(f"{name} {step:,}/{settings.steps:,}  held-out loss {metrics['heldout_loss']:.4f}")
-        pictures = heldout.pictures(state["ema"])
+        pictures = heldout.pictures(state[STATE_ITEM[settings.weights]])
         if pictures is not None:
             show(step, pictures)
         meter.restart()
@@ -186,7 +188,7 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
                 raise Interrupted(f"{name}: saved at step {step:,} of {settings.steps:,}")
             checkpoints.poll()
     checkpoints.close()
-    return state["ema"]
+    return state[STATE_ITEM[settings.weights]]
 
 
 class _HeldOut:
@@ -202,13 +204,13 @@ class _HeldOut:
         few = task.heldout.read(np.linspace(0, len(task.heldout) - 1, 16).astype(int))
         self._few = put_global(mesh, few, {name: replicated(mesh) for name in few})
         key = stage_key(task.seed, "held-out")
-        self._keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(size))
+        self._draws = task.method.draws(key, size)
         self._key, self._frozen = key, frozen
         self._loss = jax.jit(task.method.loss)
         self._preview = jax.jit(task.method.preview)
 
     def metrics(self, params) -> dict[str, float]:
-        loss, metrics = self._loss(params, self._frozen, self._batch, self._keys)
+        loss, metrics = self._loss(params, self._frozen, self._batch, self._draws)
         fetched = jax.device_get({"loss": loss, **metrics})
         return {f"heldout_{name}": float(value) for name, value in fetched.items()}
 
@@ -221,5 +223,5 @@ def _forward_flops(task: Task, params, frozen, mesh) -> float:
     size = task.settings.batch_size
     rows = task.train.read(np.zeros(1, int))
     batch = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype) for k, v in rows.items()}
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
-    return matmul_flops(lambda *a: task.method.loss(*a)[0], params, frozen, batch, keys)
+    draws = jax.eval_shape(lambda: task.method.draws(jax.random.key(0), size))
+    return matmul_flops(lambda *a: task.method.loss(*a)[0], params, frozen, batch, draws)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sphere_jax.config import Stage
+from sphere_jax.options import Stage
 from sphere_jax.training.ema import update_ema
 
 State = dict  # {"progress": {"step", "updates", "key"}, "params", "ema", "optimizer"}
@@ -28,21 +28,21 @@ def init_state(method, optimizer: optax.GradientTransformation, key: jax.Array, 
 def make_train_step(method, settings: Stage, optimizer: optax.GradientTransformation) -> Callable:
     """`(state, frozen, batch) -> state, metrics`.
 
-    The gradient of `accumulate` micro-batches is that of the whole batch: every sample's draws
-    are a function of (key, step, its index). A step whose loss or gradient is not finite leaves
-    parameters, moments and average as they were, and says so in `metrics["finite"]`.
+    The gradient of `accumulate` micro-batches is that of the whole batch: what a sample draws
+    (`method.draws`) does not depend on how the batch is split. A step whose loss or gradient is not
+    finite leaves parameters, moments and average as they were, and says so in `metrics["finite"]`.
     """
 
-    def gradient(params, frozen, batch, keys):
+    def gradient(params, frozen, batch, draws):
         (loss, metrics), grads = jax.value_and_grad(method.loss, has_aux=True)(
-            params, frozen, batch, keys
+            params, frozen, batch, draws
         )
         return {"loss": loss, **metrics}, grads
 
-    def accumulated(params, frozen, batch, keys):
+    def accumulated(params, frozen, batch, draws):
         parts = settings.accumulate
         if parts == 1:
-            return gradient(params, frozen, batch, keys)
+            return gradient(params, frozen, batch, draws)
 
         # Micro-batch i holds samples i, i + A, i + 2A, ...: strided, so that a batch split over
         # devices stays where it is.
@@ -52,7 +52,7 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
         def add(total, micro):
             return jax.tree.map(jnp.add, total, gradient(params, frozen, *micro)), None
 
-        micro = jax.tree.map(strided, (batch, keys))
+        micro = jax.tree.map(strided, (batch, draws))
         first = gradient(params, frozen, *jax.tree.map(lambda x: x[0], micro))
         rest = jax.tree.map(lambda x: x[1:], micro)
         total, _ = jax.lax.scan(add, first, rest)
@@ -62,8 +62,8 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
         size = len(batch["labels"])
         progress = state["progress"]
         step_key = jax.random.fold_in(progress["key"], progress["step"])
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(size))
-        metrics, grads = accumulated(state["params"], frozen, batch, keys)
+        draws = method.draws(step_key, size)
+        metrics, grads = accumulated(state["params"], frozen, batch, draws)
 
         norm = optax.tree.norm(grads)
         if settings.optimizer.clip_norm > 0:

@@ -1,11 +1,15 @@
 """Data sets: the split is fixed, and what a file holds wrongly is said in one sentence."""
 
+import dataclasses
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from sphere_jax.config import Data
 from sphere_jax.data.sources import every_fifth_of_each_class, load
 from sphere_jax.errors import UserError
+from sphere_jax.options import Data
 
 
 def images(count=20, size=8, channels=1):
@@ -129,6 +133,70 @@ def test_missing_and_corrupt_npz(tmp_path):
     assert "There is no file ''" in refusal(Data(source="npz"))
 
 
+def packed(prefix="", count=20, side=12) -> dict[str, np.ndarray]:
+    """Encoded pictures in one array of bytes."""
+    files = []
+    for image in images(count, side, 3):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG")
+        files.append(file.getvalue())
+    return {
+        f"{prefix}jpeg_bytes": np.frombuffer(b"".join(files), np.uint8),
+        f"{prefix}offsets": np.cumsum([0, *map(len, files)]),
+        f"{prefix}labels": labels(count),
+    }
+
+
+def unpacked(arrays, prefix="", mode="RGB"):
+    """Decoded one by one and resized from 12x12 to 8x8."""
+    content, offsets = arrays[f"{prefix}jpeg_bytes"].tobytes(), arrays[f"{prefix}offsets"]
+    pictures = [
+        Image.open(io.BytesIO(content[start:stop])).convert(mode)
+        for start, stop in zip(offsets[:-1], offsets[1:], strict=True)
+    ]
+    resized = [np.asarray(p.resize((8, 8), Image.Resampling.BICUBIC)) for p in pictures]
+    return np.stack(resized).reshape(len(resized), 8, 8, -1)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_packed_pictures_without_a_test_part(tmp_path, channels, mode):
+    arrays = packed()
+    split = load(dataclasses.replace(npz(tmp_path, **arrays), channels=channels))
+    held = every_fifth_of_each_class(labels())
+    wanted = unpacked(arrays, mode=mode)
+    np.testing.assert_array_equal(split.train.arrays["images"], wanted[~held])
+    np.testing.assert_array_equal(split.heldout.arrays["images"], wanted[held])
+    assert split.heldout.labels.tolist() == labels()[held].tolist()
+
+
+@pytest.mark.parametrize("prefix", ["", "train_"])
+def test_packed_pictures_with_their_own_test_part(tmp_path, prefix):
+    arrays = packed(prefix) | packed("test_", 3)
+    split = load(dataclasses.replace(npz(tmp_path, **arrays), channels=3))
+    np.testing.assert_array_equal(split.train.arrays["images"], unpacked(arrays, prefix))
+    np.testing.assert_array_equal(split.heldout.arrays["images"], unpacked(arrays, "test_"))
+    assert split.heldout.labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (dict(offsets=None), "lacks the array 'offsets'"),
+        (dict(labels=None), "lacks the array 'labels'"),
+        (dict(labels=labels(19)), "20 examples but labels of shape (19,)"),
+        (dict(offsets=np.arange(21.0)), "must be N + 1 integers"),
+        (dict(offsets=np.arange(21)[::-1]), "must be N + 1 integers that never decrease"),
+        (dict(offsets=np.array([0])), "must be N + 1 integers"),
+        (dict(offsets=np.arange(21) * 10**6), "the file is not whole"),
+        (dict(offsets=np.arange(21)), "Picture 0 of jpeg_bytes in"),
+        (dict(jpeg_bytes=np.zeros((2, 2))), "must be uint8 (bytes,)"),
+    ],
+)
+def test_wrong_packed_pictures(tmp_path, changes, words):
+    arrays = {name: a for name, a in (packed() | changes).items() if a is not None}
+    assert words in refusal(npz(tmp_path, **arrays))
+
+
 def latents(tmp_path, z, y, classes=2) -> Data:
     np.save(tmp_path / "latents.npy", z)
     np.save(tmp_path / "labels.npy", y)
@@ -142,6 +210,7 @@ def test_latents_folder(tmp_path):
     assert (len(split.train), len(split.heldout)) == (16, 4)
     np.testing.assert_array_equal(split.train.read(np.arange(16))["latents"], z[~held])
     np.testing.assert_array_equal(split.heldout.read(np.array([3, 0]))["latents"], z[held][[3, 0]])
+    assert split.heldout.labels.tolist() == labels()[held].tolist()
     assert split.train.fingerprint != split.heldout.fingerprint
 
 

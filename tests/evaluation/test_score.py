@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from sphere_jax.evaluation.protocol import Generation, protocol
+from sphere_jax.evaluation.protocol import protocol
 from sphere_jax.evaluation.score import score
 
 DISTANCE = "frechet_distance_small_classifier"
@@ -75,7 +75,7 @@ def test_too_few_or_wrong_samples_are_refused(reference, digits):
 def test_the_protocol_names_everything_a_number_depends_on(reference, digits):
     heldout = digits.heldout.arrays
     found = score(reference, heldout["images"][:50], heldout["labels"][:50])
-    drawn = Generation(0, "heun", 25, 74, 1.5, (0.0, 0.9), 1.0, "EMA")
+    drawn = {"seed": 0, "evaluations": 74, "weights": "ema", "solver": "heun", "steps": 25}
     stamp = json.loads(json.dumps(protocol(reference, "digits", found, 3, drawn)))
     assert stamp["features"]["fingerprint"] == reference.network.fingerprint
     assert stamp["reference"]["fingerprint"] == digits.heldout.fingerprint
@@ -83,6 +83,6 @@ def test_the_protocol_names_everything_a_number_depends_on(reference, digits):
     assert stamp["training_split"]["images"] == len(digits.train)
     assert stamp["samples"] == 50
     assert stamp["generation"]["evaluations"] == 74
-    assert stamp["generation"]["weights"] == "EMA"
+    assert stamp["generation"]["weights"] == "ema"
     assert stamp["versions"].keys() >= {"sphere_jax", "jax", "flax", "numpy", "scikit-learn"}
     assert protocol(reference, "digits", found, 3, None)["generation"] == "images from a file"

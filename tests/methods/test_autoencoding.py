@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from sphere_jax.config import DecoderStage, VAEStage
 from sphere_jax.data.sources import Source, Split
 from sphere_jax.geometry.spaces import make_space
 from sphere_jax.losses.pixel import pixel_loss, psnr
 from sphere_jax.methods.autoencoding import DecoderFinetuning, VAETraining, shell_metrics
+from sphere_jax.options import DecoderStage, VAEStage
 from sphere_jax.tokenizers.conv_vae import ConvVAE
 from sphere_jax.training.step import init_state, make_train_step
 

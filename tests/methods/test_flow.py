@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.config import FlowStage, read_config
+from sphere_jax.config import read_config
 from sphere_jax.data.pipeline import Batches
 from sphere_jax.data.sources import Source, Split
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 from sphere_jax.experiment import Run, build_method
 from sphere_jax.geometry.spaces import make_space
 from sphere_jax.methods.flow import Flow
+from sphere_jax.options import FlowStage
 from sphere_jax.sampling import Sampler
 from sphere_jax.tokenizers.precomputed import Precomputed
 
@@ -242,11 +243,11 @@ def test_one_config_value_changes_the_geometry_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("path", PATHS)
 def test_samples_end_on_the_space(path):
     method = flow(path)
-    noise = jax.random.normal(jax.random.key(0), (6, *SHAPE))
     labels = jnp.zeros((6,), jnp.int32)
-    latents, radius = jax.jit(lambda *args: method.generate(PARAMS, *args, None))(noise, labels)
+    generate = jax.jit(lambda *args: method.generate(PARAMS, *args, 1.0, method.sampler))
+    latents, trace = generate(keys_of(6), labels)
     np.testing.assert_allclose(latents, method.space.project(latents), rtol=1e-5, atol=1e-6)
-    assert radius.shape == (3,)
+    assert trace["radius"].shape == (3,)
 
 
 def test_without_a_decoder_there_is_no_preview():

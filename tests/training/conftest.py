@@ -5,18 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.config import FlowStage
 from sphere_jax.data.sources import Source
 from sphere_jax.distribution.mesh import make_mesh
+from sphere_jax.methods.base import Method
+from sphere_jax.options import FlowStage
 from sphere_jax.training.loop import Task
 
 
-class Regression:
+class Regression(Method):
     trains = ("line",)
-    is_transformer = False
-
-    def frozen(self, artifacts):
-        return {}
 
     def init(self, key, frozen):
         kernel = jax.random.normal(key, (4, 3))

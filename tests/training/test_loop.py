@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sphere_jax.errors import UserError
+from sphere_jax.methods.base import Method
 from sphere_jax.training.logging import RunLog, duration, read_rows
 from sphere_jax.training.loop import stage_key, train
 from sphere_jax.training.signals import Interrupted
@@ -172,11 +173,10 @@ def test_durations():
     assert [duration(s) for s in (0, 75, 3700, float("inf"))] == ["0:00", "1:15", "1:01:40", "?"]
 
 
-class Finetuning:
+class Finetuning(Method):
     """Starts from a frozen part and trains a copy of it, as the decoder stage does."""
 
     trains = ("line",)
-    is_transformer = False
 
     def init(self, key, frozen):
         return {"line": jax.tree.map(jnp.copy, frozen["line"])}

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.config import Model, Optimizer
-from sphere_jax.models.build import velocity_network
+from sphere_jax.models.build import latent_network
+from sphere_jax.options import LightningDiTModel, Optimizer, SiTModel
 from sphere_jax.training.optimizers import make_optimizer, schedule
 
 
@@ -58,8 +58,9 @@ def test_adamw_by_hand():
 
 @pytest.mark.parametrize("name", ["sit", "lightning_dit"])
 def test_stacked_biases_and_scales_do_not_decay(name):
-    model = Model(name=name, width=32, depth=2, heads=2, qk_norm=name == "lightning_dit")
-    shapes = jax.eval_shape(velocity_network(model, (2, 2, 4), 10).init, jax.random.key(0))
+    sizes = dict(width=32, depth=2, heads=2)
+    model = SiTModel(**sizes) if name == "sit" else LightningDiTModel(**sizes, qk_norm=True)
+    shapes = jax.eval_shape(latent_network(model, (2, 2, 4), 10).init, jax.random.key(0))
     optimizer = make_optimizer(Optimizer(learning_rate=0.1, weight_decay=0.5), 10)
     none = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
     filled = jax.tree.map(lambda x: jnp.ones(x.shape), shapes)

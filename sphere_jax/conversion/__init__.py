@@ -1,0 +1,1 @@
+"""Published weights to our parameters: one file a network, one function a published layout."""

@@ -1,0 +1,152 @@
+"""Pictures become arrays: decoded by threads, and brought to one size as published systems do."""
+
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from sphere_jax.data.checks import check_has
+from sphere_jax.errors import UserError
+from sphere_jax.options import Data
+
+BICUBIC, NEAREST, BOX = (Image.Resampling[name] for name in ("BICUBIC", "NEAREST", "BOX"))
+BLOCK = 8  # pictures that a thread takes at once: a 32-pixel JPEG is too little work alone
+
+
+def fit(picture: Image.Image, size: int, resize: str) -> Image.Image:
+    """The shorter side brought to `size`, then the central (size, size).
+
+    "bicubic" and "nearest" are torchvision's Resize and CenterCrop, pixel for pixel; Pillow's
+    bicubic is antialiased (methods.md E.6). "adm" is the preprocessing of the ADM reference
+    statistics: halved with a box while the shorter side is at least 2 `size`, then bicubic. The
+    two round the longer side and the crop differently.
+    """
+    adm = resize == "adm"
+    while adm and min(picture.size) >= 2 * size:
+        picture = picture.resize((picture.width // 2, picture.height // 2), BOX)
+    if picture.size == (size, size):
+        return picture
+    width, height = picture.size
+    short = min(width, height)
+    if adm:
+        scale = size / short
+        wide, high = round(width * scale), round(height * scale)
+        left, top = (wide - size) // 2, (high - size) // 2
+    else:
+        wide, high = size * width // short, size * height // short
+        left, top = round((wide - size) / 2), round((high - size) / 2)
+    picture = picture.resize((wide, high), NEAREST if resize == "nearest" else BICUBIC)
+    return picture.crop((left, top, left + size, top + size))
+
+
+def decode(file: str | PathLike | BinaryIO, name: str, data: Data) -> np.ndarray:
+    """One encoded picture as uint8 (image_size, image_size, channels).
+
+    Transparency is dropped and EXIF rotation ignored, as in torchvision's ImageFolder and in ADM.
+
+    Raises:
+      UserError: it cannot be decoded, or has more than 8 bits a channel; the sentence has `name`.
+    """
+    try:
+        with Image.open(file) as picture:
+            mode = picture.mode
+            if not mode.startswith(("I", "F")):  # converting those would clip at 255
+                picture = picture.convert("L" if data.channels == 1 else "RGB")
+                pixels = np.asarray(fit(picture, data.image_size, data.resize))
+                return pixels.reshape(data.image_size, data.image_size, data.channels)
+    except UnidentifiedImageError as error:
+        raise UserError(f"{name} is not an image; replace or delete it.") from error
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise UserError(f"{name} cannot be read ({error}); replace or delete it.") from error
+    raise UserError(f"{name} has more than 8 bits a channel (mode {mode}); save it with 8.")
+
+
+def read_by_threads(
+    read: Callable[[int], np.ndarray], count: int, shape: tuple[int, ...]
+) -> np.ndarray:
+    """uint8 (count, *shape) of `read(0)`, `read(1)`, ... in this order; Pillow releases the GIL.
+
+    Raises:
+      what `read` raises, for the first that fails.
+    """
+    images = np.empty((count, *shape), np.uint8)
+
+    def fill(start: int) -> None:
+        for i in range(start, min(start + BLOCK, count)):
+            images[i] = read(i)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(fill, range(0, count, BLOCK)):
+            pass
+    return images
+
+
+def unpack(arrays: dict[str, np.ndarray], prefix: str, data: Data) -> np.ndarray:
+    """uint8 (N, image_size, image_size, channels) of encoded pictures in one array of bytes.
+
+    Picture i is `jpeg_bytes[offsets[i] : offsets[i + 1]]`; both names have `prefix` before them.
+
+    Raises:
+      UserError: an array is missing or of the wrong kind, or a picture cannot be decoded.
+    """
+    names = f"{prefix}jpeg_bytes", f"{prefix}offsets"
+    check_has(arrays, names, data.path)
+    content, offsets = (arrays[name] for name in names)
+    if content.dtype != np.uint8 or content.ndim != 1:
+        raise UserError(
+            f"{names[0]} of {data.path} is {content.dtype} of shape {content.shape}; it must be "
+            "uint8 (bytes,)."
+        )
+    whole = np.issubdtype(offsets.dtype, np.integer) and offsets.ndim == 1 and len(offsets) > 1
+    if not whole or offsets[0] < 0 or (offsets[1:] < offsets[:-1]).any():
+        raise UserError(f"{names[1]} of {data.path} must be N + 1 integers that never decrease.")
+    if offsets[-1] > len(content):
+        raise UserError(
+            f"{names[1]} of {data.path} ends at {offsets[-1]} but {names[0]} has "
+            f"{len(content)} bytes; the file is not whole."
+        )
+
+    def read(i: int) -> np.ndarray:
+        encoded = io.BytesIO(content[offsets[i] : offsets[i + 1]].tobytes())
+        return decode(encoded, f"Picture {i} of {names[0]} in {data.path}", data)
+
+    shape = (data.image_size, data.image_size, data.channels)
+    return read_by_threads(read, len(offsets) - 1, shape)
+
+
+def resize_arrays(images: np.ndarray, data: Data) -> np.ndarray:
+    """uint8 (N,H,W,C) to (N, image_size, image_size, C): padded if nearly that size, else resized.
+
+    Raises:
+      UserError: C is not config.data.channels.
+    """
+    size, (height, width, channels) = data.image_size, images.shape[1:]
+    if channels != data.channels:
+        raise UserError(
+            f"Images of {data.path or data.source} have {channels} channels but "
+            f"config.data.channels={data.channels}."
+        )
+    if height == width == size:
+        return images
+    if height == width and 0 < size - height <= height // 4:  # 28x28 digits become 32x32
+        before = (size - height) // 2
+        after = size - height - before
+        return np.pad(images, ((0, 0), (before, after), (before, after), (0, 0)), mode="edge")
+
+    crop = min(height, width)
+    top, left = (height - crop) // 2, (width - crop) // 2
+    square = (left, top, left + crop, top + crop)
+
+    def read(i: int) -> np.ndarray:
+        picture = Image.fromarray(images[i, ..., 0] if channels == 1 else images[i])
+        if data.resize == "bicubic":  # oblong arrays: within a pixel of `fit`; fingerprints stay
+            picture = picture.resize((size, size), BICUBIC, square)
+        else:
+            picture = fit(picture, size, data.resize)
+        return np.asarray(picture).reshape(size, size, channels)
+
+    return read_by_threads(read, len(images), (size, size, channels))

@@ -1,0 +1,99 @@
+"""Edits images with a trained Sphere Encoder, and shows the result as a labelled picture.
+
+python -m sphere_jax.edit reconstruct --workdir=runs/mnist_sphere_encoder --images a.png --out=r.png
+"""
+
+from pathlib import Path
+
+from sphere_jax.cli import (
+    add_sampler_flags,
+    parse_labels,
+    parser,
+    run_command,
+    sampler_options,
+)
+
+EPILOG = """\
+actions (methods.md E.9):
+  reconstruct   originals above decoded encodings, null label
+  interpolate   from the first image to the second in --columns pictures; with four images a square.
+                Without --images between random points of the sphere. --labels=3,5 goes from one
+                class to the other at the same time
+  crossover     two images stitched, then --steps rounds: shared and fresh noise, fixed and
+                decreasing strength
+  manipulate    each image turned into each class of --labels; --direction=FILE takes another
+                image's latent in place of the noise
+
+examples:
+  interpolate --workdir=W --seed=3 --labels=1,7 --out=i.png
+  crossover --workdir=W --images a.png b.png --stitch=diagonal --swap --out=c.png
+  manipulate --workdir=W --images a.png --labels=2,5,8 --strength=0.25 --out=m.png
+exit codes: 0 done, 2 something to mend (one sentence says what).
+"""
+STEPS = {"interpolate": 4, "crossover": 10, "manipulate": 5}  # published
+STRENGTH = {"interpolate": 1.0, "crossover": 0.25, "manipulate": 0.25}  # published
+
+
+def main(argv: list[str]) -> None:
+    flags = parser(__doc__.split("\n\n")[0], EPILOG)
+    flags.add_argument("action", choices=("reconstruct", *STEPS))
+    flags.add_argument("--workdir", required=True, help="the folder of a finished run")
+    flags.add_argument("--images", nargs="+", default=[], metavar="FILE", help="any size, any mode")
+    flags.add_argument("--out", required=True, help="FILE.png")
+    flags.add_argument("--labels", default="", help="classes, say 0,1,2")
+    flags.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+    flags.add_argument("--path", choices=("lerp", "slerp"), default="lerp", help="interpolate")
+    flags.add_argument("--columns", type=int, default=16, help="interpolate (default 16)")
+    flags.add_argument(
+        "--stitch", choices=("vertical", "horizontal", "diagonal"), default="vertical"
+    )
+    flags.add_argument("--swap", action="store_true", help="crossover: the other halves")
+    flags.add_argument("--direction", default="", metavar="FILE", help="manipulate: an image")
+    add_sampler_flags(flags)
+    arguments = flags.parse_args(argv)
+
+    from sphere_jax import editing
+    from sphere_jax.errors import UserError
+    from sphere_jax.evaluation.figures import labelled_rows
+    from sphere_jax.files import make_folder, write_bytes
+    from sphere_jax.loading import load_run
+
+    out, action, seed = Path(arguments.out), arguments.action, arguments.seed
+    if out.suffix != ".png":
+        raise UserError(f"--out={out} must end in .png.")
+    if arguments.columns < 2:
+        raise UserError(f"--columns={arguments.columns} must be at least 2.")
+    make_folder(out.parent)
+    run = load_run(Path(arguments.workdir), _sampler(arguments))
+    method, classes = editing.editor(run), run.config.data.num_classes
+    labels = parse_labels(arguments.labels, classes)
+
+    def read(paths):
+        return editing.read_images(paths, method.tokenizer.image_shape) if paths else None
+
+    images = read(arguments.images)
+    if action != "interpolate" and images is None:
+        raise UserError(f"{action} needs --images.")
+    if action == "reconstruct":
+        rows = editing.reconstruct(run, images)
+    elif action == "interpolate":
+        path, columns = arguments.path, arguments.columns
+        rows = editing.interpolate(run, images, labels, columns, path, seed)
+    elif action == "crossover":
+        rows = editing.crossover(run, images, arguments.stitch, arguments.swap, seed)
+    else:
+        direction = read([arguments.direction] if arguments.direction else [])
+        rows = editing.manipulate(run, images, labels, seed, direction)
+    write_bytes(out, labelled_rows(rows))
+    print(f"{out}: {action}" + ("" if action == "reconstruct" else f", {method.sampler}"))
+
+
+def _sampler(arguments) -> dict:
+    """The sampler's values: what was given, else what was published for the action."""
+    action = arguments.action
+    published = {"steps": STEPS.get(action, 1), "strength": STRENGTH.get(action, 1.0)}
+    return published | sampler_options(arguments)
+
+
+if __name__ == "__main__":
+    run_command(main)

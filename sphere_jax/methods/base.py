@@ -1,0 +1,107 @@
+"""What the loop, the sampler command and the report ask of a method, and what they get by default.
+
+All functions are pure functions of arrays. Adding a system means adding a file beside this one, its
+options to `options.py` and a line to `experiment.py`.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """`artifacts` feed later stages, `metrics` the report's tables, `arrays` its figures."""
+
+    artifacts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+class Method:
+    """One system's objective.
+
+    trains: what its parameters are called among a run's artifacts.
+    rates: learning rates of some of them, over the optimizer's.
+    is_transformer: its loss is matrix products without convolutions.
+    preview_columns: how many pictures of a preview stand in a row.
+    """
+
+    trains: tuple[str, ...] = ()
+    rates: dict[str, float] = {}
+    is_transformer = False
+    preview_columns = 16
+
+    def frozen(self, artifacts) -> dict:
+        """What it takes from earlier stages."""
+        return {}
+
+    def load(self) -> dict:
+        """Frozen artifacts that come from files, such as perceptual weights. Raises UserError."""
+        return {}
+
+    def notes(self) -> list[str]:
+        """Sentences for the log before training starts."""
+        return []
+
+    def init(self, key: jax.Array, frozen) -> dict:
+        """Fresh parameters, a dict with the keys `trains`."""
+        raise NotImplementedError
+
+    def source(self, split, frozen, map_over):
+        """The Split that its batches come from."""
+        return split
+
+    def batch_shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """What one example of a batch holds: shape and dtype by name."""
+        raise NotImplementedError
+
+    def fixed_tables(self) -> dict[str, int]:
+        """Scalars that published counts of its parts have beyond the parameters here."""
+        return {}
+
+    def draws(self, key: jax.Array, size: int):
+        """All that a batch of `size` draws: a tree of arrays with one row a sample, so that
+        splitting a batch over micro-batches or devices changes no draw. By default one key each.
+        """
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(size))
+
+    def loss(self, params, frozen, batch, draws):
+        """`scalar, {name: scalar}`."""
+        raise NotImplementedError
+
+    def preview(self, params, frozen, batch, key):
+        """uint8 images (N,H,W,C) to look at while it trains, or None."""
+        return None
+
+    def finish(self, params, frozen, split, map_over) -> Outcome:
+        """What it measured when done."""
+        return Outcome()
+
+
+class Generator(Method):
+    """A method that also draws samples.
+
+    num_classes: K; label K is the null label.
+    sampler: frozen settings with `steps`, `scale` (guidance; 1 is off), `evaluations` (NFE, counted
+      from the settings) and a `str` in words.
+    has_images: whether `images` can be called here.
+    """
+
+    num_classes: int
+    has_images = True
+
+    def generate(self, params, keys, labels, scale, sampler):
+        """`(samples (B, ...), trace)` for typed keys (B,) and labels (B,).
+
+        `scale` may be traced and is read only where the sampler's guidance is on. `trace` holds
+        what changed along the way, as arrays (steps + 1,).
+        """
+        raise NotImplementedError
+
+    def images(self, params, samples):
+        """Samples as uint8 images (B, H, W, C)."""
+        raise NotImplementedError

@@ -1,0 +1,129 @@
+"""Sphere Latent Encoder: few-step denoising on the global sphere of a tokenizer's latents.
+
+methods.md B. The denoiser g takes no noise level; it predicts the clean latent. `f` is `spherify`.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sphere_jax.evaluation.coverage import coverage
+from sphere_jax.geometry.spaces import Space
+from sphere_jax.losses.cosine import cosine_distance
+from sphere_jax.methods.base import Generator, Outcome
+from sphere_jax.methods.latents import encoded, has_images
+from sphere_jax.nn.functional import Network
+from sphere_jax.options import SphereLatentStage
+from sphere_jax.sampling import FewSteps, denoise_rounds, sample_keys
+from sphere_jax.tokenizers import Tokenizer
+from sphere_jax.tokenizers.images import to_uint8
+
+
+@dataclasses.dataclass(frozen=True)
+class SphereLatent(Generator):
+    """A class-conditional denoiser trained by reconstruction and consistency."""
+
+    tokenizer: Tokenizer
+    space: Space
+    network: Network
+    num_classes: int
+    settings: SphereLatentStage
+    sampler: FewSteps
+    trains = ("network",)
+    preview_columns = 8
+    is_transformer = True
+
+    @property
+    def has_images(self) -> bool:
+        return has_images(self.tokenizer)
+
+    def frozen(self, artifacts):
+        return {name: artifacts[name] for name in self.tokenizer.parts}
+
+    def init(self, key, frozen):
+        return {"network": self.network.init(key)}
+
+    def source(self, split, frozen, map_over):
+        return encoded(self.tokenizer, split, frozen, map_over)
+
+    def batch_shapes(self):
+        return {"latents": (self.tokenizer.latent_shape, np.float32), "labels": ((), np.int32)}
+
+    def fixed_tables(self):
+        return {"network": self.network.module.fixed_table_size}
+
+    def loss(self, params, frozen, batch, draws):
+        """`L_rec + L_con` (methods.md B.5)."""
+        s = self.settings
+        noise, level, drop = jax.vmap(lambda k: jax.random.split(k, 3))(draws).T
+        clean = batch["latents"]
+        v = self.space.project(clean)
+        e = jax.vmap(lambda key: jax.random.normal(key, v.shape[1:]))(noise)
+        n = jax.vmap(lambda key: jax.random.normal(key, (2,)))(level)
+        r = jax.nn.sigmoid(s.level_mean + s.level_std * n)
+        dropped = jax.vmap(jax.random.uniform)(drop) < s.label_dropout
+        labels = jnp.where(dropped, self.num_classes, batch["labels"])
+
+        def denoise(v):
+            return self.network.apply(params["network"], v, labels=labels)
+
+        low = denoise(self.renoise(v, e, r.min(1)))  # the same e
+        high = denoise(self.renoise(v, e, r.max(1)))
+        target = v if s.target == "projected" else clean
+        reconstruction = self._difference(low, target)
+        if s.inputs == "clean_and_low":
+            reconstruction = 0.5 * (reconstruction + self._difference(denoise(v), target))
+        consistency = self._difference(high, jax.lax.stop_gradient(low))
+        loss = s.reconstruction_weight * reconstruction + s.consistency_weight * consistency
+        return loss, {"reconstruction": reconstruction, "consistency": consistency}
+
+    def _difference(self, a, b):
+        """Norm plus `1 - cos`."""
+        s, error = self.settings, a - b
+        norm = jnp.mean(jnp.abs(error)) if s.distance == "l1" else jnp.mean(error**2)
+        axes = None if s.cosine == "latent" else (3,)
+        return s.distance_weight * norm + s.cosine_weight * cosine_distance(a, b, axes)
+
+    def renoise(self, v, e, r):
+        """v noised to the level r in [0, 1], () or (B,): `f(v + r tan(max_angle) e)`, or
+        `f((1 - r) v + r e)` by interpolation."""
+        r = jnp.asarray(r, jnp.float32)
+        r = r.reshape(r.shape + (1,) * (v.ndim - r.ndim))
+        if self.settings.noise_map == "tangent":
+            return self.space.project(v + r * math.tan(math.radians(self.settings.max_angle)) * e)
+        return self.space.project((1.0 - r) * v + r * e)
+
+    def generate(self, params, keys, labels, scale, sampler):
+        latents = denoise_rounds(
+            sampler,
+            lambda v, y: self.network.apply(params["network"], v, labels=y),
+            self.space.project,
+            self.renoise,
+            keys,
+            self.tokenizer.latent_shape,
+            labels,
+            self.num_classes,
+            scale,
+        )
+        return latents, {}
+
+    def images(self, params, samples):
+        return to_uint8(self.tokenizer.decode(params, samples))
+
+    def preview(self, params, frozen, batch, key):
+        """Samples of every class (of the first ten), one class a row; always the same noise."""
+        if not self.has_images:
+            return None
+        labels = jnp.repeat(jnp.arange(min(self.num_classes, 10)), self.preview_columns)
+        keys = sample_keys(key, jnp.arange(len(labels)))
+        latents, _ = self.generate(params, keys, labels, self.sampler.scale, self.sampler)
+        return self.images(frozen, latents)
+
+    def finish(self, params, frozen, split, map_over):
+        """How evenly the projected held-out latents cover the sphere."""
+        heldout = self.source(split, frozen, map_over).heldout
+        latents = map_over(lambda p, z: self.space.project(z), {}, heldout.arrays["latents"])
+        return Outcome(metrics=coverage(latents, heldout.arrays["labels"]))
