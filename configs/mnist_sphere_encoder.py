@@ -21,19 +21,19 @@ def get_config():
 
     config.tokenizer = ConfigDict()
     config.tokenizer.name = "sphere_encoder"
-    config.tokenizer.width = 128
+    config.tokenizer.width = 96
     config.tokenizer.depth = 4
     config.tokenizer.heads = 4
-    config.tokenizer.patch = 8
-    config.tokenizer.latent_channels = 16
+    config.tokenizer.patch = 8  # 16 tokens
+    config.tokenizer.latent_channels = 32  # L = 512, half the pixels
     config.tokenizer.mixer_depth = 2  # published for CIFAR-10
     config.tokenizer.pixel_head = "linear"
     config.tokenizer.conditional = True
 
     config.sphere_encoder = ConfigDict()
     config.sphere_encoder.method = "sphere_encoder"
-    config.sphere_encoder.steps = 3000
-    config.sphere_encoder.batch_size = 64
+    config.sphere_encoder.steps = 2400
+    config.sphere_encoder.batch_size = 32
     config.sphere_encoder.ema_decay = 0.995
     config.sphere_encoder.log_every = 100
     config.sphere_encoder.preview_every = 500
@@ -42,15 +42,17 @@ def get_config():
     config.sphere_encoder.hard_mix = "released"
     config.sphere_encoder.hard_fraction = 0.1  # published
     config.sphere_encoder.label_dropout = 0.1  # published
-    config.sphere_encoder.encoder_rate = 0.1
-    config.sphere_encoder.reconstruction_weight = 1.0  # w1, published: CIFAR-10
-    config.sphere_encoder.reconstruction_perceptual = 1.0  # w2
-    config.sphere_encoder.consistency_weight = 0.5  # w3
-    config.sphere_encoder.consistency_perceptual = 0.5  # w4
-    config.sphere_encoder.latent_weight = 0.1  # w5
+    config.sphere_encoder.encoder_rate = 0.5  # published: 0.1, of runs a thousand times longer
+    config.sphere_encoder.reconstruction_weight = (
+        4.0  # w1; published: 1, beside P, which is off here
+    )
+    config.sphere_encoder.reconstruction_perceptual = 1.0  # w2, published, if lpips is given
+    config.sphere_encoder.consistency_weight = 2.0  # w3; published: 0.5 beside P
+    config.sphere_encoder.consistency_perceptual = 0.5  # w4, the same
+    config.sphere_encoder.latent_weight = 0.1  # w5, published
     config.sphere_encoder.lpips = ""  # LPIPS-VGG weights, if you have them
     config.sphere_encoder.optimizer = ConfigDict()
-    config.sphere_encoder.optimizer.learning_rate = 1e-3
+    config.sphere_encoder.optimizer.learning_rate = 2e-3
     config.sphere_encoder.optimizer.schedule = "cosine"
     config.sphere_encoder.optimizer.warmup = 100
     config.sphere_encoder.optimizer.b2 = 0.95  # published

@@ -22,10 +22,12 @@ TINY_ENCODER = [
     "--config.tokenizer.heads=2",
     "--config.tokenizer.patch=8",
     "--config.tokenizer.unroll=False",
-    "--config.sphere_encoder.steps=8",
+    "--config.sphere_encoder.steps=40",
+    "--config.sphere_encoder.optimizer.learning_rate=0.01",
+    "--config.sphere_encoder.optimizer.warmup=1",
     "--config.sphere_encoder.batch_size=16",
-    "--config.sphere_encoder.log_every=4",
-    "--config.sphere_encoder.preview_every=8",
+    "--config.sphere_encoder.log_every=10",
+    "--config.sphere_encoder.preview_every=40",
     "--config.sampler.steps=3",
     "--config.evaluation.samples=40",
     "--config.evaluation.at_steps=1,",
@@ -33,11 +35,12 @@ TINY_ENCODER = [
 ]
 TINY_LATENT = [
     f"--config={CONFIGS / 'mnist_sphere_latent.py'}",
-    *(flag for flag in tiny_run.FLAGS[1:] if ".flow." not in flag),
+    *(flag for flag in tiny_run.FLAGS[1:] if ".flow." not in flag and ".decoder." not in flag),
+    "--config.stages=vae,sphere_latent",
     "--config.sphere_latent.steps=8",
     "--config.sphere_latent.batch_size=16",
     "--config.sampler.steps=3",
-    "--config.evaluation.at_steps=1,",
+    "--config.evaluation.at_steps=",
 ]
 
 
@@ -86,7 +89,7 @@ def test_a_run_of_sphere_encoder(encoder):
 def test_a_run_of_sphere_latent_encoder(tmp_path):
     main.main([*TINY_LATENT, f"--workdir={tmp_path / 'latent'}"])
     results = results_of(tmp_path / "latent")
-    assert results["nfe"] == 6 and results["at_steps"][0]["nfe"] == 2
+    assert results["nfe"] == 6 and "at_steps" not in results
     assert results["stages"]["sphere_latent"]["sliced_wasserstein_uniform"] > 0
     sample.main([f"--workdir={tmp_path / 'latent'}", "--num=4", "--steps=2", "--guidance=1",
                  "--share_noise=False", f"--out={tmp_path / 'a.npz'}"])  # fmt: skip

@@ -108,14 +108,6 @@ def load_weights(perceptual: Perceptual, lpips: str, convnext: str) -> Params:
     return params
 
 
-def load_perceptual(
-    lpips: str, convnext: str, dtype: jnp.dtype = jnp.float32
-) -> tuple[Perceptual, Params]:
-    """Both of the above; "" leaves a part out. Raises UserError, as `load_weights`."""
-    perceptual = perceptual_loss(bool(lpips), bool(convnext), dtype)
-    return perceptual, load_weights(perceptual, lpips, convnext)
-
-
 def describe(perceptual: Perceptual) -> str:
     """One sentence for the log: what is on, what is not and which option gives it."""
     on, off = [], []

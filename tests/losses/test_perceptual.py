@@ -14,7 +14,8 @@ from sphere_jax.losses.perceptual import (
     Perceptual,
     classifier_input,
     describe,
-    load_perceptual,
+    load_weights,
+    perceptual_loss,
     rgb,
 )
 from sphere_jax.models.lpips import LPIPS
@@ -39,6 +40,11 @@ class Classifier(nnx.Module):
 lpips = Network(lambda rngs: LPIPS("alex", rngs=rngs, widths=(4, 4, 4, 8, 8)))
 convnext = Network(lambda rngs: Classifier(rngs=rngs))
 both = Perceptual(lpips, convnext)
+
+
+def load_perceptual(lpips, convnext):
+    perceptual = perceptual_loss(bool(lpips), bool(convnext))
+    return perceptual, load_weights(perceptual, lpips, convnext)
 
 
 compiled = jax.jit(jax.value_and_grad(both, argnums=(0, 1)), compiler_options=run_once_options())

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sphere_jax.errors import UserError
 from sphere_jax.geometry import sphere
-from sphere_jax.losses.perceptual import Perceptual
+from sphere_jax.losses.perceptual import Perceptual, perceptual_loss
 from sphere_jax.methods.sphere_encoder import SphereEncoderTraining
 from sphere_jax.options import SphereEncoderStage
 from sphere_jax.sampling import FewSteps
@@ -94,6 +95,43 @@ def test_the_loss_by_hand(params):
     np.testing.assert_allclose(parts["consistency"], 0.7 * smooth(x_high, x_low), rtol=1e-4)
     np.testing.assert_allclose(parts["latent"], 0.3 * np.mean(1 - cosine), rtol=1e-4)
     np.testing.assert_allclose(loss, sum(parts.values()), rtol=1e-6)
+
+
+class Distance:
+    """In the place of LPIPS: the mean absolute difference, times a weight."""
+
+    def apply(self, params, a, b):
+        return params * jnp.mean(jnp.abs(a - b), axis=(1, 2, 3))
+
+
+def test_the_perceptual_terms(params):
+    plain = method(reconstruction_perceptual=0.5, consistency_perceptual=0.25)
+    m = dataclasses.replace(plain, perceptual=Perceptual(Distance(), None))
+    draws, frozen = m.draws(jax.random.key(3), 16), {"perceptual": {"lpips": jnp.float32(3.0)}}
+    loss, parts = m.loss(params, frozen, batch_of(), draws)
+    (x, _), _ = m.tokenizer.encoder.asked
+    (low, y), (high, _) = m.tokenizer.decoder.asked
+    x_low, x_high = (m.tokenizer.decode(params, v, y) for v in (low, high))
+    np.testing.assert_allclose(
+        parts["reconstruction_perceptual"], 0.5 * 3 * jnp.mean(jnp.abs(x_low - x)), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        parts["consistency_perceptual"], 0.25 * 3 * jnp.mean(jnp.abs(x_high - x_low)), rtol=1e-5
+    )
+    without, _ = plain.loss(params, {}, batch_of(), draws)
+    added = parts["reconstruction_perceptual"] + parts["consistency_perceptual"]
+    np.testing.assert_allclose(loss - without, added, rtol=1e-4)
+
+
+def test_absent_weights_are_said_and_missing_files_refused():
+    (sentence,) = method().notes()
+    assert "LPIPS-VGG" in sentence and "ConvNeXt" in sentence and "'lpips'" in sentence
+    m = dataclasses.replace(
+        method(lpips="nowhere.safetensors"), perceptual=perceptual_loss(True, False)
+    )
+    assert "LPIPS-VGG on" in m.notes()[0]
+    with pytest.raises(UserError, match="nowhere.safetensors"):
+        m.load()
 
 
 def test_both_noises_are_one(params):
