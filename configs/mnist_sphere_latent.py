@@ -61,16 +61,15 @@ def get_config():
 
     config.sphere_latent = ConfigDict()
     config.sphere_latent.method = "sphere_latent"
-    config.sphere_latent.steps = 1000
+    config.sphere_latent.steps = 700
     config.sphere_latent.batch_size = 64
     config.sphere_latent.ema_decay = 0.995
     config.sphere_latent.log_every = 100
     config.sphere_latent.preview_every = 500
     config.sphere_latent.label_dropout = 0.1  # inferred: B does not say
-    config.sphere_latent.level_mean = 0.0  # inferred: logit-normal is published, its parameters not
+    config.sphere_latent.level_mean = 0.5  # inferred: logit-normal is published, its parameters not
     config.sphere_latent.level_std = 1.0  # inferred
-    config.sphere_latent.noise_map = "tangent"  # inferred: E's map; "interpolation" is the other
-    config.sphere_latent.max_angle = 85.0  # inferred: E's at 256 px
+    config.sphere_latent.noise_map = "interpolation"  # inferred: on 256 numbers 85 deg leave nothing
     config.sphere_latent.distance = "l1"  # inferred: the norm's symbol is lost in our copy
     config.sphere_latent.cosine = "latent"  # inferred: over the flattened latent
     config.sphere_latent.target = "projected"  # inferred: sections 4.1 and 4.2 of B differ

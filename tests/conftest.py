@@ -1,10 +1,15 @@
-"""Tests run strict: no silent rank promotion, and compiled programs are kept between runs."""
+"""Tests run strict: no silent rank promotion, and compiled programs are kept between runs.
+
+They compile many small programs that run once, so LLVM is told not to optimise (a set XLA_FLAGS, even
+an empty one, is left alone): 40 % less processor time.
+"""
 
 import os
 import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 

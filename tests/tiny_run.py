@@ -35,10 +35,11 @@ FLAGS = [
 
 def environment(devices: int = 1, **more: str) -> dict[str, str]:
     """For a process with so many CPU devices and the strictness of tests/conftest.py."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     cache = Path(tempfile.gettempdir()) / "sphere_jax_test_cache"
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": flags,
         "JAX_NUMPY_RANK_PROMOTION": "raise",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("SPHERE_JAX_CACHE", str(cache)),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",

@@ -59,7 +59,8 @@ for spec in (("data",), (("data", "model"),)):
 
 
 def test_sharding_has_the_same_bits(noise):
-    flags = "--xla_force_host_platform_device_count=8"
+    inherited = os.environ.get("XLA_FLAGS", "")  # the same compiler options on both sides
+    flags = f"{inherited} --xla_force_host_platform_device_count=8"
     run = subprocess.run(
         [sys.executable, "-c", SHARDED],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": "."},
