@@ -32,7 +32,7 @@ def get_config():
 
     config.sphere_encoder = ConfigDict()
     config.sphere_encoder.method = "sphere_encoder"
-    config.sphere_encoder.steps = 2400
+    config.sphere_encoder.steps = 1600
     config.sphere_encoder.batch_size = 32
     config.sphere_encoder.ema_decay = 0.995
     config.sphere_encoder.log_every = 100
