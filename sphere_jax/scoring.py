@@ -198,7 +198,8 @@ def _steps_section(samples: Samples, scored: Score, others: list[dict]) -> page.
         ["steps", "NFE", *(page.describe(name)[0] for name in names)],
         [[row["steps"], row["nfe"], *(row["metrics"][name] for name in names)] for row in rows],
     )
-    pictures = figures.labelled_rows({f"{row['steps']} steps": row["images"][:10] for row in rows})
+    strips = {f"steps: {row['steps']}": row["images"][:10] for row in rows}
+    pictures = figures.labelled_rows(strips)
     return page.Section("Steps", [table, page.Picture(pictures, "The same samples in more steps.")])
 
 

@@ -1,7 +1,7 @@
 """Tests run strict: no silent rank promotion, and compiled programs are kept between runs.
 
-They compile many small programs that run once, so LLVM is told not to optimise (a set XLA_FLAGS, even
-an empty one, is left alone): 40 % less processor time.
+They compile many small programs that run once, so LLVM is told not to optimise: 40 % less processor
+time. XLA_FLAGS that are set, even to nothing, are left alone.
 """
 
 import os

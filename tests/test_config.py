@@ -174,3 +174,63 @@ def test_every_config_file_reads_and_builds(file, capsys):
     for name in config.stages:
         assert f"\n{name}  (" in printed
     assert "parameters" in printed and "NFE" in printed
+
+
+ENCODER = {
+    "stages": ("sphere_encoder",),
+    "data": {"source": "digits", "image_size": 16},
+    "tokenizer": {"name": "sphere_encoder", "width": 32, "heads": 2, "patch": 4},
+    "sphere_encoder": {"batch_size": 32},
+    "sampler": {"guidance": 1.4, "guidance_at": "decoder"},
+}
+DENOISER = {
+    "stages": ("vae", "sphere_latent"),
+    "data": SMALL["data"],
+    "tokenizer": SMALL["tokenizer"],
+    "space": {"sphere": "global"},
+    "model": {"name": "denoiser", "width": 32, "heads": 2},
+    "vae": {},
+    "sphere_latent": {},
+}
+
+
+def test_a_group_has_the_options_of_its_kind():
+    assert read_config(ENCODER).sampler.guidance_at == "decoder"
+    assert read_config(DENOISER).sampler.schedule == "decreasing"
+    assert read_config(SMALL).sampler.solver == "euler"
+    assert read_config(ENCODER | {"stages": ("flow",), "flow": {}, "data": LATENTS["data"],
+                                  "tokenizer": LATENTS["tokenizer"], "sampler": {}}
+                       ).sampler.solver == "euler"  # fmt: skip
+    assert read_config(to_dict(read_config(ENCODER))) == read_config(ENCODER)
+    assert read_config(to_dict(read_config(DENOISER))) == read_config(DENOISER)
+
+
+@pytest.mark.parametrize(
+    ("base", "values", "words"),
+    [
+        (ENCODER, {"sampler__solver": "heun"}, "config.sampler has no 'solver'"),
+        (SMALL, {"sampler__guidance_at": "combo"}, "config.sampler has no 'guidance_at'"),
+        (ENCODER, {"tokenizer__blocks": 2}, "config.tokenizer.blocks needs config.tokenizer.name"),
+        (ENCODER, {"tokenizer__name": "vqgan"}, "config.tokenizer.name='vqgan' must be one of"),
+        (ENCODER, {"sphere_encoder__batch_size": 40}, "must be a multiple of strata=16"),
+        (ENCODER, {"data__image_size": 18}, "must be a multiple of config.tokenizer.patch=4"),
+        (ENCODER, {"tokenizer__heads": 3}, "config.tokenizer.width=32 must be a multiple of"),
+        (ENCODER, {"tokenizer__conditional": False}, "config.sampler.guidance needs classes"),
+        (ENCODER, {"sphere_encoder__max_angle": 90.0}, "must be at most 89.0"),
+        (ENCODER, {"tokenizer": SMALL["tokenizer"]}, "must begin with a 'vae' stage"),
+        (ENCODER, {"evaluation__at_steps": (0,)}, "must hold positive numbers"),
+        (DENOISER, {"space__sphere": "token"}, "lives on the global sphere"),
+        (DENOISER, {"space__path": "linear"}, "lives on the global sphere"),
+        (DENOISER, {"model__name": "sit"}, "needs config.model.name='denoiser'"),
+        (SMALL, {"model__name": "denoiser"}, "needs a model with time"),
+        (SMALL, {"model__size": "huge"}, "must be one of"),
+        (
+            ENCODER,
+            {"stages": ("vae", "sphere_encoder"), "vae": {}},
+            "must begin with a 'sphere_encoder' stage",
+        ),
+    ],
+)
+def test_what_few_step_systems_exclude(base, values, words):
+    read_config(base)
+    assert words in refusal(changed(base, **values))

@@ -168,7 +168,7 @@ def test_noised_latents_lie_at_the_asked_angle(degrees):
     e = jax.random.normal(jax.random.key(1), v.shape)
     noised = m.noised(v, e, jnp.full(64, math.tan(math.radians(degrees))))
     angles = sphere.angle(*(sphere.normalize(z.reshape(64, -1)) for z in (v, noised)))
-    assert np.abs(np.asarray(angles) - math.radians(degrees)).max() < 3.5 / math.sqrt(LENGTH)
+    assert np.abs(np.asarray(angles) - math.radians(degrees)).max() < 3 / math.sqrt(LENGTH)
     assert abs(np.degrees(angles).mean() - degrees) < 1.0
     np.testing.assert_allclose(jnp.mean(noised**2, axis=(1, 2, 3)), 1.0, rtol=1e-5)
 

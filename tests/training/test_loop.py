@@ -63,6 +63,16 @@ def test_rows_and_pictures_come_when_they_are_due(start, task, tmp_path):
     assert last["finite"] and last["gradient_norm"] > 0 and last["images_per_second"] > 0
 
 
+def test_the_weights_that_are_asked_for(start, task):
+    """Samples may be drawn with the raw weights (methods.md E.6)."""
+    average, raw = start(task(), "average"), start(task(weights="raw"), "raw")
+    same = start(task(weights="raw", ema_decay=0.0), "same")
+    assert np.abs(average["line"]["kernel"] - raw["line"]["kernel"]).max() > 1e-6
+    assert_equal(raw, same)
+    no_memory = start(task(ema_decay=0.0), "no memory")
+    np.testing.assert_allclose(no_memory["line"]["kernel"], raw["line"]["kernel"], rtol=1e-6)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_next_start_ends_in_the_same_bits(start, task, tmp_path, number):
     whole = start(task(), "whole")

@@ -33,6 +33,30 @@ def test_cosine_ends_at_its_fraction_of_the_peak():
     np.testing.assert_allclose(got[-1], 0.02, rtol=1e-5)
 
 
+def test_cosine_can_end_early():
+    """E ends it one warm-up before the last step (methods.md E.6)."""
+    cosine = dict(learning_rate=0.2, schedule="cosine", warmup=4, final_fraction=0.1)
+    got = rates(20, **cosine, hold=6)
+    np.testing.assert_allclose(got[:15], rates(14, **cosine), rtol=1e-6)
+    np.testing.assert_allclose(got[14:], 0.02, rtol=1e-5)
+
+
+def test_parts_learn_at_their_own_rates():
+    settings = Optimizer(learning_rate=0.1, weight_decay=0.5)
+    params = {name: {"kernel": jnp.full((1, 1), 2.0)} for name in ("encoder", "decoder")}
+    grads = jax.tree.map(jnp.ones_like, params)
+    found = {}
+    for rates_of in (None, {"encoder": 0.25}):
+        optimizer = make_optimizer(settings, 10, rates_of)
+        updates, _ = optimizer.update(grads, optimizer.init(params), params)
+        found[bool(rates_of)] = jax.tree.map(float, jax.tree.map(jnp.sum, updates))
+    plain, scaled = found[False], found[True]
+    assert scaled["decoder"] == plain["decoder"]
+    np.testing.assert_allclose(
+        scaled["encoder"]["kernel"], 0.25 * plain["encoder"]["kernel"], rtol=1e-6
+    )
+
+
 def test_a_warmup_longer_than_the_run():
     assert rates(3, learning_rate=0.3, schedule="cosine", warmup=6)[2] == pytest.approx(0.15)
 
