@@ -70,7 +70,7 @@ def get_config():
     config.sphere_latent.level_mean = 0.5  # inferred: logit-normal is published, its parameters not
     config.sphere_latent.level_std = 1.0  # inferred
     config.sphere_latent.noise_map = (
-        "interpolation"  # inferred: on 256 numbers 85 deg leave nothing
+        "interpolation"  # inferred: 85 deg leave nothing of L = 256
     )
     config.sphere_latent.distance = "l1"  # inferred: the norm's symbol is lost in our copy
     config.sphere_latent.cosine = "latent"  # inferred: over the flattened latent
