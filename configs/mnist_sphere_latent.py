@@ -69,9 +69,7 @@ def get_config():
     config.sphere_latent.label_dropout = 0.1  # inferred: B does not say
     config.sphere_latent.level_mean = 0.5  # inferred: logit-normal is published, its parameters not
     config.sphere_latent.level_std = 1.0  # inferred
-    config.sphere_latent.noise_map = (
-        "interpolation"  # inferred: 85 deg leave nothing of L = 256
-    )
+    config.sphere_latent.noise_map = "interpolation"  # inferred: 85 deg leave nothing of L = 256
     config.sphere_latent.distance = "l1"  # inferred: the norm's symbol is lost in our copy
     config.sphere_latent.cosine = "latent"  # inferred: over the flattened latent
     config.sphere_latent.target = "projected"  # inferred: sections 4.1 and 4.2 of B differ
