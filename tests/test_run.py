@@ -259,9 +259,9 @@ def test_a_grid_of_asked_classes(finished, tmp_path, capsys):
     [
         (("--num=0",), "at least 1"),
         (("--num=-3", "--labels=1"), "at least 1"),
-        (("--labels=11",), "Labels must be 0..9, or 10 for no class"),
-        (("--labels=-1",), "Labels must be 0..9"),
-        (("--labels=99999999999999999999999",), "Labels must be 0..9"),
+        (("--labels=11",), "must be 0..9, or 10 for no class"),
+        (("--labels=-1",), "must be 0..9, or 10"),
+        (("--labels=99999999999999999999999",), "must be 0..9, or 10"),
         (("--labels=three",), "must be numbers"),
         (("--seed=-1",), "The seed -1 must be 0..4294967295"),
         (("--steps=0",), "config.sampler.steps=0 must be at least 1"),
