@@ -270,16 +270,16 @@ def test_spherify_is_float32_under_bfloat16_networks():
     from sphere_jax.experiment import build_method
 
     built = build_method(read_config(config), "sphere_encoder")
-    params = built.init(jax.random.key(0), {})
+    params = jax.jit(lambda key: built.init(key, {}))(jax.random.key(0))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), params)
     images = jnp.asarray(rng.uniform(-1, 1, (2, 8, 8, 1)), jnp.float32)
-    v = built.tokenizer.encode(params, images, jnp.array([0, 1]))
+    v = jax.jit(built.tokenizer.encode)(params, images, jnp.array([0, 1]))
     assert v.dtype == jnp.float32
     radius = np.sqrt(np.mean(np.asarray(v, np.float64) ** 2, axis=(1, 2, 3)))
     np.testing.assert_allclose(radius, 1.0, atol=2e-6)  # bfloat16 resolves 4e-3
     batch = {"images": np.zeros((16, 8, 8, 1), np.uint8), "labels": np.zeros(16, np.int32)}
-    loss, _ = built.loss(params, {}, batch, built.draws(jax.random.key(0), 16))
+    loss, _ = jax.jit(built.loss)(params, {}, batch, built.draws(jax.random.key(0), 16))
     assert loss.dtype == jnp.float32 and np.isfinite(loss)
 
 
