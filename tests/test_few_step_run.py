@@ -218,7 +218,7 @@ def test_cifar10_trains(tmp_path):
         f"--config.data.path={data}", "--config.tokenizer.size=", "--config.tokenizer.width=64",
         "--config.tokenizer.depth=2", "--config.tokenizer.heads=2", "--config.tokenizer.patch=4",
         "--config.tokenizer.latent_channels=32", "--config.tokenizer.compute_dtype=float32",
-        "--config.sphere_encoder.steps=200", "--config.sphere_encoder.batch_size=32",
+        "--config.sphere_encoder.steps=200", "--config.sphere_encoder.batch_size=16",
         "--config.sphere_encoder.optimizer.learning_rate=0.001",
         "--config.sphere_encoder.optimizer.warmup=20", "--config.sphere_encoder.optimizer.hold=20",
         "--config.sphere_encoder.preview_every=200", "--config.evaluation.samples=0",

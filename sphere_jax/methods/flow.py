@@ -12,7 +12,7 @@ import numpy as np
 
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.methods.base import Generator
-from sphere_jax.methods.latents import encoded, has_images
+from sphere_jax.methods.latents import encoded_split, has_images
 from sphere_jax.nn.functional import Network
 from sphere_jax.options import FlowStage
 from sphere_jax.sampling import Sampler, noise_of, sample, sample_keys, sample_times
@@ -46,7 +46,7 @@ class Flow(Generator):
 
     def source(self, split, frozen, map_over):
         """Every image encoded once; the projection happens in the loss."""
-        return encoded(self.tokenizer, split, frozen, map_over)
+        return encoded_split(self.tokenizer, split, frozen, map_over)
 
     def batch_shapes(self):
         return {"latents": (self.tokenizer.latent_shape, np.float32), "labels": ((), np.int32)}
