@@ -108,7 +108,7 @@ def interpolate(
         points, weights = among(ends, columns), bilinear(columns)
     asked = np.array(labels or [classes] * count)
     mixtures = (weights @ np.eye(classes + 1)[asked]).astype(np.float32)
-    drawn = refine(run, method.sampler, seed, mixtures, latents=points)
+    drawn = refine(run, method.sampler, seed, mixtures, latents=points, alike=True)
     if count == 2:
         return {path + (f", {labels[0]} to {labels[1]}" if labels else ""): drawn}
     return {f"row {i + 1}": row for i, row in enumerate(np.split(drawn, columns))}
@@ -145,11 +145,21 @@ def manipulate(
     return rows
 
 
-def refine(run, sampler: FewSteps, seed: int, labels, images=None, latents=None, direction=None):
+def refine(
+    run,
+    sampler: FewSteps,
+    seed: int,
+    labels,
+    images=None,
+    latents=None,
+    direction=None,
+    alike=False,
+):
     """`sampler.steps` rounds from `images`, or that many decodes from `latents`.
 
     labels: (N,) int32, `num_classes` for the null label, or mixtures (N, num_classes + 1).
     direction: one image (1, H, W, C) whose latent takes the place of the noise.
+    alike: all rows draw the same noise, so that they differ in nothing but their starts.
     """
     method, key = editor(run), jax.random.key(seed)
     start = {"images": images} if images is not None else {"latents": latents}
@@ -167,7 +177,8 @@ def refine(run, sampler: FewSteps, seed: int, labels, images=None, latents=None,
         )  # fmt: skip
         return to_uint8(x)
 
-    indices = np.arange(len(given), dtype=np.uint32)
+    indices = np.zeros(len(given)) if alike else np.arange(len(given))
+    indices = indices.astype(np.uint32)
     return run.map_over(refined, run.artifacts, given, np.asarray(labels), indices)
 
 
