@@ -10,6 +10,7 @@ from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.pixel import pixel_loss, psnr
 from sphere_jax.methods.base import Method, Outcome
 from sphere_jax.options import DecoderStage, VAEStage
+from sphere_jax.sampling import noise_of
 from sphere_jax.tokenizers import ConvVAE, Tokenizer
 from sphere_jax.tokenizers.images import to_float, to_uint8
 
@@ -29,13 +30,10 @@ class VAETraining(Method):
             "decoder": self.tokenizer.decoder.init(decoder),
         }
 
-    def batch_shapes(self):
-        return {"images": (self.tokenizer.image_shape, np.uint8), "labels": ((), np.int32)}
-
     def loss(self, params, frozen, batch, draws):
         images = to_float(batch["images"])
         mean, log_variance = self.tokenizer.posterior(params["encoder"], images)
-        noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(draws)
+        noise = noise_of(draws, mean.shape[1:])
         latents = mean + jnp.exp(0.5 * log_variance) * noise
         decoded = self.tokenizer.decoder.apply(params["decoder"], latents)
         pixels = pixel_loss(decoded, images, self.settings.l1_weight, self.settings.l2_weight)
@@ -99,9 +97,6 @@ class DecoderFinetuning(Method):
 
     def init(self, key, frozen):
         return {"decoder": jax.tree.map(jnp.copy, frozen["decoder"])}
-
-    def batch_shapes(self):
-        return {"images": (self.tokenizer.image_shape, np.uint8), "labels": ((), np.int32)}
 
     def loss(self, params, frozen, batch, draws):
         images = to_float(batch["images"])

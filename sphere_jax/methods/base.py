@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sphere_jax.sampling import sample_keys
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -56,8 +58,8 @@ class Method:
         return split
 
     def batch_shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
-        """What one example of a batch holds: shape and dtype by name."""
-        raise NotImplementedError
+        """What one example of a batch holds: shape and dtype by name; images by default."""
+        return {"images": (self.tokenizer.image_shape, np.uint8), "labels": ((), np.int32)}
 
     def fixed_tables(self) -> dict[str, int]:
         """Scalars that published counts of its parts have beyond the parameters here."""
@@ -93,6 +95,8 @@ class Generator(Method):
 
     num_classes: int
     has_images = True
+    is_transformer = True
+    preview_columns = 8
 
     def generate(self, params, keys, labels, scale, sampler):
         """`(samples (B, ...), trace)` for typed keys (B,) and labels (B,).
@@ -105,3 +109,17 @@ class Generator(Method):
     def images(self, params, samples):
         """Samples as uint8 images (B, H, W, C)."""
         raise NotImplementedError
+
+    def preview(self, params, frozen, batch, key):
+        """Samples of every class (of the first ten), one class a row; always the same noise."""
+        if not self.has_images:
+            return None
+        labels = jnp.repeat(jnp.arange(min(self.num_classes, 10)), self.preview_columns)
+        keys = sample_keys(key, jnp.arange(len(labels)))
+        samples, _ = self.generate(params, keys, labels, self.sampler.scale, self.sampler)
+        return self.images(frozen, samples)
+
+    def drop_labels(self, keys, labels):
+        """Labels (B,), the null label for `settings.label_dropout` of them, by keys (B,)."""
+        dropped = jax.vmap(jax.random.uniform)(keys) < self.settings.label_dropout
+        return jnp.where(dropped, self.num_classes, labels)

@@ -1,10 +1,13 @@
-"""A data set of images as a data set of latents."""
+"""What generators on a tokenizer's latents share: a data set of images as one of latents."""
 
 import numpy as np
 
 from sphere_jax.data.sources import Source, Split
+from sphere_jax.methods.base import Generator
 from sphere_jax.tokenizers import Precomputed, Tokenizer
-from sphere_jax.tokenizers.images import to_float
+from sphere_jax.tokenizers.images import to_float, to_uint8
+
+MEASURED = 2000  # held-out examples that a finished stage is measured on
 
 
 def has_images(tokenizer: Tokenizer) -> bool:
@@ -30,7 +33,36 @@ def encoded_split(tokenizer: Tokenizer, split: Split, params, map_over) -> Split
     return Split(*parts)
 
 
-def evenly(source: Source, count: int) -> Source:
+def evenly(source: Source, count: int = MEASURED) -> Source:
     """At most `count` of its examples, in memory and in order: what a stage measures itself on."""
     rows = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
     return Source(source.read(rows))
+
+
+class OnLatents(Generator):
+    """A generator with one network, on the latents of a frozen tokenizer."""
+
+    trains = ("network",)
+
+    @property
+    def has_images(self) -> bool:
+        return has_images(self.tokenizer)
+
+    def frozen(self, artifacts):
+        return {name: artifacts[name] for name in self.tokenizer.parts}
+
+    def init(self, key, frozen):
+        return {"network": self.network.init(key)}
+
+    def source(self, split, frozen, map_over):
+        """Every image encoded once; the projection happens in the loss."""
+        return encoded_split(self.tokenizer, split, frozen, map_over)
+
+    def batch_shapes(self):
+        return {"latents": (self.tokenizer.latent_shape, np.float32), "labels": ((), np.int32)}
+
+    def fixed_tables(self):
+        return {"network": self.network.module.fixed_table_size}
+
+    def images(self, params, samples):
+        return to_uint8(self.tokenizer.decode(params, samples))

@@ -18,12 +18,11 @@ from sphere_jax.losses.pixel import psnr, smooth_l1
 from sphere_jax.methods.base import Generator, Outcome
 from sphere_jax.methods.latents import evenly
 from sphere_jax.options import SphereEncoderStage
-from sphere_jax.sampling import FewSteps, decode_rounds, sample_keys, stratified
+from sphere_jax.sampling import FewSteps, decode_rounds, noise_of, stratified
 from sphere_jax.tokenizers.images import to_float, to_uint8
 from sphere_jax.tokenizers.sphere_encoder import SphereEncoder
 
 HARDEST = 89.0  # degrees, the end of the boosted range
-MEASURED = 2000  # held-out images that a finished stage is measured on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +35,6 @@ class SphereEncoderTraining(Generator):
     sampler: FewSteps
     perceptual: Perceptual
     trains = ("encoder", "decoder")
-    preview_columns = 8
-    is_transformer = True  # but for the pixel head
 
     @property
     def rates(self):
@@ -70,9 +67,6 @@ class SphereEncoderTraining(Generator):
             "r_low": stratified(low, size, strata),
         }
 
-    def batch_shapes(self):
-        return {"images": (self.tokenizer.image_shape, np.uint8), "labels": ((), np.int32)}
-
     def fixed_tables(self):
         networks = {"encoder": self.tokenizer.encoder, "decoder": self.tokenizer.decoder}
         return {name: network.module.fixed_table_size for name, network in networks.items()}
@@ -83,12 +77,12 @@ class SphereEncoderTraining(Generator):
         noise, mix, drop_encoder, drop_decoder = jax.vmap(lambda k: jax.random.split(k, 4))(
             draws["key"]
         ).T
-        y_encoder = self._drop(drop_encoder, batch["labels"])
-        y_decoder = self._drop(drop_decoder, batch["labels"])
+        y_encoder = self.drop_labels(drop_encoder, batch["labels"])
+        y_decoder = self.drop_labels(drop_decoder, batch["labels"])
 
         z = self.tokenizer.raw(params, x, y_encoder)
         v = sphere.spherify(z)
-        e = jax.vmap(lambda key: jax.random.normal(key, v.shape[1:]))(noise)
+        e = noise_of(noise, v.shape[1:])
         r, r_low = draws["r"], draws["r_low"]
         v_low = self.renoise(v, e, 0.5 * r * r_low)
         v_high = self.renoise(v, e, self._hard(mix, r))  # the same e
@@ -112,10 +106,6 @@ class SphereEncoderTraining(Generator):
                 weights, x_high, target
             )
         return sum(parts.values()), parts
-
-    def _drop(self, keys, labels):
-        dropped = jax.vmap(jax.random.uniform)(keys) < self.settings.label_dropout
-        return jnp.where(dropped, self.num_classes, labels)
 
     def _hard(self, keys, r):
         """`r_high`: for a tenth of the samples, noise beyond sigma_max (methods.md E.4)."""
@@ -165,16 +155,9 @@ class SphereEncoderTraining(Generator):
     def images(self, params, samples):
         return to_uint8(samples)
 
-    def preview(self, params, frozen, batch, key):
-        """Samples of every class (of the first ten), one class a row; always the same noise."""
-        labels = jnp.repeat(jnp.arange(min(self.num_classes, 10)), self.preview_columns)
-        keys = sample_keys(key, jnp.arange(len(labels)))
-        samples, _ = self.generate(params, keys, labels, self.sampler.scale, self.sampler)
-        return to_uint8(samples)
-
     def finish(self, params, frozen, split, map_over):
         """Held-out reconstruction, coverage of the sphere, and what noise leaves of images."""
-        heldout = evenly(split.heldout, MEASURED).arrays
+        heldout = evenly(split.heldout).arrays
         images, labels = heldout["images"], heldout["labels"]
 
         def reconstruct(p, x):  # null label, no noise: as published

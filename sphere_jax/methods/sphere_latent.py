@@ -8,24 +8,20 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sphere_jax.evaluation.coverage import coverage
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.cosine import cosine_distance
-from sphere_jax.methods.base import Generator, Outcome
-from sphere_jax.methods.latents import encoded, encoded_split, evenly, has_images
+from sphere_jax.methods.base import Outcome
+from sphere_jax.methods.latents import OnLatents, encoded, evenly
 from sphere_jax.nn.functional import Network
 from sphere_jax.options import SphereLatentStage
-from sphere_jax.sampling import FewSteps, denoise_rounds, sample_keys
+from sphere_jax.sampling import FewSteps, denoise_rounds, noise_of
 from sphere_jax.tokenizers import Tokenizer
-from sphere_jax.tokenizers.images import to_uint8
-
-MEASURED = 2000  # held-out latents that a finished stage is measured on
 
 
 @dataclasses.dataclass(frozen=True)
-class SphereLatent(Generator):
+class SphereLatent(OnLatents):
     """A class-conditional denoiser trained by reconstruction and consistency."""
 
     tokenizer: Tokenizer
@@ -34,28 +30,6 @@ class SphereLatent(Generator):
     num_classes: int
     settings: SphereLatentStage
     sampler: FewSteps
-    trains = ("network",)
-    preview_columns = 8
-    is_transformer = True
-
-    @property
-    def has_images(self) -> bool:
-        return has_images(self.tokenizer)
-
-    def frozen(self, artifacts):
-        return {name: artifacts[name] for name in self.tokenizer.parts}
-
-    def init(self, key, frozen):
-        return {"network": self.network.init(key)}
-
-    def source(self, split, frozen, map_over):
-        return encoded_split(self.tokenizer, split, frozen, map_over)
-
-    def batch_shapes(self):
-        return {"latents": (self.tokenizer.latent_shape, np.float32), "labels": ((), np.int32)}
-
-    def fixed_tables(self):
-        return {"network": self.network.module.fixed_table_size}
 
     def loss(self, params, frozen, batch, draws):
         """`L_rec + L_con` (methods.md B.5)."""
@@ -63,11 +37,10 @@ class SphereLatent(Generator):
         noise, level, drop = jax.vmap(lambda k: jax.random.split(k, 3))(draws).T
         clean = batch["latents"]
         v = self.space.project(clean)
-        e = jax.vmap(lambda key: jax.random.normal(key, v.shape[1:]))(noise)
-        n = jax.vmap(lambda key: jax.random.normal(key, (2,)))(level)
+        e = noise_of(noise, v.shape[1:])
+        n = noise_of(level, (2,))
         r = jax.nn.sigmoid(s.level_mean + s.level_std * n)
-        dropped = jax.vmap(jax.random.uniform)(drop) < s.label_dropout
-        labels = jnp.where(dropped, self.num_classes, batch["labels"])
+        labels = self.drop_labels(drop, batch["labels"])
 
         def denoise(v):
             return self.network.apply(params["network"], v, labels=labels)
@@ -112,21 +85,9 @@ class SphereLatent(Generator):
         )
         return latents, {}
 
-    def images(self, params, samples):
-        return to_uint8(self.tokenizer.decode(params, samples))
-
-    def preview(self, params, frozen, batch, key):
-        """Samples of every class (of the first ten), one class a row; always the same noise."""
-        if not self.has_images:
-            return None
-        labels = jnp.repeat(jnp.arange(min(self.num_classes, 10)), self.preview_columns)
-        keys = sample_keys(key, jnp.arange(len(labels)))
-        latents, _ = self.generate(params, keys, labels, self.sampler.scale, self.sampler)
-        return self.images(frozen, latents)
-
     def finish(self, params, frozen, split, map_over):
         """How evenly the projected held-out latents cover the sphere."""
-        some = evenly(split.heldout, MEASURED)
+        some = evenly(split.heldout)
         heldout = encoded(self.tokenizer, some, frozen, map_over)
         latents = map_over(lambda p, z: self.space.project(z), {}, heldout.arrays["latents"])
         return Outcome(metrics=coverage(latents, heldout.arrays["labels"]))
