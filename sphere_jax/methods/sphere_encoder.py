@@ -13,7 +13,7 @@ import numpy as np
 from sphere_jax.evaluation.coverage import ANGLES, coverage
 from sphere_jax.geometry import sphere
 from sphere_jax.losses.cosine import cosine_distance
-from sphere_jax.losses.perceptual import Perceptual, describe, load_weights
+from sphere_jax.losses.perceptual import Perceptual, describe, load_perceptual
 from sphere_jax.losses.pixel import psnr, smooth_l1
 from sphere_jax.methods.base import Generator, Outcome
 from sphere_jax.methods.latents import evenly
@@ -42,7 +42,7 @@ class SphereEncoderTraining(Generator):
 
     def load(self):
         s = self.settings
-        return {"perceptual": load_weights(self.perceptual, s.lpips, s.convnext)}
+        return {"perceptual": load_perceptual(self.perceptual, s.lpips, s.convnext)}
 
     def notes(self):
         return [describe(self.perceptual)]

@@ -7,12 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.convnext import (
-    from_original,
-    from_published,
-    from_timm,
-    from_torchvision,
-)
+from sphere_jax.conversion.convnext import layouts
+from sphere_jax.conversion.tensors import convert, fit
 from sphere_jax.models.convnext import ConvNeXt
 from sphere_jax.nn.functional import Network
 
@@ -60,6 +56,10 @@ def network(depths=DEPTHS):
     return Network(lambda rngs: ConvNeXt(depths, WIDTHS, CLASSES, rngs=rngs))
 
 
+def published(tensors, network):
+    return convert(tensors, layouts(network), network)
+
+
 @pytest.fixture
 def torchvision():
     shapes = {}
@@ -93,7 +93,7 @@ def renamed(tensors, rules):
 
 
 def test_torchvision(torchvision):
-    params = from_torchvision(torchvision, network())
+    params = published(torchvision, network())
     layers = params["stages"][2]["layers"]
     for n in range(3):
         block = f"features.5.{n}"
@@ -109,25 +109,25 @@ def test_torchvision(torchvision):
 
 
 @pytest.mark.parametrize(
-    ("rules", "layout", "samples"),
+    ("rules", "whose", "samples"),
     [
-        (TIMM, from_timm, ("stages.2.blocks.1.mlp.fc1.weight", "stages.3.downsample.0.bias")),
-        (ORIGINAL, from_original, ("stages.2.1.pwconv1.weight", "downsample_layers.3.0.bias")),
+        (TIMM, "timm", ("stages.2.blocks.1.mlp.fc1.weight", "stages.3.downsample.0.bias")),
+        (ORIGINAL, "the authors", ("stages.2.1.pwconv1.weight", "downsample_layers.3.0.bias")),
     ],
     ids=["timm", "original"],
 )
-def test_other_names_give_the_same_parameters(torchvision, rules, layout, samples):
+def test_other_names_give_the_same_parameters(torchvision, rules, whose, samples):
     tensors = renamed(torchvision, rules)
     assert len(tensors) == len(torchvision) and set(samples) < set(tensors)
-    expected = from_published(torchvision, network())
-    for params in (layout(tensors, network()), from_published(tensors, network())):
-        jax.tree.map(np.testing.assert_array_equal, params, expected)
+    assert fit(tensors, layouts(network()), network()).name == whose
+    expected = published(torchvision, network())
+    jax.tree.map(np.testing.assert_array_equal, published(tensors, network()), expected)
 
 
 def test_weights_of_another_network_are_refused(torchvision):
     with pytest.raises(ValueError, match=r"^9 missing \(features.1.1.block.0.bias"):
-        from_published(torchvision, network((2, 2, 3, 1)))
+        published(torchvision, network((2, 2, 3, 1)))
     with pytest.raises(ValueError, match=r"^9 unexpected \(features.5.2.block.0.bias"):
-        from_published(torchvision, network((1, 2, 2, 1)))
-    with pytest.raises(ValueError, match="no ConvNeXt tensors"):
-        from_published({"conv.weight": np.zeros(3)}, network())
+        published(torchvision, network((1, 2, 2, 1)))
+    with pytest.raises(ValueError, match=r"missing .*; 1 unexpected \(conv.weight\)"):
+        published({"conv.weight": np.zeros(3)}, network())

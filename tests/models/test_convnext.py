@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.convnext import from_torchvision
+from sphere_jax.conversion.convnext import layouts
+from sphere_jax.conversion.tensors import convert
 from sphere_jax.models.convnext import (
     SIZES,
     ConvNeXt,
@@ -121,7 +122,7 @@ def test_parity_with_pytorch(sizes, images):
 
     torch.manual_seed(0)
     model, convnext = originals.TorchConvNeXt(*sizes), network(*sizes)
-    params = from_torchvision(originals.published(model), convnext)
+    params = convert(originals.published(model), layouts(convnext), convnext)
     maps = jax.jit(lambda p, x: convnext.bind(p).features(x))(params, images)
     for k, (result, expected) in enumerate(
         zip(maps, model.stages(originals.nchw(images)), strict=True)

@@ -9,7 +9,8 @@ import pytest
 from flax import nnx
 
 from sphere_jax.conversion import lpips as weights
-from sphere_jax.conversion.tensors import read_tensors
+from sphere_jax.conversion.files import open_tensors
+from sphere_jax.conversion.tensors import convert
 from sphere_jax.models.alexnet import AlexNet
 from sphere_jax.models.lpips import LPIPS, unit
 from sphere_jax.models.vgg import VGG16, convolve, max_pool
@@ -132,7 +133,7 @@ def test_published_weights_rank_as_eyes_do(net):
     if not (file.is_file() and flowers.is_file()):
         pytest.skip(f"needs {file.name} and {flowers.name} in ../shared/data")
     lpips = network(net, WIDTHS[net])
-    params = weights.from_published(read_tensors(file), lpips)
+    params = convert(open_tensors(file), weights.layouts(lpips), lpips)
     with np.load(flowers) as data:
         image, other = data["images"][:2].astype(np.float32) / 127.5 - 1
     noise = np.random.default_rng(0).standard_normal(image.shape).astype(np.float32)
@@ -159,7 +160,7 @@ def test_parity_with_pytorch(net):
     torch.manual_seed(0)
     model = originals.TorchLPIPS(net, WIDTHS[net])
     lpips = network(net, WIDTHS[net])
-    params = weights.from_lpips_torch(originals.published(model), lpips)
+    params = convert(originals.published(model), weights.layouts(lpips), lpips)
     rng = np.random.default_rng(1)
     x, y = rng.uniform(-1, 1, (2, 2, 48, 40, 3)).astype(np.float32)
 

@@ -1,0 +1,154 @@
+"""Downloads: over HTTPS, resumed where they broke off, checked, into a cache folder."""
+
+import hashlib
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sphere_jax.errors import UserError
+
+BLOCK = 1 << 20
+TIMEOUT = 30  # seconds without a byte
+CHECKSUM_HEADER = "X-Linked-Etag"  # the Hugging Face hub: SHA-256 of a large file
+CACHE = "SPHERE_JAX_WEIGHTS"  # environment variable
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $SPHERE_JAX_WEIGHTS, or sphere_jax/weights in the user's cache."""
+    if named := os.environ.get(CACHE):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sphere_jax" / "weights"
+
+
+def fetch(
+    url: str, folder: Path, sha256: str = "", say: Callable[[str], None] = print, name: str = ""
+) -> Path:
+    """The file at `url`, downloaded into `folder` unless it is there; returns its path.
+
+    `sha256` is its checksum, or as much of its beginning as is published; the server may give it
+    too. A file that neither names is kept with the checksum it had, and is checked against that
+    from then on. What has arrived of a broken download stays beside it as `.part`; the next call
+    goes on from there.
+
+    Raises:
+      UserError: not HTTPS, no connection, an answer that is not the file, too little disk, or a
+        wrong checksum (what arrived is then deleted).
+    """
+    _check_address(url)
+    path = folder / (name or Path(urlsplit(url).path).name)
+    note = path.with_name(f"{path.name}.sha256")
+    if path.exists() and note.exists():
+        _verify(path, sha256 or note.read_text().strip(), url)
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.part")
+        told = _download(url, partial, say)
+        found = _verify(partial, sha256 or told, url)
+        note.write_text(found + "\n")
+        os.replace(partial, path)
+    except urllib.error.HTTPError as error:
+        raise UserError(f"{url} answered {error.code} ({error.reason}).") from error
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"{url} broke off ({reason}); run the same command to go on.") from error
+    except OSError as error:
+        raise UserError(f"Cannot write to {folder} ({error.strerror or error}).") from error
+    if not (sha256 or told):
+        say(f"{path.name}: no checksum is published; its SHA-256 is {found}")
+    return path
+
+
+def _download(url: str, partial: Path, say) -> str:
+    """Appends what is missing to `partial`; returns the checksum that the server names, or ""."""
+    have = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "sphere_jax"})
+    redirects = _Redirects()
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        answer = urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing is left to send
+            return redirects.checksum
+        raise
+    with answer:
+        length = answer.headers.get("Content-Length")
+        done = have if answer.status == 206 else 0  # else the server sends all of it again
+        total = done + int(length) if length else None
+        progress = _Progress(partial.stem, done, total, say)
+        with partial.open("ab" if done else "wb") as file:
+            while block := answer.read(BLOCK):
+                file.write(block)
+                done += len(block)
+                progress(done)
+        if total is not None and done < total:
+            raise ConnectionError(f"{done:,} of {total:,} bytes arrived")
+        progress(done, last=True)
+        return redirects.checksum or _checksum(answer.headers)
+
+
+class _Progress:
+    """A line every other second: bytes, rate, time left."""
+
+    def __init__(self, name: str, done: int, total: int | None, say):
+        self.name, self.begun, self.total, self.say = name, done, total, say
+        self.start = self.shown = time.monotonic()
+
+    def __call__(self, done: int, last: bool = False) -> None:
+        now = time.monotonic()
+        if now - self.shown < 2 and not last:
+            return
+        self.shown = now
+        rate = (done - self.begun) / max(now - self.start, 1e-9)
+        line = f"{self.name}  {done / 1e6:,.1f} MB"
+        if self.total:
+            line = f"{self.name}  {done / 1e6:,.1f} of {self.total / 1e6:,.1f} MB"
+        line += f"  {rate / 1e6:,.1f} MB/s"
+        if self.total and rate and not last:
+            line += f"  {(self.total - done) / rate:,.0f} s left"
+        self.say(line)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows them to https addresses, and notes the checksum that one on the way names."""
+
+    checksum = ""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        _check_address(newurl)
+        self.checksum = self.checksum or _checksum(headers)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _check_address(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1"):
+        raise UserError(f"{url} is not fetched: only https addresses are.")
+
+
+def _checksum(headers) -> str:
+    """The SHA-256 that the server names, or ""."""
+    named = headers.get(CHECKSUM_HEADER, "").strip('"').lower()
+    return named if re.fullmatch("[0-9a-f]{64}", named) else ""
+
+
+def _verify(path: Path, wanted: str, url: str) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    found = digest.hexdigest()
+    if not found.startswith(wanted.lower()):
+        path.unlink()
+        raise UserError(
+            f"{url} has the SHA-256 {found[:16]}..., not {wanted[:16]}... as published; it was "
+            "deleted. Run the same command again, and do not use the file if it stays so."
+        )
+    return found

@@ -1,0 +1,141 @@
+"""Weights for a network from a file: one that `sphere_jax.convert` wrote, or a published one.
+
+A converted file is .safetensors with our own names ("encoder/convs/0/kernel"), the name of its
+network and a fingerprint of its content. Its leaves are read block by block, straight to the
+devices that hold them; a published file passes through the memory of the host.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from sphere_jax import files
+from sphere_jax.conversion.files import open_safetensors, open_tensors
+from sphere_jax.conversion.tensors import Layout, Source, convert, fit, path_name
+from sphere_jax.errors import UserError
+from sphere_jax.nn.functional import Network, Params
+
+FORMAT = "sphere_jax weights 1"
+Layouts = Callable[[Network], list[Layout]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredLeaf:
+    """A leaf in a converted file: float32 blocks of it are read as they are indexed."""
+
+    shape: tuple[int, ...]
+    block: Callable[[Any], np.ndarray]
+    dtype = np.dtype(np.float32)
+
+    def __getitem__(self, index) -> np.ndarray:
+        return np.asarray(self.block(index), np.float32)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[...].astype(dtype or np.float32)
+
+
+def write_weights(path: str | os.PathLike, params: Params, network: str, source: str) -> str:
+    """Writes a converted file, whole or not at all, and returns its fingerprint.
+
+    `network` is its name in the catalogue and `source` says where the weights are from.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    tensors = {path_name(path): np.asarray(leaf) for path, leaf in leaves}
+    found = fingerprint(tensors)
+    metadata = {"format": FORMAT, "network": network, "source": source, "fingerprint": found}
+    write_safetensors(path, tensors, metadata)
+    return found
+
+
+def write_safetensors(path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Raises UserError if the file cannot be written; a reader never sees half of it."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(dict(tensors), temporary, metadata)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"Cannot write {path} ({error}).") from error
+
+
+def fingerprint(tensors: Mapping[str, np.ndarray]) -> str:
+    """First 16 hex digits of the SHA-256 of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+        digest.update(tensor.reshape(-1).view(np.uint8))
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_of(path: str | os.PathLike) -> str:
+    """That of a converted file's content; of any other file, that of its bytes.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    metadata = _metadata(Path(path))
+    return metadata["fingerprint"] if metadata else files.fingerprint(path)
+
+
+def load_weights(path: str | os.PathLike, name: str, network: Network, layouts: Layouts) -> Params:
+    """The parameters of `network`: `StoredLeaf`s of a converted file, else numpy arrays, float32.
+
+    `name` is what the network is called in the catalogue; `layouts` are its published ones.
+
+    Raises:
+      UserError: the file is missing, damaged, or holds something else.
+    """
+    path = Path(path)
+    metadata = _metadata(path)
+    try:
+        if metadata is None:
+            return convert(open_tensors(path), layouts(network), network)
+        if metadata["network"] != name:
+            raise ValueError(f"it holds '{metadata['network']}'")
+        return _stored(path, metadata, network)
+    except ValueError as error:
+        raise UserError(
+            f"{path} does not give the weights of '{name}': {error}. "
+            "See python -m sphere_jax.convert --list."
+        ) from error
+
+
+def _stored(path: Path, metadata: dict[str, str], network: Network) -> Params:
+    wanted = jax.eval_shape(network.init, jax.random.key(0))
+    names = [path_name(key) for key, _ in jax.tree_util.tree_leaves_with_path(wanted)]
+    tensors = open_tensors(path)
+    fit(tensors, [Layout("sphere_jax", {name: Source(name) for name in names})], network)
+    if fingerprint(tensors) != metadata["fingerprint"]:
+        raise ValueError("its content has another fingerprint than it says; convert it anew")
+    file = open_safetensors(path)
+
+    def leaf(key, like):
+        name = path_name(key)
+        block = file.get_slice(name).__getitem__ if like.shape else lambda _: file.get_tensor(name)
+        return StoredLeaf(like.shape, block)
+
+    return jax.tree_util.tree_map_with_path(leaf, wanted)
+
+
+def _metadata(path: Path) -> dict[str, str] | None:
+    """What `write_weights` noted, or None if another program wrote the file."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        metadata = open_safetensors(path).metadata() or {}
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
+    return metadata if metadata.get("format") == FORMAT else None
