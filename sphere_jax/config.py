@@ -21,12 +21,15 @@ from sphere_jax.options import (
     ConvVAETokenizer,
     FlowSampler,
     FlowStage,
+    KLVAETokenizer,
     PrecomputedTokenizer,
+    RAETokenizer,
     Sampler,
     SphereEncoderStage,
     SphereEncoderTokenizer,
     SphereLatentStage,
     Stage,
+    TinyVAETokenizer,
 )
 
 
@@ -54,14 +57,14 @@ def read_config(raw: Mapping[str, Any]) -> Config:
         method = group.get("method", name)
         if method not in STAGES:
             raise UserError(_unknown(f"config.{name}.method", method, STAGES))
-        groups[name] = _read(STAGES[method], group | {"method": method}, f"config.{name}")
+        groups[name] = read_group(STAGES[method], group | {"method": method}, f"config.{name}")
     for name in [k for k in raw if _is_stage(k, raw[k])]:
         raw.pop(name)  # a stage group that config.stages leaves out is not an error
     for key in raw:
         if key not in known:
             raise UserError(_unknown("config", key, [*known, *groups]))
     sampler = _value("config.sampler", raw.pop("sampler", {}), sampler)
-    config = _read(Config, raw | {"stages": stages}, "config")
+    config = read_group(Config, raw | {"stages": stages}, "config")
     config = dataclasses.replace(config, groups=groups, sampler=sampler)
     _check_together(config)
     return config
@@ -170,8 +173,20 @@ def _check_together(config: Config) -> None:
             f"config.data.image_size={data.image_size} must be a multiple of "
             f"config.tokenizer.patch={tokenizer.patch}.",
         )
+    if isinstance(tokenizer, (KLVAETokenizer, TinyVAETokenizer, RAETokenizer)):
+        check(
+            data.channels == 3,
+            f"config.tokenizer.name='{tokenizer.name}' takes colour images: "
+            "config.data.channels=3.",
+        )
+    trains = {"vae": ConvVAETokenizer, "sphere_encoder": SphereEncoderTokenizer}
     for name, stage in config.groups.items():
         _check_stage(config, name, stage, check)
+        kind = trains.get(stage.method, type(tokenizer))
+        check(
+            isinstance(tokenizer, kind),
+            f"config.{name} trains config.tokenizer.name='{kind.name}', not '{tokenizer.name}'.",
+        )
     if isinstance(config.sampler, FlowSampler):
         check(
             config.sampler.guidance_low <= config.sampler.guidance_high,
@@ -198,6 +213,10 @@ def _check_stage(config: Config, name: str, stage: Stage, check) -> None:
     if isinstance(stage, FlowStage):
         check(not denoiser, f"config.{name} needs a model with time: config.model.name='sit', say.")
         check(
+            stage.steps > 0 or stage.pretrained != "",
+            f"config.{name}.steps=0 takes config.{name}.pretrained as it is, and that is empty.",
+        )
+        check(
             stage.time_low < stage.time_high,
             f"config.{name}.time_low must be below time_high.",
         )
@@ -215,18 +234,14 @@ def _check_stage(config: Config, name: str, stage: Stage, check) -> None:
         )
     if isinstance(stage, SphereEncoderStage):
         check(
-            isinstance(config.tokenizer, SphereEncoderTokenizer),
-            f"config.{name} trains config.tokenizer.name='sphere_encoder', not "
-            f"'{config.tokenizer.name}'.",
-        )
-        check(
             stage.batch_size % stage.strata == 0,
             f"config.{name}.batch_size={stage.batch_size} must be a multiple of "
             f"strata={stage.strata}.",
         )
 
 
-def _read(cls, raw: Mapping[str, Any], where: str):
+def read_group(cls, raw: Mapping[str, Any], where: str):
+    """A dataclass of options from its group. Raises UserError as `read_config` does."""
     hints = typing.get_type_hints(cls)
     for key in raw:
         if key not in hints:
@@ -273,7 +288,7 @@ def _value(name: str, value: Any, hint: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise UserError(f"{name} must be a group of values, not {value!r}.")
-        return _read(hint, value, name)
+        return read_group(hint, value, name)
     if origin is Literal:
         choices = typing.get_args(hint)
         if value not in choices or type(value) not in map(type, choices):
@@ -294,6 +309,10 @@ def _value(name: str, value: Any, hint: Any) -> Any:
 
 
 def _unknown(where: str, key: str, known) -> str:
-    near = difflib.get_close_matches(str(key), list(known), n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}."
-    return f"{where} has no '{key}'; {hint}"
+    return f"{where} has no '{key}'; {nearest(key, known)}"
+
+
+def nearest(name: str, known) -> str:
+    """A hint for a name that is not among the known ones."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}."

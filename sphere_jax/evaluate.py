@@ -4,10 +4,14 @@
     python -m sphere_jax.evaluate --workdir=runs/mnist_slerp --samples=mine.npz
     python -m sphere_jax.evaluate --samples=mine.npz --reference=data.npz
 
-Needs no download: the features are those of a small classifier trained on the reference's training
-split, so its Frechet distance is not an FID and is never called one.
+    python -m sphere_jax.evaluate --workdir=runs/mnist_slerp --features=inception_fid \
+        --pretrained=weights/inception.safetensors
+
+By default it needs no download: the features are those of a small classifier trained on the
+reference's training split, so its Frechet distance is not an FID and is never called one.
 """
 
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -27,6 +31,10 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--reference", default="", help="FILE.npz to score against, without a run")
     flags.add_argument("--num", type=int, default=1000, help="samples to draw (default 1000)")
     flags.add_argument("--seed", type=int, default=0)
+    flags.add_argument(
+        "--features", default="", help="inception_fid, efficientnet_lite0, ...; see convert --list"
+    )
+    flags.add_argument("--pretrained", default="", help="weights of --features")
     add_sampler_flags(flags)
     flags.add_argument("--out", default="", help="FILE.json for the scores and their protocol")
     arguments = flags.parse_args(argv)
@@ -46,6 +54,7 @@ def main(argv: list[str]) -> None:
         make_folder(Path(arguments.out).parent)
     with tempfile.TemporaryDirectory() as temporary:
         run = _open(arguments, Path(temporary))
+        run.config = _with_features(run.config, arguments.features, arguments.pretrained)
         generation = None
         if arguments.samples:
             images, labels = _read_samples(arguments.samples)
@@ -92,6 +101,17 @@ def _open(arguments, temporary: Path):
         num_classes=int(labels.max()) + 1,
     )
     return open_run(Config(stages=(), groups={}, data=data), temporary, make_mesh())
+
+
+def _with_features(config, features: str, pretrained: str):
+    """The config with other features to compare in, if they are given."""
+    from sphere_jax.config import read_group
+    from sphere_jax.options import Evaluation
+
+    changed = {"features": features, "pretrained": pretrained} if features else {}
+    group = dataclasses.asdict(config.evaluation) | changed
+    evaluation = read_group(Evaluation, group, "config.evaluation")
+    return dataclasses.replace(config, evaluation=evaluation)
 
 
 def _read_samples(path: str):

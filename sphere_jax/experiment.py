@@ -17,13 +17,14 @@ import jax
 import numpy as np
 
 from sphere_jax.config import to_dict
+from sphere_jax.conversion.weights import fingerprint_of
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.data.sources import Split, load
 from sphere_jax.distribution.mesh import batch_sharding, check_batch, put_global, tree_shardings
 from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
 from sphere_jax.evaluation.figures import grid, save_grid
-from sphere_jax.files import fingerprint, make_folder, write_json, write_npz
+from sphere_jax.files import make_folder, write_json, write_npz
 from sphere_jax.geometry.spaces import Space, make_space
 from sphere_jax.losses.perceptual import perceptual_loss
 from sphere_jax.methods.autoencoding import DecoderFinetuning, VAETraining
@@ -32,9 +33,15 @@ from sphere_jax.methods.flow import Flow
 from sphere_jax.methods.sphere_encoder import SphereEncoderTraining
 from sphere_jax.methods.sphere_latent import SphereLatent
 from sphere_jax.models.build import latent_network
-from sphere_jax.options import Config, ConvVAETokenizer, PrecomputedTokenizer
+from sphere_jax.options import (
+    Config,
+    ConvVAETokenizer,
+    PrecomputedTokenizer,
+    SphereEncoderTokenizer,
+)
 from sphere_jax.sampling import FewSteps, Guidance, Sampler
-from sphere_jax.tokenizers import ConvVAE, Precomputed, SphereEncoder, Tokenizer
+from sphere_jax.tokenizers import ConvVAE, Precomputed, Pretrained, SphereEncoder, Tokenizer
+from sphere_jax.tokenizers.pretrained import build_pretrained, load_pretrained
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.logging import RunLog, measure_peak_flops
 from sphere_jax.training.loop import STATE_ITEM, Task, abstract_state, train
@@ -55,6 +62,14 @@ def open_run(config: Config, workdir: Path, mesh) -> "Run":
     return Run(config, workdir, mesh, split, split.train.fingerprint)
 
 
+WEIGHTS_FILES = (  # options that name one: what counts is what it holds
+    ".lpips",
+    ".convnext",
+    ".pretrained",
+    ".pretrained_encoder",
+    ".pretrained_decoder",
+    ".pretrained_statistics",
+)
 # What may change between two starts of one run: it moves no weight.
 FREE_KEYS = (
     ".log_every",
@@ -63,10 +78,8 @@ FREE_KEYS = (
     ".skip_nonfinite",
     ".data.path",
     ".data.threads",
-    ".lpips",
-    ".convnext",
+    *WEIGHTS_FILES,
 )
-WEIGHTS_FILES = (".lpips", ".convnext")  # what counts is what they hold
 ENCODE_BATCH = 256
 
 
@@ -75,8 +88,11 @@ def build_tokenizer(config: Config) -> Tokenizer:
     settings = config.tokenizer
     if isinstance(settings, PrecomputedTokenizer):
         return Precomputed(tuple(settings.latent_shape))
-    kind = ConvVAE if isinstance(settings, ConvVAETokenizer) else SphereEncoder
-    return kind.build(config.data, settings)
+    if isinstance(settings, ConvVAETokenizer):
+        return ConvVAE.build(config.data, settings)
+    if isinstance(settings, SphereEncoderTokenizer):
+        return SphereEncoder.build(config.data, settings)
+    return build_pretrained(config.data, settings)
 
 
 def build_space(config: Config, latent_shape) -> Space:
@@ -155,6 +171,7 @@ class Run:
 
     def train_stages(self, log: RunLog) -> None:
         """Trains what is not finished. Raises what `training.loop.train` raises."""
+        self._load_tokenizer()
         peak = None
         for name in self.config.stages:
             method = build_method(self.config, name)
@@ -175,6 +192,7 @@ class Run:
 
     def load_stages(self) -> None:
         """The artifacts of a finished run, for sampling. Raises UserError if it is not finished."""
+        self._load_tokenizer()
         for name in self.config.stages:
             record = self._read_record(name)
             if record is None or not record["finished"]:
@@ -187,7 +205,13 @@ class Run:
                     f"{self.workdir} was trained on other data than config.data names now; put "
                     "that data back."
                 )
+            self._check_weights_files(name, record)
             self._load(name, build_method(self.config, name), record)
+
+    def _load_tokenizer(self) -> None:
+        tokenizer = build_tokenizer(self.config)
+        if isinstance(tokenizer, Pretrained):
+            self._add_artifacts(load_pretrained(tokenizer, self.config.tokenizer))
 
     def _task(self, name: str, method) -> Task:
         settings = self.config.stage(name)
@@ -306,6 +330,18 @@ class Run:
                     "give another --workdir, or the config that began this one."
                 )
 
+    def _check_weights_files(self, name: str, record: dict) -> None:
+        """Raises UserError if a frozen network's file is not the one that the stage saw."""
+        plain = to_dict(self.config)
+        flat = flatten("config", {"tokenizer": plain["tokenizer"]})
+        for key, path in flat.items():
+            trained_on = record["depends"].get(f"{key} fingerprint")
+            if trained_on and trained_on != fingerprint_of(path):
+                raise UserError(
+                    f"{path} ({key}) has other weights than those that stage '{name}' of "
+                    f"{self.workdir} was trained on; put the old file back."
+                )
+
     def _projection(self) -> str:
         """What becomes of latents before they are decoded, in words."""
         space = self.config.space
@@ -325,7 +361,7 @@ class Run:
         flat = flatten("config", {group: plain[group] for group in sorted(kept)})
         files = {key: path for key, path in flat.items() if key.endswith(WEIGHTS_FILES)}
         flat = {key: value for key, value in flat.items() if not key.endswith(FREE_KEYS)}
-        flat |= {f"{key} fingerprint": fingerprint(path) for key, path in files.items() if path}
+        flat |= {f"{key} fingerprint": fingerprint_of(path) for key, path in files.items() if path}
         methods = {self.config.stage(stage).method for stage in (*earlier, name)}
         if methods & {"decoder", "flow", "sphere_latent"}:
             flat["projection"] = self._projection()

@@ -10,6 +10,8 @@ from sphere_jax.distribution.mesh import check_batch, tree_shardings
 from sphere_jax.experiment import build_method, build_space, build_tokenizer
 from sphere_jax.methods.base import Generator
 from sphere_jax.options import Config
+from sphere_jax.tokenizers import Pretrained
+from sphere_jax.tokenizers.pretrained import pretrained_shapes
 from sphere_jax.training.flops import matmul_flops
 from sphere_jax.training.loop import Task, abstract_state
 
@@ -36,6 +38,10 @@ def print_plan(config: Config, mesh) -> None:
     artifacts = {
         "statistics": dict.fromkeys(("mean", "std"), jax.ShapeDtypeStruct((d,), np.float32))
     }
+    if isinstance(tokenizer, Pretrained):
+        artifacts = pretrained_shapes(tokenizer)
+        for part, tree in artifacts.items():
+            print(f"{part:<11} {_size(tree):,} parameters, frozen")
     for name in config.stages:
         artifacts |= _print_stage(config, mesh, name, artifacts)
 

@@ -12,6 +12,7 @@ from sphere_jax.errors import UserError
 from sphere_jax.evaluation import figures
 from sphere_jax.evaluation import report as page
 from sphere_jax.evaluation.classifier import Classifier, train_classifier
+from sphere_jax.evaluation.features import PublishedFeatures
 from sphere_jax.evaluation.protocol import protocol
 from sphere_jax.evaluation.score import Reference, Score, prepare_reference, score
 from sphere_jax.experiment import Run
@@ -78,7 +79,32 @@ def _at_other_steps(run: Run, reference: Reference, samples: Samples, seed, log)
 
 
 def reference_of(run: Run) -> Reference:
-    """The feature network and the judge for a run's data, trained once and kept in its folder."""
+    """The feature network and the judge for a run's data.
+
+    The small classifier is trained once and kept in the run's folder; published features come from
+    a file.
+    """
+    features = _published_features(run) or _classifier(run)
+    try:
+        return prepare_reference(run.split, features, run.config.data.num_classes)
+    except ValueError as error:
+        raise UserError(f"This data set cannot be scored against: {error}") from error
+
+
+def _published_features(run: Run) -> PublishedFeatures | None:
+    name, path = run.config.evaluation.features, run.config.evaluation.pretrained
+    if name == "small_classifier":
+        return None
+    if not path:
+        raise UserError(
+            f"config.evaluation.pretrained is empty; give it the weights of '{name}': what "
+            f"python -m sphere_jax.convert --network {name} --out F.safetensors writes."
+        )
+    shape = run.split.train.arrays["images"].shape[1:]
+    return PublishedFeatures.load(name, path, shape)
+
+
+def _classifier(run: Run) -> Classifier:
     file = run.workdir / "evaluator" / "classifier.safetensors"
     train, classes = run.split.train.arrays, run.config.data.num_classes
     if file.exists():
@@ -104,10 +130,7 @@ def reference_of(run: Run) -> Reference:
             f"feature network: {100 * classifier.accuracy:.1f}% of images set aside, trained in "
             f"{duration(time.monotonic() - started)}"
         )
-    try:
-        return prepare_reference(run.split, classifier, classes)
-    except ValueError as error:
-        raise UserError(f"This data set cannot be scored against: {error}") from error
+    return classifier
 
 
 def score_images(reference: Reference, images, labels, neighbours: int) -> Score:

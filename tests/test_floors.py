@@ -27,7 +27,7 @@ FLOORS = [  # from the ground up
     {"generation", "editing", "loading", "plan"},
     {"scoring"},
     {"cli"},
-    {"main", "sample", "edit", "evaluate", "compare"},
+    {"main", "sample", "edit", "evaluate", "compare", "convert"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 

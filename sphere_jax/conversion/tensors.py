@@ -63,12 +63,14 @@ class Layout(NamedTuple):
     name: whose names they are.
     leaves: every leaf of ours by its path.
     constants: published buffers that our network computes: checked on the way in, written out.
+    needed: those of them without which the network was another one.
     ignored: regular expression of names that carry nothing which the network uses.
     """
 
     name: str
     leaves: Mapping[str, Source]
     constants: Mapping[str, np.ndarray] = {}
+    needed: tuple[str, ...] = ()
     ignored: str = ""
 
 
@@ -156,7 +158,8 @@ def _flatten(names) -> list[str]:
 
 
 def _check(tensors: Tensors, layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    missing, misshapen, used = [], [], set()
+    missing = [name for name in layout.needed if name not in tensors]
+    misshapen, used = [], set()
     for path, shape in shapes.items():
         source = layout.leaves[path]
         stacked = isinstance(source.names, list)

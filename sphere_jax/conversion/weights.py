@@ -65,6 +65,7 @@ def write_safetensors(path, tensors: Mapping[str, np.ndarray], metadata: dict[st
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(dict(tensors), temporary, metadata)
+        temporary.chmod(0o644)  # safetensors makes files that only their owner reads
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"Cannot write {path} ({error}).") from error
@@ -90,10 +91,13 @@ def fingerprint_of(path: str | os.PathLike) -> str:
     return metadata["fingerprint"] if metadata else files.fingerprint(path)
 
 
-def load_weights(path: str | os.PathLike, name: str, network: Network, layouts: Layouts) -> Params:
+def load_weights(
+    path: str | os.PathLike, name: str | None, network: Network, layouts: Layouts
+) -> Params:
     """The parameters of `network`: `StoredLeaf`s of a converted file, else numpy arrays, float32.
 
-    `name` is what the network is called in the catalogue; `layouts` are its published ones.
+    `name` is what the network is called in the catalogue, or None for one that is not there;
+    `layouts` are its published ones.
 
     Raises:
       UserError: the file is missing, damaged, or holds something else.
@@ -103,12 +107,13 @@ def load_weights(path: str | os.PathLike, name: str, network: Network, layouts: 
     try:
         if metadata is None:
             return convert(open_tensors(path), layouts(network), network)
-        if metadata["network"] != name:
+        if name is not None and metadata["network"] != name:
             raise ValueError(f"it holds '{metadata['network']}'")
         return _stored(path, metadata, network)
     except ValueError as error:
+        wanted = "config.model" if name is None else f"'{name}'"
         raise UserError(
-            f"{path} does not give the weights of '{name}': {error}. "
+            f"{path} does not give the weights of {wanted}: {error}. "
             "See python -m sphere_jax.convert --list."
         ) from error
 

@@ -149,6 +149,7 @@ def describe(key: str) -> tuple[str, str]:
         "nearest_train_too_close": (
             "Part closer to a training image than 99% of held-out images", "near 0.01"),
         "class_agreement": ("Class agreement (judge: RBF SVM on pixels)", "higher"),
+        "frechet_distance_inception_fid": ("FID (Inception-v3, pytorch-fid's resizing)", "lower"),
     }  # fmt: skip
     if key in fixed:
         return fixed[key]

@@ -13,6 +13,7 @@ import numpy as np
 from sphere_jax.data.sources import Source, Split
 from sphere_jax.evaluation.checks import check_images
 from sphere_jax.evaluation.classifier import Classifier
+from sphere_jax.evaluation.features import PublishedFeatures
 from sphere_jax.evaluation.judge import Judge, class_agreement, train_judge
 from sphere_jax.evaluation.memorisation import memorisation, nearest_training_image
 from sphere_jax.evaluation.metrics import frechet_distance_of, precision_recall
@@ -24,14 +25,16 @@ class Reference:
     """A data set made ready to score samples against: all that depends on it alone."""
 
     split: Split
-    network: Classifier  # whose features are compared
+    network: Classifier | PublishedFeatures  # whose features are compared
     judge: Judge
     heldout_features: np.ndarray  # (M, F), in random order
     heldout_statistics: Statistics
     heldout_distances: np.ndarray  # (M,) to the nearest training image
 
 
-def prepare_reference(split: Split, network: Classifier, num_classes: int) -> Reference:
+def prepare_reference(
+    split: Split, network: Classifier | PublishedFeatures, num_classes: int
+) -> Reference:
     """Features and statistics of the held-out split, and the judge fitted to the training split.
 
     Raises:

@@ -45,6 +45,10 @@ class Method:
         """Frozen artifacts that come from files, such as perceptual weights. Raises UserError."""
         return {}
 
+    def begin(self) -> dict | None:
+        """Parameters to begin from that a file holds, in place of `init`. Raises UserError."""
+        return None
+
     def notes(self) -> list[str]:
         """Sentences for the log before training starts."""
         return []

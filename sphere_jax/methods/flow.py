@@ -9,6 +9,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from sphere_jax.conversion import generators
+from sphere_jax.conversion.weights import load_weights
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.methods.latents import OnLatents
 from sphere_jax.nn.functional import Network
@@ -27,6 +29,12 @@ class Flow(OnLatents):
     num_classes: int
     settings: FlowStage
     sampler: Sampler
+
+    def begin(self):
+        if not self.settings.pretrained:
+            return None
+        path, layouts = self.settings.pretrained, generators.layouts
+        return {"network": load_weights(path, None, self.network, layouts)}
 
     def loss(self, params, frozen, batch, draws):
         """`mean |P v - u_t|^2 + radial_weight mean |v - P v|^2`, P the tangent projection at z_t.

@@ -3,6 +3,7 @@
 Without time it is also the network of B: `time_embedding=None, qk_norm=True, gate_bias=False`.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax.numpy as jnp
@@ -14,9 +15,12 @@ from sphere_jax.nn.mlp import SwiGLU, swiglu_hidden
 from sphere_jax.nn.norms import RMSNorm
 
 SIZES = {  # depth, width, heads
+    "S": (12, 384, 6),
     "B": (12, 768, 12),
     "L": (24, 1024, 16),
     "XL": (28, 1152, 16),
+    "1p0B": (24, 1536, 24),
+    "1p6B": (28, 1792, 28),
 }
 
 
@@ -25,7 +29,8 @@ class LightningDiT(DiffusionTransformer):
 
     Called with z (B, h, w, d), t (B,) and labels (B,), it returns a float32 field (B, h, w, d).
     `time_embedding` is "sinusoid" (the original), "fourier" (RAE, RJF, HAE) or None (no time
-    input). `gate_bias` puts biases on the first linear of SwiGLU.
+    input). `gate_bias` puts biases on the first linear of SwiGLU. With `learn_sigma` the call
+    returns the first half of the 2 d channels of the head.
 
     Raises:
         ValueError: if `patch` does not divide h and w, `heads` does not divide `width`, the head
@@ -47,28 +52,51 @@ class LightningDiT(DiffusionTransformer):
         rope: bool = True,
         gate_bias: bool = True,
         time_embedding: str | None = "sinusoid",
+        learn_sigma: bool = False,
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
         remat: bool = False,
     ):
-        hidden = swiglu_hidden(width, mlp_ratio)
-        grid = token_grid(latent_shape, patch) if rope else None
         super().__init__(
             latent_shape,
             patch,
             width,
             depth,
             num_classes,
-            norm=partial(RMSNorm, width),
-            attention=lambda rngs: Attention(
-                width, heads, qk_norm=qk_norm, rope_grid=grid, dtype=compute_dtype, rngs=rngs
-            ),
-            mlp=lambda rngs: SwiGLU(
-                width, hidden, gate_bias=gate_bias, dtype=compute_dtype, rngs=rngs
+            **lightning_layers(
+                width,
+                heads,
+                token_grid(latent_shape, patch) if rope else None,
+                mlp_ratio=mlp_ratio,
+                qk_norm=qk_norm,
+                gate_bias=gate_bias,
+                dtype=compute_dtype,
             ),
             time_embedding=time_embedding,
+            learn_sigma=learn_sigma,
             compute_dtype=compute_dtype,
             unroll=unroll,
             remat=remat,
             rngs=rngs,
         )
+
+
+def lightning_layers(
+    width: int,
+    heads: int,
+    rope_grid: tuple[int, int] | None,
+    *,
+    mlp_ratio: float,
+    qk_norm: bool,
+    gate_bias: bool,
+    dtype: jnp.dtype,
+) -> dict[str, Callable]:
+    """The `norm`, `attention` and `mlp` of a `nn.transformer.Block` of LightningDiT."""
+    hidden = swiglu_hidden(width, mlp_ratio)
+    return dict(
+        norm=partial(RMSNorm, width),
+        attention=lambda rngs: Attention(
+            width, heads, qk_norm=qk_norm, rope_grid=rope_grid, dtype=dtype, rngs=rngs
+        ),
+        mlp=lambda rngs: SwiGLU(width, hidden, gate_bias=gate_bias, dtype=dtype, rngs=rngs),
+    )

@@ -1,4 +1,8 @@
-"""SiT: the transformer of DiT, as used by A (spherical flow matching). methods.md A.6, K."""
+"""SiT: the transformer of DiT, as used by A (spherical flow matching). methods.md A.6, K.
+
+DiT has the same modules and names: it is the same network, fed with other times and trained to
+predict the noise (`models/clock.py`). Published weights of both have `learn_sigma`.
+"""
 
 from functools import partial
 
@@ -21,7 +25,8 @@ SIZES = {  # depth, width, heads
 class SiT(DiffusionTransformer):
     """LayerNorm without affine, GELU feed-forward, adaLN-Zero from sinusoidal time and label.
 
-    Called with z (B, h, w, d), t (B,) and labels (B,), it returns a float32 field (B, h, w, d).
+    Called with z (B, h, w, d), t (B,) and labels (B,), it returns a float32 field (B, h, w, d);
+    with `learn_sigma` the first half of the 2 d channels of its head.
 
     Raises:
         ValueError: if `patch` does not divide h and w, `heads` does not divide `width`, or `width`
@@ -39,6 +44,7 @@ class SiT(DiffusionTransformer):
         *,
         rngs: nnx.Rngs,
         mlp_ratio: float = 4,
+        learn_sigma: bool = False,
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
         remat: bool = False,
@@ -54,6 +60,7 @@ class SiT(DiffusionTransformer):
             attention=lambda rngs: Attention(width, heads, dtype=compute_dtype, rngs=rngs),
             mlp=lambda rngs: MLP(width, hidden, dtype=compute_dtype, rngs=rngs),
             time_embedding="sinusoid",
+            learn_sigma=learn_sigma,
             compute_dtype=compute_dtype,
             unroll=unroll,
             remat=remat,

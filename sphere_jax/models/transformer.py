@@ -1,4 +1,8 @@
-"""What SiT and LightningDiT have in common: patches, positions, conditioning, blocks, head."""
+"""What SiT, LightningDiT and LightningDDT have in common: patches, positions, conditioning, blocks.
+
+Published networks of this family differ in their clocks and in what they predict; the modules do
+not care, and `models/clock.py` translates.
+"""
 
 from collections.abc import Callable
 
@@ -18,13 +22,12 @@ from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.transformer import Block, Head, Stack
 
 
-class DiffusionTransformer(nnx.Module):
-    """Latents, times and labels -> a field of the shape of the latents.
+class Trunk(nnx.Module):
+    """All but the head: latents to tokens, times and labels to a vector, blocks.
 
-    `norm()`, `attention(rngs)` and `mlp(rngs)` make the layers of a block (`norm` also that of the
-    head). The conditioning vector is SiLU of the sum of the time and the label embedding;
-    `time_embedding=None` leaves out time and `num_classes=0` leaves out labels; without either the
-    blocks are not modulated.
+    `norm()`, `attention(rngs)` and `mlp(rngs)` make the layers of a block. The conditioning vector
+    is SiLU of the sum of the time and the label embedding; `time_embedding=None` leaves out time
+    and `num_classes=0` leaves out labels; without either the blocks are not modulated.
 
     Raises:
         ValueError: if `patch` does not divide the latent grid, or 4 the width.
@@ -49,11 +52,12 @@ class DiffusionTransformer(nnx.Module):
     ):
         self.grid = token_grid(latent_shape, patch)
         sincos_positions(self.grid, width)  # raises here, not at the first call
+        self.channels = latent_shape[-1]
         self.patch = patch
         self.width = width
+        self.depth = depth
+        self.conditional = time_embedding is not None or num_classes > 0
         self.dtype = compute_dtype
-        token = patch * patch * latent_shape[-1]
-        conditional = time_embedding is not None or num_classes > 0
 
         def block(rngs: nnx.Rngs) -> Block:
             return Block(
@@ -61,18 +65,15 @@ class DiffusionTransformer(nnx.Module):
                 norm=norm,
                 attention=attention,
                 mlp=mlp,
-                conditional=conditional,
+                conditional=self.conditional,
                 dtype=compute_dtype,
                 rngs=rngs,
             )
 
-        self.patches = Linear(token, width, rngs=rngs, dtype=compute_dtype)
+        self.patches = Linear(patch * patch * self.channels, width, rngs=rngs, dtype=compute_dtype)
         self.time = TimeEmbedding(width, kind=time_embedding, rngs=rngs) if time_embedding else None
         self.label = LabelEmbedding(num_classes, width, rngs=rngs) if num_classes else None
         self.blocks = Stack(block, depth, unroll=unroll, remat=remat, rngs=rngs)
-        self.head = Head(
-            width, token, norm=norm, conditional=conditional, dtype=compute_dtype, rngs=rngs
-        )
 
     @property
     def fixed_table_size(self) -> int:
@@ -82,6 +83,60 @@ class DiffusionTransformer(nnx.Module):
         """
         return self.grid[0] * self.grid[1] * self.width
 
+    def embed(self, z: jax.Array) -> jax.Array:
+        """z (B, h, w, d) -> tokens with their positions (B, N, width), in the compute dtype."""
+        positions = jnp.asarray(sincos_positions(self.grid, self.width), self.dtype)[None]
+        return self.patches(patchify(z, self.patch)) + positions
+
+    def condition(self, t: jax.Array | None, labels: jax.Array | None) -> jax.Array | None:
+        """SiLU(time + label), (B, width), in the compute dtype; None if there is neither."""
+        parts = [] if self.time is None else [self.time(t)]
+        parts += [] if self.label is None else [self.label(labels)]
+        return jax.nn.silu(sum(parts)).astype(self.dtype) if parts else None
+
+
+class DiffusionTransformer(Trunk):
+    """Latents, times and labels -> a field of the shape of the latents.
+
+    As `Trunk`, and a head with the same `norm`. With `learn_sigma` the head has 2 d channels, of
+    which the call returns the first d: the others are the variances of DiT, untrained in SiT.
+    """
+
+    def __init__(
+        self,
+        latent_shape: tuple[int, int, int],
+        patch: int,
+        width: int,
+        depth: int,
+        num_classes: int,
+        *,
+        norm: Callable[[], nnx.Module],
+        rngs: nnx.Rngs,
+        learn_sigma: bool = False,
+        compute_dtype: jnp.dtype = jnp.float32,
+        **trunk,
+    ):
+        super().__init__(
+            latent_shape,
+            patch,
+            width,
+            depth,
+            num_classes,
+            norm=norm,
+            compute_dtype=compute_dtype,
+            rngs=rngs,
+            **trunk,
+        )
+        token = patch * patch * self.channels
+        self.head = Head(
+            width,
+            2 * token if learn_sigma else token,
+            norm=norm,
+            conditional=self.conditional,
+            dtype=compute_dtype,
+            rngs=rngs,
+        )
+
     def __call__(
         self, z: jax.Array, t: jax.Array | None = None, labels: jax.Array | None = None
     ) -> jax.Array:
@@ -90,17 +145,26 @@ class DiffusionTransformer(nnx.Module):
         The output is float32 whatever the compute dtype. `t` or `labels` may be None where the
         network does not read them.
         """
-        positions = jnp.asarray(sincos_positions(self.grid, self.width), self.dtype)[None]
-        x = self.patches(patchify(z, self.patch)) + positions
         c = self.condition(t, labels)
-        x = self.head(self.blocks(x, c), c)
-        return unpatchify(x, self.patch, self.grid).astype(jnp.float32)
+        return self._field(self.blocks(self.embed(z), c), c)[..., : self.channels]
 
-    def condition(self, t: jax.Array | None, labels: jax.Array | None) -> jax.Array | None:
-        """SiLU(time + label), (B, width), in the compute dtype; None if there is neither."""
-        parts = [] if self.time is None else [self.time(t)]
-        parts += [] if self.label is None else [self.label(labels)]
-        return jax.nn.silu(sum(parts)).astype(self.dtype) if parts else None
+    def features(
+        self, z: jax.Array, t: jax.Array | None = None, labels: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """What the network computes on the way, for the arguments of a call.
+
+        "embed" (B, N, width), the tokens before the first block; "condition" (B, width), if there
+        is any; "block_0" ... (B, N, width), what each block returns; "head" (B, h, w, d), or 2 d
+        channels with `learn_sigma`, float32.
+        """
+        x, c = self.embed(z), self.condition(t, labels)
+        states = self.blocks.states(x, c)
+        found = {"embed": x} | ({} if c is None else {"condition": c})
+        found |= {f"block_{k}": states[k] for k in range(self.depth)}
+        return found | {"head": self._field(states[-1], c)}
+
+    def _field(self, x: jax.Array, c: jax.Array | None) -> jax.Array:
+        return unpatchify(self.head(x, c), self.patch, self.grid).astype(jnp.float32)
 
 
 def token_grid(latent_shape: tuple[int, int, int], patch: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Pre-norm transformer block with adaLN-Zero, a stack of them scanned over depth, and the head.
 
-Equations: methods.md K. `c` is the conditioning vector after SiLU, (B, width).
+Equations: methods.md K. `c` is the conditioning vector after SiLU: (B, width), the same for all
+tokens, or (B, N, width), one for each.
 """
 
 from collections.abc import Callable
@@ -13,8 +14,13 @@ from sphere_jax.nn.linear import Linear, zeros
 
 
 def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
-    """`x (1 + scale) + shift`; x is (B, N, width), shift and scale (B, width)."""
-    return x * (1 + scale[:, None]) + shift[:, None]
+    """`x (1 + scale) + shift`; x is (B, N, width), shift and scale (B, 1 or N, width)."""
+    return x * (1 + scale) + shift
+
+
+def _per_token(c: jax.Array) -> jax.Array:
+    """(B, width) -> (B, 1, width); (B, N, width) stays."""
+    return c if c.ndim == 3 else c[:, None]
 
 
 class Block(nnx.Module):
@@ -45,13 +51,14 @@ class Block(nnx.Module):
         )
 
     def __call__(self, x: jax.Array, c: jax.Array | None) -> jax.Array:
-        """x (B, N, width), c (B, width) -> (B, N, width)."""
+        """x (B, N, width), c (B, width) or (B, N, width) -> (B, N, width)."""
         if self.modulation is None:
             x = x + self.attention(self.norm1(x))
             return x + self.mlp(self.norm2(x))
-        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(self.modulation(c), 6, axis=-1)
-        x = x + gate1[:, None] * self.attention(modulate(self.norm1(x), shift1, scale1))
-        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
+        six = jnp.split(self.modulation(_per_token(c)), 6, axis=-1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = six
+        x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1))
+        return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
 class Stack(nnx.Module):
@@ -81,6 +88,13 @@ class Stack(nnx.Module):
 
     def __call__(self, x: jax.Array, *args) -> jax.Array:
         """`x -> layer(x, *args)`, once for each layer; `args` are the same for all."""
+        return self._scan(x, args, lambda x: None)[0]
+
+    def states(self, x: jax.Array, *args) -> jax.Array:
+        """What each layer returns, (depth, *x.shape); the last is that of the whole stack."""
+        return self._scan(x, args, lambda x: x)[1]
+
+    def _scan(self, x, args, keep):
         graphdef, state = nnx.split(self.layers)
 
         def layer(x, state):
@@ -88,7 +102,12 @@ class Stack(nnx.Module):
 
         if self.remat:
             layer = jax.checkpoint(layer)
-        return jax.lax.scan(lambda x, s: (layer(x, s), None), x, state, unroll=self.unroll)[0]
+
+        def step(x, state):
+            x = layer(x, state)
+            return x, keep(x)
+
+        return jax.lax.scan(step, x, state, unroll=self.unroll)
 
 
 class Head(nnx.Module):
@@ -116,5 +135,5 @@ class Head(nnx.Module):
     def __call__(self, x: jax.Array, c: jax.Array | None) -> jax.Array:
         x = x if self.norm is None else self.norm(x)
         if self.modulation is not None:
-            x = modulate(x, *jnp.split(self.modulation(c), 2, axis=-1))
+            x = modulate(x, *jnp.split(self.modulation(_per_token(c)), 2, axis=-1))
         return self.output(x)

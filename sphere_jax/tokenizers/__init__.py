@@ -6,9 +6,22 @@ d), `decode(params, latents)` to float images; `parts` names its parameters amon
 """
 
 from sphere_jax.tokenizers.conv_vae import ConvVAE
+from sphere_jax.tokenizers.kl_vae import KLVAE
 from sphere_jax.tokenizers.precomputed import Precomputed
+from sphere_jax.tokenizers.rae import RAE
 from sphere_jax.tokenizers.sphere_encoder import SphereEncoder
+from sphere_jax.tokenizers.tiny_vae import TinyVAE
 
-Tokenizer = ConvVAE | Precomputed | SphereEncoder
+Pretrained = KLVAE | TinyVAE | RAE
+Tokenizer = ConvVAE | Precomputed | SphereEncoder | Pretrained
 
-__all__ = ["ConvVAE", "Precomputed", "SphereEncoder", "Tokenizer"]
+__all__ = [
+    "KLVAE",
+    "RAE",
+    "ConvVAE",
+    "Precomputed",
+    "Pretrained",
+    "SphereEncoder",
+    "TinyVAE",
+    "Tokenizer",
+]

@@ -84,12 +84,16 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     latest = checkpoints.latest()
     if latest is None:
+        begin = method.begin()
+        if begin is not None:
+            begin = put_global(mesh, begin, shardings["params"])
         init = jax.jit(
-            lambda key, frozen: init_state(method, optimizer, key, frozen),
+            lambda key, frozen, begin: init_state(method, optimizer, key, frozen, begin),
             out_shardings=shardings,
             compiler_options=run_once_options(),
+            donate_argnums=2,
         )
-        state, first, skipped = init(stage_key(task.seed, name), frozen), 0, 0
+        state, first, skipped = init(stage_key(task.seed, name), frozen, begin), 0, 0
     else:
         state, data_state = checkpoints.restore(latest, abstract)
         batches.set_state(data_state)
@@ -161,6 +165,9 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
             )
         log.say(line)
 
+    if settings.steps == 0 and latest is None:
+        save(0)
+        look(0)
     pending = None  # (step, metrics) still on the device
     started = time.monotonic()
     with StopRequest() as stop:

@@ -12,10 +12,15 @@ from sphere_jax.training.ema import update_ema
 State = dict  # {"progress": {"step", "updates", "key"}, "params", "ema", "optimizer"}
 
 
-def init_state(method, optimizer: optax.GradientTransformation, key: jax.Array, frozen) -> State:
-    """The state before the first step. Run under jit with output shardings."""
+def init_state(
+    method, optimizer: optax.GradientTransformation, key: jax.Array, frozen, params=None
+) -> State:
+    """The state before the first step. Run under jit with output shardings.
+
+    `params` are parameters to begin from, instead of fresh ones.
+    """
     init_key, train_key = jax.random.split(key)
-    params = method.init(init_key, frozen)
+    params = method.init(init_key, frozen) if params is None else params
     return {
         # `step` counts batches, `updates` those that were applied (all, unless a NaN was skipped).
         "progress": {"step": jnp.int32(0), "updates": jnp.int32(0), "key": train_key},

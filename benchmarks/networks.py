@@ -1,0 +1,248 @@
+"""Published networks against their PyTorch originals, images per second in interleaved rounds.
+
+    pip install -r requirements-parity.txt && pip install --no-deps -r requirements-originals.txt
+    python -m benchmarks.networks --networks inception_fid sd_vae_encode sd_vae_decode --rounds 5
+
+Both sides have the same random weights, so the outputs are compared too. PyTorch runs eagerly under
+inference_mode; ours is jitted, its batch sharded over all devices there are.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks import rounds
+from sphere_jax.conversion.catalogue import catalogue
+from sphere_jax.conversion.tensors import convert
+from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
+
+CALLS = {  # of a network's module, where it is not the module itself
+    "encode": lambda module, x: module.encoder(x),
+    "decode": lambda module, x: module.decoder(x),
+    "tokens": lambda module, x: module(x).patches,
+    "pooled": lambda module, x: module.features(x)["2048"],
+    "distance": lambda module, x: module(x, x[::-1]),
+}
+
+
+class Case(NamedTuple):
+    network: str  # in the catalogue
+    original: Callable[[], nn.Module]
+    theirs: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    ours: Callable
+    shape: tuple[int, int, int]  # of the input, (H, W, C)
+
+
+def main() -> None:
+    cases = all_cases()
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--networks", nargs="+", default=list(cases), choices=list(cases))
+    options.add_argument("--batch", type=int, default=8)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    options.add_argument("--threads", type=int, default=os.cpu_count())
+    args = options.parse_args()
+    clock = rounds.limit_threads(args.threads)
+    kind = "processor time" if args.threads == 1 else "wall time"
+    print(f"jax {jax.__version__} on {jax.default_backend()}, torch {torch.__version__}, "
+          f"{args.threads} threads, {kind}, seed {args.seed}, batch {args.batch}, "
+          f"ours in {args.dtype}")  # fmt: skip
+    print(f"{'network':<22}{'input':>12}{'ours img/s':>12}{'torch img/s':>13}"
+          f"{'ratio (min / median / max)':>30}{'max rel. difference':>22}")  # fmt: skip
+    for name in args.networks:
+        measure(name, cases[name], args, clock)
+
+
+def measure(name: str, case: Case, args, clock) -> None:
+    torch.manual_seed(args.seed)
+    original = randomise(case.original().eval())
+    x = np.random.default_rng(args.seed).uniform(-1, 1, (args.batch, *case.shape)).astype("f4")
+    nchw = torch.from_numpy(x).movedim(-1, 1).contiguous()
+
+    entry, mesh = catalogue()[case.network], make_mesh()
+    network = entry.network(dtype=jnp.dtype(args.dtype))
+    state = {key: tensor.numpy() for key, tensor in original.state_dict().items()}
+    params = convert(state, entry.layouts(network), network)
+    params = put_global(mesh, params, tree_shardings(mesh, params))
+    images = jax.device_put(x, batch_sharding(mesh))
+    run = jax.jit(lambda params, x: case.ours(network.bind(params), x))
+
+    def torch_run():
+        with torch.inference_mode():
+            return case.theirs(original, nchw)
+
+    theirs, ours = torch_run(), np.asarray(run(params, images), np.float32)
+    theirs = theirs.movedim(1, -1) if theirs.ndim == 4 else theirs
+    error = np.abs(ours.ravel() - theirs.numpy().ravel()).max() / theirs.abs().max().item()
+    contenders = {
+        "sphere_jax": lambda: run(params, images).block_until_ready(),
+        "torch eager": torch_run,
+    }
+    times = rounds.time_rounds(contenders, args.rounds, clock)
+    ratios = [b / a for a, b in zip(times["sphere_jax"], times["torch eager"], strict=True)]
+    best = [args.batch / min(times[key]) for key in contenders]
+    print(f"{name:<22}{'x'.join(map(str, case.shape)):>12}{best[0]:>12.2f}{best[1]:>13.2f}"
+          f"{rounds.spread(ratios, '{:.2f}'):>30}{error:>22.1e}", flush=True)  # fmt: skip
+
+
+def randomise(model: nn.Module) -> nn.Module:
+    """What starts at one or zero, so that nothing is hidden; variances stay positive."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim <= 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        for key, buffer in model.named_buffers():
+            if key.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5)
+    return model
+
+
+def all_cases() -> dict[str, Case]:
+    """Originals by the packages that publish them; each is imported when it is built."""
+    return {
+        "inception_fid": Case(
+            "inception_fid", inception, lambda m, x: m.pooled(x), CALLS["pooled"], (299, 299, 3)
+        ),
+        "efficientnet_lite0": Case(
+            "efficientnet_lite0", efficientnet, lambda m, x: m(x), lambda m, x: m(x), (224, 224, 3)
+        ),
+        "convnext_small": Case(
+            "convnext_small", convnext, lambda m, x: m(x), lambda m, x: m(x), (224, 224, 3)
+        ),
+        "lpips_vgg16": Case(
+            "lpips_vgg16", lpips, lambda m, x: m(x, x.flip(0)).flatten(), CALLS["distance"],
+            (64, 64, 3),
+        ),
+        "dinov2_vitb14_reg": Case(
+            "dinov2_vitb14_reg", dinov2,
+            lambda m, x: m(x).last_hidden_state[:, 5:], CALLS["tokens"], (224, 224, 3),
+        ),
+        "dinov3_vits16": Case(
+            "dinov3_vits16", dinov3,
+            lambda m, x: m(x).last_hidden_state[:, 5:], CALLS["tokens"], (224, 224, 3),
+        ),
+        "taesd_encode": Case(
+            "taesd", taesd, lambda m, x: m.encoder(x), CALLS["encode"], (256, 256, 3)
+        ),
+        "taesd_decode": Case(
+            "taesd", taesd, lambda m, x: m.decoder(x), CALLS["decode"], (32, 32, 4)
+        ),
+        "sd_vae_encode": Case(
+            "sd_vae", kl_vae, lambda m, x: m.quant_conv(m.encoder(x)), CALLS["encode"],
+            (256, 256, 3),
+        ),
+        "sd_vae_decode": Case(
+            "sd_vae", kl_vae, lambda m, x: m.decoder(m.post_quant_conv(x)), CALLS["decode"],
+            (32, 32, 4),
+        ),
+    }  # fmt: skip
+
+
+def inception() -> nn.Module:
+    """pytorch-fid's network, without its download; `pooled` is what the FID compares."""
+    torchvision_without_operators()
+    from pytorch_fid import inception as published
+
+    model = published._inception_v3(num_classes=1008, aux_logits=False, weights=None)
+    blocks = {"Mixed_5b": (192, 32), "Mixed_5c": (256, 64), "Mixed_5d": (288, 64)}
+    for name, (channels, pooled) in blocks.items():
+        setattr(model, name, published.FIDInceptionA(channels, pool_features=pooled))
+    for name, channels in (("Mixed_6b", 128), ("Mixed_6c", 160), ("Mixed_6d", 160)):
+        setattr(model, name, published.FIDInceptionC(768, channels_7x7=channels))
+    model.Mixed_6e = published.FIDInceptionC(768, channels_7x7=192)
+    model.Mixed_7b = published.FIDInceptionE_1(1280)
+    model.Mixed_7c = published.FIDInceptionE_2(2048)
+
+    def pooled(x):
+        for name, layer in model.named_children():
+            if name in ("avgpool", "dropout", "fc"):
+                continue
+            x = layer(x)
+        return x.mean((2, 3))
+
+    model.pooled = pooled
+    return model
+
+
+def efficientnet() -> nn.Module:
+    torchvision_without_operators()
+    import timm
+
+    return timm.create_model("tf_efficientnet_lite0", pretrained=False)
+
+
+def convnext() -> nn.Module:
+    torchvision_without_operators()
+    from torchvision.models import convnext_small
+
+    return convnext_small(weights=None)
+
+
+def lpips() -> nn.Module:
+    torchvision_without_operators()
+    import lpips as published
+
+    return published.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
+
+
+def dinov2() -> nn.Module:
+    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+    return Dinov2WithRegistersModel(
+        Dinov2WithRegistersConfig(image_size=518, patch_size=14, num_register_tokens=4)
+    )
+
+
+def dinov3() -> nn.Module:
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+    return DINOv3ViTModel(DINOv3ViTConfig(num_register_tokens=4))
+
+
+def taesd() -> nn.Module:
+    from diffusers import AutoencoderTiny
+
+    return AutoencoderTiny()
+
+
+def kl_vae() -> nn.Module:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        latent_channels=4,
+    )
+
+
+def torchvision_without_operators() -> None:
+    """Imports torchvision beside a PyTorch build that lacks its compiled operators."""
+    register = torch.library.register_fake
+
+    def skipping(name, *args, **kwargs):
+        if isinstance(name, str) and name.startswith("torchvision::"):
+            return lambda function: function
+        return register(name, *args, **kwargs)
+
+    torch.library.register_fake = skipping
+    try:
+        import torchvision  # noqa: F401
+    finally:
+        torch.library.register_fake = register
+
+
+if __name__ == "__main__":
+    main()

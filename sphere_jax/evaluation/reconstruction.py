@@ -1,0 +1,92 @@
+"""How near a reconstruction is to its image, pixel by pixel (PSNR) and in structure (SSIM).
+
+Both take uint8 batches and give one number an image; what is reported is the mean over images.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sphere_jax.evaluation.checks import check_images
+
+PEAK = 255.0
+WINDOW, SIGMA = 11, 1.5  # pixels
+C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+ROUNDING_ERROR = 1 / 12  # mean square of what rounding to uint8 loses
+
+
+@jax.jit
+def psnr(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
+    """Peak signal-to-noise ratio of each image in dB, `10 log10(255^2 / MSE)`: (B,) float32.
+
+    Equal images would be infinite; their squared error counts as 1/12, that of rounding to uint8,
+    which is 58.9 dB.
+
+    Args:
+      images, reconstructions: uint8 (B, H, W, 1 or 3).
+
+    Raises:
+      ValueError: shapes differ, or not uint8 images.
+    """
+    x, y = _pair(images, reconstructions)
+    error = jnp.mean(jnp.square(x - y), axis=(1, 2, 3))
+    return 10 * jnp.log10(PEAK**2 / jnp.maximum(error, ROUNDING_ERROR))
+
+
+@jax.jit
+def ssim(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
+    """Structural similarity (Wang et al. 2004) of each image, at most 1: (B,) float32.
+
+    Means, variances and the covariance under a Gaussian window of 11x11 pixels, sigma 1.5 (biased,
+    weights of sum 1), wherever it lies inside the image; `K1 = 0.01, K2 = 0.03`, range 255. Each
+    channel by itself, then the mean over positions and channels, at full resolution.
+
+    Args:
+      images, reconstructions: uint8 (B, H, W, 1 or 3), sides of at least 11 pixels.
+
+    Raises:
+      ValueError: shapes differ, not uint8 images, or a side too short for the window.
+    """
+    x, y = _pair(images, reconstructions)
+    height, width = x.shape[1:3]
+    if min(height, width) < WINDOW:
+        raise ValueError(f"SSIM needs sides of at least {WINDOW} pixels, not {height}x{width}.")
+    # Second moments about the middle of the range, where float32 loses least to their difference.
+    x, y = x - PEAK / 2, y - PEAK / 2
+    mean_x, mean_y, xx, yy, xy = (_blur(m) for m in (x, y, x * x, y * y, x * y))
+    covariance = xy - mean_x * mean_y
+    variances = xx - mean_x**2 + yy - mean_y**2
+    mean_x, mean_y = mean_x + PEAK / 2, mean_y + PEAK / 2
+    luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
+    structure = (2 * covariance + C2) / (variances + C2)
+    return jnp.mean(luminance * structure, axis=(1, 2, 3))
+
+
+def _pair(images, reconstructions) -> tuple[jax.Array, jax.Array]:
+    """Both as float32 0..255."""
+    check_images(images, "images")
+    check_images(reconstructions, "reconstructions")
+    if images.shape != reconstructions.shape:
+        raise ValueError(
+            f"Reconstructions {reconstructions.shape} are compared with images of another shape, "
+            f"{images.shape}."
+        )
+    return images.astype(jnp.float32), reconstructions.astype(jnp.float32)
+
+
+@functools.cache
+def _window() -> np.ndarray:
+    """(11,), of sum 1; the window is its product with itself."""
+    offsets = np.arange(WINDOW) - WINDOW // 2
+    weights = np.exp(-(offsets**2) / (2 * SIGMA**2))
+    return weights / weights.sum()
+
+
+def _blur(x: jax.Array) -> jax.Array:
+    """(B, H, W, C) -> (B, H - 10, W - 10, C), down and then across, by shifted sums: a grouped
+    convolution runs through a slow loop on CPU."""
+    height, width = (side - WINDOW + 1 for side in x.shape[1:3])
+    x = sum(float(w) * x[:, i : i + height] for i, w in enumerate(_window()))
+    return sum(float(w) * x[:, :, i : i + width] for i, w in enumerate(_window()))

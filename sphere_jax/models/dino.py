@@ -1,0 +1,114 @@
+"""DINO (2104.14294) and DINOv2 (2304.07193; registers 2309.16588): learned positions."""
+
+from functools import lru_cache
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from sphere_jax.models.vit import SIZES, VisionTransformer
+from sphere_jax.nn.linear import small_normal
+
+# The published networks, by their torch.hub names, as arguments of `DINO`.
+KINDS = {
+    "dino_vits8": dict(zip(("width", "depth", "heads"), SIZES["s"], strict=True))
+    | dict(patch=8, grid=28, layer_scale=False)
+}
+for _size, (_width, _depth, _heads) in SIZES.items():
+    _kind = dict(width=_width, depth=_depth, heads=_heads, patch=14, grid=37)
+    KINDS[f"dinov2_vit{_size}14"] = _kind
+    KINDS[f"dinov2_vit{_size}14_reg"] = _kind | dict(registers=4, offset=0.0, antialias=True)
+
+
+class DINO(VisionTransformer):
+    """A vision transformer with a learned table of positions, (1 + grid^2, width), class first.
+
+    Called with ImageNet-normalised images (B, H, W, 3); see `VisionTransformer`. On any other grid
+    than `grid` x `grid` the table is resized bicubically, and there the originals differ: DINO and
+    DINOv2 without registers ask PyTorch for the scale (h + 0.1) / grid, which shifts all positions
+    (`offset=0.1`); DINOv2 with registers asks for the size, with antialiasing (`offset=0`,
+    `antialias=True`). `KINDS` are those of Meta. transformers agrees with them for registers; for
+    the others its models are `offset=0`.
+
+    Raises:
+        ValueError: if `heads` does not divide `width`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        patch: int,
+        grid: int,
+        *,
+        rngs: nnx.Rngs,
+        registers: int = 0,
+        layer_scale: bool = True,
+        mlp_ratio: float = 4,
+        eps: float = 1e-6,
+        offset: float = 0.1,
+        antialias: bool = False,
+        final_affine: bool = True,
+        dtype: jnp.dtype = jnp.float32,
+        unroll: int | bool = 1,
+        remat: bool = False,
+    ):
+        super().__init__(
+            width,
+            depth,
+            heads,
+            patch,
+            registers=registers,
+            mlp_ratio=mlp_ratio,
+            key_bias=True,
+            layer_scale=layer_scale,
+            swiglu=False,
+            eps=eps,
+            final_affine=final_affine,
+            dtype=dtype,
+            unroll=unroll,
+            remat=remat,
+            rngs=rngs,
+        )
+        self.positions = nnx.Param(
+            small_normal(rngs.params(), (1 + grid * grid, width), jnp.float32)
+        )
+        self.grid, self.offset, self.antialias = grid, offset, antialias
+
+    def _place(self, cls, patches, grid):
+        cls_position, table = jnp.split(self.positions[...], [1])
+        if grid != (self.grid, self.grid):
+            rows, columns = (bicubic(self.grid, n, self.offset, self.antialias) for n in grid)
+            table = table.reshape(self.grid, self.grid, self.width)
+            table = jnp.einsum("wc,rcd->rwd", columns, table, precision="highest")
+            table = jnp.einsum("hr,rwd->hwd", rows, table, precision="highest")
+        return cls + cls_position, patches + table.reshape(1, -1, self.width)
+
+
+@lru_cache(maxsize=64)
+def bicubic(size: int, target: int, offset: float, antialias: bool) -> np.ndarray:
+    """PyTorch's bicubic interpolation of `size` samples to `target`, as a (target, size) matrix.
+
+    Output i stands at `(i + 0.5) size / (target + offset) - 0.5` among the inputs. Plain, it is
+    four taps of the cubic with slope -0.75, the edge repeated; with `antialias` the cubic with
+    slope -0.5, widened by the factor of reduction and normalised over the inputs there are.
+    """
+    scale = size / (target + offset)
+    centres = (np.arange(target)[:, None] + 0.5) * scale - 0.5
+    if antialias:
+        weights = _cubic((np.arange(size)[None] - centres) / max(scale, 1), -0.5)
+        return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    taps = np.floor(centres).astype(int) + np.arange(-1, 3)[None]
+    matrix = np.zeros((target, size))
+    rows = np.broadcast_to(np.arange(target)[:, None], taps.shape)
+    np.add.at(matrix, (rows, np.clip(taps, 0, size - 1)), _cubic(taps - centres, -0.75))
+    return matrix.astype(np.float32)
+
+
+def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+    """Keys' convolution kernel, 1 at 0 and 0 from 2 on."""
+    x = np.abs(x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))

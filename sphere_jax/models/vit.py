@@ -1,0 +1,273 @@
+"""The vision transformer of DINO, DINOv2 and DINOv3, used as a frozen feature network.
+
+Tokens are class, registers, patches in raster order. Positions come from a subclass: a learned
+table that is added (`models/dino.py`) or rotations in the attention (`models/dinov3.py`).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from sphere_jax.nn.attention import attend
+from sphere_jax.nn.embeddings import patchify
+from sphere_jax.nn.linear import Linear, small_normal
+from sphere_jax.nn.mlp import SwiGLU
+from sphere_jax.nn.norms import LayerNorm, per_channel
+from sphere_jax.nn.transformer import Stack
+
+SIZES = {  # width, depth, heads
+    "s": (384, 12, 6),
+    "b": (768, 12, 12),
+    "l": (1024, 24, 16),
+}
+
+Rotation = tuple[np.ndarray, np.ndarray]  # cos and sin, (tokens, head_dim) each
+
+
+class Tokens(NamedTuple):
+    """Behind the final norm, float32."""
+
+    cls: jax.Array  # (B, width)
+    registers: jax.Array  # (B, registers, width)
+    patches: jax.Array  # (B, h * w, width), raster order
+
+
+class Attention(nnx.Module):
+    """Self-attention, (B, N, width) -> (B, N, width), with an optional rotation of q and k.
+
+    The columns of the qkv kernel are q | k | v. A bias of k cannot change the softmax: with
+    `key_bias=False` there is none, and those of q | v are one vector.
+
+    Raises:
+        ValueError: if `heads` does not divide `width`.
+    """
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs, key_bias: bool, dtype: jnp.dtype):
+        if width % heads:
+            raise ValueError(f"width {width} is not divisible by heads {heads}")
+        self.qkv = Linear(width, 3 * width, bias=key_bias, rngs=rngs, dtype=dtype)
+        self.qv_bias = None if key_bias else nnx.Param(jnp.zeros((2 * width,), jnp.float32))
+        self.projection = Linear(width, width, rngs=rngs, dtype=dtype)
+        self.heads = heads
+
+    def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x)
+        if self.qv_bias is not None:
+            q_bias, v_bias = jnp.split(self.qv_bias[...].astype(qkv.dtype), 2)
+            bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias])
+            qkv = qkv + per_channel(bias, qkv.ndim)
+        q, k, v = (
+            part.reshape(batch, tokens, self.heads, width // self.heads)
+            for part in jnp.split(qkv, 3, axis=-1)
+        )
+        if rotation is not None:
+            q, k = rotate_halves(q, rotation), rotate_halves(k, rotation)
+        return self.projection(attend(q, k, v).reshape(batch, tokens, width))
+
+
+def rotate_halves(x: jax.Array, rotation: Rotation) -> jax.Array:
+    """Turns channel pairs (k, k + head_dim / 2) of x (B, N, heads, head_dim), in float32.
+
+    `(x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin)`, returned in the dtype of `x`.
+    """
+    half = x.shape[-1] // 2
+    cos, sin = rotation
+    signed = np.concatenate([-sin[:, :half], sin[:, half:]], axis=1)
+    table = lambda values: jnp.asarray(values, jnp.float32)[None, :, None, :]  # noqa: E731
+    y = x.astype(jnp.float32)
+    return (y * table(cos) + jnp.roll(y, half, axis=-1) * table(signed)).astype(x.dtype)
+
+
+class GELUMLP(nnx.Module):
+    """`W2 gelu(W1 x)` with biases and the exact GELU: (..., width) -> (..., width)."""
+
+    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs, dtype: jnp.dtype):
+        self.expand = Linear(width, hidden, rngs=rngs, dtype=dtype)
+        self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.contract(jax.nn.gelu(self.expand(x), approximate=False))
+
+
+class Block(nnx.Module):
+    """`x += s1 attention(norm(x))`, `x += s2 mlp(norm(x))`, (B, N, width) float32.
+
+    The LayerScale vectors s1, s2 are left out with `layer_scale=False`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        *,
+        rngs: nnx.Rngs,
+        key_bias: bool,
+        layer_scale: bool,
+        swiglu: bool,
+        eps: float,
+        dtype: jnp.dtype,
+    ):
+        mlp = SwiGLU if swiglu else GELUMLP
+        self.norm1, self.norm2 = LayerNorm(width, eps=eps), LayerNorm(width, eps=eps)
+        self.attention = Attention(width, heads, key_bias=key_bias, rngs=rngs, dtype=dtype)
+        self.mlp = mlp(width, hidden, rngs=rngs, dtype=dtype)
+        self.scale1 = nnx.Param(jnp.ones((width,), jnp.float32)) if layer_scale else None
+        self.scale2 = nnx.Param(jnp.ones((width,), jnp.float32)) if layer_scale else None
+
+    def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
+        x = x + _scaled(self.attention(self.norm1(x), rotation), self.scale1)
+        return x + _scaled(self.mlp(self.norm2(x)), self.scale2)
+
+
+def _scaled(x, scale):
+    x = x.astype(jnp.float32)
+    return x if scale is None else x * per_channel(scale[...], x.ndim)
+
+
+class VisionTransformer(nnx.Module):
+    """Patch embedding, class and register tokens, blocks, final LayerNorm.
+
+    `dtype` is that of the products; parameters, the residual stream and the output are float32.
+    With `final_affine=False` the final norm has neither scale nor bias, so that every token has
+    norm sqrt(width) (methods.md B.3). `unroll` and `remat` are those of `nn.transformer.Stack`.
+
+    Raises:
+        ValueError: if `heads` does not divide `width`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        patch: int,
+        *,
+        rngs: nnx.Rngs,
+        registers: int,
+        mlp_ratio: float,
+        key_bias: bool,
+        layer_scale: bool,
+        swiglu: bool,
+        eps: float,
+        final_affine: bool,
+        dtype: jnp.dtype,
+        unroll: int | bool,
+        remat: bool,
+    ):
+        self.width, self.depth, self.heads, self.patch = width, depth, heads, patch
+        self.registers, self.swiglu = registers, swiglu
+        self.layer_scale, self.final_affine = layer_scale, final_affine
+
+        def block(rngs: nnx.Rngs) -> Block:
+            return Block(
+                width,
+                heads,
+                int(mlp_ratio * width),
+                key_bias=key_bias,
+                layer_scale=layer_scale,
+                swiglu=swiglu,
+                eps=eps,
+                dtype=dtype,
+                rngs=rngs,
+            )
+
+        self.patch_embedding = Linear(patch * patch * 3, width, rngs=rngs, dtype=dtype)
+        self.cls_token = nnx.Param(small_normal(rngs.params(), (1, width), jnp.float32))
+        self.register_tokens = (
+            nnx.Param(small_normal(rngs.params(), (registers, width), jnp.float32))
+            if registers
+            else None
+        )
+        self.blocks = Stack(block, depth, unroll=unroll, remat=remat, rngs=rngs)
+        self.norm = LayerNorm(width, affine=final_affine, eps=eps)
+
+    def __call__(self, x: jax.Array) -> Tokens:
+        """ImageNet-normalised images (B, H, W, 3) to tokens; sides of any multiple of the patch.
+
+        Raises:
+            ValueError: a side is no multiple of the patch.
+        """
+        return self.encode(self.embed(x))
+
+    def embed(self, x: jax.Array) -> jax.Array:
+        """ImageNet-normalised images (B, H, W, 3) to embedded patches (B, h, w, width)."""
+        (batch, height, width), patch = x.shape[:3], self.patch
+        if height % patch or width % patch:
+            raise ValueError(
+                f"the image needs sides that are multiples of {patch} pixels, not {height}x{width}."
+            )
+        patches = self.patch_embedding(patchify(x, patch))
+        return patches.reshape(batch, height // patch, width // patch, -1)
+
+    def encode(self, patches: jax.Array) -> Tokens:
+        """Embedded patches (B, h, w, width), of `embed` or of another stem, to tokens."""
+        x, rotation = self._tokens(patches)
+        x = self.norm(self.blocks(x, rotation))
+        first = 1 + self.registers
+        return Tokens(x[:, 0], x[:, 1:first], x[:, first:])
+
+    def features(self, x: jax.Array, blocks: Sequence[int] | None = None) -> dict[str, jax.Array]:
+        """All tokens behind the chosen blocks (counted from 0, in rising order; None: all).
+
+        ImageNet-normalised images (B, H, W, 3) to "block_k": (B, 1 + registers + h w, width),
+        float32, before any final norm. Only what is asked for is kept, and no block behind the last
+        is run.
+
+        Raises:
+            ValueError: a side is no multiple of the patch, or `blocks` are not such numbers.
+        """
+        blocks = list(range(self.depth) if blocks is None else blocks)
+        if not blocks or blocks != sorted(set(blocks) & set(range(self.depth))):
+            raise ValueError(f"blocks must rise within 0 ... {self.depth - 1}, not {blocks}")
+        x, rotation = self._tokens(self.embed(x))
+        taps = run_tapped(self.blocks, x, blocks, rotation)
+        return {f"block_{k}": tap for k, tap in zip(blocks, taps, strict=True)}
+
+    def _tokens(self, patches: jax.Array) -> tuple[jax.Array, Rotation | None]:
+        """Class, registers and patches (B, N, width) float32, and the rotation of the attention."""
+        batch, height, width, _ = patches.shape
+        patches = patches.reshape(batch, height * width, -1).astype(jnp.float32)
+        cls, patches = self._place(self.cls_token[...], patches, (height, width))
+        first = [cls] if self.register_tokens is None else [cls, self.register_tokens[...]]
+        first = jnp.concatenate(first)[None]
+        first = jnp.broadcast_to(first, (batch, *first.shape[1:]))
+        return jnp.concatenate([first, patches], axis=1), self._rotation((height, width))
+
+    def _place(self, cls, patches, grid):
+        """With positions added: cls (1, width), patches (B, h w, width)."""
+        return cls, patches
+
+    def _rotation(self, grid) -> Rotation | None:
+        return None
+
+
+def run_tapped(stack: Stack, x: jax.Array, layers: list[int], *args) -> list[jax.Array]:
+    """What stands behind the given layers (rising) of a stack, as arrays of the shape of `x`.
+
+    Every layer writes into the slot of the next tap, so that the tapped layer writes last: the scan
+    holds one array a tap, not one a layer.
+    """
+    last = layers[-1] + 1
+    graphdef, state = nnx.split(stack.layers)
+    state = jax.tree.map(lambda leaf: leaf[:last], state)
+    slots = jnp.asarray(np.searchsorted(layers, np.arange(last)))
+
+    def layer(x, state):
+        return nnx.merge(graphdef, state)(x, *args)
+
+    layer = jax.checkpoint(layer) if stack.remat else layer
+
+    def step(carry, inputs):
+        (x, taps), (state, slot) = carry, inputs
+        x = layer(x, state)
+        return (x, jax.lax.dynamic_update_index_in_dim(taps, x, slot, 0)), None
+
+    taps = jnp.zeros((len(layers), *x.shape), x.dtype)
+    (_, taps), _ = jax.lax.scan(step, (x, taps), (state, slots), unroll=stack.unroll)
+    return list(taps)

@@ -1,0 +1,103 @@
+"""Frozen tokenizers whose weights come from files: how options name them, and their loading."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from sphere_jax.conversion import kl_vae, rae, tiny_vae
+from sphere_jax.conversion.files import open_tensors
+from sphere_jax.conversion.weights import Layouts, load_weights
+from sphere_jax.errors import UserError
+from sphere_jax.models.kl_vae import KINDS as KL_KINDS
+from sphere_jax.models.kl_vae import AutoencoderKL
+from sphere_jax.models.tiny_vae import KINDS as TINY_KINDS
+from sphere_jax.models.tiny_vae import TinyVAE as TinyVAENetwork
+from sphere_jax.nn.functional import Network, Params
+from sphere_jax.options import Data, KLVAETokenizer, RAETokenizer, TinyVAETokenizer
+from sphere_jax.tokenizers.kl_vae import KLVAE
+from sphere_jax.tokenizers.rae import RAE
+from sphere_jax.tokenizers.tiny_vae import TinyVAE
+
+Settings = KLVAETokenizer | TinyVAETokenizer | RAETokenizer
+
+
+def build_pretrained(data: Data, settings: Settings) -> KLVAE | TinyVAE | RAE:
+    """Raises UserError for an image size that the tokenizer does not take."""
+    dtype = jnp.dtype(settings.compute_dtype)
+    try:
+        if isinstance(settings, KLVAETokenizer):
+            return KLVAE.build(data.image_size, settings.kind, settings.packed, dtype)
+        if isinstance(settings, TinyVAETokenizer):
+            return TinyVAE.build(data.image_size, settings.kind, dtype)
+        return RAE.build(data.image_size, settings.decoder, settings.whiten, dtype)
+    except ValueError as error:
+        raise UserError(f"config.data.image_size: {str(error).rstrip('.')}.") from error
+
+
+def load_pretrained(tokenizer: KLVAE | TinyVAE | RAE, settings: Settings) -> Params:
+    """Its parameters by `parts`: leaves of a converted file, or numpy arrays.
+
+    Raises:
+      UserError: an option that names a file is empty, or the file is not what it should be.
+    """
+    if isinstance(settings, RAETokenizer):
+        return _load_rae(tokenizer, settings)
+    if isinstance(settings, KLVAETokenizer):
+        kind = settings.kind
+        name, layouts = kind if kind == "vavae" else f"{kind}_vae", kl_vae.layouts
+        network = Network(lambda rngs: AutoencoderKL(**KL_KINDS[kind], rngs=rngs))
+    else:
+        name, layouts = settings.kind, tiny_vae.layouts
+        network = Network(lambda rngs: TinyVAENetwork(*TINY_KINDS[settings.kind], rngs=rngs))
+    return _load("pretrained", settings.pretrained, name, network, layouts)
+
+
+def pretrained_shapes(tokenizer: KLVAE | TinyVAE | RAE) -> Params:
+    """Shapes of `load_pretrained`'s arrays, without a file."""
+    found = {
+        part: jax.eval_shape(getattr(tokenizer, part).init, jax.random.key(0))
+        for part in ("encoder", "decoder")
+    }
+    if "statistics" in tokenizer.parts:
+        h, w, d = tokenizer.latent_shape
+        shape = (h, w, d) if isinstance(tokenizer, RAE) else (d if tokenizer.packed else 4 * d,)
+        found["statistics"] = dict.fromkeys(
+            ("mean", "var"), jax.ShapeDtypeStruct(shape, jnp.float32)
+        )
+    return found
+
+
+def _load_rae(tokenizer: RAE, settings: RAETokenizer) -> Params:
+    encoder, decoder = settings.pretrained_encoder, settings.pretrained_decoder
+    name = f"rae_decoder_{settings.decoder}"
+    found = {
+        "encoder": _load(
+            "pretrained_encoder", encoder, "rae_encoder", tokenizer.encoder, rae.encoder_layouts
+        ),
+        "decoder": _load("pretrained_decoder", decoder, name, tokenizer.decoder, rae.layouts),
+    }
+    if settings.whiten:
+        path = settings.pretrained_statistics
+        if not path:
+            raise UserError(
+                "config.tokenizer.pretrained_statistics is empty; give the file of latent "
+                "statistics that is published beside the decoder, or set whiten=False."
+            )
+        try:
+            found["statistics"] = rae.statistics(open_tensors(Path(path)))
+        except ValueError as error:
+            raise UserError(f"{path} gives no statistics of latents: {error}.") from error
+        shape = found["statistics"]["mean"].shape
+        if shape != tokenizer.latent_shape:
+            raise UserError(f"{path} has statistics of {shape}, not {tokenizer.latent_shape}.")
+    return found
+
+
+def _load(option: str, path: str, name: str, network: Network, layouts: Layouts) -> Params:
+    if not path:
+        raise UserError(
+            f"config.tokenizer.{option} is empty; give it the file that python -m "
+            f"sphere_jax.convert --network {name} --out F.safetensors writes."
+        )
+    return load_weights(path, name, network, layouts)
