@@ -21,7 +21,7 @@ from flax import nnx
 from sphere_jax.cli import load_config
 from sphere_jax.experiment import build_method, build_tokenizer
 from sphere_jax.nn.attention import Attention
-from sphere_jax.nn.compilation import transformer_options
+from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, num_parameters
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.mlp import MLP
@@ -116,7 +116,7 @@ def measured(rounds: int, batch: int) -> None:
             samples, _ = method.generate(params, keys, labels, jnp.float32(1.5), guided)
             return method.images(params, samples)
 
-        compiled = jax.jit(generate, compiler_options=transformer_options())
+        compiled = jax.jit(generate, compiler_options=quick_products())
         inputs = jax.random.split(jax.random.key(0), batch), jnp.arange(batch) % 10
         calls[name] = lambda c=compiled, p=params, i=inputs: jax.block_until_ready(c(p, *i))
     for call in calls.values():

@@ -10,7 +10,6 @@ inference_mode; ours is jitted, its batch sharded over all devices there are.
 import argparse
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -15,7 +15,7 @@ from benchmarks.torch_sit import TorchSiT, load
 from benchmarks.train_step import CHANNELS, CLASSES, network_sizes, random_batch, random_params
 from sphere_jax.geometry.spaces import Euclidean
 from sphere_jax.models.sit import SiT
-from sphere_jax.nn.compilation import transformer_options
+from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network
 from sphere_jax.sampling.guidance import Guidance
 from sphere_jax.sampling.sampler import Sampler, nfe, sample
@@ -58,7 +58,7 @@ def jax_sample(network, params, data):
 
         return sample(velocity, Euclidean(), noise, labels, CLASSES, SETTINGS)
 
-    run = jax.jit(run, compiler_options=transformer_options())
+    run = jax.jit(run, compiler_options=quick_products())
     noise, labels = jnp.asarray(data["noise"]), jnp.asarray(data["labels"])
     return lambda: run(params, noise, labels).block_until_ready()
 

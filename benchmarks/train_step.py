@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from benchmarks import rounds
 from benchmarks.torch_sit import TorchSiT, load
 from sphere_jax.models.sit import SiT
-from sphere_jax.nn.compilation import transformer_options
+from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network
 from sphere_jax.options import FlowStage, Optimizer
 from sphere_jax.training.optimizers import make_optimizer
@@ -92,7 +92,7 @@ def jax_step(network, params, data):
     step = jax.jit(
         make_train_step(method, stage, optimizer),
         donate_argnums=0,
-        compiler_options=transformer_options(),
+        compiler_options=quick_products(),
     )
     batch = jax.tree.map(jnp.asarray, data)
     # Copied, because the step donates its state and `params` go to the other contenders too.

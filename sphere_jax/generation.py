@@ -12,7 +12,7 @@ from sphere_jax.data.pipeline import map_batched
 from sphere_jax.distribution.mesh import batch_sharding
 from sphere_jax.errors import UserError
 from sphere_jax.experiment import Run
-from sphere_jax.nn.compilation import transformer_options
+from sphere_jax.nn.compilation import quick_products
 from sphere_jax.sampling import FewSteps, Sampler, sample_keys
 from sphere_jax.training.logging import duration, say
 
@@ -55,7 +55,7 @@ def draw(run: Run, labels: np.ndarray, seed: int, sampler: Sampler | FewSteps | 
     labels = labels.astype(np.int32)
     key = jax.random.key(seed)
 
-    @partial(jax.jit, compiler_options=transformer_options())
+    @partial(jax.jit, compiler_options=quick_products())
     def generate(params, indices, labels, scale):
         keys = sample_keys(key, indices)
         samples, trace = method.generate(params, keys, labels, scale, sampler)

@@ -23,6 +23,7 @@ from sphere_jax.evaluation.classifier import padded_batches
 from sphere_jax.models.convnext import IMAGENET_MEAN, IMAGENET_STD
 from sphere_jax.models.efficientnet_lite import efficientnet_input
 from sphere_jax.models.inception import inception_input
+from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.norms import per_channel
 from sphere_jax.nn.resize import bicubic
@@ -103,10 +104,10 @@ class PublishedFeatures:
             raise ValueError(f"Images must be {self.image_shape} here, not {images.shape[1:]}.")
         params, everywhere = self._placed(sharding), sharding and replicated(sharding.mesh)
         rows = []
-        for batch, mask in padded_batches(images, batch_size):
-            found = _forward(self.network, self.name, everywhere, params,
-                             jax.device_put(batch, sharding))  # fmt: skip
-            rows.append(np.asarray(found)[mask])
+        forward = _forward(self.network, self.name, everywhere)
+        with jax.default_matmul_precision("float32"):  # scores are compared to the third digit
+            for batch, mask in padded_batches(images, batch_size):
+                rows.append(np.asarray(forward(params, jax.device_put(batch, sharding)))[mask])
         return np.concatenate(rows)
 
     def _placed(self, sharding: NamedSharding | None) -> Params:
@@ -120,9 +121,14 @@ class PublishedFeatures:
         return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)), self.params)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _forward(network: Network, name: str, out_sharding, params: Params, images: jax.Array):
-    kind = KINDS[name]
-    images = jnp.broadcast_to(images, (*images.shape[:-1], 3))
-    found = kind.read(network.bind(params), kind.prepare(images)).astype(jnp.float32)
-    return found if out_sharding is None else jax.lax.with_sharding_constraint(found, out_sharding)
+@functools.cache  # compiled once
+def _forward(network: Network, name: str, out_sharding) -> Callable:
+    def forward(params: Params, images: jax.Array) -> jax.Array:
+        images = jnp.broadcast_to(images, (*images.shape[:-1], 3))
+        x = KINDS[name].prepare(images)
+        found = KINDS[name].read(network.bind(params), x).astype(jnp.float32)
+        if out_sharding is None:
+            return found
+        return jax.lax.with_sharding_constraint(found, out_sharding)
+
+    return jax.jit(forward, compiler_options=quick_products())

@@ -10,10 +10,10 @@ _REDUCTIONS_ONLY = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE
 
 
 @lru_cache(maxsize=1)
-def transformer_options() -> dict[str, str]:
-    """For programs that are mostly transformer: quick matmuls on CPU.
+def quick_products() -> dict[str, str]:
+    """For programs that are mostly matrix products or forward convolutions: quick ones on CPU.
 
-    Use as `jax.jit(..., compiler_options=transformer_options())`.
+    Use as `jax.jit(..., compiler_options=quick_products())`.
 
     Empty, too, where this version of jaxlib does not know the option, which is experimental.
     Numbers in docs/performance.md.

@@ -12,7 +12,7 @@ from sphere_jax.data.pipeline import Batches, to_device, to_host
 from sphere_jax.data.sources import Source
 from sphere_jax.distribution.mesh import batch_sharding, put_global, replicated, tree_shardings
 from sphere_jax.errors import UserError
-from sphere_jax.nn.compilation import run_once_options, transformer_options
+from sphere_jax.nn.compilation import quick_products, run_once_options
 from sphere_jax.options import Stage
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.flops import matmul_flops
@@ -107,7 +107,7 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
         make_train_step(method, settings, optimizer),
         donate_argnums=0,
         out_shardings=(shardings, replicated(mesh)),
-        compiler_options=transformer_options() if method.is_transformer else {},
+        compiler_options=quick_products() if method.is_transformer else {},
     )
     flops = 3.0 * _forward_flops(task, abstract["params"], frozen, mesh)
     meter = Meter(settings.batch_size, flops, peak_flops)

@@ -177,3 +177,34 @@ def test_parity_with_pytorch(net):
     slope = jax.jit(jax.grad(lambda p, x, y: jnp.sum(lpips.apply(p, x, y)), argnums=1))
     gradient = slope(params, x, y)
     assert relative_error(gradient, originals.nhwc(images.grad)) <= 1e-4
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("net", ["vgg", "alex"])
+def test_the_package_with_the_real_trunks(net):
+    """The package brings its heads and we its trunk."""
+    from torchvision_shim import importorskip
+
+    published = importorskip("lpips")
+    import torch
+
+    file, flowers = SHARED / "weights" / FILES[net], SHARED / "flowers12_64.npz"
+    if not (file.is_file() and flowers.is_file()):
+        pytest.skip(f"needs {file.name} and {flowers.name} in ../shared/data")
+    model = published.LPIPS(net=net, pnet_rand=True, verbose=False)
+    lpips = network(net, WIDTHS[net])
+    params = convert(open_tensors(file), weights.layouts(lpips), lpips)
+    state = model.state_dict()
+    for n, (part, index) in enumerate(weights.TORCH_CONVS[net]):
+        kernel, bias = (params["trunk"]["convs"][n][name] for name in ("kernel", "bias"))
+        state[f"net.slice{part}.{index}.weight"] = torch.from_numpy(kernel.transpose(3, 2, 0, 1))
+        state[f"net.slice{part}.{index}.bias"] = torch.from_numpy(bias)
+    model.load_state_dict(state)
+    for k, head in params["heads"].items():
+        np.testing.assert_array_equal(head, state[f"lin{k}.model.1.weight"].numpy().ravel())
+
+    with np.load(flowers) as data:
+        x, y = data["images"][:4].astype(np.float32).reshape(2, 2, 64, 64, 3) / 127.5 - 1
+    with torch.inference_mode():
+        expected = model(*(torch.from_numpy(v).movedim(-1, 1) for v in (x, y))).flatten()
+    assert relative_error(quick(lpips.apply)(params, x, y), expected.numpy()) <= 1e-5

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from sphere_jax.nn.attention import Attention, attend
-from sphere_jax.nn.compilation import transformer_options
+from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.embeddings import (
     TimeEmbedding,
     patchify,
@@ -222,5 +222,5 @@ def test_network_is_pure_and_counts():
 
 def test_compiler_options_compile_and_change_no_product(rng):
     x, y = (jnp.asarray(rng.standard_normal((64, 64)), jnp.float32) for _ in range(2))
-    product = jax.jit(jnp.matmul, compiler_options=transformer_options())(x, y)
+    product = jax.jit(jnp.matmul, compiler_options=quick_products())(x, y)
     np.testing.assert_allclose(product, np.asarray(x) @ np.asarray(y), atol=1e-4)
