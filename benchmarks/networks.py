@@ -9,6 +9,7 @@ inference_mode; ours is jitted, its batch sharded over all devices there are.
 
 import argparse
 import os
+import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,8 +23,11 @@ from torch import nn
 
 from benchmarks import rounds
 from sphere_jax.conversion.catalogue import catalogue
-from sphere_jax.conversion.tensors import convert
+from sphere_jax.conversion.files import open_tensors
+from sphere_jax.conversion.tensors import Tensors, convert
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
+from sphere_jax.nn.compilation import quick_products
+from tests.torchvision_shim import import_torchvision
 
 CALLS = {  # of a network's module, where it is not the module itself
     "encode": lambda module, x: module.encoder(x),
@@ -53,6 +57,7 @@ def main() -> None:
     options.add_argument("--threads", type=int, default=os.cpu_count())
     args = options.parse_args()
     clock = rounds.limit_threads(args.threads)
+    import_torchvision()  # diffusers and transformers look for it, too
     kind = "processor time" if args.threads == 1 else "wall time"
     print(f"jax {jax.__version__} on {jax.default_backend()}, torch {torch.__version__}, "
           f"{args.threads} threads, {kind}, seed {args.seed}, batch {args.batch}, "
@@ -71,11 +76,12 @@ def measure(name: str, case: Case, args, clock) -> None:
 
     entry, mesh = catalogue()[case.network], make_mesh()
     network = entry.network(dtype=jnp.dtype(args.dtype))
-    state = {key: tensor.numpy() for key, tensor in original.state_dict().items()}
-    params = convert(state, entry.layouts(network), network)
+    params = convert(published(original), entry.layouts(network), network)
     params = put_global(mesh, params, tree_shardings(mesh, params))
     images = jax.device_put(x, batch_sharding(mesh))
-    run = jax.jit(lambda params, x: case.ours(network.bind(params), x))
+    run = jax.jit(
+        lambda params, x: case.ours(network.bind(params), x), compiler_options=quick_products()
+    )
 
     def torch_run():
         with torch.inference_mode():
@@ -93,6 +99,15 @@ def measure(name: str, case: Case, args, clock) -> None:
     best = [args.batch / min(times[key]) for key in contenders]
     print(f"{name:<22}{'x'.join(map(str, case.shape)):>12}{best[0]:>12.2f}{best[1]:>13.2f}"
           f"{rounds.spread(ratios, '{:.2f}'):>30}{error:>22.1e}", flush=True)  # fmt: skip
+
+
+def published(model: nn.Module) -> Tensors:
+    """Its tensors under the names that it is published with."""
+    if not hasattr(model, "save_pretrained"):
+        return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    with tempfile.TemporaryDirectory() as folder:  # transformers has others in memory
+        model.save_pretrained(folder)
+        return dict(open_tensors(folder))
 
 
 def randomise(model: nn.Module) -> nn.Module:
@@ -132,10 +147,11 @@ def all_cases() -> dict[str, Case]:
             lambda m, x: m(x).last_hidden_state[:, 5:], CALLS["tokens"], (224, 224, 3),
         ),
         "taesd_encode": Case(
-            "taesd", taesd, lambda m, x: m.encoder(x), CALLS["encode"], (256, 256, 3)
+            "taesd", taesd, lambda m, x: m.encoder.layers(x), CALLS["encode"], (256, 256, 3)
         ),
         "taesd_decode": Case(
-            "taesd", taesd, lambda m, x: m.decoder(x), CALLS["decode"], (32, 32, 4)
+            "taesd", taesd, lambda m, x: m.decoder.layers(3 * torch.tanh(x / 3)), CALLS["decode"],
+            (32, 32, 4),
         ),
         "sd_vae_encode": Case(
             "sd_vae", kl_vae, lambda m, x: m.quant_conv(m.encoder(x)), CALLS["encode"],
@@ -150,7 +166,6 @@ def all_cases() -> dict[str, Case]:
 
 def inception() -> nn.Module:
     """pytorch-fid's network, without its download; `pooled` is what the FID compares."""
-    torchvision_without_operators()
     from pytorch_fid import inception as published
 
     model = published._inception_v3(num_classes=1008, aux_logits=False, weights=None)
@@ -175,21 +190,18 @@ def inception() -> nn.Module:
 
 
 def efficientnet() -> nn.Module:
-    torchvision_without_operators()
     import timm
 
     return timm.create_model("tf_efficientnet_lite0", pretrained=False)
 
 
 def convnext() -> nn.Module:
-    torchvision_without_operators()
     from torchvision.models import convnext_small
 
     return convnext_small(weights=None)
 
 
 def lpips() -> nn.Module:
-    torchvision_without_operators()
     import lpips as published
 
     return published.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
@@ -225,22 +237,6 @@ def kl_vae() -> nn.Module:
         layers_per_block=2,
         latent_channels=4,
     )
-
-
-def torchvision_without_operators() -> None:
-    """Imports torchvision beside a PyTorch build that lacks its compiled operators."""
-    register = torch.library.register_fake
-
-    def skipping(name, *args, **kwargs):
-        if isinstance(name, str) and name.startswith("torchvision::"):
-            return lambda function: function
-        return register(name, *args, **kwargs)
-
-    torch.library.register_fake = skipping
-    try:
-        import torchvision  # noqa: F401
-    finally:
-        torch.library.register_fake = register
 
 
 if __name__ == "__main__":

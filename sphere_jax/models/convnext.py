@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sphere_jax.nn.depthwise import depthwise
 from sphere_jax.nn.linear import Linear, small_normal
 from sphere_jax.nn.norms import LayerNorm, per_channel
 from sphere_jax.nn.transformer import Stack
@@ -30,50 +31,8 @@ class Depthwise(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, h, w, width) -> (B, h, w, width) in `dtype`."""
-        y = depthwise(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        y = depthwise(x.astype(self.dtype), self.kernel[...])
         return y + per_channel(self.bias[...].astype(self.dtype), y.ndim)
-
-
-@jax.custom_vjp
-def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x (B, h, w, C), kernel (k, k, 1, C) with k odd -> (B, h, w, C), zero-padded.
-
-    XLA's grouped convolution on CPU runs at less than 1 GFLOP/s; there, a sum of k^2 shifted
-    products does the same in a tenth of the time.
-    """
-    return jax.lax.platform_dependent(x, kernel, cpu=_shifted_products, default=_grouped_conv)
-
-
-def _depthwise_backward(saved, gradient):
-    x, kernel = saved
-    (of_kernel,) = jax.vjp(lambda k: _grouped_conv(x, k), kernel)[1](gradient)
-    return depthwise(gradient, kernel[::-1, ::-1]), of_kernel
-
-
-depthwise.defvjp(lambda x, kernel: (depthwise(x, kernel), (x, kernel)), _depthwise_backward)
-
-
-def _grouped_conv(x, kernel):
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(1, 1),
-        padding="SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
-
-
-def _shifted_products(x, kernel):
-    height, width = x.shape[1:3]
-    size = kernel.shape[0]
-    edge = (size // 2, size // 2)
-    padded = jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
-    return sum(
-        padded[:, i : i + height, j : j + width] * per_channel(kernel[i, j, 0], x.ndim)
-        for i in range(size)
-        for j in range(size)
-    )
 
 
 class Block(nnx.Module):

@@ -1,13 +1,12 @@
 """DINO (2104.14294) and DINOv2 (2304.07193; registers 2309.16588): learned positions."""
 
-from functools import lru_cache
-
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from sphere_jax.models.vit import SIZES, VisionTransformer
 from sphere_jax.nn.linear import small_normal
+from sphere_jax.nn.resize import interpolation
 
 # The published networks, by their torch.hub names, as arguments of `DINO`.
 KINDS = {
@@ -79,36 +78,14 @@ class DINO(VisionTransformer):
     def _place(self, cls, patches, grid):
         cls_position, table = jnp.split(self.positions[...], [1])
         if grid != (self.grid, self.grid):
-            rows, columns = (bicubic(self.grid, n, self.offset, self.antialias) for n in grid)
+            rows, columns = (placing(self.grid, n, self.offset, self.antialias) for n in grid)
             table = table.reshape(self.grid, self.grid, self.width)
             table = jnp.einsum("wc,rcd->rwd", columns, table, precision="highest")
             table = jnp.einsum("hr,rwd->hwd", rows, table, precision="highest")
         return cls + cls_position, patches + table.reshape(1, -1, self.width)
 
 
-@lru_cache(maxsize=64)
-def bicubic(size: int, target: int, offset: float, antialias: bool) -> np.ndarray:
-    """PyTorch's bicubic interpolation of `size` samples to `target`, as a (target, size) matrix.
-
-    Output i stands at `(i + 0.5) size / (target + offset) - 0.5` among the inputs. Plain, it is
-    four taps of the cubic with slope -0.75, the edge repeated; with `antialias` the cubic with
-    slope -0.5, widened by the factor of reduction and normalised over the inputs there are.
-    """
-    scale = size / (target + offset)
-    centres = (np.arange(target)[:, None] + 0.5) * scale - 0.5
-    if antialias:
-        weights = _cubic((np.arange(size)[None] - centres) / max(scale, 1), -0.5)
-        return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-    taps = np.floor(centres).astype(int) + np.arange(-1, 3)[None]
-    matrix = np.zeros((target, size))
-    rows = np.broadcast_to(np.arange(target)[:, None], taps.shape)
-    np.add.at(matrix, (rows, np.clip(taps, 0, size - 1)), _cubic(taps - centres, -0.75))
-    return matrix.astype(np.float32)
-
-
-def _cubic(x: np.ndarray, a: float) -> np.ndarray:
-    """Keys' convolution kernel, 1 at 0 and 0 from 2 on."""
-    x = np.abs(x)
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+def placing(grid: int, target: int, offset: float, antialias: bool) -> np.ndarray:
+    """Bicubic, (target, grid): output i stands at (i + 0.5) grid / (target + offset) - 0.5."""
+    slope, step = -0.5 if antialias else -0.75, grid / (target + offset)
+    return interpolation(grid, target, slope, antialias, step)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sphere_jax.nn.batch_norm import BatchNorm
+from sphere_jax.nn.depthwise import depthwise
 from sphere_jax.nn.linear import Linear
-from sphere_jax.nn.norms import per_channel
 
 STEM, HEAD = 32, 1280  # channels of the first convolution and of the last, whatever the size
 
@@ -55,45 +55,7 @@ class Depthwise(nnx.Module):
         self.stride, self.dtype = stride, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return depthwise(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride)
-
-
-def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """x (B, h, w, C), kernel (k, k, 1, C) -> (B, ceil(h / stride), ceil(w / stride), C).
-
-    The grid is padded with zeros, at the end by one more than before where the number is odd. On
-    CPU it is a sum of k^2 shifted products: there XLA's grouped convolution is many times slower.
-    """
-    return jax.lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, kernel: _shifted_products(x, kernel, stride),
-        default=lambda x, kernel: _grouped_conv(x, kernel, stride),
-    )
-
-
-def _grouped_conv(x, kernel, stride):
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding="SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
-
-
-def _shifted_products(x, kernel, stride):
-    size = kernel.shape[0]
-    edges = jax.lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), "SAME")
-    padded = jnp.pad(x, ((0, 0), *edges, (0, 0)))
-    height, width = (stride * ((n - 1) // stride) + 1 for n in x.shape[1:3])  # that a shift spans
-    return sum(
-        padded[:, i : i + height : stride, j : j + width : stride]
-        * per_channel(kernel[i, j, 0], x.ndim)
-        for i in range(size)
-        for j in range(size)
-    )
+        return depthwise(x.astype(self.dtype), self.kernel[...], self.stride)
 
 
 class Block(nnx.Module):

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sphere_jax.models.vit import GELUMLP
 from sphere_jax.nn.attention import Attention
 from sphere_jax.nn.embeddings import sincos_positions, unpatchify
 from sphere_jax.nn.linear import Linear, small_normal
+from sphere_jax.nn.mlp import MLP
 from sphere_jax.nn.norms import LayerNorm
 from sphere_jax.nn.resize import bilinear
 from sphere_jax.nn.transformer import Block, Stack
@@ -61,7 +61,7 @@ class RAEDecoder(nnx.Module):
                 width,
                 norm=lambda: LayerNorm(width, eps=EPS),
                 attention=lambda r: Attention(width, heads, rngs=r, dtype=dtype),
-                mlp=lambda r: GELUMLP(width, hidden, rngs=r, dtype=dtype),
+                mlp=lambda r: MLP(width, hidden, exact=True, rngs=r, dtype=dtype),
                 conditional=False,
                 rngs=rngs,
             )

@@ -5,6 +5,7 @@ table that is added (`models/dino.py`) or rotations in the attention (`models/di
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from flax import nnx
 from sphere_jax.nn.attention import attend
 from sphere_jax.nn.embeddings import patchify
 from sphere_jax.nn.linear import Linear, small_normal
-from sphere_jax.nn.mlp import SwiGLU
+from sphere_jax.nn.mlp import MLP, SwiGLU
 from sphere_jax.nn.norms import LayerNorm, per_channel
 from sphere_jax.nn.transformer import Stack
 
@@ -83,17 +84,6 @@ def rotate_halves(x: jax.Array, rotation: Rotation) -> jax.Array:
     return (y * table(cos) + jnp.roll(y, half, axis=-1) * table(signed)).astype(x.dtype)
 
 
-class GELUMLP(nnx.Module):
-    """`W2 gelu(W1 x)` with biases and the exact GELU: (..., width) -> (..., width)."""
-
-    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs, dtype: jnp.dtype):
-        self.expand = Linear(width, hidden, rngs=rngs, dtype=dtype)
-        self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.contract(jax.nn.gelu(self.expand(x), approximate=False))
-
-
 class Block(nnx.Module):
     """`x += s1 attention(norm(x))`, `x += s2 mlp(norm(x))`, (B, N, width) float32.
 
@@ -113,7 +103,7 @@ class Block(nnx.Module):
         eps: float,
         dtype: jnp.dtype,
     ):
-        mlp = SwiGLU if swiglu else GELUMLP
+        mlp = SwiGLU if swiglu else partial(MLP, exact=True)
         self.norm1, self.norm2 = LayerNorm(width, eps=eps), LayerNorm(width, eps=eps)
         self.attention = Attention(width, heads, key_bias=key_bias, rngs=rngs, dtype=dtype)
         self.mlp = mlp(width, hidden, rngs=rngs, dtype=dtype)

@@ -13,6 +13,7 @@ from einops import rearrange
 from flax import nnx
 
 from sphere_jax.nn.batch_norm import BatchNorm
+from sphere_jax.nn.depthwise import depthwise
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.norms import per_channel
 
@@ -94,23 +95,6 @@ class ResBlock(nnx.Module):
         return x + self.norm(self.conv2(ACTIVATIONS[self.activation](self.conv1(x))))
 
 
-def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x (B, h, w, C), kernel (k, k, 1, C) with k odd -> (B, h, w, C) float32, zero-padded.
-
-    A sum of k^2 shifted products, which compiles to one pass over x. On CPU that is 10 to 30 times
-    quicker than XLA's grouped convolution, and its gradient 20 to 100 times.
-    """
-    (height, width), size = x.shape[1:3], kernel.shape[0]
-    edge = (size // 2, size // 2)
-    padded = jnp.pad(x, ((0, 0), edge, edge, (0, 0)))
-    taps = kernel.astype(jnp.float32)
-    return sum(
-        padded[:, i : i + height, j : j + width] * per_channel(taps[i, j, 0], x.ndim)
-        for i in range(size)
-        for j in range(size)
-    )
-
-
 class Depthwise(nnx.Module):
     """A convolution of each channel with its own size x size kernel. (B, h, w, C) to the same."""
 
@@ -120,7 +104,7 @@ class Depthwise(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((width,), jnp.float32)) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = depthwise(x, self.kernel[...].astype(x.dtype))
+        y = depthwise(x, self.kernel[...])
         if self.bias is not None:
             y = y + per_channel(self.bias[...], y.ndim)
         return y.astype(x.dtype)

@@ -8,14 +8,23 @@ from sphere_jax.nn.linear import Linear
 
 
 class MLP(nnx.Module):
-    """`W2 gelu(W1 x)` with biases and the tanh form of GELU."""
+    """`W2 gelu(W1 x)` with biases; GELU in its tanh form, or `exact`."""
 
-    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        rngs: nnx.Rngs,
+        exact: bool = False,
+        dtype: jnp.dtype = jnp.float32,
+    ):
+        self.exact = exact
         self.expand = Linear(width, hidden, rngs=rngs, dtype=dtype)
         self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.contract(jax.nn.gelu(self.expand(x), approximate=True))
+        return self.contract(jax.nn.gelu(self.expand(x), approximate=not self.exact))
 
 
 class SwiGLU(nnx.Module):

@@ -46,16 +46,21 @@ def _resize(images, height, width, slope, antialias):
 
 @lru_cache(maxsize=64)
 def interpolation(
-    size: int, new_size: int, slope: float | None = None, antialias: bool = False
+    size: int,
+    new_size: int,
+    slope: float | None = None,
+    antialias: bool = False,
+    step: float | None = None,
 ) -> np.ndarray:
     """(new_size, size) float32: samples of a line at new places, rows of sum one.
 
     `slope` is that of the cubic, None for linear. Pixel i covers [i, i + 1] at both sizes. Without
     antialiasing the edge pixels go on for ever; with it, the kernel is as wide as a new pixel where
-    that is the wider, and what it finds outside the line is left out.
+    that is the wider, and what it finds outside the line is left out. `step` is the distance of new
+    samples in old pixels, `size / new_size` unless given (PyTorch's `scale_factor`).
     """
     reach = 1 if slope is None else 2
-    step = size / new_size
+    step = size / new_size if step is None else step
     centres = (np.arange(new_size) + 0.5) * step - 0.5  # in old pixels
     if antialias:
         stretch = max(step, 1.0)

@@ -7,13 +7,7 @@ import pytest
 
 from sphere_jax.conversion.convnext import layouts
 from sphere_jax.conversion.tensors import convert
-from sphere_jax.models.convnext import (
-    SIZES,
-    ConvNeXt,
-    _grouped_conv,
-    _shifted_products,
-    depthwise,
-)
+from sphere_jax.models.convnext import SIZES, ConvNeXt
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, num_parameters
 
@@ -86,32 +80,6 @@ def test_bfloat16_products_give_float32_near_the_float32_logits(images):
     assert 1e-5 < relative_error(result, expected) < 0.05
     last = jax.eval_shape(lambda p, x: bfloat16.bind(p).features(x)[-1], params, images)
     assert last.dtype == jnp.bfloat16
-
-
-def test_depthwise_convolution_on_every_platform():
-    """The form for CPU and its gradient against XLA's grouped convolution, used elsewhere."""
-    rng = np.random.default_rng(0)
-    x, weight = rng.standard_normal((2, 2, 9, 6, 4)).astype(np.float32)
-    kernel = rng.standard_normal((7, 7, 1, 4)).astype(np.float32)
-
-    def reference(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (1, 1),
-            [(3, 3), (3, 3)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=4,
-        )
-
-    for ours in (_shifted_products, _grouped_conv, depthwise):
-        assert relative_error(ours(x, kernel), reference(x, kernel)) < 1e-5
-
-    def gradients(function):
-        return jax.grad(lambda x, k: jnp.sum(function(x, k) * weight), argnums=(0, 1))(x, kernel)
-
-    for result, expected in zip(gradients(depthwise), gradients(reference), strict=True):
-        assert relative_error(result, expected) < 1e-5
 
 
 @pytest.mark.parity

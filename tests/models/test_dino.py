@@ -7,7 +7,7 @@ import pytest
 
 from sphere_jax.conversion.dino import layouts
 from sphere_jax.conversion.tensors import convert, export
-from sphere_jax.models.dino import DINO, KINDS, bicubic
+from sphere_jax.models.dino import DINO, KINDS, placing
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, num_parameters
 
@@ -161,10 +161,10 @@ def test_positions_are_added_and_interpolated(small):
 @pytest.mark.parametrize(("offset", "antialias"), [(0.1, False), (0.0, False), (0.0, True)])
 @pytest.mark.parametrize(("size", "target"), [(37, 16), (28, 32), (5, 4)])
 def test_rows_of_the_interpolation_sum_to_one(size, target, offset, antialias):
-    matrix = bicubic(size, target, offset, antialias)
+    matrix = placing(size, target, offset, antialias)
     assert matrix.shape == (target, size)
     np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(bicubic(size, size, 0.0, antialias), np.eye(size), atol=1e-6)
+    np.testing.assert_allclose(placing(size, size, 0.0, antialias), np.eye(size), atol=1e-6)
 
 
 @pytest.mark.parity
@@ -176,7 +176,7 @@ def test_interpolation_is_that_of_pytorch(size, target, offset, antialias):
     table = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 1, size, size)))
     asked = dict(scale_factor=(target + offset) / size) if offset else dict(size=(target, target))
     expected = torch.nn.functional.interpolate(table, mode="bicubic", antialias=antialias, **asked)
-    matrix = bicubic(size, target, offset, antialias)
+    matrix = placing(size, target, offset, antialias)
     assert relative_error(matrix @ table[0, 0].numpy() @ matrix.T, expected[0, 0].numpy()) < 1e-6
 
 

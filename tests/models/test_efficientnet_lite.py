@@ -14,9 +14,6 @@ from sphere_jax.models.efficientnet_lite import (
     SIZES,
     EfficientNetLite,
     Stage,
-    _grouped_conv,
-    _shifted_products,
-    depthwise,
     efficientnet_input,
 )
 from sphere_jax.nn.compilation import run_once_options
@@ -99,28 +96,6 @@ def test_bfloat16_products_give_float32_near_the_float32_logits(images):
     result = features(low, run_once_options())(params, images)
     assert result["block_2"].dtype == jnp.bfloat16 and result["logits"].dtype == jnp.float32
     assert 1e-5 < relative_error(result["logits"], np.asarray(expected["logits"])) < 0.05
-
-
-@pytest.mark.parametrize("size", [3, 5])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_depthwise_convolution_on_every_platform(size, stride):
-    """Odd and even sides, place by place: padding starts with the smaller half."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, 7, 10, 4)).astype(np.float32)
-    kernel = rng.standard_normal((size, size, 1, 4)).astype(np.float32)
-    outputs = [-(-n // stride) for n in x.shape[1:3]]
-    extra = [(n - 1) * stride + size - m for n, m in zip(outputs, x.shape[1:3], strict=True)]
-    padded = np.pad(x, ((0, 0), *((e // 2, e - e // 2) for e in extra), (0, 0)))
-    expected = np.empty((2, *outputs, 4))
-    for i in range(outputs[0]):
-        for j in range(outputs[1]):
-            rows, columns = (
-                slice(i * stride, i * stride + size),
-                slice(j * stride, j * stride + size),
-            )
-            expected[:, i, j] = np.einsum("bijc,ijc->bc", padded[:, rows, columns], kernel[:, :, 0])
-    for ours in (_shifted_products, _grouped_conv, depthwise):
-        assert relative_error(ours(jnp.asarray(x), kernel, stride), expected) < 1e-5
 
 
 def test_input():

@@ -17,7 +17,6 @@ from sphere_jax.nn.dc_ae import (
     ResBlock,
     Upsample,
     average,
-    depthwise,
     duplicate,
     relu_linear_attention,
     shuffle,
@@ -68,25 +67,6 @@ def test_linear_attention_without_any_weight_is_zero_and_so_is_its_gradient():
     q, v = -np.ones((1, 4, 1, 8), np.float32), normal(1, 4, 1, 8)
     value, gradients = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(q, -q, v)
     assert not value and not any(map(np.any, gradients))
-
-
-@pytest.mark.parametrize("size", [3, 5])
-def test_depthwise(size):
-    x, kernel, weight = normal(2, 5, 4, 6), normal(size, size, 1, 6, seed=1), normal(2, 5, 4, 6)
-
-    def grouped(x, kernel):
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=6
-        )
-
-    def with_gradients(function):
-        value, pull = jax.vjp(function, x, kernel)
-        return value, *pull(weight)
-
-    results, references = jax.jit(lambda: [with_gradients(f) for f in (depthwise, grouped)])()
-    for result, expected in zip(results, references, strict=True):
-        assert relative_error(result, np.asarray(expected)) < 1e-5
 
 
 def test_channels_and_pixels():
