@@ -1,27 +1,43 @@
 """System A at full size: slerp flow matching on FLUX.2 VAE latents of ImageNet-256, SiT-B/2.
 
-methods.md A. Tags: published (the paper or its page), inferred (SiT's defaults where A is silent).
-`--config.model.size=XL` is the larger published model; `--config.space.path=linear` on raw latents
-is the published baseline. Latents are read from `--config.data.path=FOLDER` (latents.npy, already
-normalised per channel, and labels.npy); `--dry_run` needs no data.
+methods.md A. Tags: published (the paper or its page), calculated (from what is published), inferred
+(SiT's defaults where A is silent). `--config.model.size=XL` is the larger published model;
+imagenet_linear.py is the published baseline and the three imagenet_slerp_*.py are other tokenizers.
+A decodes with a decoder adapted to the sphere; this one is the original.
+
+Images lie below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
+with `python -m sphere_jax.prepare latents --config=configs/imagenet_slerp.py --out=C` and add
+`--config.data.source=cache --config.data.path=C` to the run. `--dry_run` needs neither.
 """
 
 from ml_collections import ConfigDict
+
+IMAGES = 1_281_167
+EPOCHS = 80  # published: the main tables; one run goes on to 200
+BATCH = 256  # inferred
 
 
 def get_config():
     config = ConfigDict()
     config.seed = 0
-    config.stages = ("flow",)  # tokenizer and adapted decoder come from outside
+    config.stages = ("flow",)  # the tokenizer is frozen
 
     config.data = ConfigDict()
-    config.data.source = "latents"
-    config.data.path = ""  # folder with latents.npy (N, 32, 32, 32) and labels.npy (N,)
+    config.data.source = "folder"  # class folders of images; "cache" once they are encoded
+    config.data.path = "data/imagenet"
+    config.data.image_size = 256  # published
+    config.data.resize = "adm"  # inferred: the usual centre crop
+    config.data.channels = 3
     config.data.num_classes = 1000
+    config.data.flip = True  # inferred, SiT's; of a cache, its mirrored half
+    config.data.threads = 8
 
     config.tokenizer = ConfigDict()
-    config.tokenizer.name = "precomputed"
-    config.tokenizer.latent_shape = (32, 32, 32)  # published: FLUX.2, f8, d = 32
+    config.tokenizer.name = "kl_vae"
+    config.tokenizer.kind = "flux2"  # published: f8, latents 32x32x32
+    config.tokenizer.packed = False  # published: d = 32, so not packed to 128
+    config.tokenizer.pretrained = ""  # what sphere_jax.convert --network flux2_vae wrote
+    config.tokenizer.compute_dtype = "bfloat16"  # inferred
 
     config.space = ConfigDict()
     config.space.path = "slerp"  # published
@@ -32,21 +48,21 @@ def get_config():
     config.model = ConfigDict()
     config.model.name = "sit"
     config.model.size = "B"  # published: B/2 and XL/2 on f8 latents
-    config.model.patch = 2  # published
+    config.model.patch = 2  # published: 256 model tokens
     config.model.compute_dtype = "bfloat16"  # inferred; geometry and loss stay float32
     config.model.unroll = False  # one scanned layer: quick to compile
     config.model.remat = True
 
     config.flow = ConfigDict()
     config.flow.method = "flow"
-    config.flow.steps = 400_000  # published: 80 epochs; at batch 256 these steps
-    config.flow.batch_size = 256  # inferred
+    config.flow.steps = EPOCHS * IMAGES // BATCH  # calculated: 400,364
+    config.flow.batch_size = BATCH
     config.flow.ema_decay = 0.9999  # inferred
-    config.flow.label_dropout = 0.1  # published: SiT
+    config.flow.label_dropout = 0.1  # inferred, SiT's
     config.flow.tangent_projection = True  # published
     config.flow.radial_weight = 0.0  # published: no radial term
     config.flow.time_density = "uniform"  # inferred; A's is not published
-    config.flow.time_shift = 1.0  # inferred
+    config.flow.time_shift = 1.0  # inferred: none
     config.flow.log_every = 100
     config.flow.checkpoint_every = 5_000
     config.flow.preview_every = 5_000
@@ -58,13 +74,15 @@ def get_config():
     config.flow.optimizer.weight_decay = 0.0
 
     config.sampler = ConfigDict()
-    config.sampler.solver = "euler"
+    config.sampler.solver = "euler"  # published: along the exponential map
     config.sampler.steps = 250  # inferred
     config.sampler.guidance = 1.0  # published: 1.0, 1.5 and 2.0 are reported
     config.sampler.batch_size = 256
 
     config.evaluation = ConfigDict()
-    config.evaluation.samples = 0  # no decoder in this run: draw latents with sphere_jax.sample
+    config.evaluation.samples = 0  # published: 50,000, in the features below
+    config.evaluation.features = "inception_fid"  # published
+    config.evaluation.pretrained = ""  # what sphere_jax.convert --network inception_fid wrote
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # all devices

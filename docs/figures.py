@@ -17,7 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from sphere_jax.geometry import Euclidean, ProjectedEuclidean, TokenSphere, sphere
-from sphere_jax.sampling import SOLVERS, time_grid
+from sphere_jax.sampling import SOLVERS, advance, begin, time_grid
 
 DIM, PAIRS = 32, 4096
 TIMES = np.linspace(0, 1, 41).astype(np.float32)
@@ -194,17 +194,17 @@ def orders(out):
     def compiled(rule, space):
         @jax.jit
         def run(times, steps):
-            def step(i, z):
-                return rule(velocity, space, z, times[i], times[i + 1])
+            def step(i, state):
+                return advance(rule, velocity, space, state, times[i], times[i + 1])
 
-            return jax.lax.fori_loop(0, steps, step, start)
+            return jax.lax.fori_loop(0, steps, step, begin(rule, start))[0]
 
         return lambda n: run(np.pad(time_grid(n), (0, 1024 - n)), n)
 
     exact = compiled(SOLVERS["midpoint"], TokenSphere(1.0))(1024)
     counts = np.array([4, 8, 16, 32, 64])
     figure, axis = axes("Solvers on the sphere", "network evaluations", "error (rad, RMS)")
-    inks = {"euler": INK["linear"], "heun": INK["shell_linear"], "midpoint": INK["slerp"]}
+    inks = dict(zip(SOLVERS, ("#b3252d", "#3366aa", "#0b6e4f", "#e08e1b"), strict=True))
     for name, rule in SOLVERS.items():
         for retraction, style in (("exp", "o-"), ("renormalize", "o--")):
             run = compiled(rule, TokenSphere(1.0, retraction=retraction))

@@ -3,13 +3,14 @@
 import argparse
 import dataclasses
 import importlib.util
+import itertools
 import sys
 import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sphere_jax.config import Config, read_config, type_of
+from sphere_jax.config import Config, read_config, to_dict, type_of
 from sphere_jax.errors import UserError
 from sphere_jax.training.signals import Interrupted
 
@@ -44,7 +45,9 @@ def add_sampler_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--guidance", type=float, help="guidance scale; 1 is off")
     flags.add_argument("--batch", type=int, dest="batch_size", help="images at a time")
     flow = flags.add_argument_group("flow matching")
-    flow.add_argument("--solver", choices=("euler", "heun", "midpoint"))
+    flow.add_argument("--solver", choices=("euler", "heun", "midpoint", "multistep"))
+    flow.add_argument("--auto_guidance", metavar="RUN", help="folder of a weaker run to guide by")
+    flow.add_argument("--decode_radius", type=float, help="of decoded tokens; 0: the space's own")
     few = flags.add_argument_group("few-step systems (Sphere Encoder, Sphere Latent Encoder)")
     few.add_argument("--strength", type=float, help="of the noise between steps, 0 to 1")
     few.add_argument("--schedule", choices=("fixed", "decreasing"), help="of the strength")
@@ -57,8 +60,13 @@ def add_sampler_flags(flags: argparse.ArgumentParser) -> None:
 
 
 SAMPLER_FLAGS = (
-    "steps", "guidance", "batch_size", "solver", "strength", "schedule", "share_noise",
-    "guidance_at",
+    "steps", "guidance", "batch_size", "solver", "auto_guidance", "decode_radius", "strength",
+    "schedule", "share_noise", "guidance_at",
+)  # fmt: skip
+
+
+SWEPT = (  # in one run by one set of weights; the first two compile nothing anew
+    "guidance", "decode_radius", "guidance_low", "guidance_high", "solver", "steps", "strength",
 )  # fmt: skip
 
 
@@ -66,6 +74,28 @@ def sampler_options(arguments) -> dict:
     """The sampler values that were given, under their names in the config."""
     given = {name: getattr(arguments, name) for name in SAMPLER_FLAGS}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def sweep_configs(config: Config, sweeps: list[str]) -> list[tuple[dict[str, str], Config]]:
+    """`(values, config)` for every combination of `KEY=VALUE,VALUE,...` of the sampler's options.
+
+    Raises UserError for what cannot be swept and for values that the config refuses.
+    """
+    named = {}
+    for text in sweeps:
+        key, equals, values = text.partition("=")
+        if not equals or not values or key not in SWEPT or key in named:
+            raise UserError(
+                f"--sweep={text} must be KEY=VALUE,VALUE,..., each KEY once, of {', '.join(SWEPT)}."
+            )
+        named[key] = [value.strip() for value in values.split(",")]
+    combinations = []
+    for values in itertools.product(*named.values()):
+        raw = to_dict(config)
+        for key, value in zip(named, values, strict=True):
+            _override(raw, f"--config.sampler.{key}={value}")
+        combinations.append((dict(zip(named, values, strict=True)), read_config(raw)))
+    return combinations
 
 
 def _boolean(text: str) -> bool:

@@ -32,6 +32,9 @@ from sphere_jax.options import (
     TinyVAETokenizer,
 )
 
+ON_LATENTS = ("flow", "sphere_latent")  # methods that train without images
+LATENT_SOURCES = ("latents", "cache")
+
 
 def read_config(raw: Mapping[str, Any]) -> Config:
     """The frozen, checked form of a config file's dictionary.
@@ -143,9 +146,16 @@ def _check_together(config: Config) -> None:
             "config.tokenizer.latent_shape must be (h, w, d) for precomputed latents.",
         )
         check(not data.flip, "config.data.flip=True needs images; precomputed latents have none.")
-        on_latents = ("flow", "sphere_latent")
-        trained = [s for s in config.stages if config.stage(s).method not in on_latents]
+        trained = [s for s in config.stages if config.stage(s).method not in ON_LATENTS]
         check(not trained, f"Stages {trained} need images; precomputed latents have none.")
+    if data.source == "cache":
+        check(
+            isinstance(tokenizer, (KLVAETokenizer, TinyVAETokenizer, RAETokenizer)),
+            "config.data.source='cache' holds latents of a published tokenizer, 'kl_vae', "
+            f"'tiny_vae' or 'rae'; the weights of '{tokenizer.name}' are not known beforehand.",
+        )
+        trained = [s for s in config.stages if config.stage(s).method not in ON_LATENTS]
+        check(not trained, f"Stages {trained} need images; a cache has their latents alone.")
     if isinstance(tokenizer, ConvVAETokenizer):
         check(
             len(tokenizer.widths) > 0 and min(tokenizer.widths) > 0,
@@ -192,6 +202,12 @@ def _check_together(config: Config) -> None:
             config.sampler.guidance_low <= config.sampler.guidance_high,
             "config.sampler.guidance_low must not exceed guidance_high.",
         )
+        check(
+            config.sampler.decode_radius == 0.0
+            or (config.space.path != "linear" and config.space.sphere == "token"),
+            "config.sampler.decode_radius needs tokens of one radius: config.space.sphere='token' "
+            "and a path other than 'linear'.",
+        )
     unconditional = getattr(tokenizer, "conditional", True) is False
     check(
         not unconditional or first != config.generator or config.sampler.guidance == 1.0,
@@ -209,12 +225,37 @@ def _check_stage(config: Config, name: str, stage: Stage, check) -> None:
         f"config.{name}.batch_size={stage.batch_size} must be a multiple of "
         f"accumulate={stage.accumulate}.",
     )
+    widths = stage.ema_profiles
+    check(
+        all(0.0 < width < 0.288 for width in widths) and len(set(widths)) == len(widths),
+        f"config.{name}.ema_profiles={widths} must hold different widths between 0 and 0.288.",
+    )
+    check(
+        (len(widths) > 0) == (stage.ema_snapshot_every > 0),
+        f"config.{name}.ema_profiles and ema_snapshot_every go together.",
+    )
+    optimizer = stage.optimizer
+    check(
+        optimizer.schedule != "constant" or optimizer.constant_steps == optimizer.hold == 0,
+        f"config.{name}.optimizer.constant_steps and hold need a schedule that falls: "
+        f"config.{name}.optimizer.schedule='linear', say.",
+    )
+    check(
+        getattr(stage, "encode", "once") == "once" or config.data.source not in LATENT_SOURCES,
+        f"config.{name}.encode='every_step' needs images; config.data.source="
+        f"'{config.data.source}' has latents.",
+    )
     denoiser = config.model.name == "denoiser"
     if isinstance(stage, FlowStage):
         check(not denoiser, f"config.{name} needs a model with time: config.model.name='sit', say.")
         check(
             stage.steps > 0 or stage.pretrained != "",
             f"config.{name}.steps=0 takes config.{name}.pretrained as it is, and that is empty.",
+        )
+        check(
+            stage.loss_weight == "none" or config.space.path == "slerp",
+            f"config.{name}.loss_weight='{stage.loss_weight}' measures arcs of a sphere: "
+            "config.space.path='slerp'.",
         )
         check(
             stage.time_low < stage.time_high,

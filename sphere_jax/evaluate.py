@@ -6,12 +6,13 @@
 
     python -m sphere_jax.evaluate --workdir=runs/mnist_slerp --features=inception_fid \
         --pretrained=weights/inception.safetensors
+    python -m sphere_jax.evaluate --workdir=runs/mnist_slerp --sweep=decode_radius=3,4,5 \
+        --sweep=guidance=1,1.5,2 --out=sweep.json
 
 By default it needs no download: the features are those of a small classifier trained on the
 reference's training split, so its Frechet distance is not an FID and is never called one.
 """
 
-import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sphere_jax.cli import add_sampler_flags, parser, run_command, sampler_optio
 EPILOG = """\
 files of images are .npz with `images` uint8 NHWC and, for class agreement, `labels`;
 a reference needs both, and may hold `test_images`, `test_labels` as its held-out part.
+a sweep prints a table, one row a combination, and draws its curves beside --out.
 exit codes: 0 done, 2 something to mend (one sentence says what).
 """
 
@@ -36,6 +38,9 @@ def main(argv: list[str]) -> None:
     )
     flags.add_argument("--pretrained", default="", help="weights of --features")
     add_sampler_flags(flags)
+    flags.add_argument(
+        "--sweep", action="append", metavar="KEY=VALUES", help="score every value; may be repeated"
+    )
     flags.add_argument("--out", default="", help="FILE.json for the scores and their protocol")
     arguments = flags.parse_args(argv)
 
@@ -44,17 +49,30 @@ def main(argv: list[str]) -> None:
     from sphere_jax.evaluation.report import describe
     from sphere_jax.files import make_folder, write_json
     from sphere_jax.generation import balanced_labels, draw
+    from sphere_jax.loading import bare_run, load_run
     from sphere_jax.scoring import generation_of, reference_of, score_images
 
     if bool(arguments.workdir) == bool(arguments.reference):
         raise UserError("Give --workdir of a run, or --samples with --reference.")
     if arguments.reference and not arguments.samples:
         raise UserError("--reference needs --samples, the file to score against it.")
+    if arguments.sweep and arguments.samples:
+        raise UserError("--sweep draws samples of a run; give --workdir without --samples.")
+    if arguments.sweep and arguments.out and not arguments.out.endswith(".json"):
+        raise UserError(f"--out={arguments.out} must end in .json; curves go to .png beside it.")
     if arguments.out:
         make_folder(Path(arguments.out).parent)
+    given = {"features": arguments.features, "pretrained": arguments.pretrained}
+    features = given if arguments.features else {}
     with tempfile.TemporaryDirectory() as temporary:
-        run = _open(arguments, Path(temporary))
-        run.config = _with_features(run.config, arguments.features, arguments.pretrained)
+        if arguments.workdir:
+            sampler = sampler_options(arguments)
+            run = load_run(Path(arguments.workdir), sampler, features, data=True)
+        else:
+            run = bare_run(arguments.reference, Path(temporary), features)
+        if arguments.sweep:
+            _sweep(run, arguments)
+            return
         generation = None
         if arguments.samples:
             images, labels = _read_samples(arguments.samples)
@@ -70,48 +88,24 @@ def main(argv: list[str]) -> None:
         stamp = protocol(reference, name, scored, run.config.evaluation.neighbours, generation)
     for key, value in scored.metrics.items():
         label, better = describe(key)
-        print(
-            f"{label:<70} {value:9.4f}   yardstick {scored.yardstick[key]:9.4f}   better: {better}"
-        )
+        real = scored.yardstick[key]
+        print(f"{label:<70} {value:9.4f}   yardstick {real:9.4f}   better: {better}")
     if arguments.out:
-        write_json(
-            arguments.out,
-            {"metrics": scored.metrics, "yardstick": scored.yardstick, "protocol": stamp},
-        )
+        scores = {"metrics": scored.metrics, "yardstick": scored.yardstick}
+        write_json(arguments.out, scores | {"protocol": stamp})
 
 
-def _open(arguments, temporary: Path):
-    """A run with data: that of --workdir, or a bare one around --reference."""
-    from sphere_jax.data.sources import check_images, check_labels, read_npz
-    from sphere_jax.distribution.mesh import make_mesh
-    from sphere_jax.experiment import open_run
-    from sphere_jax.loading import load_run
-    from sphere_jax.options import Config, Data
+def _sweep(run, arguments) -> None:
+    from sphere_jax.cli import sweep_configs
+    from sphere_jax.files import write_bytes, write_json
+    from sphere_jax.sweeping import curves, sweep, table
 
-    if arguments.workdir:
-        return load_run(Path(arguments.workdir), sampler_options(arguments), data=True)
-    arrays = read_npz(arguments.reference, ("images", "labels"))
-    images = check_images(arrays["images"], arguments.reference)
-    labels = check_labels(arrays["labels"], len(images), arguments.reference)
-    data = Data(
-        source="npz",
-        path=arguments.reference,
-        image_size=images.shape[1],
-        channels=images.shape[-1],
-        num_classes=int(labels.max()) + 1,
-    )
-    return open_run(Config(stages=(), groups={}, data=data), temporary, make_mesh())
-
-
-def _with_features(config, features: str, pretrained: str):
-    """The config with other features to compare in, if they are given."""
-    from sphere_jax.config import read_group
-    from sphere_jax.options import Evaluation
-
-    changed = {"features": features, "pretrained": pretrained} if features else {}
-    group = dataclasses.asdict(config.evaluation) | changed
-    evaluation = read_group(Evaluation, group, "config.evaluation")
-    return dataclasses.replace(config, evaluation=evaluation)
+    points = sweep_configs(run.config, arguments.sweep)
+    swept = sweep(run, points, arguments.num, arguments.seed)
+    print(table(swept))
+    if arguments.out:
+        write_json(arguments.out, swept)
+        write_bytes(Path(arguments.out).with_suffix(".png"), curves(swept))
 
 
 def _read_samples(path: str):

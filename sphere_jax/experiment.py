@@ -9,7 +9,7 @@ W/metrics.jsonl, W/tensorboard/, W/samples/*.png, W/report.html, W/results.json
 
 import dataclasses
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from sphere_jax.config import to_dict
 from sphere_jax.conversion.weights import fingerprint_of
+from sphere_jax.data.latent_cache import check_cache
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.data.sources import Split, load
 from sphere_jax.distribution.mesh import batch_sharding, check_batch, put_global, tree_shardings
@@ -29,19 +30,21 @@ from sphere_jax.geometry.spaces import Space, make_space
 from sphere_jax.losses.perceptual import perceptual_loss
 from sphere_jax.methods.autoencoding import DecoderFinetuning, VAETraining
 from sphere_jax.methods.base import Generator, Method
-from sphere_jax.methods.flow import Flow
+from sphere_jax.methods.flow import Flow, time_shift
 from sphere_jax.methods.sphere_encoder import SphereEncoderTraining
 from sphere_jax.methods.sphere_latent import SphereLatent
 from sphere_jax.models.build import latent_network
 from sphere_jax.options import (
     Config,
     ConvVAETokenizer,
+    Data,
     PrecomputedTokenizer,
     SphereEncoderTokenizer,
 )
+from sphere_jax.options import Tokenizer as TokenizerSettings
 from sphere_jax.sampling import FewSteps, Guidance, Sampler
 from sphere_jax.tokenizers import ConvVAE, Precomputed, Pretrained, SphereEncoder, Tokenizer
-from sphere_jax.tokenizers.pretrained import build_pretrained, load_pretrained
+from sphere_jax.tokenizers.pretrained import build_pretrained, latents_made_with, load_pretrained
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.logging import RunLog, measure_peak_flops
 from sphere_jax.training.loop import STATE_ITEM, Task, abstract_state, train
@@ -50,6 +53,9 @@ from sphere_jax.versions import versions
 
 def open_run(config: Config, workdir: Path, mesh) -> "Run":
     """The data loaded and checked, the folder made. Raises UserError."""
+    if config.data.source == "cache":
+        made_with = latents_made_with(config.data, config.tokenizer)
+        check_cache(Path(config.data.path), made_with)
     split = load(config.data)
     if config.data.source == "latents":
         stored = split.train.arrays["latents"].shape[1:]
@@ -75,6 +81,7 @@ FREE_KEYS = (
     ".log_every",
     ".checkpoint_every",
     ".preview_every",
+    ".ema_snapshot_every",
     ".skip_nonfinite",
     ".data.path",
     ".data.threads",
@@ -85,14 +92,18 @@ ENCODE_BATCH = 256
 
 def build_tokenizer(config: Config) -> Tokenizer:
     """Raises UserError for sizes that do not fit each other."""
-    settings = config.tokenizer
+    return _build_tokenizer(config.data, config.tokenizer)
+
+
+@cache  # it takes seconds, and is asked for by the stages, the sampler and the plan
+def _build_tokenizer(data: Data, settings: TokenizerSettings) -> Tokenizer:
     if isinstance(settings, PrecomputedTokenizer):
         return Precomputed(tuple(settings.latent_shape))
     if isinstance(settings, ConvVAETokenizer):
-        return ConvVAE.build(config.data, settings)
+        return ConvVAE.build(data, settings)
     if isinstance(settings, SphereEncoderTokenizer):
-        return SphereEncoder.build(config.data, settings)
-    return build_pretrained(config.data, settings)
+        return SphereEncoder.build(data, settings)
+    return build_pretrained(data, settings)
 
 
 def build_space(config: Config, latent_shape) -> Space:
@@ -108,8 +119,9 @@ def build_sampler(config: Config) -> Sampler | FewSteps:
     """That of the stage that generates."""
     s, settings = config.sampler, config.stage(config.generator)
     if settings.method == "flow":
-        guidance = Guidance(s.guidance, s.guidance_low, s.guidance_high)
-        return Sampler(s.solver, s.steps, settings.time_shift, guidance=guidance)
+        guidance = Guidance(s.guidance, s.guidance_low, s.guidance_high, s.auto_guidance)
+        shift = time_shift(settings, build_tokenizer(config).latent_shape)
+        return Sampler(s.solver, s.steps, shift, guidance=guidance, decode_radius=s.decode_radius)
     place = s.guidance_at if settings.method == "sphere_encoder" else ""
     return FewSteps(s.steps, s.guidance, s.schedule, s.strength, s.share_noise, place)
 
@@ -211,7 +223,10 @@ class Run:
     def _load_tokenizer(self) -> None:
         tokenizer = build_tokenizer(self.config)
         if isinstance(tokenizer, Pretrained):
-            self._add_artifacts(load_pretrained(tokenizer, self.config.tokenizer))
+            found = load_pretrained(tokenizer, self.config.tokenizer)
+            if self.config.data.source == "cache":  # whose images were encoded beforehand
+                del found["encoder"]
+            self._add_artifacts(found)
 
     def _task(self, name: str, method) -> Task:
         settings = self.config.stage(name)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from sphere_jax.data.pipeline import map_batched
 from sphere_jax.distribution.mesh import batch_sharding
 from sphere_jax.errors import UserError
 from sphere_jax.experiment import Run
+from sphere_jax.loading import load_run
+from sphere_jax.methods.flow import Flow
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.sampling import FewSteps, Sampler, sample_keys
 from sphere_jax.training.logging import duration, say
@@ -19,7 +21,7 @@ from sphere_jax.training.logging import duration, say
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """`images` uint8 (N, H, W, C), or None where only latents can be drawn (no decoder here)."""
+    """`images` uint8 (N, H, W, C), or None where only latents were drawn (no decoder here, say)."""
 
     images: np.ndarray | None
     latents: np.ndarray | None  # (N, h, w, d) float32, instead of images
@@ -36,57 +38,132 @@ def balanced_labels(count: int, num_classes: int) -> np.ndarray:
 def draw(run: Run, labels: np.ndarray, seed: int, sampler: Sampler | FewSteps | None = None):
     """One sample for each label, as `Samples`, by `sampler` or the config's own.
 
-    Sample i draws what it draws from (seed, i) alone.
-
-    Raises UserError for labels outside the data's classes or a config without a generator.
+    Sample i draws what it draws from (seed, i) alone. Raises what `Drawer` raises.
     """
-    method = run.generator
-    if method is None:
-        raise UserError("This config has no stage that generates; add a 'flow' stage, say.")
-    sampler = sampler or method.sampler
-    if len(labels) == 0:
-        raise UserError("No samples were asked for; --num must be at least 1.")
-    if not 0 <= seed < 2**32:
-        raise UserError(f"The seed {seed} must be 0..{2**32 - 1}.")
-    if labels.min() < 0 or labels.max() > method.num_classes:
-        raise UserError(
-            f"Labels must be 0..{method.num_classes - 1}, or {method.num_classes} for no class."
+    return Drawer(run, seed).draw(labels, sampler)
+
+
+class Drawer:
+    """Draws from one run in one seed, under any settings.
+
+    The weaker network of auto-guidance is loaded once, and settings that differ in their guidance
+    scale alone (1, which is off, apart) share one compiled program.
+
+    Raises UserError for a config without a generator, and a weaker run that does not fit.
+    """
+
+    def __init__(self, run: Run, seed: int):
+        if run.generator is None:
+            raise UserError("This config has no stage that generates; add a 'flow' stage, say.")
+        if not 0 <= seed < 2**32:
+            raise UserError(f"The seed {seed} must be 0..{2**32 - 1}.")
+        self.method, self.params = with_weaker(run)
+        self._run, self._key = run, jax.random.key(seed)
+        self._generators, self._to_images = {}, jax.jit(self.method.images)
+        self._to_images_at = jax.jit(lambda *given: self.method.images_at(*given))
+
+    def draw(self, labels: np.ndarray, sampler=None, decode: bool = True) -> Samples:
+        """One sample for each label, by `sampler` or the config's own; latents if not `decode`.
+
+        Raises UserError for labels outside the data's classes.
+        """
+        method, sampler = self.method, sampler or self.method.sampler
+        if len(labels) == 0:
+            raise UserError("No samples were asked for; --num must be at least 1.")
+        if labels.min() < 0 or labels.max() > method.num_classes:
+            raise UserError(
+                f"Labels must be 0..{method.num_classes - 1}, or {method.num_classes} for no class."
+            )
+        labels = labels.astype(np.int32)
+        generate, scale = self._generator(sampler), jnp.float32(sampler.scale)
+        decode = decode and method.has_images
+
+        def sample_batch(indices, labels):
+            samples, trace = generate(self.params, indices, labels, scale)
+            made = {"images": self._to_images(self.params, samples)} if decode else {}
+            return (made or {"latents": samples}) | {"trace": trace}
+
+        started = time.monotonic()
+
+        def progress(done):
+            rate = done / max(time.monotonic() - started, 1e-9)
+            left = duration((len(labels) - done) / rate)
+            say(f"samples {done:,}/{len(labels):,}  {rate:,.1f} img/s  {left} left")
+
+        indices = np.arange(len(labels), dtype=np.uint32)
+        out = self._map(sample_batch, (indices, labels), progress)
+        trace = {name: rows.mean(0) for name, rows in out["trace"].items()}
+        return Samples(out.get("images"), out.get("latents"), labels, trace, sampler)
+
+    def decode(self, latents: np.ndarray, radius: float) -> np.ndarray:
+        """uint8 images of latents that flow matching drew, their tokens brought to `radius`."""
+        radius = jnp.float32(radius)
+        return self._map(lambda z: self._to_images_at(self.params, z, radius), (latents,))
+
+    def _generator(self, sampler):
+        """The compiled `(params, indices, labels, scale) -> samples, trace`."""
+        alike = sampler.with_scale(1.0 if sampler.scale == 1.0 else 2.0)  # the scale is traced
+        if alike not in self._generators:
+
+            def generate(params, indices, labels, scale):
+                keys = sample_keys(self._key, indices)
+                samples, trace = self.method.generate(params, keys, labels, scale, alike)
+                rows = jax.tree.map(
+                    lambda v: jnp.broadcast_to(v[None], (len(labels), *v.shape)), trace
+                )
+                return samples, rows
+
+            self._generators[alike] = jax.jit(generate, compiler_options=quick_products())
+        return self._generators[alike]
+
+    def _map(self, function, arrays, after_batch=lambda done: None):
+        """`function` over host arrays, in batches of the sampler's size on the run's mesh."""
+        devices = self._run.mesh.devices.size
+        size = min(self._run.config.sampler.batch_size, len(arrays[0]))
+        size = -(-size // devices) * devices
+        return map_batched(function, arrays, size, batch_sharding(self._run.mesh), after_batch)
+
+
+def with_weaker(run: Run):
+    """The generator of a run and its parameters, with the network that auto-guidance guides away
+    from, if the config names its run.
+
+    Raises UserError if that run generates from other latents, or is not finished.
+    """
+    method, params = run.generator, run.artifacts
+    folder = getattr(run.config.sampler, "auto_guidance", "")
+    if not folder:
+        return method, params
+    other = load_run(Path(folder), mesh=run.mesh)
+    weaker = other.generator
+
+    def fits():
+        return (
+            isinstance(weaker, Flow)
+            and weaker.space == method.space
+            and weaker.tokenizer.latent_shape == method.tokenizer.latent_shape
+            and weaker.num_classes == method.num_classes
+            and all(
+                _equal(other.artifacts[part], run.artifacts[part])
+                for part in method.tokenizer.parts
+                if part != "decoder" and part in other.artifacts and part in run.artifacts
+            )
         )
-    labels = labels.astype(np.int32)
-    key = jax.random.key(seed)
 
-    @partial(jax.jit, compiler_options=quick_products())
-    def generate(params, indices, labels, scale):
-        keys = sample_keys(key, indices)
-        samples, trace = method.generate(params, keys, labels, scale, sampler)
-        rows = {k: jnp.broadcast_to(v[None], (len(labels), *v.shape)) for k, v in trace.items()}
-        return samples, rows
+    if not fits():
+        raise UserError(
+            f"config.sampler.auto_guidance={folder} must be a flow on the same latents as "
+            f"{run.workdir}: the same space, latent shape, classes and encoder."
+        )
+    method = dataclasses.replace(method, weaker=weaker.network)
+    return method, params | {"weaker": other.artifacts["network"]}
 
-    to_images = jax.jit(method.images)
-    scale = jnp.float32(sampler.scale)
 
-    def sample_batch(indices, labels):
-        samples, trace = generate(run.artifacts, indices, labels, scale)
-        if method.has_images:
-            return {"images": to_images(run.artifacts, samples), "trace": trace}
-        return {"latents": samples, "trace": trace}
-
-    devices = run.mesh.devices.size
-    batch = -(-min(run.config.sampler.batch_size, len(labels)) // devices) * devices
-    started = time.monotonic()
-
-    def progress(done):
-        rate = done / max(time.monotonic() - started, 1e-9)
-        left = duration((len(labels) - done) / rate)
-        say(f"samples {done:,}/{len(labels):,}  {rate:,.1f} img/s  {left} left")
-
-    indices = np.arange(len(labels), dtype=np.uint32)
-    out = map_batched(
-        sample_batch,
-        (indices, labels),
-        batch,
-        batch_sharding(run.mesh),
-        progress,
+def _equal(a, b) -> bool:
+    """Whether two trees of arrays are the same."""
+    if jax.tree.structure(a) != jax.tree.structure(b):
+        return False
+    return all(
+        x.shape == y.shape and bool(jnp.array_equal(x, y))
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     )
-    trace = {name: rows.mean(0) for name, rows in out["trace"].items()}
-    return Samples(out.get("images"), out.get("latents"), labels, trace, sampler)

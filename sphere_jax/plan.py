@@ -40,6 +40,8 @@ def print_plan(config: Config, mesh) -> None:
     }
     if isinstance(tokenizer, Pretrained):
         artifacts = pretrained_shapes(tokenizer)
+        if config.data.source == "cache":
+            del artifacts["encoder"]
         for part, tree in artifacts.items():
             print(f"{part:<11} {_size(tree):,} parameters, frozen")
     for name in config.stages:

@@ -39,7 +39,10 @@ def score_run(run: Run, log: RunLog, seed: int | None = None) -> dict:
         "stages": run.metrics,
     }
     scored = stamp = None
-    if samples.images is not None:
+    cached = run.config.data.source == "cache"
+    if cached:
+        log.say("Not scored: a latent cache has no images; sphere_jax.evaluate --samples scores.")
+    if samples.images is not None and not cached:
         reference = reference_of(run)
         scored = score_images(
             reference, samples.images, samples.labels, run.config.evaluation.neighbours
@@ -83,7 +86,15 @@ def reference_of(run: Run) -> Reference:
 
     The small classifier is trained once and kept in the run's folder; published features come from
     a file.
+
+    Raises:
+      UserError: the run has latents alone, too few images, or no weights of the features.
     """
+    if "images" not in run.split.train.arrays:
+        raise UserError(
+            "This run's data are latents, which nothing can be scored against; draw "
+            "sphere_jax.sample --out=F.npz and score --samples=F.npz against --reference=D.npz."
+        )
     features = _published_features(run) or _classifier(run)
     try:
         return prepare_reference(run.split, features, run.config.data.num_classes)

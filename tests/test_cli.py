@@ -82,7 +82,7 @@ def test_later_overrides_win(file):
         ("sampler.guidance=high", "config.sampler.guidance must be float, not 'high'."),
         ("tokenizer.widths=4,x", "config.tokenizer.widths must be int, not 'x'."),
         ("data.channels=2", "config.data.channels='2' must be one of 1, 3."),
-        ("flow.steps=0", "config.flow.steps=0 must be at least 1."),
+        ("vae.steps=0", "config.vae.steps=0 must be at least 1."),
     ],
 )
 def test_wrong_overrides(file, override, sentence):

@@ -10,6 +10,7 @@ from sphere_jax.cli import load_config
 from sphere_jax.config import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.errors import UserError
+from sphere_jax.experiment import flatten
 from sphere_jax.plan import print_plan
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -94,7 +95,7 @@ def test_an_int_is_a_float():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"flow__steps": 0}, "config.flow.steps=0 must be at least 1."),
+        ({"vae__steps": 0}, "config.vae.steps=0 must be at least 1."),
         ({"flow__label_dropout": 1.5}, "config.flow.label_dropout=1.5 must be at most 1.0."),
         ({"flow__ema_decay": 1.0}, "config.flow.ema_decay=1.0 must be at most"),
         ({"flow__optimizer__b1": 1.0}, "config.flow.optimizer.b1=1.0 must be at most"),
@@ -120,6 +121,13 @@ def test_out_of_range(values, sentence):
         ({"flow__accumulate": 3}, "must be a multiple of accumulate=3"),
         ({"flow__time_low": 0.5, "flow__time_high": 0.5}, "time_low must be below time_high"),
         ({"flow__time_density": "logit_normal", "flow__time_low": 0.1}, "truncated_logit_normal"),
+        ({"flow__loss_weight": "jacobi", "space__path": "nlerp"}, "config.space.path='slerp'"),
+        ({"flow__optimizer__constant_steps": 2}, "need a schedule that falls"),
+        ({"flow__optimizer__hold": 2}, "need a schedule that falls"),
+        ({"flow__ema_profiles": (0.1, 0.1), "flow__ema_snapshot_every": 9}, "different widths"),
+        ({"flow__ema_profiles": (0.29,), "flow__ema_snapshot_every": 9}, "between 0 and 0.288"),
+        ({"flow__ema_profiles": (0.1,)}, "config.flow.ema_profiles and ema_snapshot_every go"),
+        ({"flow__ema_snapshot_every": 9}, "config.flow.ema_profiles and ema_snapshot_every go"),
         ({"sampler__guidance_low": 0.9, "sampler__guidance_high": 0.1}, "must not exceed"),
         ({"data__source": "latents"}, "go together"),
         ({"stages": ()}, "config.stages is empty"),
@@ -165,7 +173,32 @@ def test_to_dict_is_the_inverse_of_read_config(raw):
     assert read_config(json.loads(json.dumps(to_dict(config)))) == config
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+# Of the generator, with its fixed tables: methods.md J.
+COUNTS = {
+    "imagenet_slerp": "130,672,256",
+    "imagenet_linear": "130,672,256",
+    "imagenet_slerp_vavae": "130,524,704",
+    "imagenet_slerp_repae": "130,573,888",
+    "imagenet_slerp_sd": "130,500,112",
+    "imagenet_hae_rfm": "677,838,464",
+    "imagenet_rjf": "131,884,288",
+}
+
+
+MATCHED = {  # what each changes of imagenet_slerp.py
+    "imagenet_linear": {"space.path"},
+    "imagenet_slerp_vavae": {"tokenizer.kind", "model.patch"},
+    "imagenet_slerp_repae": {"tokenizer.kind"},
+    "imagenet_slerp_sd": {"tokenizer.kind"},
+}
+
+
+def _slow_if_matched(file):
+    marks = [pytest.mark.slow] if file.stem in MATCHED else []
+    return pytest.param(file, marks=marks, id=file.stem)
+
+
+@pytest.mark.parametrize("file", [_slow_if_matched(file) for file in CONFIGS])
 def test_every_config_file_reads_and_builds(file, capsys):
     config = load_config(str(file))
     assert read_config(to_dict(config)) == config
@@ -174,6 +207,18 @@ def test_every_config_file_reads_and_builds(file, capsys):
     for name in config.stages:
         assert f"\n{name}  (" in printed
     assert "parameters" in printed and "NFE" in printed
+    if file.stem in COUNTS:
+        assert f" {COUNTS[file.stem]} with fixed position tables" in printed
+
+
+@pytest.mark.parametrize(("name", "differ"), MATCHED.items())
+def test_matched_configs_differ_in_what_they_compare(name, differ):
+    folder = Path(__file__).parents[1] / "configs"
+    ours, slerp = (
+        flatten("", to_dict(load_config(str(folder / f"{stem}.py"))))
+        for stem in (name, "imagenet_slerp")
+    )
+    assert {key.removeprefix(".") for key in ours if ours[key] != slerp[key]} == differ
 
 
 ENCODER = {

@@ -21,13 +21,16 @@ FLOORS = [  # from the ground up
     {"tokenizers"},
     {"sampling"},
     {"evaluation"},
+    {"probing"},
     {"methods"},
     {"training"},
     {"experiment"},
-    {"generation", "editing", "loading", "plan"},
+    {"editing", "encoding", "loading", "plan"},
+    {"generation"},
     {"scoring"},
+    {"sweeping"},
     {"cli"},
-    {"main", "sample", "edit", "evaluate", "compare", "convert"},
+    {"main", "sample", "edit", "evaluate", "compare", "convert", "ema", "prepare", "probe"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 

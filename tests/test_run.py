@@ -278,6 +278,14 @@ def test_what_sample_refuses(finished, tmp_path, flags, words):
     assert words in said
 
 
+def test_guided_by_itself_is_not_guided(finished, tmp_path, capsys):
+    plain = draw(finished, tmp_path / "a.npz", "--num=5", "--guidance=1")["images"]
+    itself = (f"--auto_guidance={finished}", "--guidance=3")
+    own = draw(finished, tmp_path / "b.npz", "--num=5", *itself)["images"]
+    assert np.abs(own.astype(int) - plain).max() <= 1
+    assert "auto-guidance 3, NFE 8" in capsys.readouterr().out
+
+
 def test_an_unfinished_run_is_not_sampled(without_flow, tmp_path):
     said = refusal(sample, f"--workdir={without_flow}", f"--out={tmp_path / 'a.png'}")
     assert "has no finished stage 'flow'" in said
@@ -300,6 +308,19 @@ def test_evaluating_a_run_repeats_its_own_scores(finished, tmp_path, capsys):
     assert scores["metrics"] == pytest.approx(results["metrics"])
     assert scores["protocol"] == results["protocol"]
     assert capsys.readouterr().out.count("yardstick") == len(results["metrics"])
+
+
+def test_a_sweep_leaves_a_table_and_curves(finished, tmp_path, capsys):
+    out = tmp_path / "radius.json"
+    flags = ("--num=40", "--sweep=decode_radius=0,1", f"--out={out}")
+    evaluate.main([f"--workdir={finished}", *flags])
+    assert "| decode_radius | NFE |" in capsys.readouterr().out
+    own, other = json.loads(out.read_text())["rows"]
+    results = json.loads((finished / "results.json").read_text())
+    assert own["metrics"] == pytest.approx(results["metrics"], rel=0.01, abs=0.03)
+    assert own["values"] == {"decode_radius": "0"} and own["nfe"] == results["nfe"]
+    assert own["metrics"] != other["metrics"]
+    assert np.asarray(Image.open(out.with_suffix(".png"))).std() > 0
 
 
 def test_evaluating_files(finished, tmp_path, capsys):
@@ -331,6 +352,9 @@ def test_evaluating_files(finished, tmp_path, capsys):
         (("--samples=MINE", "--reference=MINE"), "lacks the array 'labels'"),
         (("--workdir=RUN", "--samples=MINE"), "cannot be scored"),
         (("--workdir=RUN", "--num=2"), "cannot be scored"),
+        (("--workdir=RUN", "--samples=MINE", "--sweep=guidance=1"), "--sweep draws samples"),
+        (("--workdir=RUN", "--sweep=guidance=1", "--out=a.txt"), "must end in .json"),
+        (("--workdir=RUN", "--sweep=steps=0"), "config.sampler.steps=0 must be at least 1"),
     ],
 )
 def test_what_evaluate_refuses(finished, tmp_path, flags, words):

@@ -40,7 +40,7 @@ class Pictures:
 
     def __getitem__(self, rows) -> np.ndarray:
         names = self.names[rows]
-        if isinstance(names, str):
+        if np.ndim(names) == 0:
             return self._read(names)
         return read_by_threads(lambda i: self._read(names[i]), len(names), self.shape[1:])
 

@@ -50,10 +50,7 @@ class Batches(Iterator[Batch]):
     def _fetch(self) -> tuple[Batch, dict]:
         indices, flips = next(self._iterator)
         rows = _own_rows(len(indices), self._sharding)
-        read = self._source.read(indices[rows])
-        if self._flip and "images" in read:
-            images, turn = read["images"], flips[rows]
-            read["images"] = np.where(turn[:, None, None, None], images[:, :, ::-1], images)
+        read = self._source.read(indices[rows], flips[rows] if self._flip else None)
         return to_device(read, rows, len(indices), self._sharding), self._iterator.get_state()
 
 

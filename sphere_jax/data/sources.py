@@ -21,7 +21,9 @@ from sphere_jax.data.checks import (
 )
 from sphere_jax.data.cifar10 import read_cifar10
 from sphere_jax.data.folders import Pictures, read_folder
+from sphere_jax.data.latent_cache import CachedLatents, read_cache
 from sphere_jax.data.pictures import resize_arrays, unpack
+from sphere_jax.data.tfds import read_tfds
 from sphere_jax.errors import UserError
 from sphere_jax.options import Data
 
@@ -31,10 +33,11 @@ class Source:
     """Named arrays of equal length: `images` uint8 (N,H,W,C) or `latents` (N,h,w,d); `labels`.
 
     `labels` are in memory. The others may be read where they are indexed, from a memory-mapped
-    file or from `Pictures`: ask them for `shape`, `dtype`, `len` and rows, a batch at a time.
+    file, from `Pictures` or from `CachedLatents`: ask them for `shape`, `dtype`, `len` and rows, a
+    batch at a time.
     """
 
-    arrays: dict[str, np.ndarray | Pictures]
+    arrays: dict[str, np.ndarray | Pictures | CachedLatents]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,21 +47,39 @@ class Source:
         """int32 (N,)."""
         return self.arrays["labels"]
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The examples at `indices` (B,), as arrays with a leading axis B."""
-        return {name: array[indices] for name, array in self.arrays.items()}
+    def read(
+        self, indices: np.ndarray, mirrored: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """The examples at `indices` (B,), as arrays with a leading axis B.
+
+        Images and cached latents are mirrored left to right where `mirrored` (B,) is true; latents
+        in memory have no mirror image.
+        """
+        if mirrored is None:
+            return {name: array[indices] for name, array in self.arrays.items()}
+        found = {}
+        for name, array in self.arrays.items():
+            if isinstance(array, CachedLatents):
+                found[name] = array.take(indices, mirrored)
+                continue
+            found[name] = array[indices]
+            if name == "images":
+                turned = found[name][:, :, ::-1]
+                found[name] = np.where(mirrored[:, None, None, None], turned, found[name])
+        return found
 
     @property
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of every array: which data this was.
 
-        Of image files, of their paths and sizes alone (`Pictures.listing`).
+        Of image files, of their paths and sizes alone (`Pictures.listing`); of cached latents, of
+        how they were made and their CRC-32.
         """
         digest = hashlib.sha256()
         for name in sorted(self.arrays):
             array = self.arrays[name]
             digest.update(f"{name}{array.shape}{array.dtype}".encode())
-            if isinstance(array, Pictures):
+            if isinstance(array, (Pictures, CachedLatents)):
                 digest.update(array.listing)
                 continue
             for start in range(0, len(array), 4096):  # memory-mapped latents stay on disk
@@ -82,8 +103,10 @@ def load(data: Data) -> Split:
     """
     if data.source == "latents":
         return _latents(data)
-    if data.source == "folder":
-        images, labels, held = read_folder(data)
+    if data.source == "cache":
+        return _cached(data)
+    if data.source in ("folder", "tfds"):
+        images, labels, held = (read_folder if data.source == "folder" else read_tfds)(data)
         train, heldout = images.keep(~held), images.keep(held)
     else:
         images, labels, held = _in_memory(data)
@@ -194,6 +217,15 @@ def _latents(data: Data) -> Split:
     )
 
 
+def _cached(data: Data) -> Split:
+    """What `sphere_jax.prepare latents` wrote, with the split of the images it read."""
+    parts = {
+        name: Source({"latents": latents, "labels": labels})
+        for name, (latents, labels) in read_cache(Path(data.path)).items()
+    }
+    return Split(**parts)
+
+
 @dataclasses.dataclass(frozen=True)
 class IndexedSource(Source):
     """Some rows of arrays that are too large to copy."""
@@ -207,8 +239,8 @@ class IndexedSource(Source):
     def labels(self) -> np.ndarray:
         return self.arrays["labels"][self.rows]
 
-    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        return super().read(self.rows[indices])
+    def read(self, indices, mirrored=None) -> dict[str, np.ndarray]:
+        return super().read(self.rows[indices], mirrored)
 
     @property
     def fingerprint(self) -> str:

@@ -5,6 +5,7 @@ and on a dark one.
 """
 
 import io
+import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -198,6 +199,31 @@ def curve(x: np.ndarray, y: np.ndarray, xlabel: str, ylabel: str) -> bytes:
     figure = Figure(figsize=(6.2, 3.0), dpi=DPI, layout="constrained")
     axes = _axes(figure, (1, 1, 1), "", xlabel, ylabel)
     axes.plot(x, y, color=COLOURS[0], linewidth=1.8, marker="o", markersize=3.5)
+    return _png(figure)
+
+
+def score_curves(
+    xlabel: str,
+    x: Sequence,
+    lines: Mapping[str, Mapping[str, Sequence[float]]],
+    yardstick: Mapping[str, float],
+) -> bytes:
+    """One panel a metric: its values along x, one line a name; dashed, that of real images.
+
+    x: numbers or words. lines: {name: {metric: values along x}}, without legend if there is one.
+    """
+    metrics = list(yardstick)
+    rows = -(-len(metrics) // 2)
+    figure = Figure(figsize=(8.4, 2.6 * rows), dpi=DPI, layout="constrained")
+    for i, metric in enumerate(metrics, 1):
+        axes = _axes(figure, (rows, 2, i), metric.replace("_", " "), xlabel, "")
+        for (name, values), colour in zip(lines.items(), itertools.cycle(COLOURS), strict=False):
+            axes.plot(
+                x, values[metric], color=colour, lw=1.8, marker="o", markersize=3.5, label=name
+            )
+        axes.axhline(yardstick[metric], color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+        if len(lines) > 1 and i == 1:
+            _legend(axes)
     return _png(figure)
 
 

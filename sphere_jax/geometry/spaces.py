@@ -165,6 +165,10 @@ class _Sphere:
         v = sphere.tangent(u, self._rows(_float32(v)))
         return sphere.transport(u, w, v).reshape(a.shape)
 
+    def angles(self, a, b):
+        """`(B, N)`: between the rows of a and those of b, in rad."""
+        return sphere.angle(self._units(a)[0], self._units(b)[0])
+
     def distance(self, a, b):
         """`(B,)`: root mean square, over the rows, of the geodesic distance."""
         (u, radius), (w, _) = self._units(a), self._units(b)

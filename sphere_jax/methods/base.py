@@ -92,8 +92,8 @@ class Generator(Method):
     """A method that also draws samples.
 
     num_classes: K; label K is the null label.
-    sampler: frozen settings with `steps`, `scale` (guidance; 1 is off), `evaluations` (NFE, counted
-      from the settings) and a `str` in words.
+    sampler: hashable settings with `steps`, `scale` (guidance; 1 is off), `with_scale(scale)`,
+      `evaluations` (NFE, counted from the settings) and a `str` in words.
     has_images: whether `images` can be called here.
     """
 

@@ -1,4 +1,8 @@
-"""What generators on a tokenizer's latents share: a data set of images as one of latents."""
+"""What generators on a tokenizer's latents share: a data set of images as one of latents.
+
+Images are encoded before training, into memory, or in every step; `sphere_jax.prepare latents`
+encodes those of a large set into files.
+"""
 
 import numpy as np
 
@@ -17,7 +21,7 @@ def has_images(tokenizer: Tokenizer) -> bool:
 
 def encoded(tokenizer: Tokenizer, source: Source, params, map_over) -> Source:
     """Every image encoded once; latents that are there already pass through."""
-    if not has_images(tokenizer):
+    if "images" not in source.arrays:
         return source
 
     def encode(p, images):
@@ -49,16 +53,27 @@ class OnLatents(Generator):
         return has_images(self.tokenizer)
 
     def frozen(self, artifacts):
-        return {name: artifacts[name] for name in self.tokenizer.parts}
+        # Of a run on cached latents the encoder was not loaded.
+        return {name: artifacts[name] for name in self.tokenizer.parts if name in artifacts}
 
     def init(self, key, frozen):
         return {"network": self.network.init(key)}
 
     def source(self, split, frozen, map_over):
-        """Every image encoded once; the projection happens in the loss."""
+        """Every image encoded once, or not yet; the projection happens in the loss."""
+        if self.settings.encode == "every_step":
+            return split
         return encoded_split(self.tokenizer, split, frozen, map_over)
 
+    def latents_of(self, frozen, batch):
+        """Normalised latents (B, h, w, d) of a batch, which holds them or its images."""
+        if "latents" in batch:
+            return batch["latents"]
+        return self.tokenizer.encode(frozen, to_float(batch["images"]))
+
     def batch_shapes(self):
+        if self.settings.encode == "every_step":
+            return super().batch_shapes()
         return {"latents": (self.tokenizer.latent_shape, np.float32), "labels": ((), np.int32)}
 
     def fixed_tables(self):

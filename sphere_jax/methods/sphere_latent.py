@@ -35,7 +35,7 @@ class SphereLatent(OnLatents):
         """`L_rec + L_con` (methods.md B.5)."""
         s = self.settings
         noise, level, drop = jax.vmap(lambda k: jax.random.split(k, 3))(draws).T
-        clean = batch["latents"]
+        clean = self.latents_of(frozen, batch)
         v = self.space.project(clean)
         e = noise_of(noise, v.shape[1:])
         n = noise_of(level, (2,))

@@ -5,11 +5,22 @@ from typing import Literal
 
 from sphere_jax.options.option import option
 
+Source = Literal[  # and what `path` is
+    "mnist5k",
+    "digits",
+    "npz",  # a file
+    "cifar10",  # a folder of its binary version, or an .npz of JPEGs
+    "folder",  # of class folders
+    "tfds",  # a name of TensorFlow Datasets, or the folder of a prepared data set
+    "latents",  # a folder of latents.npy and labels.npy
+    "cache",  # a folder that `sphere_jax.prepare latents` wrote
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    source: Literal["mnist5k", "digits", "npz", "cifar10", "folder", "latents"] = "mnist5k"
-    path: str = ""  # npz file; folder of CIFAR-10, of class folders, or of latents.npy, labels.npy
+    source: Source = "mnist5k"
+    path: str = ""
     image_size: int = option(32, 8)  # images are padded (28 -> 32) or resized to this
     resize: Literal["bicubic", "nearest", "adm"] = "bicubic"  # then a centre crop
     channels: Literal[1, 3] = 1

@@ -20,9 +20,11 @@ class Sampler:
 
 @dataclasses.dataclass(frozen=True)
 class FlowSampler(Sampler):
-    solver: Literal["euler", "heun", "midpoint"] = "euler"
+    solver: Literal["euler", "heun", "midpoint", "multistep"] = "euler"
     guidance_low: float = option(0.0, 0.0, 1.0)  # guided for times in [low, high], t = 1 is noise
     guidance_high: float = option(1.0, 0.0, 1.0)
+    auto_guidance: str = ""  # run folder of a weaker network, in the place of no label
+    decode_radius: float = option(0.0, 0.0)  # of decoded tokens; 0: the space's own
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,11 @@ from sphere_jax.options.option import option
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     learning_rate: float = option(1e-4, 0.0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "linear"] = "constant"  # how it falls from the peak
     warmup: int = option(0, 0)
-    hold: int = option(0, 0)  # steps at the end which the cosine has left behind
-    final_fraction: float = option(0.0, 0.0, 1.0)  # cosine ends at this fraction of the peak
+    constant_steps: int = option(0, 0)  # at the peak, after the warm-up, before the fall
+    hold: int = option(0, 0)  # steps at the end which the fall has left behind
+    final_fraction: float = option(0.0, 0.0, 1.0)  # the fall ends at this fraction of the peak
     b1: float = option(0.9, 0.0, 0.999999)
     b2: float = option(0.999, 0.0, 0.999999)
     weight_decay: float = option(0.0, 0.0)  # on matrices and kernels only
@@ -28,6 +29,8 @@ class Stage:
     batch_size: int = option(128, 1)
     accumulate: int = option(1, 1)  # micro-batches a step; the gradient is that of the whole batch
     ema_decay: float = option(0.999, 0.0, 0.999999)
+    ema_profiles: tuple[float, ...] = ()  # relative widths of further averages (Karras 2024)
+    ema_snapshot_every: int = option(0, 0)  # steps; these are kept, for sphere_jax.ema
     weights: Literal["ema", "raw"] = "ema"  # what later stages and samples use
     skip_nonfinite: int = option(0, 0)  # steps with a NaN to skip before stopping
     log_every: int = option(50, 1)
@@ -57,14 +60,16 @@ class FlowStage(Stage):
     steps: int = option(1000, 0)  # 0 takes `pretrained` as it is
     pretrained: str = ""  # weights to begin from, converted or as published
     label_dropout: float = option(0.1, 0.0, 1.0)
+    encode: Literal["once", "every_step"] = "once"  # images; once: into memory, and unflipped
     tangent_projection: bool = True  # compare only the tangent part of the prediction
     radial_weight: float = option(0.0, 0.0)  # penalty on the radial part (HAE: 0.1)
+    loss_weight: Literal["none", "jacobi", "jacobi_reversed"] = "none"  # methods.md D.10
     time_density: Literal["uniform", "logit_normal", "truncated_logit_normal"] = "uniform"
     time_mean: float = 0.0  # of the logit
     time_std: float = option(1.0, 1e-6)
     time_low: float = option(0.0, 0.0, 1.0)  # truncation
     time_high: float = option(1.0, 0.0, 1.0)
-    time_shift: float = option(1.0, 1e-6)  # training and sampling; 1 is off
+    time_shift: float = option(1.0, 0.0)  # training and sampling; 1 is off, 0: from the dimension
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +98,7 @@ class SphereLatentStage(Stage):
 
     method: Literal["sphere_latent"] = "sphere_latent"
     label_dropout: float = option(0.1, 0.0, 1.0)
+    encode: Literal["once", "every_step"] = "once"  # images; once: into memory, and unflipped
     level_mean: float = 0.0  # of the logit of the two noise levels
     level_std: float = option(1.0, 1e-6)
     noise_map: Literal["tangent", "interpolation"] = "tangent"  # level to noise

@@ -4,7 +4,7 @@ methods.md E.7 and B.6. Networks come as functions `(x, labels) -> y`; `project`
 the sphere. Everything a sample draws is a function of its own key.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,10 @@ class FewSteps:
     def __str__(self):
         at = f" at {self.guidance_at}" if self.guidance_at and self.scale != 1.0 else ""
         return f"{self.steps} steps, guidance {self.scale:g}{at}"
+
+    def with_scale(self, scale: float) -> "FewSteps":
+        """The same with another guidance scale."""
+        return replace(self, scale=scale)
 
     def strengths(self, rounds: int) -> np.ndarray:
         """Of the `rounds` re-noisings, (rounds,) float32: t = 1 .. rounds, of T = rounds + 1."""

@@ -1,4 +1,6 @@
-"""Classifier-free guidance: `v_u + w (v_c - v_u)` in one batched call, and where it applies."""
+"""Guidance, and where it applies: classifier-free `v_u + w (v_c - v_u)` in one batched call, or
+auto-guidance `v_w + w (v_c - v_w)` away from a weaker network that is given the same label.
+"""
 
 from dataclasses import dataclass
 
@@ -8,11 +10,15 @@ import jax.numpy as jnp
 
 @dataclass(frozen=True)
 class Guidance:
-    """Scale w and the interval of times [low, high] in which it acts; w = 1 is off."""
+    """Scale w and the interval of times [low, high] in which it acts; w = 1 is off.
+
+    auto: names the weaker network of auto-guidance; "" is classifier-free guidance.
+    """
 
     scale: float = 1.0
     low: float = 0.0
     high: float = 1.0
+    auto: str = ""
 
     def __post_init__(self):
         if not 0.0 <= self.low <= self.high <= 1.0:
@@ -58,3 +64,12 @@ def guided(network, inputs, labels, null_label, scale):
 def guided_velocity(network, z, t, labels, null_label, scale):
     """`v_u + scale (v_c - v_u)` at z `(B,h,w,d)`, t `(B,)`: one call of the network on 2B rows."""
     return guided(network, (z, t), labels, null_label, scale)
+
+
+def auto_guided_velocity(network, weaker, z, t, labels, scale):
+    """`v_w + scale (v_c - v_w)`: one call each of two networks, on B rows (Karras et al. 2024,
+    "Guiding a diffusion model with a bad version of itself").
+    """
+    v = network(z, t, labels).astype(jnp.float32)
+    v_weak = weaker(z, t, labels).astype(jnp.float32)
+    return v_weak + scale * (v - v_weak)

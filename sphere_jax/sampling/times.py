@@ -21,6 +21,11 @@ def shift(t, a):
 _shift = shift  # the functions below have a parameter of that name
 
 
+def dimension_shift(latent_shape):
+    """`sqrt(h w d / 4096)`: the shift of methods.md D.7, 1 for latents of 4,096 numbers."""
+    return math.sqrt(math.prod(latent_shape) / 4096)
+
+
 def time_grid(steps, shift=1.0, t_end=0.0):
     """The `steps + 1` times of `steps` steps, from exactly 1 to exactly `t_end`: numpy float32.
 

@@ -1,13 +1,15 @@
 """Frozen tokenizers whose weights come from files: how options name them, and their loading."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sphere_jax.conversion import kl_vae, rae, tiny_vae
 from sphere_jax.conversion.files import open_tensors
-from sphere_jax.conversion.weights import Layouts, load_weights
+from sphere_jax.conversion.weights import Layouts, fingerprint_of, load_weights
 from sphere_jax.errors import UserError
 from sphere_jax.models.kl_vae import KINDS as KL_KINDS
 from sphere_jax.models.kl_vae import AutoencoderKL
@@ -51,6 +53,25 @@ def load_pretrained(tokenizer: KLVAE | TinyVAE | RAE, settings: Settings) -> Par
         name, layouts = settings.kind, tiny_vae.layouts
         network = Network(lambda rngs: TinyVAENetwork(*TINY_KINDS[settings.kind], rngs=rngs))
     return _load("pretrained", settings.pretrained, name, network, layouts)
+
+
+def latents_made_with(data: Data, settings: Settings) -> dict[str, Any]:
+    """Every option that latents of images are a function of, and the fingerprints of the weights.
+
+    Raises:
+      UserError: a file of weights cannot be read.
+    """
+    found = {
+        f"config.data.{name}": getattr(data, name)
+        for name in ("image_size", "resize", "channels", "num_classes")
+    }
+    for name, value in dataclasses.asdict(settings).items():
+        if name in ("compute_dtype", "decoder", "pretrained_decoder"):
+            continue  # the first is rounding, the others read latents
+        if name.startswith("pretrained"):
+            name, value = f"{name} fingerprint", fingerprint_of(value) if value else ""
+        found[f"config.tokenizer.{name}"] = value
+    return found
 
 
 def pretrained_shapes(tokenizer: KLVAE | TinyVAE | RAE) -> Params:

@@ -1,13 +1,13 @@
 """Orbax checkpoints whose damage is noticed.
 
-A checkpoint holds separate items (`params`, `ema`, `optimizer`, `progress`, `data`), so that a
-sampler reads the average alone. Saving is asynchronous. Orbax restores a flipped byte without a
-word, so the CRC-32 of every file is written beside each finished step and compared before reading;
-a step without it was cut off and is passed over, which loses nothing: training is deterministic.
+A checkpoint holds separate items (`params`, `ema`, `optimizer`, `progress`, `data`, and `profiles`
+where averages with other profiles are tracked), so that a sampler reads the average alone. Saving
+is asynchronous. Orbax restores a flipped byte without a word, so the CRC-32 of every file is
+written beside each finished step and compared before reading; a step without it was cut off and is
+passed over, which loses nothing: training is deterministic.
 """
 
 import json
-import zlib
 from pathlib import Path
 
 import jax
@@ -15,9 +15,9 @@ import orbax.checkpoint as ocp
 
 from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
-from sphere_jax.files import write_json
+from sphere_jax.files import crc32, write_json
 
-ITEMS = ("params", "ema", "optimizer", "progress")
+ITEMS = ("params", "ema", "optimizer", "progress", "profiles")
 
 
 class Checkpoints:
@@ -49,7 +49,7 @@ class Checkpoints:
             self._manager.delete(old)  # of a start that was cut off before it sealed them
             if is_main_process():
                 self._seal_file(old).unlink(missing_ok=True)
-        items = {name: ocp.args.StandardSave(state[name]) for name in ITEMS}
+        items = {name: ocp.args.StandardSave(tree) for name, tree in _filled(state).items()}
         items["data"] = ocp.args.JsonSave(data_state)
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         self._pending = step
@@ -84,10 +84,11 @@ class Checkpoints:
           UserError: a file is missing or damaged, or the checkpoint is of another network.
         """
         self._verify(step, (*ITEMS, "data"))
-        self._check_shapes(step, abstract)
-        items = {name: ocp.args.StandardRestore(abstract[name]) for name in ITEMS}
+        filled = _filled(abstract)
+        self._check_shapes(step, filled)
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in filled.items()}
         restored = self._read(step, {**items, "data": ocp.args.JsonRestore()})
-        return {name: restored[name] for name in ITEMS}, restored["data"]
+        return abstract | {name: restored[name] for name in filled}, restored["data"]
 
     def restore_item(self, step: int, name: str, abstract):
         """One item alone, say the EMA for sampling. Raises UserError as `restore` does."""
@@ -126,7 +127,7 @@ class Checkpoints:
 
     def _seal(self, step: int) -> None:
         root = self._folder / str(step)
-        sums = {str(f.relative_to(root)): _crc32(f) for f in sorted(root.rglob("*")) if f.is_file()}
+        sums = {str(f.relative_to(root)): crc32(f) for f in sorted(root.rglob("*")) if f.is_file()}
         kept = set(map(str, self._manager.all_steps()))
         for old in self._sums.glob("*.json"):
             if old.stem not in kept:
@@ -144,19 +145,16 @@ class Checkpoints:
                 continue
             if not file.exists():
                 raise UserError(f"{self._where(step)} lacks its file {name}; {_MEND}")
-            if _crc32(file) != expected:
+            if crc32(file) != expected:
                 raise UserError(f"{self._where(step)} is damaged: {name} has changed; {_MEND}")
 
 
 _MEND = "delete that step's folder to go on from the one before, or restore it from a copy."
 
 
-def _crc32(file: Path) -> int:
-    total = 0
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            total = zlib.crc32(block, total)
-    return total
+def _filled(state: dict) -> dict:
+    """Its items that hold arrays: orbax refuses the others, and most runs track no profiles."""
+    return {name: tree for name, tree in state.items() if jax.tree.leaves(tree)}
 
 
 def _leaves(tree):

@@ -15,6 +15,11 @@ from sphere_jax.errors import UserError
 from sphere_jax.nn.compilation import quick_products, run_once_options
 from sphere_jax.options import Stage
 from sphere_jax.training.checkpoints import Checkpoints
+from sphere_jax.training.ema_snapshots import (
+    forget_snapshots_after,
+    save_snapshots,
+    snapshot_folder,
+)
 from sphere_jax.training.flops import matmul_flops
 from sphere_jax.training.logging import Meter, RunLog, duration
 from sphere_jax.training.optimizers import make_optimizer
@@ -44,7 +49,9 @@ def abstract_state(task: Task, mesh):
     """Shapes, dtypes and shardings of the train state; nothing is allocated."""
     optimizer = make_optimizer(task.settings.optimizer, task.settings.steps, task.method.rates)
     shapes = jax.eval_shape(
-        lambda key, frozen: init_state(task.method, optimizer, key, frozen),
+        lambda key, frozen: init_state(
+            task.method, optimizer, key, frozen, widths=task.settings.ema_profiles
+        ),
         stage_key(task.seed, task.name),
         task.frozen,
     )
@@ -88,7 +95,9 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
         if begin is not None:
             begin = put_global(mesh, begin, shardings["params"])
         init = jax.jit(
-            lambda key, frozen, begin: init_state(method, optimizer, key, frozen, begin),
+            lambda key, frozen, begin: init_state(
+                method, optimizer, key, frozen, begin, settings.ema_profiles
+            ),
             out_shardings=shardings,
             compiler_options=run_once_options(),
             donate_argnums=2,
@@ -101,6 +110,8 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
         skipped = int(state["progress"]["step"] - state["progress"]["updates"])
         log.say(f"{name}: goes on from step {latest:,} of {settings.steps:,}")
     log.forget_after(name, first)
+    snapshots = snapshot_folder(folder)
+    forget_snapshots_after(snapshots, first)
 
     # Step: compiled once, before the clock starts.
     train_step = jax.jit(
@@ -115,6 +126,10 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
 
     def save(step):
         checkpoints.save(step, state, batches.state)
+
+    def snapshot(step):
+        updates = int(state["progress"]["updates"])
+        save_snapshots(snapshots, step, updates, state["profiles"])
 
     def look(step):
         metrics = heldout.metrics(state[STATE_ITEM[settings.weights]])
@@ -183,6 +198,9 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
                 meter.step_done()
 
             last = step == settings.steps
+            if settings.ema_profiles and (last or step % settings.ema_snapshot_every == 0):
+                settle()
+                snapshot(step)  # before the checkpoint: what is resumed from has its snapshots
             stopping = stop.agreed(meet=last or step % settings.log_every == 0)
             if last or stopping or step % settings.checkpoint_every == 0:
                 settle()

@@ -7,19 +7,26 @@ from sphere_jax.options import Optimizer
 
 
 def schedule(settings: Optimizer, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0, then constant or a cosine that ends `hold` steps before the last."""
+    """Linear warm-up from 0, `constant_steps` at the peak, then a fall, `hold` steps at its end.
+
+    The fall is a cosine or a line to `final_fraction` of the peak; a constant schedule has none.
+    """
     peak, warmup = settings.learning_rate, settings.warmup
-    if settings.schedule == "cosine":
-        rest = optax.cosine_decay_schedule(
-            peak, max(steps - warmup - settings.hold, 1), settings.final_fraction
-        )
-    else:
-        rest = optax.constant_schedule(peak)
-    if warmup == 0:
-        return rest
-    # One step past zero, so that the first update is not empty.
-    rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
-    return optax.join_schedules([rise, rest], [warmup])
+    falls_at = warmup + settings.constant_steps
+    length = max(steps - falls_at - settings.hold, 1)
+    fall = {
+        "constant": optax.constant_schedule(peak),
+        "cosine": optax.cosine_decay_schedule(peak, length, settings.final_fraction),
+        "linear": optax.linear_schedule(peak, settings.final_fraction * peak, length),
+    }[settings.schedule]
+    parts, ends = [], []
+    if warmup:  # from one step past zero, so that the first update is not empty
+        parts.append(optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1)))
+        ends.append(warmup)
+    if settings.constant_steps:
+        parts.append(optax.constant_schedule(peak))
+        ends.append(falls_at)
+    return optax.join_schedules([*parts, fall], ends) if parts else fall
 
 
 def make_optimizer(

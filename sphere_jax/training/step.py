@@ -8,25 +8,38 @@ import optax
 
 from sphere_jax.options import Stage
 from sphere_jax.training.ema import update_ema
+from sphere_jax.training.ema_profiles import update_profile
 
-State = dict  # {"progress": {"step", "updates", "key"}, "params", "ema", "optimizer"}
+# {"progress": {"step", "updates", "key"}, "params", "ema", "optimizer", "profiles": {width: ...}}
+State = dict
 
 
 def init_state(
-    method, optimizer: optax.GradientTransformation, key: jax.Array, frozen, params=None
+    method,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    frozen,
+    params=None,
+    widths: tuple[float, ...] = (),
 ) -> State:
     """The state before the first step. Run under jit with output shardings.
 
-    `params` are parameters to begin from, instead of fresh ones.
+    `params` are parameters to begin from, instead of fresh ones; `widths` those of the averages
+    with power-function profiles.
     """
+
+    def copy():
+        return jax.tree.map(lambda p: p.astype(jnp.float32) + 0.0, params)
+
     init_key, train_key = jax.random.split(key)
     params = method.init(init_key, frozen) if params is None else params
     return {
         # `step` counts batches, `updates` those that were applied (all, unless a NaN was skipped).
         "progress": {"step": jnp.int32(0), "updates": jnp.int32(0), "key": train_key},
         "params": params,
-        "ema": jax.tree.map(lambda p: p.astype(jnp.float32) + 0.0, params),
+        "ema": copy(),
         "optimizer": optimizer.init(params),
+        "profiles": {str(width): copy() for width in widths},
     }
 
 
@@ -77,6 +90,10 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
         updates, moments = optimizer.update(grads, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         ema = update_ema(state["ema"], params, settings.ema_decay, progress["updates"])
+        profiles = {
+            width: update_profile(average, params, float(width), progress["updates"])
+            for width, average in state["profiles"].items()
+        }
 
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
 
@@ -92,6 +109,7 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
             "params": keep(params, state["params"]),
             "ema": keep(ema, state["ema"]),
             "optimizer": keep(moments, state["optimizer"]),
+            "profiles": keep(profiles, state["profiles"]),
         }
         return new_state, {**metrics, "gradient_norm": norm, "finite": finite}
 

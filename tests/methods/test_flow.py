@@ -13,9 +13,9 @@ from sphere_jax.config import read_config
 from sphere_jax.data.pipeline import Batches
 from sphere_jax.data.sources import Source, Split
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
-from sphere_jax.experiment import Run, build_method
+from sphere_jax.experiment import Run, build_method, build_sampler
 from sphere_jax.geometry.spaces import make_space
-from sphere_jax.methods.flow import Flow
+from sphere_jax.methods.flow import Flow, jacobi_weight
 from sphere_jax.options import FlowStage
 from sphere_jax.sampling import Sampler
 from sphere_jax.tokenizers.precomputed import Precomputed
@@ -79,11 +79,14 @@ def evaluate(methods, batch, keys):
 
 
 def by_hand(path, sphere, tangent_projection, batch, noise, t, labels):
-    """The loss in float64, written from methods.md A.3 for one path at a time."""
+    """Errors of every number (B, N, n), radial parts and angles (B, N), in float64: written from
+    methods.md A.3 for one path at a time."""
     rows = (len(t), -1, SHAPE[-1]) if sphere == "token" else (len(t), 1, int(np.prod(SHAPE)))
     z0, z1 = (x.astype(np.float64).reshape(rows) for x in (batch["latents"], noise))
     t = t.astype(np.float64)[:, None, None]
     radius = np.sqrt(rows[-1] if sphere == "token" else np.prod(SHAPE))
+    norms = np.linalg.norm(z0, axis=-1) * np.linalg.norm(z1, axis=-1)
+    omega = np.arccos((z0 * z1).sum(-1) / norms)
     if path != "linear":
         z0, z1 = (radius * z / np.linalg.norm(z, axis=-1, keepdims=True) for z in (z0, z1))
     if path in ("linear", "shell_linear"):
@@ -96,9 +99,9 @@ def by_hand(path, sphere, tangent_projection, batch, noise, t, labels):
         z_t = radius * n
         u_t = radius / length * (change - n * (n * change).sum(-1, keepdims=True))
     else:
-        omega = np.arccos((z0 * z1).sum(-1, keepdims=True) / radius**2)
-        z_t = (np.sin((1 - t) * omega) * z0 + np.sin(t * omega) * z1) / np.sin(omega)
-        u_t = omega / np.sin(omega) * (np.cos(t * omega) * z1 - np.cos((1 - t) * omega) * z0)
+        a = omega[..., None]
+        z_t = (np.sin((1 - t) * a) * z0 + np.sin(t * a) * z1) / np.sin(a)
+        u_t = a / np.sin(a) * (np.cos(t * a) * z1 - np.cos((1 - t) * a) * z0)
     table = np.asarray(PARAMS["network"]["network"], np.float64)[labels]
     v = 0.7 * z_t.reshape(-1, *SHAPE) + 0.3 * t[..., None] + table[:, None, None]
     v = (v * np.arange(1.0, 5.0)).reshape(rows)
@@ -107,10 +110,31 @@ def by_hand(path, sphere, tangent_projection, batch, noise, t, labels):
         n = z_t / np.linalg.norm(z_t, axis=-1, keepdims=True)
         radial = n * (n * v).sum(-1, keepdims=True)
     compared = v - radial if tangent_projection else v
-    return np.mean((compared - u_t) ** 2), np.mean(radial**2)
+    return (compared - u_t) ** 2, radial**2, omega
 
 
 VARIANTS = list(itertools.product(PATHS, ("token", "global"), (True, False)))
+
+
+CLOCKS = ("jacobi", "jacobi_reversed")
+
+
+class Scaled(Affine):
+    """`a f(b z)` of the affine f."""
+
+    def __init__(self, a, b):
+        super().__init__()
+        self.scales = a, b
+
+    def apply(self, params, z, t, labels):
+        a, b = self.scales
+        return a * super().apply(params, b * z, t, labels)
+
+
+@pytest.fixture(scope="module")
+def noise():
+    draw = jax.jit(jax.vmap(lambda key: jax.random.normal(jax.random.split(key, 3)[0], SHAPE)))
+    return np.asarray(draw(keys_of(16)))
 
 
 @pytest.fixture(scope="module")
@@ -120,15 +144,20 @@ def evaluated():
         "/".join(map(str, variant)): flow(*variant[:2], tangent_projection=variant[2], **settings)
         for variant in VARIANTS
     }
+    for clock, sphere in itertools.product(CLOCKS, ("token", "global")):
+        methods[f"{clock}/{sphere}"] = flow("slerp", sphere, loss_weight=clock, **settings)
+    token = methods["jacobi/token"]
+    unit, radius = make_space("slerp", "token", 1.0, SHAPE), token.space.radius
+    methods["unit"] = dataclasses.replace(token, space=unit, network=Scaled(1.0, radius))
+    methods["of the radius"] = dataclasses.replace(token, network=Scaled(radius, 1.0))
     return evaluate(methods, batch_of(16), keys_of(16))
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "/".join(map(str, variant)))
-def test_the_loss_by_hand(variant, evaluated):
+def test_the_loss_by_hand(variant, evaluated, noise):
     loss, metrics, (_, t, labels) = evaluated["/".join(map(str, variant))]
-    draw = jax.jit(jax.vmap(lambda key: jax.random.normal(jax.random.split(key, 3)[0], SHAPE)))
-    noise = np.asarray(draw(keys_of(16)))
-    error, radial = by_hand(*variant, batch_of(16), noise, np.asarray(t), np.asarray(labels))
+    found = by_hand(*variant, batch_of(16), noise, np.asarray(t), np.asarray(labels))
+    error, radial = np.mean(found[0]), np.mean(found[1])
     assert (radial > 0.1) == (variant[0] in ("nlerp", "slerp"))
     np.testing.assert_allclose(metrics["velocity_error"], error, rtol=2e-5)
     np.testing.assert_allclose(metrics["radial_error"], radial, rtol=2e-5, atol=1e-12)
@@ -142,12 +171,48 @@ def test_tangent_projection_is_what_is_compared(path, evaluated):
     np.testing.assert_allclose(off[0] - on[0], on[1]["radial_error"], rtol=1e-4)
 
 
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_the_jacobi_weight_of_a_quarter_circle(clock):
+    """methods.md D.10: 0.405 at one end, 0.81 midway, 1 at the other."""
+    angles = jnp.array([[np.pi / 2, 1e-5]] * 3)
+    found = np.asarray(jacobi_weight(angles, jnp.array([0.0, 0.5, 1.0]), clock))
+    expected = np.array([4 / np.pi**2, 8 / np.pi**2, 1.0])  # the data end first
+    assert expected[:2].round(3).tolist() == [0.405, 0.811]
+    expected = expected if clock == "jacobi" else expected[::-1]
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(found[:, 1], 1.0)
+
+
+@pytest.mark.parametrize("sphere", ["token", "global"])
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_every_row_is_weighted_by_its_own_angle(clock, sphere, evaluated, noise):
+    plain, metrics, (_, t, labels) = evaluated[f"slerp/{sphere}/True"]
+    t, labels = np.asarray(t), np.asarray(labels)
+    squares, _, omega = by_hand("slerp", sphere, True, batch_of(16), noise, t, labels)
+    left = 1 - t if clock == "jacobi" else t
+    weight = np.sinc(left[:, None] * omega / np.pi) ** 2
+    loss, reported, _ = evaluated[f"{clock}/{sphere}"]
+    expected = np.mean(weight[..., None] * squares) + 0.25 * metrics["radial_error"]
+    np.testing.assert_allclose(loss, expected, rtol=2e-5)
+    assert loss < 0.95 * plain
+    for name in metrics:  # reported without the weight, to compare runs by
+        np.testing.assert_allclose(reported[name], metrics[name], rtol=1e-6)
+
+
+def test_velocities_in_units_of_the_radius_scale_the_loss_by_its_square(evaluated):
+    """What configs/imagenet_rjf.py says of RJF's unit spheres (methods.md D.10)."""
+    np.testing.assert_allclose(
+        evaluated["of the radius"][0], SHAPE[-1] * evaluated["unit"][0], rtol=1e-5
+    )
+
+
 @pytest.fixture(scope="module")
 def drawn():
     """What networks were asked on 4,000 samples: (t, labels) by name."""
     ranged = dict(time_density="uniform", time_low=0.25, time_high=0.5)
     methods = {f"rate {rate}": flow(label_dropout=rate) for rate in (0.0, 0.1, 1.0)}
     methods |= {"ranged": flow(**ranged), "shifted": flow(**ranged, time_shift=3.0)}
+    methods["dimension"] = flow(**ranged, time_shift=0.0)
     out = evaluate(methods, batch_of(4000), keys_of(4000))
     return {name: (np.asarray(t), np.asarray(y)) for name, (_, _, (_, t, y)) in out.items()}
 
@@ -166,6 +231,9 @@ def test_times_obey_the_config(drawn):
     (t, _), (shifted, _) = drawn["ranged"], drawn["shifted"]
     assert 0.25 <= t.min() < 0.26 and 0.49 < t.max() <= 0.5
     np.testing.assert_allclose(shifted, 3 * t / (1 + 2 * t), rtol=1e-5)
+    dimension, _ = drawn["dimension"]
+    a = np.sqrt(np.prod(SHAPE) / 4096)
+    np.testing.assert_allclose(dimension, a * t / (1 + (a - 1) * t), rtol=1e-5)
 
 
 def test_draws_do_not_depend_on_how_a_batch_is_split():
@@ -191,6 +259,12 @@ RAW = {
     "model": {"width": 16, "depth": 1, "heads": 2},
     "flow": {"steps": 4, "batch_size": 8, "label_dropout": 0.5},
 }
+
+
+def test_the_sampler_takes_the_shift_that_training_takes():
+    for shift, expected in ((3.0, 3.0), (0.0, np.sqrt(np.prod(SHAPE) / 4096))):
+        config = read_config(RAW | {"flow": RAW["flow"] | {"time_shift": shift}})
+        assert build_sampler(config).shift == pytest.approx(expected)
 
 
 class Recorder:

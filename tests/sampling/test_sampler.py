@@ -71,6 +71,8 @@ COSTS = [
     (Sampler("euler", 8), 8),
     (Sampler("heun", 8), 16),
     (Sampler("midpoint", 4, guidance=Guidance(3.0)), 16),
+    (Sampler("multistep", 8), 8),
+    (Sampler("multistep", 8, guidance=Guidance(3.0, 0.5, 0.9)), 8 + 4),
     (Sampler("euler", 8, guidance=Guidance(1.0)), 8),
     (Sampler("euler", 8, guidance=Guidance(3.0)), 16),
     (Sampler("euler", 8, guidance=Guidance(3.0, 0.5, 0.9)), 8 + 4),
@@ -109,6 +111,50 @@ def test_a_traced_scale_does_not_recompile():
     np.testing.assert_allclose(call(2.0), run(space, settings), atol=1e-5)
 
 
+AUTO = Guidance(2.0, 0.3, 0.8, auto="a weaker run")
+
+
+def weak(z, t, labels):
+    return 0.5 * network(z, 0.9 * t, labels)
+
+
+def test_auto_guidance_guides_away_from_the_weaker_network():
+    """Unguided, guided and again unguided Euler steps by hand; both networks get the labels."""
+    settings, z = Sampler(steps=6, guidance=AUTO), NOISE
+    times = settings.times()
+    for i, t in enumerate(times[:-1]):
+        v, v_weak = (f(z, jnp.full(5, t), LABELS) for f in (network, weak))
+        guided = 0.3 <= t <= 0.8
+        z = z + (times[i + 1] - t) * (v_weak + 2.0 * (v - v_weak) if guided else v)
+    call = jax.jit(
+        lambda w: sample(network, Euclidean(), NOISE, LABELS, NULL, settings, w, weaker=weak)
+    )
+    np.testing.assert_allclose(call(2.0), z, atol=1e-5)
+    assert np.max(np.abs(call(3.0) - call(2.0))) > 1e-2 and call._cache_size() == 1
+
+
+def test_auto_guidance_counts_both_networks():
+    rows = {network: 0, weak: 0}
+
+    def counted(function):
+        def call(z, t, labels):
+            rows[function] += len(z)
+            return function(z, t, labels)
+
+        return call
+
+    settings = Sampler("heun", 3, guidance=AUTO)
+    with jax.disable_jit():
+        sample(counted(network), Euclidean(), NOISE, LABELS, NULL, settings, weaker=counted(weak))
+    assert sum(rows.values()) == 5 * nfe(settings) and rows[weak] == 5 * 2 * 1
+
+
+def test_a_weaker_network_and_the_settings_go_together():
+    for settings, given in ((Sampler(steps=2, guidance=AUTO), None), (Sampler(steps=2), weak)):
+        with pytest.raises(ValueError, match="go together"):
+            sample(network, Euclidean(), NOISE, LABELS, NULL, settings, weaker=given)
+
+
 def test_a_scale_needs_guidance_in_the_settings():
     with pytest.raises(ValueError, match="guidance"):
         sample(network, Euclidean(), NOISE, LABELS, NULL, Sampler(steps=2), 2.0)
@@ -145,7 +191,12 @@ def test_a_guidance_interval_acts_inside_itself_only():
 
 @pytest.mark.parametrize(
     "space, solver",
-    [(TokenSphere(3.0), "euler"), (GlobalSphere(), "heun"), (Euclidean(), "midpoint")],
+    [
+        (TokenSphere(3.0), "euler"),
+        (GlobalSphere(), "heun"),
+        (Euclidean(), "midpoint"),
+        (GlobalSphere(), "multistep"),
+    ],
 )
 def test_a_sample_does_not_depend_on_its_batch(space, solver):
     settings = Sampler(solver, 4, guidance=Guidance(2.0, 0.2, 0.9))
@@ -161,6 +212,7 @@ def test_a_sample_does_not_depend_on_its_batch(space, solver):
         (TokenSphere(32.0), "euler"),
         (TokenSphere(1.0), "heun"),
         (TokenSphere(4.0, retraction="renormalize"), "midpoint"),
+        (TokenSphere(4.0), "multistep"),
         (GlobalSphere(), "midpoint"),
     ],
 )

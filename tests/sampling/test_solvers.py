@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sphere_jax.geometry import Euclidean, GlobalSphere, TokenSphere, sphere
-from sphere_jax.sampling import SOLVERS, Sampler, sample, time_grid
+from sphere_jax.sampling import SOLVERS, Guidance, Sampler, advance, begin, sample, time_grid
 
 D, BATCH = 8, 4
 RNG = np.random.default_rng(0)
@@ -42,19 +42,19 @@ def reference(spherical, fine=400):
     return z
 
 
-def solver(rule, space, velocity, longest=64):
+def solver(rule, space, velocity, longest=64, shift=1.0):
     """`(start, steps) -> end`, compiled once for all numbers of steps."""
 
     @jax.jit
     def run(z, times, steps):
-        def step(i, z):
-            return rule(velocity, space, z, times[i], times[i + 1])
+        def step(i, state):
+            return advance(rule, velocity, space, state, times[i], times[i + 1])
 
-        return jax.lax.fori_loop(0, steps, step, z)
+        return jax.lax.fori_loop(0, steps, step, begin(rule, z))[0]
 
     def solve(start, steps):
         times = np.zeros(longest + 1, np.float32)
-        times[: steps + 1] = time_grid(steps)
+        times[: steps + 1] = time_grid(steps, shift)
         return np.asarray(run(jnp.asarray(start, jnp.float32), times, steps), np.float64)
 
     return solve
@@ -65,15 +65,25 @@ def test_the_reference_is_converged():
     np.testing.assert_allclose(np.linalg.norm(reference(True), axis=-1), 1.0, atol=1e-9)
 
 
-@pytest.mark.parametrize("name, order", [("euler", 1), ("heun", 2), ("midpoint", 2)])
+@pytest.mark.parametrize(
+    "name, order, shift",
+    [
+        ("euler", 1, 1.0),
+        ("heun", 2, 1.0),
+        ("midpoint", 2, 1.0),
+        ("multistep", 2, 1.0),
+        ("multistep", 2, 2.0),  # steps of all lengths
+    ],
+)
 @pytest.mark.parametrize(
     "space",
     [TokenSphere(1.0), TokenSphere(1.0, retraction="renormalize"), Euclidean()],
     ids=["exp", "renormalize", "euclidean"],
 )
-def test_order(name, order, space):
+def test_order(name, order, shift, space):
     velocity = functools.partial(field, spherical=space.spherical, xp=jnp)
-    solve, exact = solver(SOLVERS[name], space, velocity), reference(space.spherical)
+    solve = solver(SOLVERS[name], space, velocity, shift=shift)
+    exact = reference(space.spherical)
     steps = np.array([16, 32, 64])
     errors = [np.sqrt(np.mean((solve(START, n) - exact) ** 2)) for n in steps]
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
@@ -88,8 +98,36 @@ def test_the_attribute_evaluations_counts_the_velocities_of_a_step(name):
         calls.append(t)
         return -z
 
-    SOLVERS[name](velocity, Euclidean(), jnp.ones((1, 1, 1, 2)), 1.0, 0.5)
+    start = begin(SOLVERS[name], jnp.ones((1, 1, 1, 2)))
+    advance(SOLVERS[name], velocity, Euclidean(), start, 1.0, 0.5)
     assert len(calls) == SOLVERS[name].evaluations
+
+
+def test_multistep_by_hand():
+    """Adams-Bashforth with steps of 1/2, 1/8 and 3/8 in float64, Euler's first."""
+    times, z, before = [1.0, 0.5, 0.375, 0.0], 2.0, None
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        h, v = t_next - t, 3.0 * t - z
+        slope = 0.0 if before is None else (v - before[0]) / before[1]
+        z, before = z + h * (v + h / 2 * slope), (v, h)
+    rule = SOLVERS["multistep"]
+    state = begin(rule, jnp.full((1, 1, 1, 1), 2.0))
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        state = advance(rule, lambda z, t: 3.0 * t - z, Euclidean(), state, t, t_next)
+    np.testing.assert_allclose(state[0].item(), z, rtol=1e-6)
+
+
+def test_multistep_is_exact_for_velocities_linear_in_time():
+    """But for its first step, which is Euler's."""
+    rule, times = SOLVERS["multistep"], [1.0, 0.9, 0.5, 0.4, 0.0]
+    state = begin(rule, jnp.zeros((1, 1, 1, 1)))
+    ends = []
+    for t, t_next in zip(times[:-1], times[1:], strict=True):
+        state = advance(rule, lambda z, t: jnp.full_like(z, 2 * t), Euclidean(), state, t, t_next)
+        ends.append(state[0].item())
+    exact = [t**2 - 1 for t in times[1:]]
+    np.testing.assert_allclose(np.subtract(ends, exact), ends[0] - exact[0], atol=1e-6)
+    np.testing.assert_allclose(ends[0], -0.2, rtol=1e-6)
 
 
 def geodesic(space, z0):
@@ -145,3 +183,27 @@ def test_adding_and_renormalising_falls_short_on_a_quarter_circle(steps, covered
     space = TokenSphere(1.0, retraction="renormalize")
     end = solver(SOLVERS["euler"], space, velocity)(w, steps)
     np.testing.assert_allclose(sphere.angle(w, end) / (np.pi / 2), covered, atol=1e-3)
+
+
+@pytest.mark.parametrize("space", [TokenSphere(1.0), Euclidean()], ids=["sphere", "euclidean"])
+def test_multistep_keeps_its_order_where_guidance_starts_and_stops(space):
+    """Its velocity jumps there, and the change over the last step says nothing about the next."""
+    flow = functools.partial(field, spherical=space.spherical, xp=jnp)
+
+    def network(z, t, labels):
+        return flow(z, t[0]) * jnp.where(labels == 0, 1.0, 0.3).reshape((-1, 1, 1, 1))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(settings):
+        labels = jnp.zeros(BATCH, jnp.int32)
+        return sample(network, space, jnp.asarray(START, jnp.float32), labels, 1, settings)
+
+    guidance = Guidance(3.0, 0.3, 0.8)  # guided from t = 3/4 to 1/4 on all grids below
+    exact = run(Sampler("midpoint", 256, guidance=guidance))
+    steps = np.array([16, 32, 64])
+    errors = [
+        np.sqrt(np.mean((run(Sampler("multistep", int(n), guidance=guidance)) - exact) ** 2))
+        for n in steps
+    ]
+    slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert slope > 1.75, (slope, errors)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from sphere_jax.sampling import sample_times, shift, time_grid
+from sphere_jax.sampling import dimension_shift, sample_times, shift, time_grid
 
 N = 20000
 KEYS = jax.random.split(jax.random.key(0), N)
@@ -34,6 +34,16 @@ def test_the_shift_moves_mass_toward_noise_and_inverts():
     np.testing.assert_allclose(shift(t, 1.0), t)
     np.testing.assert_allclose(shift(0.02, 8.0), 0.1403508, rtol=1e-6)  # D.7: 14% in one step
     np.testing.assert_allclose(shift(shift(t, 8.0), 1 / 8.0), t, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "latent_shape, a",
+    [((16, 16, 1024), 8.0), ((16, 16, 768), math.sqrt(48)), ((32, 32, 4), 1.0)],
+    ids=["HAE", "RJF", "SD"],
+)
+def test_the_shift_of_a_dimension(latent_shape, a):
+    """D.7 and D.10: 8 for HAE, 6.928 for RJF."""
+    assert dimension_shift(latent_shape) == pytest.approx(a)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 50])

@@ -71,6 +71,16 @@ def test_round_trip_of_every_bit(folder, abstract):
     assert sorted(file.stem for file in folder.with_name("stage.crc32").glob("*")) == ["6", "9"]
 
 
+def test_an_item_that_is_empty_is_neither_stored_nor_missed(tmp_path, mesh):
+    state = state_of(1) | {"profiles": {}}
+    checkpoints = Checkpoints(tmp_path / "stage")
+    checkpoints.save(1, state, {})
+    checkpoints.close()
+    assert not (tmp_path / "stage" / "1" / "profiles").exists()
+    restored, _ = Checkpoints(tmp_path / "stage").restore(1, abstract_of(mesh, state))
+    assert restored["profiles"] == {} and bits(restored) == bits(state)
+
+
 def test_an_empty_folder_has_no_latest(tmp_path):
     assert Checkpoints(tmp_path / "none").latest() is None
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from sphere_jax.errors import UserError
 from sphere_jax.methods.base import Method
@@ -112,6 +114,39 @@ def test_a_kill_loses_nothing_and_repeats_no_row(start, task, tmp_path):
     assert sorted(kinds(map(json.loads, written))) == sorted(kinds(rows(tmp_path, "whole")))
     losses = {r["step"]: r["loss"] for r in rows(tmp_path) if "loss" in r}
     assert losses == {r["step"]: r["loss"] for r in rows(tmp_path, "whole") if "loss" in r}
+
+
+def snapshots(tmp_path, name):
+    """Every snapshot of the averages that a run kept: file name to tensors."""
+    files = (tmp_path / name / "checkpoints-ema").glob("*")
+    return {file.name: load_file(file) for file in files}
+
+
+def test_snapshots_of_averages_are_the_same_after_a_kill(start, task, tmp_path):
+    kept = dict(ema_profiles=(0.1, 0.25), ema_snapshot_every=3)
+    whole = start(task(**kept), "whole")
+
+    def show(step, pictures):
+        if step == 4:  # after the snapshots of step 3, before the checkpoint of step 4 is sealed
+            raise Killed
+
+    with pytest.raises(Killed):
+        start(task(**kept), show=show)
+    stale = tmp_path / "run" / "checkpoints-ema" / "00000007-0.1.safetensors"
+    shutil.copy(stale.with_name("00000003-0.1.safetensors"), stale)
+    assert_equal(start(task(**kept)), whole)
+    expected = snapshots(tmp_path, "whole")
+    assert sorted(expected) == [
+        f"{step:08d}-{width}.safetensors" for step in (3, 6, 8) for width in (0.1, 0.25)
+    ]
+    found = snapshots(tmp_path, "run")
+    assert sorted(found) == sorted(expected)
+    assert_equal(found, expected)
+    last = [expected[f"00000008-{width}.safetensors"]["line/kernel"] for width in (0.1, 0.25)]
+    assert last[0].dtype == np.float32
+    assert np.abs(last[0] - last[1]).max() > 1e-6
+    # They ride along: what is learnt is what is learnt without them.
+    assert_equal(start(task(), "without"), whole)
 
 
 def test_a_finished_stage_is_not_trained_again(start, task):

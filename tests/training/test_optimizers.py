@@ -41,6 +41,23 @@ def test_cosine_can_end_early():
     np.testing.assert_allclose(got[14:], 0.02, rtol=1e-5)
 
 
+def test_a_line_after_a_constant_start():
+    """The schedule of RAE and RJF (methods.md D.10): 40 epochs, then down to a tenth."""
+    line = dict(learning_rate=0.2, schedule="linear", final_fraction=0.1)
+    fall = np.linspace(0.2, 0.02, 13)
+    got = rates(20, **line, constant_steps=5, hold=3)
+    np.testing.assert_allclose(got, np.r_[[0.2] * 5, fall, [0.02] * 3], rtol=1e-5)
+    got = rates(20, **line, warmup=2, constant_steps=4, hold=2)
+    np.testing.assert_allclose(got, np.r_[0.1, [0.2] * 5, fall, [0.02] * 2], rtol=1e-5)
+    np.testing.assert_allclose(rates(12, **line), fall, rtol=1e-5)
+
+
+def test_a_cosine_after_a_constant_start():
+    cosine = dict(learning_rate=0.2, schedule="cosine", final_fraction=0.1)
+    got = rates(20, **cosine, constant_steps=8)
+    np.testing.assert_allclose(got, np.r_[[0.2] * 8, rates(12, **cosine)], rtol=1e-6)
+
+
 def test_parts_learn_at_their_own_rates():
     settings = Optimizer(learning_rate=0.1, weight_decay=0.5)
     params = {name: {"kernel": jnp.full((1, 1), 2.0)} for name in ("encoder", "decoder")}

@@ -24,8 +24,9 @@ def run_step(task, batch, sgd, state=None, **settings):
     return state, *step(state, task.frozen, batch)
 
 
-def fresh(method, optimizer):
-    return jax.jit(lambda key: init_state(method, optimizer, key, {}))(jax.random.key(1))
+def fresh(method, optimizer, widths=()):
+    init = jax.jit(lambda key: init_state(method, optimizer, key, {}, widths=widths))
+    return init(jax.random.key(1))
 
 
 def assert_trees_close(a, b, **tolerance):
@@ -102,12 +103,13 @@ def test_clipping_scales_to_the_norm_and_reports_the_norm_before(task):
 def test_a_step_that_is_not_finite_changes_nothing(task, bad):
     task, adam = task(), optax.adam(0.1)
     batch = task.train.read(np.arange(8))
-    _, state, metrics = run_step(task, batch, adam)
+    _, state, metrics = run_step(task, batch, adam, fresh(task.method, adam, (0.1,)))
     assert metrics["finite"]
+    assert_trees_close(state["profiles"], {"0.1": state["params"]})  # the first of its averages
     batch["latents"][3, 1] = bad
     before, after, metrics = run_step(task, batch, adam, state)
     assert not metrics["finite"]
-    for part in ("params", "ema", "optimizer"):
+    for part in ("params", "ema", "optimizer", "profiles"):
         assert_trees_equal(after[part], before[part])
     assert after["progress"]["step"] == 2 and after["progress"]["updates"] == 1
 

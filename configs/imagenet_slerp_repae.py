@@ -1,0 +1,18 @@
+"""System A on latents of the REPA-E FLUX.1 VAE of ImageNet-256, SiT-B/2 (methods.md A.2, A.6).
+
+All but the tokenizer is imagenet_slerp.py. `--config.space.path=linear` is published too. Token
+norms are 0.35 sqrt(d) here (published): projected latents need an adapted decoder before they look
+like anything.
+"""
+
+import runpy
+from pathlib import Path
+
+flux2 = runpy.run_path(str(Path(__file__).with_name("imagenet_slerp.py")))
+
+
+def get_config():
+    config = flux2["get_config"]()
+    config.tokenizer.kind = "repae_flux1"  # published: f8, latents 32x32x16, sqrt(d) = 4
+    config.tokenizer.pretrained = ""  # what sphere_jax.convert --network repae_flux1_vae wrote
+    return config

@@ -1,0 +1,18 @@
+"""System A on latents of Stable Diffusion's VAE, SiT-B/2: inferred, A does not report this one.
+
+All but the tokenizer is imagenet_slerp.py. With `--config.space.path=linear` it is SiT as it was
+published. Directions on a sphere of 4 numbers say less than those of 16 or 32 (methods.md 0: token
+norms of noise scatter by 1 / sqrt(2 d), a third here).
+"""
+
+import runpy
+from pathlib import Path
+
+flux2 = runpy.run_path(str(Path(__file__).with_name("imagenet_slerp.py")))
+
+
+def get_config():
+    config = flux2["get_config"]()
+    config.tokenizer.kind = "sd"  # f8, latents 32x32x4, sqrt(d) = 2
+    config.tokenizer.pretrained = ""  # what sphere_jax.convert --network sd_vae wrote
+    return config

@@ -1,0 +1,292 @@
+"""Latents of a data set in files: every image encoded once, and once mirrored left to right.
+
+C/plan.json                 what is being written; a folder begun with another plan is refused
+C/labels.npz                int32 `train` and `heldout`
+C/train-00000.arrayrecord   record 2 i: latents (h, w, d) of the shard's image i, 2 i + 1: mirrored
+C/train-00000.json          written after its shard: images, bytes, CRC-32, statistics
+C/index.json                written last: the plan, all shards, statistics of the whole
+
+A shard is written whole or not at all; processes may write into one folder, each its own shards.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from sphere_jax.data.checks import check_has, read_npz
+from sphere_jax.data.moments import merged, moments_of, statistics_of
+from sphere_jax.errors import UserError
+from sphere_jax.files import crc32, make_folder, write_json, write_npz
+
+PARTS = ("train", "heldout")
+DTYPES = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float32": np.dtype(np.float32),
+}
+PREPARE = "python -m sphere_jax.prepare latents"
+RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"  # reading ahead is for whole files
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Images `start` to `stop` (excluded) of a part of the data set."""
+
+    part: str
+    number: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.part}-{self.number:05d}"
+
+
+class CacheWriter:
+    """Fills a folder. `plan` (JSON) holds `made_with`, `latent_shape`, `dtype` and `shard_size`,
+    and whatever else the latents are a function of.
+
+    Raises:
+      UserError: the folder cannot be written, or was begun with another plan.
+    """
+
+    def __init__(self, folder: Path, plan: dict[str, Any], labels: Mapping[str, np.ndarray]):
+        self.folder, self.plan, self._labels = folder, json.loads(json.dumps(plan)), labels
+        make_folder(folder)
+        before = _read_json(folder / "plan.json")
+        if before is not None and (found := first_difference(before, self.plan)):
+            key, old, new = found
+            raise UserError(
+                f"{folder} was begun with {key}={old!r}, not {new!r}; give another --out, or the "
+                "command that began it."
+            )
+
+    def begin(self) -> None:
+        """Writes plan and labels: for one process to call."""
+        write_json(self.folder / "plan.json", self.plan)
+        write_npz(self.folder / "labels.npz", {part: self._labels[part] for part in PARTS})
+
+    @property
+    def shards(self) -> list[Shard]:
+        size = self.plan["shard_size"]
+        return [
+            Shard(part, start // size, start, min(start + size, len(self._labels[part])))
+            for part in PARTS
+            for start in range(0, len(self._labels[part]), size)
+        ]
+
+    def is_finished(self, shard: Shard) -> bool:
+        """Whether it is there, whole, with the content that its CRC-32 was taken of."""
+        file = self.folder / f"{shard.name}.arrayrecord"
+        record = _read_json(self.folder / f"{shard.name}.json")
+        if record is None or not file.is_file() or file.stat().st_size != record["bytes"]:
+            return False
+        return record["images"] == shard.stop - shard.start and crc32(file) == record["crc32"]
+
+    def write(self, shard: Shard, batches: Iterable[np.ndarray]) -> None:
+        """`batches` are float32 (B, 2, h, w, d) of its images in order, as they are and mirrored.
+
+        Raises:
+          UserError: a latent is not a finite number of the cache's type, or the disk is full.
+        """
+        from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+        dtype, images, moments = DTYPES[self.plan["dtype"]], 0, None
+        file = self.folder / f"{shard.name}.arrayrecord"
+        temporary = file.with_name(f".{file.name}.tmp")
+        with writing(file):
+            writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+        for latents in batches:
+            with np.errstate(over="ignore"):
+                stored = latents.astype(dtype)
+            check_finite(stored, latents, shard)
+            with writing(file):
+                for record in stored.reshape(-1, *stored.shape[2:]):
+                    writer.write(record.tobytes())
+            moments, images = merged(moments, moments_of(stored)), images + len(stored)
+        with writing(file):
+            writer.close()
+            size, checksum = temporary.stat().st_size, crc32(temporary)
+            # Neither opening nor closing tells of a file that could not be written.
+            if ArrayRecordReader(str(temporary)).num_records() != 2 * images:
+                raise OSError("not all of it was written")
+            os.replace(temporary, file)
+        record = {"images": images, "bytes": size, "crc32": checksum, "moments": moments}
+        write_json(self.folder / f"{shard.name}.json", record)
+
+    def finish(self, write: bool = True) -> dict[str, Any]:
+        """The index, once all shards are there; for one process to `write`."""
+        found: dict[str, list] = {part: [] for part in PARTS}
+        moments = None
+        for shard in self.shards:
+            record = _read_json(self.folder / f"{shard.name}.json")
+            own = record.pop("moments")
+            moments = merged(moments, own) if shard.part == "train" else moments
+            found[shard.part].append({"name": shard.name, **record})
+        index = {**self.plan, "statistics": statistics_of(moments), "shards": found}
+        if write:
+            write_json(self.folder / "index.json", index)
+        return index
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CachedLatents:
+    """The latents of one part of a cache as an array, float32 (N, h, w, d), read where indexed.
+
+    `latents[rows]` (an array, a slice, a mask or one number) are those of the images as they are,
+    `latents.take(rows, mirrored)` of some of them mirrored. Reading raises UserError, naming the
+    shard, for one that is damaged.
+    """
+
+    folder: Path
+    names: tuple[str, ...]  # of the shards
+    starts: np.ndarray  # (shards + 1,) the first image of each, and the number of images
+    latent_shape: tuple[int, int, int]
+    stored: np.dtype
+    listing: bytes  # what a fingerprint is made of: how it was made, and the CRC-32 of every shard
+
+    dtype = np.dtype(np.float32)
+    ndim = 4
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self), *self.latent_shape)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, rows) -> np.ndarray:
+        rows = np.arange(len(self))[rows]
+        found = self.take(np.atleast_1d(rows), np.zeros(rows.size, bool))
+        return found if rows.ndim else found[0]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def take(self, rows: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+        """Latents (B, h, w, d) of images `rows` (B,), mirrored where `mirrored` (B,) says so."""
+        found = np.empty((len(rows), *self.latent_shape), np.float32)
+        shards = np.searchsorted(self.starts, rows, side="right") - 1
+        records = 2 * (rows - self.starts[shards]) + mirrored
+        for shard in np.unique(shards):
+            places = np.flatnonzero(shards == shard)
+            for place, record in zip(places, self._read(shard, records[places]), strict=True):
+                found[place] = np.frombuffer(record, self.stored).reshape(self.latent_shape)
+        return found
+
+    def _read(self, shard: int, records: np.ndarray) -> list[bytes]:
+        from array_record.python.array_record_module import ArrayRecordReader
+
+        file = self.folder / f"{self.names[shard]}.arrayrecord"
+        try:
+            if shard not in self._readers:
+                self._readers[shard] = ArrayRecordReader(str(file), RANDOM_ACCESS)
+            return self._readers[shard].read(records.tolist())
+        except RuntimeError as error:  # records carry checksums of their own
+            raise UserError(f"{file} is damaged ({error}); run {PREPARE} again.") from error
+
+    @cached_property
+    def _readers(self) -> dict:
+        return {}
+
+
+def read_cache(folder: Path) -> dict[str, tuple[CachedLatents, np.ndarray]]:
+    """Latents and labels int32 (N,) of "train" and "heldout". Only the index is read.
+
+    Raises:
+      UserError: the cache is not finished, or not all of it is here.
+    """
+    index = read_index(folder)
+    labels = read_npz(str(folder / "labels.npz"), PARTS)
+    made = {key: index[key] for key in ("made_with", "latent_shape", "dtype")}
+    parts = {}
+    for part in PARTS:
+        shards = index["shards"][part]
+        for shard in shards:
+            file = folder / f"{shard['name']}.arrayrecord"
+            if not file.is_file() or file.stat().st_size != shard["bytes"]:
+                raise UserError(f"{file} is missing or cut off; run {PREPARE} again.")
+        starts = np.cumsum([0, *(shard["images"] for shard in shards)])
+        if starts[-1] != len(labels[part]):
+            raise UserError(f"{folder / 'labels.npz'} is of another cache; run {PREPARE} again.")
+        latents = CachedLatents(
+            folder,
+            names=tuple(shard["name"] for shard in shards),
+            starts=starts,
+            latent_shape=tuple(index["latent_shape"]),
+            stored=DTYPES[index["dtype"]],
+            listing=json.dumps([made, [s["crc32"] for s in shards]], sort_keys=True).encode(),
+        )
+        parts[part] = (latents, labels[part])
+    return parts
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """What `index.json` holds. Raises UserError if there is no finished cache in `folder`."""
+    index = _read_json(folder / "index.json")
+    if index is None:
+        begun = (folder / "plan.json").is_file()
+        state = "is a latent cache that is not finished" if begun else "holds no latent cache"
+        raise UserError(f"{folder} {state}; run {PREPARE} --out={folder}.")
+    check_has(index, ("made_with", "latent_shape", "dtype", "shards"), f"{folder}/index.json")
+    return index
+
+
+def check_cache(folder: Path, made_with: Mapping[str, Any]) -> None:
+    """Raises UserError if the latents in `folder` were made with other values than these."""
+    if found := first_difference(read_index(folder)["made_with"], dict(made_with)):
+        key, stored, now = found
+        raise UserError(
+            f"{folder} holds latents made with {key}={stored!r}, not {now!r}; give the config that "
+            f"made them, or run {PREPARE} with this one into another folder."
+        )
+
+
+def first_difference(old: Mapping, new: Mapping) -> tuple[str, Any, Any] | None:
+    """The first key in which two (nested) dictionaries differ, with both values."""
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            if inner := first_difference(a, b):
+                return inner
+        elif a != b:
+            return key, a, b
+    return None
+
+
+def check_finite(stored: np.ndarray, latents: np.ndarray, shard: Shard) -> None:
+    """Raises UserError for latents that are not finite, or no longer once stored."""
+    if not np.isfinite(latents).all():
+        raise UserError(f"The tokenizer gives latents that are not finite in {shard.name}.")
+    if not np.isfinite(stored.astype(np.float32)).all():
+        raise UserError(
+            f"Latents reach {np.abs(latents).max():.3g}, more than {stored.dtype} holds; give "
+            "--dtype=bfloat16 or float32."
+        )
+
+
+@contextlib.contextmanager
+def writing(file: Path):
+    """Raises UserError where a file cannot be written."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"Cannot write {file} ({error}).") from error
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """None where there is no such file. Raises UserError if it is damaged."""
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file} is damaged ({error}); delete it.") from error

@@ -1,0 +1,118 @@
+"""Probes whether a tokenizer's decoder reads the direction of a token or its length.
+
+    python -m sphere_jax.probe --config=configs/probe_flowers.py --config.data.path=flowers.npz \
+        --config.tokenizer.pretrained=weights/taef2.safetensors --lpips=weights/lpips.safetensors \
+        --features=efficientnet_lite0 --pretrained=weights/efficientnet.safetensors --out=probe
+    python -m sphere_jax.probe --workdir=runs/mnist_slerp --out=probe
+
+Writes OUT/probe.html, which needs no other file, and OUT/probe.json, and prints the verdicts.
+"""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+from sphere_jax.cli import load_config, parser, run_command
+
+EPILOG = """\
+Of --config only the data and a published tokenizer are read; of --workdir, the folder of a finished
+run, the tokenizer that it trained or took. --config.a.b=v overrides a value of --config.
+Images are held-out ones. Without --lpips, or without --features, these distances are left out.
+exit codes: 0 done, 2 something to mend (one sentence says what).
+"""
+
+
+def main(argv: list[str]) -> None:
+    flags = parser(__doc__.split("\n\n")[0], EPILOG)
+    flags.add_argument("--config", default="", help="a config file")
+    flags.add_argument("--workdir", default="", help="the folder of a finished run")
+    flags.add_argument("--num", type=int, default=1024, help="images at most (default 1024)")
+    flags.add_argument("--seed", type=int, default=0, help="of images, neighbours and noise")
+    flags.add_argument("--batch", type=int, default=32, help="images at a time (default 32)")
+    flags.add_argument("--lpips", default="", metavar="FILE", help="weights of LPIPS, either kind")
+    flags.add_argument("--features", default="", help="efficientnet_lite0, dinov2_vitb14_reg, ...")
+    flags.add_argument("--pretrained", default="", metavar="FILE", help="weights of --features")
+    flags.add_argument("--out", required=True, help="folder to write")
+    overrides = [a for a in argv if a.startswith("--config.")]
+    arguments = flags.parse_args([a for a in argv if a not in overrides])
+
+    from sphere_jax.errors import UserError
+    from sphere_jax.files import make_folder
+    from sphere_jax.probing.comparison import Comparison
+    from sphere_jax.probing.measure import Probe
+    from sphere_jax.probing.page import write
+    from sphere_jax.probing.swap import choose
+
+    if bool(arguments.config) == bool(arguments.workdir):
+        raise UserError("Give --config=FILE or --workdir of a finished run.")
+    if overrides and arguments.workdir:
+        raise UserError(f"{overrides[0]} goes with --config; a run keeps its own.")
+    if bool(arguments.features) != bool(arguments.pretrained):
+        raise UserError("--features and --pretrained, its weights, go together.")
+    for name, least in (("num", 2), ("batch", 1), ("seed", 0)):
+        if getattr(arguments, name) < least:
+            raise UserError(f"--{name}={getattr(arguments, name)} must be at least {least}.")
+    out, started = Path(arguments.out), time.monotonic()
+    make_folder(out)
+
+    config, mesh, tokenizer, params, split = _open(arguments, overrides)
+    images, labels = choose(split.heldout, arguments.num, arguments.seed)
+    networks = arguments.lpips, arguments.features, arguments.pretrained
+    compare = Comparison.load(*networks, tokenizer.image_shape, mesh, arguments.batch)
+    probed = Probe(tokenizer, params, compare, arguments.seed, _say)(images, labels)
+
+    protocol = {
+        "tokenizer": dataclasses.asdict(config.tokenizer),
+        "latents": tokenizer.latent_shape,
+        "data": f"{config.data.source} {config.data.path}",
+        "data fingerprint": split.heldout.fingerprint,
+        "images": f"{len(images)} held-out images of {'x'.join(map(str, tokenizer.image_shape))}",
+        "seed": arguments.seed,
+        **compare.networks,
+    }
+    for claim in write(out, probed, protocol):
+        print(f"{claim.shown:<8} {claim.statement} [{claim.source}]\n         {claim.found}")
+    for what, network in compare.networks.items():
+        print(f"{what}: {network}")
+    print(f"{out / 'probe.html'}, {out / 'probe.json'}: {time.monotonic() - started:.0f} s")
+
+
+def _open(arguments, overrides):
+    """`(config, mesh, tokenizer, its parameters, data)`."""
+    from sphere_jax.data.sources import load
+    from sphere_jax.distribution.mesh import make_mesh, put_global, tree_shardings
+    from sphere_jax.errors import UserError
+    from sphere_jax.experiment import build_tokenizer
+    from sphere_jax.loading import load_run
+    from sphere_jax.tokenizers import Pretrained
+    from sphere_jax.tokenizers.pretrained import load_pretrained
+
+    if arguments.workdir:
+        run = load_run(Path(arguments.workdir), data=True)
+        config, mesh, params, split = run.config, run.mesh, run.artifacts, run.split
+        tokenizer = build_tokenizer(config)
+    else:
+        config, mesh = load_config(arguments.config, overrides), make_mesh()
+        tokenizer = build_tokenizer(config)
+        if not isinstance(tokenizer, Pretrained):
+            raise UserError(
+                f"config.tokenizer.name='{config.tokenizer.name}' has no published weights; train "
+                "it and give the run as --workdir."
+            )
+        params = load_pretrained(tokenizer, config.tokenizer)
+        params = put_global(mesh, params, tree_shardings(mesh, params))
+        split = load(config.data)
+    if "images" not in split.heldout.arrays:
+        raise UserError(f"config.data.source='{config.data.source}' has no images to probe with.")
+    if tokenizer.latent_shape[-1] < 2:
+        raise UserError("A token of one channel has no direction; nothing to probe here.")
+    return config, mesh, tokenizer, {part: params[part] for part in tokenizer.parts}, split
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run_command(main)

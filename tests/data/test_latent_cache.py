@@ -1,0 +1,241 @@
+"""Latents in files: what is written comes back, and what is damaged or of others is refused."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sphere_jax.data.latent_cache import DTYPES, CacheWriter, check_cache, read_cache
+from sphere_jax.data.pipeline import Batches
+from sphere_jax.data.sources import Source, load
+from sphere_jax.errors import UserError
+from sphere_jax.options import Data
+
+SHAPE = (2, 3, 4)
+COUNTS = {"train": 11, "heldout": 4}
+MADE_WITH = {"config.tokenizer.kind": "sd", "config.data.image_size": 16}
+
+
+def latents(part):
+    """As they are and mirrored: float32 (N, 2, h, w, d)."""
+    rng = np.random.default_rng(COUNTS[part])
+    return rng.normal(3.0, 2.0, (COUNTS[part], 2, *SHAPE)).astype(np.float32)
+
+
+def labels():
+    return {part: np.arange(count, dtype=np.int32) % 2 for part, count in COUNTS.items()}
+
+
+def writer(folder, dtype="float32", **changed) -> CacheWriter:
+    plan = {"made_with": MADE_WITH, "latent_shape": SHAPE, "dtype": dtype, "shard_size": 4}
+    return CacheWriter(folder, plan | changed, labels())
+
+
+def batches(shard, values=None):
+    values = latents(shard.part) if values is None else values
+    for start in range(shard.start, shard.stop, 3):
+        yield values[start : min(start + 3, shard.stop)]
+
+
+def fill(folder, dtype="float32", **changed):
+    cache = writer(folder, dtype, **changed)
+    cache.begin()
+    for shard in cache.shards:
+        cache.write(shard, batches(shard))
+    return cache.finish()
+
+
+def refusal(call, *arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def data(folder) -> Data:
+    return Data(source="cache", path=str(folder), num_classes=2)
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+def test_what_was_written_comes_back(tmp_path, dtype):
+    fill(tmp_path, dtype)
+    for part, source in vars(load(data(tmp_path))).items():
+        wanted = latents(part).astype(DTYPES[dtype]).astype(np.float32)
+        found = source.arrays["latents"]
+        assert found.shape == (COUNTS[part], *SHAPE) and found.dtype == np.float32
+        np.testing.assert_array_equal(np.asarray(found), wanted[:, 0])
+        np.testing.assert_array_equal(source.labels, labels()[part])
+        rows, mirrored = np.array([3, 0, 2, 3, 3]), np.array([True, False, True, False, True])
+        both = source.read(rows, mirrored)
+        np.testing.assert_array_equal(both["latents"], wanted[rows, mirrored.astype(int)])
+        np.testing.assert_array_equal(both["labels"], labels()[part][rows])
+        np.testing.assert_array_equal(source.read(rows)["latents"], wanted[rows, 0])
+        np.testing.assert_array_equal(found[2], wanted[2, 0])
+        np.testing.assert_array_equal(found[1:3], wanted[1:3, 0])
+        np.testing.assert_array_equal(found[np.arange(len(found)) == 1], wanted[1:2, 0])
+
+
+def test_statistics_are_those_of_the_stored_training_tokens(tmp_path):
+    found = fill(tmp_path, "float16")["statistics"]
+    tokens = latents("train").astype(np.float16).astype(np.float64).reshape(-1, SHAPE[-1])
+    norms = np.linalg.norm(tokens, axis=1)
+    wanted = {
+        "tokens": 11 * 2 * 6,
+        "channel_mean": tokens.mean(0),
+        "channel_std": tokens.std(0),
+        "token_norm_mean": norms.mean(),
+        "token_norm_std": norms.std(),
+    }
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-12, err_msg=name)
+
+
+def test_statistics_keep_a_small_spread_about_a_large_mean(tmp_path):
+    cache = writer(tmp_path)
+    cache.begin()
+    rng = np.random.default_rng(0)
+    values = (1e4 + rng.normal(0.0, 1.0, (11, 2, *SHAPE))).astype(np.float32)
+    for shard in cache.shards:
+        cache.write(shard, batches(shard, values))
+    tokens = values.astype(np.float64).reshape(-1, SHAPE[-1])
+    np.testing.assert_allclose(
+        cache.finish()["statistics"]["channel_std"], tokens.std(0), rtol=1e-9
+    )
+
+
+def test_writing_goes_on_where_it_was_cut_off(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def cut_off(shard):
+        yield next(batches(shard))
+        raise Killed
+
+    cache = writer(tmp_path)
+    cache.begin()
+    first, second, *_ = cache.shards
+    cache.write(first, batches(first))
+    with pytest.raises(Killed):
+        cache.write(second, cut_off(second))
+    assert "not finished" in refusal(read_cache, tmp_path)
+    again = writer(tmp_path)
+    assert [again.is_finished(shard) for shard in again.shards] == [True] + [False] * 3
+    for shard in again.shards[1:]:
+        again.write(shard, batches(shard))
+    again.finish()
+    assert all(again.is_finished(shard) for shard in again.shards)
+    whole = tmp_path / "whole"
+    fill(whole)
+    assert load(data(tmp_path)).train.fingerprint == load(data(whole)).train.fingerprint
+
+
+def test_a_folder_of_another_plan_is_refused(tmp_path):
+    fill(tmp_path)
+    assert "begun with dtype='float32', not 'float16'" in refusal(writer, tmp_path, "float16")
+    other = {"made_with": MADE_WITH | {"config.tokenizer.kind": "flux1"}}
+    words = refusal(lambda: writer(tmp_path, **other))
+    assert "begun with config.tokenizer.kind='sd', not 'flux1'" in words
+    check_cache(tmp_path, MADE_WITH)
+    words = refusal(check_cache, tmp_path, MADE_WITH | {"config.data.image_size": 32})
+    assert "made with config.data.image_size=16, not 32" in words
+
+
+def test_damage_is_noticed(tmp_path):
+    fill(tmp_path)
+    cache, file = writer(tmp_path), tmp_path / "train-00001.arrayrecord"
+    whole = bytearray(file.read_bytes())
+    record = latents("train")[5, 1].tobytes()  # the second image of the second shard
+    whole[whole.find(record)] ^= 1
+    file.write_bytes(whole)
+    assert [cache.is_finished(shard) for shard in cache.shards] == [True, False, True, True]
+    train = load(data(tmp_path)).train
+    assert train.read(np.array([0, 4]))["latents"].shape == (2, *SHAPE)
+    words = refusal(train.read, np.array([5]), np.array([True]))
+    assert "train-00001.arrayrecord is damaged" in words
+    file.write_bytes(whole[:-1])
+    assert "missing or cut off" in refusal(load, data(tmp_path))
+    file.unlink()
+    assert "missing or cut off" in refusal(load, data(tmp_path))
+    cache.write(cache.shards[1], batches(cache.shards[1]))
+    np.testing.assert_array_equal(
+        load(data(tmp_path)).train.arrays["latents"][5], latents("train")[5, 0]
+    )
+
+
+def test_what_is_no_cache_is_one_sentence(tmp_path):
+    assert "holds no latent cache" in refusal(load, data(tmp_path / "none"))
+    fill(tmp_path)
+    index = json.loads((tmp_path / "index.json").read_text())
+    np.savez(tmp_path / "labels.npz", train=np.zeros(3, np.int32), heldout=np.zeros(4, np.int32))
+    assert "labels.npz is of another cache" in refusal(load, data(tmp_path))
+    del index["shards"]
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    assert "lacks" in refusal(load, data(tmp_path))
+    (tmp_path / "index.json").write_text("{")
+    assert "is damaged" in refusal(load, data(tmp_path))
+
+
+def test_latents_that_do_not_fit_the_type_are_refused(tmp_path):
+    cache, large = writer(tmp_path, "float16"), latents("train")
+    cache.begin()
+    large[6, 0, 0, 0, 0] = 1e5
+    cache.write(cache.shards[0], batches(cache.shards[0], large))
+    words = refusal(lambda: cache.write(cache.shards[1], batches(cache.shards[1], large)))
+    assert "1e+05, more than float16 holds" in words
+    large[6, 0, 0, 0, 0] = np.nan
+    words = refusal(lambda: cache.write(cache.shards[1], batches(cache.shards[1], large)))
+    assert "not finite" in words
+    assert not cache.is_finished(cache.shards[1])
+
+
+def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
+    cache = writer(tmp_path)
+    shard = cache.shards[0]
+    (tmp_path / f".{shard.name}.arrayrecord.tmp").mkdir()  # where its file would be
+    assert "Cannot write" in refusal(lambda: cache.write(shard, batches(shard)))
+
+    def failing():
+        yield next(batches(shard))
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):  # which is not the disk's fault
+        cache.write(cache.shards[1], failing())
+
+
+def test_a_fingerprint_sees_content_and_making(tmp_path):
+    def found(folder, **changed):
+        fill(tmp_path / folder, **changed)
+        return load(data(tmp_path / folder)).train.fingerprint
+
+    assert found("a") == found("b")
+    assert found("a") != found("c", dtype="bfloat16")
+    assert found("a") != found("d", made_with={"config.tokenizer.kind": "flux1"})
+
+
+def test_cached_latents_are_mirrored_where_images_would_be(tmp_path):
+    """Which examples a batch holds and which are mirrored is a function of the seed alone."""
+    fill(tmp_path)
+    cached, both = load(data(tmp_path)).train, latents("train")
+    # an image whose left pixel is dark: its number is the other pixel
+    images = np.zeros((11, 1, 2, 1), np.uint8)
+    images[:, 0, 1, 0] = 1 + np.arange(11)
+    pictures = Source({"images": images, "labels": cached.labels})
+    sharding = NamedSharding(Mesh(np.array(jax.devices()[:1]), "data"), PartitionSpec("data"))
+
+    def drawn(source, flip=True):
+        made = Batches(source, 5, 3, sharding, flip)
+        return [{k: np.asarray(v) for k, v in next(made).items()} for _ in range(6)]
+
+    turned = 0
+    for a, b in zip(drawn(cached), drawn(pictures), strict=True):
+        left, right = b["images"][:, 0, :, 0].astype(int).T
+        mirrored = left > 0
+        np.testing.assert_array_equal(a["latents"], both[left + right - 1, mirrored.astype(int)])
+        np.testing.assert_array_equal(a["labels"], b["labels"])
+        turned += mirrored.sum()
+    assert 5 < turned < 25
+    for a, b in zip(drawn(cached, flip=False), drawn(pictures, flip=False), strict=True):
+        np.testing.assert_array_equal(a["latents"], both[b["images"][:, 0, 1, 0] - 1, 0])

@@ -1,0 +1,104 @@
+"""`sphere_jax.ema`: snapshots of a run to weights that a run of no steps takes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sphere_jax import ema
+from sphere_jax.config import read_config
+from sphere_jax.errors import UserError
+from sphere_jax.experiment import build_method
+from sphere_jax.training.ema_profiles import gamma_of
+from sphere_jax.training.ema_snapshots import save_snapshots, snapshot_folder
+
+RAW = {
+    "stages": ("flow",),
+    "data": {"source": "latents", "num_classes": 3},
+    "tokenizer": {"name": "precomputed", "latent_shape": (2, 2, 4)},
+    "model": {"width": 16, "depth": 1, "heads": 2},
+    "flow": {"steps": 0},
+}
+WIDTHS, EVERY, STEPS = (0.05, 0.1), 10, 200
+
+
+def flow(path="none"):
+    return build_method(read_config(RAW | {"flow": RAW["flow"] | {"pretrained": path}}), "flow")
+
+
+def line(shapes, at):
+    """Parameters that move on a line with the steps: an average is the line at the mean step."""
+    return jax.tree.map(lambda s: jnp.full(s.shape, 2.0 + at / STEPS), shapes)
+
+
+def mean_step(t, sigma_rel):
+    ends = (np.arange(t + 1) / t) ** (gamma_of(sigma_rel) + 1)
+    return np.diff(ends) @ np.arange(1, t + 1)
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return jax.eval_shape(flow().init, jax.random.key(0), {})
+
+
+@pytest.fixture
+def workdir(tmp_path, shapes):
+    """A run of 200 steps, of which the second was left out for its NaN."""
+    folder = snapshot_folder(tmp_path / "checkpoints" / "flow")
+    for step in range(EVERY, STEPS + 1, EVERY):
+        updates = step - 1
+        profiles = {str(w): line(shapes, mean_step(updates, w)) for w in WIDTHS}
+        save_snapshots(folder, step, updates, profiles)
+    (tmp_path / "checkpoints" / "flow").mkdir()
+    return tmp_path
+
+
+def flags(workdir, sigma_rel, *more):
+    return [f"--workdir={workdir}", f"--sigma_rel={sigma_rel}", *more]
+
+
+@pytest.mark.parametrize(("step", "sigma_rel"), [(200, 0.15), (120, 0.07), (200, 0.1)])
+def test_the_weights_are_those_of_the_profile_and_a_flow_begins_from_them(
+    workdir, shapes, step, sigma_rel, capsys
+):
+    out = workdir / "weights.safetensors"
+    at = [f"--step={step}"] if step < STEPS else []
+    ema.main(flags(workdir, sigma_rel, f"--out={out}", *at))
+    assert f"average of width {sigma_rel} at step {step}" in capsys.readouterr().out
+    begun = flow(str(out)).begin()
+    expected = 2.0 + mean_step(step - 1, sigma_rel) / STEPS
+    assert jax.tree.map(lambda leaf: leaf.shape, begun) == jax.tree.map(lambda s: s.shape, shapes)
+    for leaf in jax.tree.leaves(begun):
+        np.testing.assert_allclose(np.asarray(leaf), expected, rtol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--out=w.npz"], "must name a .safetensors file"),
+        (["--out=w.safetensors", "--step=15"], "--step=15 has no snapshot; there are: 10, 20,"),
+        (["--out=w.safetensors", "--sigma_rel=0.3"], "--sigma_rel=0.3: a relative width lies"),
+        (["--out=w.safetensors", "--stage=vae"], "--stage='vae' must be one of flow."),
+    ],
+)
+def test_one_sentence_for_what_is_wrong(workdir, more, words):
+    with pytest.raises(UserError) as caught:
+        ema.main(flags(workdir, 0.15, *more))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_run_without_snapshots_and_one_of_another_kind(tmp_path, shapes):
+    (tmp_path / "checkpoints" / "vae").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no snapshots of averages; train with"):
+        ema.main(flags(tmp_path, 0.15, "--out=w.safetensors"))
+    profiles = {"0.1": {"decoder": line(shapes, 0)}}
+    save_snapshots(snapshot_folder(tmp_path / "checkpoints" / "vae"), 5, 5, profiles)
+    with pytest.raises(UserError, match="Stage 'vae' trained no network on latents"):
+        ema.main(flags(tmp_path, 0.15, "--out=w.safetensors"))
+
+
+def test_a_damaged_snapshot(workdir):
+    file = next((workdir / "checkpoints" / "flow-ema").glob("*-0.1.safetensors"))
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(UserError, match="safetensors"):
+        ema.main(flags(workdir, 0.15, "--out=w.safetensors"))

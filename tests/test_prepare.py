@@ -1,0 +1,237 @@
+"""A data set encoded by the command, and flows trained on what it wrote."""
+
+import json
+import shutil
+import socket
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from sphere_jax import evaluate, main, prepare, sample
+from sphere_jax.cli import load_config
+from sphere_jax.conversion.weights import write_weights
+from sphere_jax.data.sources import load
+from sphere_jax.encoding import Encoder
+from sphere_jax.errors import UserError
+from sphere_jax.experiment import build_tokenizer
+from sphere_jax.models.tiny_vae import KINDS, TinyVAE
+from sphere_jax.nn.functional import Network
+from sphere_jax.tokenizers.images import to_float
+from sphere_jax.tokenizers.pretrained import load_pretrained
+from sphere_jax.training.logging import read_rows
+
+pytestmark = pytest.mark.xdist_group("prepare")
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config():
+    config = ConfigDict()
+    config.stages = ("flow",)
+    config.data = dict(source="npz", path="{folder}/images.npz", image_size=8, channels=3,
+                       num_classes=2)
+    config.tokenizer = dict(name="tiny_vae", kind="taesd", pretrained="{folder}/taesd.safetensors")
+    config.model = dict(width=16, depth=1, heads=2, patch=1, unroll=False)
+    config.vae = dict(method="vae")
+    config.decoder = dict(method="decoder", steps=2, batch_size=8)
+    config.flow = dict(method="flow", steps=2, batch_size=8, preview_every=2, log_every=1)
+    config.sampler = dict(steps=2)
+    config.evaluation = dict(samples=0)
+    return config
+"""
+COUNT, HELD = 32, 8  # of 40 images
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Data, a tokenizer's weights and a config."""
+    folder = tmp_path_factory.mktemp("prepare")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 8, 8, 3), np.uint8)
+    np.savez(folder / "images.npz", images=images, labels=np.arange(40) % 2)
+    write_tokenizer(folder / "taesd.safetensors", 0)
+    (folder / "config.py").write_text(CONFIG.format(folder=folder))
+    return folder
+
+
+def write_tokenizer(file, seed, kind="taesd"):
+    rng = np.random.default_rng(seed)
+    network = Network(lambda rngs: TinyVAE(*KINDS[kind], rngs=rngs))
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    params = jax.tree.map(lambda s: 0.05 * rng.standard_normal(s.shape).astype("f4"), shapes)
+    write_weights(file, params, kind, "random")
+
+
+def encode(folder, out, *flags):
+    fixed = ["--shard_size=12", "--dtype=float32", "--batch=8"]
+    config = f"--config={folder / 'config.py'}"
+    prepare.main(["latents", config, f"--out={folder / out}", *fixed, *flags])
+
+
+@pytest.fixture(scope="module")
+def cache(folder):
+    encode(folder, "cache")
+    return folder / "cache"
+
+
+def use(cache) -> list[str]:
+    return ["--config.data.source=cache", f"--config.data.path={cache}"]
+
+
+def train(folder, workdir, *flags):
+    main.main([f"--config={folder / 'config.py'}", f"--workdir={folder / workdir}", *flags])
+    return [row["loss"] for row in read_rows(folder / workdir / "metrics.jsonl") if "loss" in row]
+
+
+def refusal(call, *arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_cache_holds_what_the_tokenizer_gives(folder, cache):
+    config = load_config(str(folder / "config.py"))
+    tokenizer = build_tokenizer(config)
+    params = jax.tree.map(np.asarray, load_pretrained(tokenizer, config.tokenizer))
+    wanted = jax.jit(lambda x: tokenizer.encode(params, to_float(x)))
+    cached = load(load_config(str(folder / "config.py"), use(cache)).data)
+    for part, source in vars(load(config.data)).items():
+        found = getattr(cached, part)
+        np.testing.assert_array_equal(found.labels, source.labels)
+        rows = np.arange(len(source))
+        images = source.arrays["images"]
+        for turned, pixels in ((False, images), (True, images[:, :, ::-1])):
+            latents = found.read(rows, np.full(len(rows), turned))["latents"]
+            np.testing.assert_allclose(latents, wanted(pixels), atol=1e-5)
+    index = json.loads((cache / "index.json").read_text())
+    assert [s["images"] for s in index["shards"]["train"]] == [12, 12, 8]
+    assert index["made_with"]["config.tokenizer.kind"] == "taesd"
+    assert index["latent_shape"] == [1, 1, 4] and index["statistics"]["tokens"] == COUNT * 2
+
+
+def test_finished_shards_are_kept_and_damaged_ones_written_again(folder, cache, monkeypatch):
+    whole = folder / "goes_on"
+    shutil.copytree(cache, whole)
+    contents = {file.name: file.read_bytes() for file in whole.iterdir()}
+    damaged = whole / "train-00001.arrayrecord"
+    damaged.write_bytes(contents[damaged.name][:-1])
+    (whole / "heldout-00000.json").unlink()  # killed before its shard counted
+    (whole / "index.json").unlink()
+    encoded, latents = [], Encoder.latents
+
+    def watched(self, images, start, stop):
+        encoded.append((len(images), start, stop))
+        return latents(self, images, start, stop)
+
+    monkeypatch.setattr(Encoder, "latents", watched)
+    encode(folder, "goes_on")
+    assert encoded == [(COUNT, 12, 24), (HELD, 0, 8)]
+    assert {file.name: file.read_bytes() for file in whole.iterdir()} == contents
+    assert "begun with dtype='float32'" in refusal(encode, folder, "goes_on", "--dtype=bfloat16")
+
+
+@pytest.fixture(scope="module")
+def trained(folder, cache):
+    """The losses of a run on a cache that is gone afterwards."""
+    moved = folder / "moved"
+    shutil.copytree(cache, moved)
+    losses = train(folder, "cached", *use(moved), "--config.evaluation.samples=4")
+    shutil.rmtree(moved)
+    return losses
+
+
+def test_a_run_on_a_cache_samples_without_it(folder, trained):
+    assert len(trained) == 2 and np.all(np.isfinite(trained))
+    results = json.loads((folder / "cached" / "results.json").read_text())
+    assert "metrics" not in results and (folder / "cached" / "samples" / "final.png").is_file()
+    workdir = f"--workdir={folder / 'cached'}"
+    sample.main([workdir, "--num=4", f"--out={folder / 'drawn.npz'}"])
+    assert np.load(folder / "drawn.npz")["images"].shape == (4, 8, 8, 3)
+    assert "holds no latent cache" in refusal(evaluate.main, [workdir, "--num=4"])
+
+
+@pytest.mark.slow
+def test_training_on_a_cache_is_training_on_the_images(folder, cache, trained):
+    np.testing.assert_allclose(trained, train(folder, "in_memory"), rtol=1e-4)
+    every_step = ("--config.flow.encode=every_step",)
+    np.testing.assert_allclose(trained, train(folder, "every_step", *every_step), rtol=1e-4)
+    flip = ("--config.data.flip=True",)
+    flipped = train(folder, "flipped", *use(cache), *flip)
+    again = train(folder, "flipped_images", *flip, *every_step)
+    np.testing.assert_allclose(flipped, again, rtol=1e-4)
+    assert not np.allclose(flipped, trained, rtol=1e-4)
+
+
+def test_the_plan_of_a_run_on_a_cache(folder, cache, capsys):
+    main.main([f"--config={folder / 'config.py'}", "--dry_run", *use(cache)])
+    printed = capsys.readouterr().out
+    assert "decoder" in printed and "encoder" not in printed
+
+
+def test_a_cache_of_something_else_is_refused(folder, cache):
+    def words(*flags):
+        return refusal(train, folder, "refused", *use(cache), *flags)
+
+    assert "config.data.image_size=8, not 32" in words("--config.data.image_size=32")
+    assert "config.data.resize='bicubic', not 'adm'" in words("--config.data.resize=adm")
+    assert "config.data.num_classes=2, not 3" in words("--config.data.num_classes=3")
+    assert "config.tokenizer.kind='taesd', not 'taef1'" in words("--config.tokenizer.kind=taef1")
+    other = folder / "other.safetensors"
+    write_tokenizer(other, 1)
+    found = words(f"--config.tokenizer.pretrained={other}")
+    assert "config.tokenizer.pretrained fingerprint=" in found
+    assert "holds no latent cache" in words(f"--config.data.path={folder}")
+    assert "need images; a cache has" in words("--config.stages=decoder,flow")
+    assert "encode='every_step' needs images" in words("--config.flow.encode=every_step")
+    found = words("--config.tokenizer.compute_dtype=bfloat16", "--config.flow.batch_size=64")
+    assert "more than the 32 training examples" in found  # rounding is no other tokenizer
+
+
+def test_what_cannot_be_encoded_is_one_sentence(folder, cache):
+    assert "holds no images to encode" in refusal(encode, folder, "no", *use(cache))
+    assert "at least 1" in refusal(encode, folder, "no", "--shard_size=0")
+    own = folder / "own.py"
+    text = (folder / "config.py").read_text()
+    start, end = text.index("    config.tokenizer"), text.index("    config.model")
+    own.write_text((text[:start] + text[end:]).replace('("flow",)', '("vae", "flow")'))
+    flags = ["latents", f"--config={own}", f"--out={folder / 'no'}"]
+    assert "is trained by a run" in refusal(prepare.main, flags)
+    cached = [f"--config={own}", f"--workdir={folder / 'no'}", *use(cache)]
+    assert "latents of a published tokenizer" in refusal(main.main, cached)
+    assert not (folder / "no").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_write_one_cache(folder, cache):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    flags = [f"--config={folder / 'config.py'}", f"--out={folder / 'together'}"]
+    flags += ["--shard_size=12", "--dtype=float32", "--batch=4"]
+    processes = [
+        tiny_run.launch(
+            "prepare",
+            "latents",
+            *flags,
+            devices=2,
+            SPHERE_JAX_COORDINATOR=address,
+            SPHERE_JAX_PROCESSES="2",
+            SPHERE_JAX_PROCESS=str(number),
+        )
+        for number in range(2)
+    ]
+    try:
+        (said, _), (silent, _) = (tiny_run.finish(process) for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+    assert "32 training and 8 held-out" in said and "training" not in silent
+    one, two = (
+        load(load_config(str(folder / "config.py"), use(f)).data)
+        for f in (cache, folder / "together")
+    )
+    for part in ("train", "heldout"):
+        a, b = (np.asarray(getattr(split, part).arrays["latents"]) for split in (one, two))
+        np.testing.assert_allclose(a, b, atol=1e-5)

@@ -1,0 +1,208 @@
+"""Sweeps, decode radii and auto-guidance, on an untrained run with random weights."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_run
+
+from sphere_jax import generation, sweeping
+from sphere_jax.cli import load_config, sweep_configs
+from sphere_jax.config import read_config, to_dict
+from sphere_jax.distribution.mesh import make_mesh
+from sphere_jax.errors import UserError
+from sphere_jax.experiment import build_method, build_sampler, open_run
+from sphere_jax.generation import Drawer, balanced_labels, draw, with_weaker
+from sphere_jax.methods.flow import Flow
+
+LABELS = balanced_labels(12, 10)
+
+
+def config_of(*overrides):
+    path, *flags = [flag.removeprefix("--config=") for flag in tiny_run.FLAGS]
+    return load_config(
+        path, [*flags, "--config.model.depth=1", "--config.sampler.steps=2", *overrides]
+    )
+
+
+def random_weights(method, seed):
+    """Of a network that reads all of its inputs, which a fresh one does not."""
+    fresh = jax.eval_shape(method.init, jax.random.key(0), {})
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), x.dtype), fresh)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = open_run(config_of(), tmp_path_factory.mktemp("sweep"), make_mesh())
+    for seed, stage in enumerate(("vae", "flow")):
+        run.artifacts |= random_weights(build_method(run.config, stage), seed)
+    d = run.generator.tokenizer.latent_shape[-1]
+    run.artifacts["statistics"] = {"mean": jnp.zeros(d), "std": jnp.ones(d)}
+    return run
+
+
+def with_config(run, *overrides, **artifacts):
+    return dataclasses.replace(
+        run, config=config_of(*overrides), artifacts=run.artifacts | artifacts
+    )
+
+
+def apart(a, b):
+    return np.max(np.abs(a.astype(int) - b.astype(int)))
+
+
+# The decode radius
+
+
+def test_latents_decode_at_any_radius_as_the_config_would(run):
+    drawer = Drawer(run, 3)
+    drawn = drawer.draw(LABELS, decode=False)
+    assert drawn.images is None
+    norms = np.linalg.norm(drawn.latents, axis=-1)
+    np.testing.assert_allclose(norms, drawer.method.space.radius, rtol=1e-5)
+    own, far = (drawer.decode(drawn.latents, r) for r in (drawer.method.space.radius, 0.3))
+    assert apart(own, draw(run, LABELS, 3).images) <= 1
+    other = with_config(run, "--config.sampler.decode_radius=0.3")
+    assert apart(far, draw(other, LABELS, 3).images) <= 1 and apart(own, far) > 5
+    made = sweeping.generation_of(other, drawn, 3)
+    assert made["decode_radius"] == 0.0  # the protocol tells the two apart
+    assert build_sampler(other.config).decode_radius == 0.3
+
+
+@pytest.mark.parametrize("change", [{"path": "linear"}, {"sphere": "global"}])
+def test_a_decode_radius_needs_token_spheres(change):
+    raw = to_dict(config_of())
+    raw["sampler"] |= {"decode_radius": 2.0}
+    read_config(raw)
+    raw["space"] |= change
+    with pytest.raises(UserError, match="decode_radius needs tokens of one radius"):
+        read_config(raw)
+
+
+# Sweeps
+
+
+@pytest.fixture(scope="module")
+def trained_reference(run):
+    return sweeping.reference_of(run)
+
+
+@pytest.fixture
+def reference(trained_reference, monkeypatch):
+    """The feature network and the judge, trained once for all tests here."""
+    monkeypatch.setattr(sweeping, "reference_of", lambda run: trained_reference)
+
+
+def test_a_sweep_draws_once_for_all_radii_and_compiles_once_for_all_scales(
+    run, reference, monkeypatch
+):
+    drawn, traced = [], []
+    real_draw, real_generate = Drawer.draw, Flow.generate
+
+    def counted_draw(self, labels, sampler=None, decode=True):
+        drawn.append(sampler.scale)
+        return real_draw(self, labels, sampler, decode)
+
+    def counted_generate(self, *given):
+        traced.append(None)
+        return real_generate(self, *given)
+
+    monkeypatch.setattr(Drawer, "draw", counted_draw)
+    monkeypatch.setattr(Flow, "generate", counted_generate)
+    points = sweep_configs(run.config, ["decode_radius=0,0.3", "guidance=1.5,2,1"])
+    swept = sweeping.sweep(run, points, 12, 3)
+    assert drawn == [1.5, 2.0, 1.0] and len(traced) == 2
+    values = {tuple(row["values"].values()): row for row in swept["rows"]}
+    assert len(values) == 6 and [row["nfe"] for row in swept["rows"]] == [4, 4, 4, 4, 2, 2]
+    row = values["0.3", "2"]
+    stamp = row["protocol"]["generation"]
+    assert (stamp["decode_radius"], stamp["guidance"]["scale"], stamp["seed"]) == (0.3, 2.0, 3)
+
+    sampler = build_sampler(next(c for v, c in points if list(v.values()) == ["0.3", "2"]))
+    drawer = Drawer(run, 3)
+    images = drawer.decode(real_draw(drawer, LABELS, sampler, decode=False).latents, 0.3)
+    scored = sweeping.score_images(sweeping.reference_of(run), images, LABELS, 3)
+    assert row["metrics"] == pytest.approx(scored.metrics, rel=1e-3, abs=1e-3, nan_ok=True)
+
+    head, _, *lines, yardstick = sweeping.table(swept).splitlines()
+    assert head.startswith("| decode_radius | guidance | NFE |") and len(lines) == 6
+    assert lines[0].startswith("| 0 | 1.5 | 4 |") and yardstick.count("|") == head.count("|")
+    assert sweeping.curves(swept).startswith(b"\x89PNG")
+
+
+def test_curves_are_drawn_along_words_too():
+    points = sweep_configs(config_of(), ["solver=euler,multistep", "steps=2"])
+    assert [build_sampler(config).solver for _, config in points] == ["euler", "multistep"]
+    rows = [{"values": values, "nfe": 2, "metrics": {"precision": 0.5}} for values, _ in points]
+    drawn = sweeping.curves({"rows": rows, "yardstick": {"precision": 0.9}})
+    assert drawn.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "words"),
+    [
+        (["guidance"], "must be KEY=VALUE,VALUE"),
+        (["guidance="], "must be KEY=VALUE,VALUE"),
+        (["batch_size=1,2"], "of guidance, decode_radius"),
+        (["auto_guidance=a,b"], "of guidance, decode_radius"),
+        (["guidance=1", "guidance=2"], "each KEY once"),
+        (["guidance=x"], "must be float, not 'x'"),
+        (["decode_radius=3,-1"], "config.sampler.decode_radius=-1.0 must be at least 0"),
+        (["solver=rk4"], "config.sampler.solver='rk4' must be one of"),
+        (["strength=1"], "config.sampler has no 'strength'"),
+    ],
+)
+def test_what_a_sweep_refuses(sweeps, words):
+    with pytest.raises(UserError, match=words):
+        sweep_configs(config_of(), sweeps)
+
+
+# Auto-guidance
+
+
+@pytest.fixture
+def guided_by(run, monkeypatch):
+    """The run, guided by another that its folder is made to hold."""
+
+    def guided_by(other, scale=3.0):
+        monkeypatch.setattr(generation, "load_run", lambda folder, mesh: other)
+        return with_config(
+            run, "--config.sampler.auto_guidance=weak", f"--config.sampler.guidance={scale}"
+        )
+
+    return guided_by
+
+
+def test_guided_by_itself_or_by_a_smaller_network(run, guided_by):
+    plain = draw(with_config(run, "--config.sampler.guidance=1"), LABELS, 3)
+    own = draw(guided_by(run), LABELS, 3)
+    assert apart(own.images, plain.images) <= 1
+    assert own.sampler.evaluations == 4 == 2 * plain.sampler.evaluations
+    assert "auto-guidance 3" in str(own.sampler)
+    assert sweeping.generation_of(run, own, 3)["guidance"]["auto"] == "weak"
+
+    smaller = with_config(run, "--config.model.width=16")
+    smaller.artifacts |= random_weights(build_method(smaller.config, "flow"), 9)
+    assert apart(draw(guided_by(smaller), LABELS, 3).images, plain.images) > 3
+
+
+def test_a_weaker_run_must_have_the_same_latents(run, guided_by):
+    encoder = jax.tree.map(lambda x: x + 1.0, run.artifacts["encoder"])
+    strangers = [
+        with_config(run, "--config.space.path=nlerp"),
+        with_config(run, encoder=encoder),
+        with_config(run, "--config.stages=vae"),
+    ]
+    for other in strangers:
+        with pytest.raises(UserError, match="must be a flow on the same latents"):
+            with_weaker(guided_by(other))
+    with_weaker(guided_by(with_config(run, decoder={})))  # which nothing here depends on
+
+
+def test_previews_do_without_the_weaker_network(run, guided_by):
+    preview = guided_by(run).generator.preview
+    shown = jax.eval_shape(preview, run.artifacts, run.artifacts, {}, jax.random.key(0))
+    assert shown.shape == (80, 16, 16, 1)
