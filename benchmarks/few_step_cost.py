@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from sphere_jax.building import build_method, build_tokenizer
 from sphere_jax.cli import load_config
-from sphere_jax.experiment import build_method, build_tokenizer
 from sphere_jax.nn.attention import Attention
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, num_parameters

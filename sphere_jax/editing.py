@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from sphere_jax.building import build_method
 from sphere_jax.errors import UserError
-from sphere_jax.experiment import Run, build_method
+from sphere_jax.experiment import Run
 from sphere_jax.geometry import sphere
 from sphere_jax.methods.sphere_encoder import SphereEncoderTraining
 from sphere_jax.sampling import FewSteps, first_noise, sample_keys

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sphere_jax.building import build_tokenizer
 from sphere_jax.data.latent_cache import PARTS, CacheWriter
 from sphere_jax.data.sources import load
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
 from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
-from sphere_jax.experiment import build_tokenizer
 from sphere_jax.options import Config
 from sphere_jax.tokenizers import Pretrained
 from sphere_jax.tokenizers.images import to_float

@@ -9,13 +9,14 @@ W/metrics.jsonl, W/tensorboard/, W/samples/*.png, W/report.html, W/results.json
 
 import dataclasses
 import json
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from sphere_jax.building import build_method, build_tokenizer
 from sphere_jax.config import to_dict
 from sphere_jax.conversion.weights import fingerprint_of
 from sphere_jax.data.latent_cache import check_cache
@@ -26,25 +27,12 @@ from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
 from sphere_jax.evaluation.figures import grid, save_grid
 from sphere_jax.files import make_folder, write_json, write_npz
-from sphere_jax.geometry.spaces import Space, make_space
-from sphere_jax.losses.perceptual import perceptual_loss
-from sphere_jax.methods.autoencoding import DecoderFinetuning, VAETraining
-from sphere_jax.methods.base import Generator, Method
-from sphere_jax.methods.flow import Flow, time_shift
-from sphere_jax.methods.sphere_encoder import SphereEncoderTraining
-from sphere_jax.methods.sphere_latent import SphereLatent
-from sphere_jax.models.build import latent_network
+from sphere_jax.methods.base import Generator
 from sphere_jax.options import (
     Config,
-    ConvVAETokenizer,
-    Data,
-    PrecomputedTokenizer,
-    SphereEncoderTokenizer,
 )
-from sphere_jax.options import Tokenizer as TokenizerSettings
-from sphere_jax.sampling import FewSteps, Guidance, Sampler
-from sphere_jax.tokenizers import ConvVAE, Precomputed, Pretrained, SphereEncoder, Tokenizer
-from sphere_jax.tokenizers.pretrained import build_pretrained, latents_made_with, load_pretrained
+from sphere_jax.tokenizers import Pretrained
+from sphere_jax.tokenizers.pretrained import latents_made_with, load_pretrained
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.logging import RunLog, measure_peak_flops
 from sphere_jax.training.loop import STATE_ITEM, Task, abstract_state, train
@@ -88,62 +76,6 @@ FREE_KEYS = (
     *WEIGHTS_FILES,
 )
 ENCODE_BATCH = 256
-
-
-def build_tokenizer(config: Config) -> Tokenizer:
-    """Raises UserError for sizes that do not fit each other."""
-    return _build_tokenizer(config.data, config.tokenizer)
-
-
-@cache  # it takes seconds, and is asked for by the stages, the sampler and the plan
-def _build_tokenizer(data: Data, settings: TokenizerSettings) -> Tokenizer:
-    if isinstance(settings, PrecomputedTokenizer):
-        return Precomputed(tuple(settings.latent_shape))
-    if isinstance(settings, ConvVAETokenizer):
-        return ConvVAE.build(data, settings)
-    if isinstance(settings, SphereEncoderTokenizer):
-        return SphereEncoder.build(data, settings)
-    return build_pretrained(data, settings)
-
-
-def build_space(config: Config, latent_shape) -> Space:
-    """Raises UserError for a radius that the sphere cannot have."""
-    space = config.space
-    try:
-        return make_space(space.path, space.sphere, space.radius, latent_shape, space.retraction)
-    except ValueError as error:
-        raise UserError(f"config.space: {error}.") from error
-
-
-def build_sampler(config: Config) -> Sampler | FewSteps:
-    """That of the stage that generates."""
-    s, settings = config.sampler, config.stage(config.generator)
-    if settings.method == "flow":
-        guidance = Guidance(s.guidance, s.guidance_low, s.guidance_high, s.auto_guidance)
-        shift = time_shift(settings, build_tokenizer(config).latent_shape)
-        return Sampler(s.solver, s.steps, shift, guidance=guidance, decode_radius=s.decode_radius)
-    place = s.guidance_at if settings.method == "sphere_encoder" else ""
-    return FewSteps(s.steps, s.guidance, s.schedule, s.strength, s.share_noise, place)
-
-
-def build_method(config: Config, name: str) -> Method:
-    """The method of stage `name`: pure functions, nothing allocated. Raises UserError."""
-    settings, tokenizer = config.stage(name), build_tokenizer(config)
-    classes = config.data.num_classes
-    if settings.method == "sphere_encoder":
-        # Trained as a tokenizer for another generator, its previews take published steps.
-        own = config.generator == name
-        sampler = build_sampler(config) if own else FewSteps(4, guidance_at="combo")
-        perceptual = perceptual_loss(bool(settings.lpips), bool(settings.convnext))
-        return SphereEncoderTraining(tokenizer, classes, settings, sampler, perceptual)
-    space = build_space(config, tokenizer.latent_shape)
-    if settings.method == "vae":
-        return VAETraining(tokenizer, settings)
-    if settings.method == "decoder":
-        return DecoderFinetuning(tokenizer, space, settings)
-    network = latent_network(config.model, tokenizer.latent_shape, classes)
-    kind = Flow if settings.method == "flow" else SphereLatent
-    return kind(tokenizer, space, network, classes, settings, build_sampler(config))
 
 
 @dataclasses.dataclass

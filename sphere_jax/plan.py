@@ -5,9 +5,9 @@ import math
 import jax
 import numpy as np
 
+from sphere_jax.building import build_method, build_space, build_tokenizer
 from sphere_jax.data.sources import Source
 from sphere_jax.distribution.mesh import check_batch, tree_shardings
-from sphere_jax.experiment import build_method, build_space, build_tokenizer
 from sphere_jax.methods.base import Generator
 from sphere_jax.options import Config
 from sphere_jax.tokenizers import Pretrained

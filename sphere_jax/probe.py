@@ -80,10 +80,10 @@ def main(argv: list[str]) -> None:
 
 def _open(arguments, overrides):
     """`(config, mesh, tokenizer, its parameters, data)`."""
+    from sphere_jax.building import build_tokenizer
     from sphere_jax.data.sources import load
     from sphere_jax.distribution.mesh import make_mesh, put_global, tree_shardings
     from sphere_jax.errors import UserError
-    from sphere_jax.experiment import build_tokenizer
     from sphere_jax.loading import load_run
     from sphere_jax.tokenizers import Pretrained
     from sphere_jax.tokenizers.pretrained import load_pretrained

@@ -2,11 +2,12 @@
 
 import dataclasses
 
+from sphere_jax.building import build_sampler
 from sphere_jax.errors import UserError
 from sphere_jax.evaluation import figures
 from sphere_jax.evaluation.protocol import protocol
 from sphere_jax.evaluation.report import describe
-from sphere_jax.experiment import Run, build_sampler
+from sphere_jax.experiment import Run
 from sphere_jax.generation import Drawer, Samples, balanced_labels
 from sphere_jax.options import Config
 from sphere_jax.sampling import FewSteps, Sampler

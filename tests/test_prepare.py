@@ -10,12 +10,12 @@ import pytest
 import tiny_run
 
 from sphere_jax import evaluate, main, prepare, sample
+from sphere_jax.building import build_tokenizer
 from sphere_jax.cli import load_config
 from sphere_jax.conversion.weights import write_weights
 from sphere_jax.data.sources import load
 from sphere_jax.encoding import Encoder
 from sphere_jax.errors import UserError
-from sphere_jax.experiment import build_tokenizer
 from sphere_jax.models.tiny_vae import KINDS, TinyVAE
 from sphere_jax.nn.functional import Network
 from sphere_jax.tokenizers.images import to_float

@@ -9,11 +9,12 @@ import pytest
 import tiny_run
 
 from sphere_jax import generation, sweeping
+from sphere_jax.building import build_method, build_sampler
 from sphere_jax.cli import load_config, sweep_configs
 from sphere_jax.config import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.errors import UserError
-from sphere_jax.experiment import build_method, build_sampler, open_run
+from sphere_jax.experiment import open_run
 from sphere_jax.generation import Drawer, balanced_labels, draw, with_weaker
 from sphere_jax.methods.flow import Flow
 

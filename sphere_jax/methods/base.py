@@ -1,7 +1,7 @@
 """What the loop, the sampler command and the report ask of a method, and what they get by default.
 
 All functions are pure functions of arrays. Adding a system means adding a file beside this one, its
-options to `options.py` and a line to `experiment.py`.
+options to `options/` and a line to `building.py`.
 """
 
 import dataclasses

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sphere_jax.building import build_method
 from sphere_jax.config import read_config
 from sphere_jax.data.pipeline import Batches, map_batched
 from sphere_jax.data.sources import Source, Split
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
 from sphere_jax.errors import UserError
-from sphere_jax.experiment import Run, build_method
+from sphere_jax.experiment import Run
 from sphere_jax.generation import balanced_labels, draw
 from sphere_jax.sampling import sample_noise
 from sphere_jax.training.checkpoints import Checkpoints

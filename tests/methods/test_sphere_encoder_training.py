@@ -266,8 +266,8 @@ def test_spherify_is_float32_under_bfloat16_networks():
         },
         "sphere_encoder": {"batch_size": 16},
     }  # fmt: skip
+    from sphere_jax.building import build_method
     from sphere_jax.config import read_config
-    from sphere_jax.experiment import build_method
 
     built = build_method(read_config(config), "sphere_encoder")
     params = jax.jit(lambda key: built.init(key, {}))(jax.random.key(0))

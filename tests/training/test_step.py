@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from sphere_jax.building import build_method
 from sphere_jax.config import read_config
-from sphere_jax.experiment import build_method
 from sphere_jax.methods.base import Method
 from sphere_jax.options import FlowStage, Optimizer
 from sphere_jax.training.ema import update_ema

@@ -1,0 +1,189 @@
+"""What no single value of a config shows: options that must fit each other."""
+
+from sphere_jax.errors import UserError
+from sphere_jax.options import (
+    Config,
+    ConvVAETokenizer,
+    FlowSampler,
+    FlowStage,
+    KLVAETokenizer,
+    PrecomputedTokenizer,
+    RAETokenizer,
+    SphereEncoderStage,
+    SphereEncoderTokenizer,
+    SphereLatentStage,
+    Stage,
+    TinyVAETokenizer,
+)
+
+ON_LATENTS = ("flow", "sphere_latent")  # methods that train without images
+LATENT_SOURCES = ("latents", "cache")
+TRAINED = {"vae": ConvVAETokenizer, "sphere_encoder": SphereEncoderTokenizer}  # by a method
+
+
+def check_together(config: Config) -> None:
+    """Raises UserError, one sentence, for the first thing that does not go with another."""
+    _check_tokenizer(config)
+    for name, stage in config.groups.items():
+        _check_stage(config, name, stage)
+    _check_sampler(config)
+
+
+def check(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise UserError(sentence)
+
+
+def _check_tokenizer(config: Config) -> None:
+    model, data, tokenizer = config.model, config.data, config.tokenizer
+    first = config.stage(config.stages[0]).method
+    for group, sizes in (("model", model), ("tokenizer", tokenizer)):
+        if hasattr(sizes, "heads"):
+            check(
+                sizes.size != "" or sizes.width % sizes.heads == 0,
+                f"config.{group}.width={sizes.width} must be a multiple of heads={sizes.heads}.",
+            )
+    check(
+        (tokenizer.name == "precomputed") == (data.source == "latents"),
+        "config.data.source='latents' and config.tokenizer.name='precomputed' go together.",
+    )
+    if isinstance(tokenizer, PrecomputedTokenizer):
+        check(
+            len(tokenizer.latent_shape) == 3 and min(tokenizer.latent_shape) > 0,
+            "config.tokenizer.latent_shape must be (h, w, d) for precomputed latents.",
+        )
+        check(not data.flip, "config.data.flip=True needs images; precomputed latents have none.")
+        trained = [s for s in config.stages if config.stage(s).method not in ON_LATENTS]
+        check(not trained, f"Stages {trained} need images; precomputed latents have none.")
+    if data.source == "cache":
+        check(
+            isinstance(tokenizer, (KLVAETokenizer, TinyVAETokenizer, RAETokenizer)),
+            "config.data.source='cache' holds latents of a published tokenizer, 'kl_vae', "
+            f"'tiny_vae' or 'rae'; the weights of '{tokenizer.name}' are not known beforehand.",
+        )
+        trained = [s for s in config.stages if config.stage(s).method not in ON_LATENTS]
+        check(not trained, f"Stages {trained} need images; a cache has their latents alone.")
+    if isinstance(tokenizer, ConvVAETokenizer):
+        check(
+            len(tokenizer.widths) > 0 and min(tokenizer.widths) > 0,
+            f"config.tokenizer.widths={tokenizer.widths} must hold positive widths.",
+        )
+        check(
+            first == "vae",
+            f"config.stages={config.stages} must begin with a 'vae' stage, whose encoder the "
+            "others need.",
+        )
+        fold = tokenizer.patch * 2 ** (len(tokenizer.widths) - 1)
+        check(
+            data.image_size % fold == 0,
+            f"config.data.image_size={data.image_size} must be a multiple of {fold}, the "
+            "tokenizer's downsampling.",
+        )
+    if isinstance(tokenizer, SphereEncoderTokenizer):
+        check(
+            first == "sphere_encoder",
+            f"config.stages={config.stages} must begin with a 'sphere_encoder' stage, which trains "
+            "that tokenizer.",
+        )
+        check(
+            data.image_size % tokenizer.patch == 0,
+            f"config.data.image_size={data.image_size} must be a multiple of "
+            f"config.tokenizer.patch={tokenizer.patch}.",
+        )
+    if isinstance(tokenizer, (KLVAETokenizer, TinyVAETokenizer, RAETokenizer)):
+        check(
+            data.channels == 3,
+            f"config.tokenizer.name='{tokenizer.name}' takes colour images: "
+            "config.data.channels=3.",
+        )
+
+
+def _check_sampler(config: Config) -> None:
+    first = config.stage(config.stages[0]).method
+    if isinstance(config.sampler, FlowSampler):
+        check(
+            config.sampler.guidance_low <= config.sampler.guidance_high,
+            "config.sampler.guidance_low must not exceed guidance_high.",
+        )
+        check(
+            config.sampler.decode_radius == 0.0
+            or (config.space.path != "linear" and config.space.sphere == "token"),
+            "config.sampler.decode_radius needs tokens of one radius: config.space.sphere='token' "
+            "and a path other than 'linear'.",
+        )
+    unconditional = getattr(config.tokenizer, "conditional", True) is False
+    check(
+        not unconditional or first != config.generator or config.sampler.guidance == 1.0,
+        "config.sampler.guidance needs classes, and config.tokenizer.conditional is False.",
+    )
+    check(
+        all(steps > 0 for steps in config.evaluation.at_steps),
+        f"config.evaluation.at_steps={config.evaluation.at_steps} must hold positive numbers.",
+    )
+
+
+def _check_stage(config: Config, name: str, stage: Stage) -> None:
+    kind = TRAINED.get(stage.method, type(config.tokenizer))
+    check(
+        isinstance(config.tokenizer, kind),
+        f"config.{name} trains config.tokenizer.name='{kind.name}', not '{config.tokenizer.name}'.",
+    )
+    check(
+        stage.batch_size % stage.accumulate == 0,
+        f"config.{name}.batch_size={stage.batch_size} must be a multiple of "
+        f"accumulate={stage.accumulate}.",
+    )
+    widths = stage.ema_profiles
+    check(
+        all(0.0 < width < 0.288 for width in widths) and len(set(widths)) == len(widths),
+        f"config.{name}.ema_profiles={widths} must hold different widths between 0 and 0.288.",
+    )
+    check(
+        (len(widths) > 0) == (stage.ema_snapshot_every > 0),
+        f"config.{name}.ema_profiles and ema_snapshot_every go together.",
+    )
+    optimizer = stage.optimizer
+    check(
+        optimizer.schedule != "constant" or optimizer.constant_steps == optimizer.hold == 0,
+        f"config.{name}.optimizer.constant_steps and hold need a schedule that falls: "
+        f"config.{name}.optimizer.schedule='linear', say.",
+    )
+    check(
+        getattr(stage, "encode", "once") == "once" or config.data.source not in LATENT_SOURCES,
+        f"config.{name}.encode='every_step' needs images; config.data.source="
+        f"'{config.data.source}' has latents.",
+    )
+    denoiser = config.model.name == "denoiser"
+    if isinstance(stage, FlowStage):
+        check(not denoiser, f"config.{name} needs a model with time: config.model.name='sit', say.")
+        check(
+            stage.steps > 0 or stage.pretrained != "",
+            f"config.{name}.steps=0 takes config.{name}.pretrained as it is, and that is empty.",
+        )
+        check(
+            stage.loss_weight == "none" or config.space.path == "slerp",
+            f"config.{name}.loss_weight='{stage.loss_weight}' measures arcs of a sphere: "
+            "config.space.path='slerp'.",
+        )
+        check(
+            stage.time_low < stage.time_high,
+            f"config.{name}.time_low must be below time_high.",
+        )
+        check(
+            stage.time_density != "logit_normal" or (stage.time_low, stage.time_high) == (0, 1),
+            f"config.{name}.time_low and time_high need "
+            f"config.{name}.time_density='truncated_logit_normal'.",
+        )
+    if isinstance(stage, SphereLatentStage):
+        check(denoiser, f"config.{name} needs config.model.name='denoiser', which takes no time.")
+        check(
+            config.space.path != "linear" and config.space.sphere == "global",
+            f"config.{name} lives on the global sphere: config.space.sphere='global' and a path "
+            "other than 'linear'.",
+        )
+    if isinstance(stage, SphereEncoderStage):
+        check(
+            stage.batch_size % stage.strata == 0,
+            f"config.{name}.batch_size={stage.batch_size} must be a multiple of "
+            f"strata={stage.strata}.",
+        )
