@@ -70,7 +70,7 @@ def labelled_rows(rows: Mapping[str, np.ndarray]) -> bytes:
     height, width, _ = next(iter(rows.values())).shape[1:]
     scale = max(1, round(128 / height))  # whole pixels for each pixel of an image
     across, line, gap = width * scale, (height + GAP) * scale, GAP * scale
-    margin = 28 + 12 * max(map(len, rows))  # room for the longest name
+    margin = 28 + 14 * max(map(len, rows))  # room for the longest name
     columns = max(len(images) for images in rows.values())
     size = np.array([margin + columns * (across + gap) - gap, len(rows) * line - gap])
     figure = Figure(figsize=size / DPI, dpi=DPI)
@@ -85,7 +85,7 @@ def labelled_rows(rows: Mapping[str, np.ndarray]) -> bytes:
         alpha = np.where(seen, 255, 0).astype(np.uint8).reshape(1, -1, 1)
         layers = [np.broadcast_to(x, (*strip.shape[:2], n)) for x, n in ((strip, 3), (alpha, 1))]
         figure.figimage(np.concatenate(layers, axis=-1), margin, bottom)
-    return _png(figure)
+    return as_png(figure)
 
 
 def sample_grid(
@@ -125,7 +125,9 @@ def loss_curves(rows: Sequence[Mapping], key: str = "loss") -> bytes:
     figure = Figure(figsize=(3.6 * across, 2.5 * down), dpi=DPI, layout="constrained")
     for number, (stage, points) in enumerate(stages.items()):
         steps, values = np.array(points, float).T
-        axes = _axes(figure, (down, across, number + 1), stage, "step", key if number == 0 else "")
+        axes = panel_axes(
+            figure, (down, across, number + 1), stage, "step", key if number == 0 else ""
+        )
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.9)
         axes.plot(steps, _running_mean(values), color=colour, linewidth=1.7)
@@ -134,7 +136,7 @@ def loss_curves(rows: Sequence[Mapping], key: str = "loss") -> bytes:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_locator(NullLocator())
-    return _png(figure)
+    return as_png(figure)
 
 
 def _running_mean(values: np.ndarray) -> np.ndarray:
@@ -154,7 +156,7 @@ def radius_along_path(radii: Mapping[str, np.ndarray], times: np.ndarray | None 
       times: (steps + 1,) from noise (1) to data (0) for the horizontal axis, else step numbers.
     """
     figure = Figure(figsize=(6.2, 3.0), dpi=DPI, layout="constrained")
-    axes = _axes(
+    axes = panel_axes(
         figure,
         (1, 1, 1),
         "",
@@ -175,14 +177,14 @@ def radius_along_path(radii: Mapping[str, np.ndarray], times: np.ndarray | None 
     axes.set_ylim(min(low, 0.9), max(high, 1.1))  # rounding errors must not look like a drift
     if times is not None:
         axes.invert_xaxis()
-    _legend(axes)
-    return _png(figure)
+    add_legend(axes)
+    return as_png(figure)
 
 
 def norm_histogram(norms: Mapping[str, np.ndarray], bins: int = 60) -> bytes:
     """Distributions of token norms over radius: one outline for each name, each of height 1."""
     figure = Figure(figsize=(6.2, 3.0), dpi=DPI, layout="constrained")
-    axes = _axes(figure, (1, 1, 1), "", "token norm / radius", "relative frequency")
+    axes = panel_axes(figure, (1, 1, 1), "", "token norm / radius", "relative frequency")
     together = np.concatenate([np.ravel(v) for v in norms.values()])
     edges = np.linspace(min(together.min(), 0.9), max(together.max(), 1.1), bins + 1)
     for (name, values), colour in zip(norms.items(), COLOURS, strict=False):
@@ -190,16 +192,16 @@ def norm_histogram(norms: Mapping[str, np.ndarray], bins: int = 60) -> bytes:
         axes.stairs(counts / counts.max(), edges, color=colour, fill=True, alpha=0.25)
         axes.stairs(counts / counts.max(), edges, color=colour, linewidth=1.5, label=name)
     axes.axvline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
-    _legend(axes)
-    return _png(figure)
+    add_legend(axes)
+    return as_png(figure)
 
 
 def curve(x: np.ndarray, y: np.ndarray, xlabel: str, ylabel: str) -> bytes:
     """One line through the points (x, y), each marked."""
     figure = Figure(figsize=(6.2, 3.0), dpi=DPI, layout="constrained")
-    axes = _axes(figure, (1, 1, 1), "", xlabel, ylabel)
+    axes = panel_axes(figure, (1, 1, 1), "", xlabel, ylabel)
     axes.plot(x, y, color=COLOURS[0], linewidth=1.8, marker="o", markersize=3.5)
-    return _png(figure)
+    return as_png(figure)
 
 
 def score_curves(
@@ -216,18 +218,19 @@ def score_curves(
     rows = -(-len(metrics) // 2)
     figure = Figure(figsize=(8.4, 2.6 * rows), dpi=DPI, layout="constrained")
     for i, metric in enumerate(metrics, 1):
-        axes = _axes(figure, (rows, 2, i), metric.replace("_", " "), xlabel, "")
+        axes = panel_axes(figure, (rows, 2, i), metric.replace("_", " "), xlabel, "")
         for (name, values), colour in zip(lines.items(), itertools.cycle(COLOURS), strict=False):
             axes.plot(
                 x, values[metric], color=colour, lw=1.8, marker="o", markersize=3.5, label=name
             )
         axes.axhline(yardstick[metric], color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
         if len(lines) > 1 and i == 1:
-            _legend(axes)
-    return _png(figure)
+            add_legend(axes)
+    return as_png(figure)
 
 
-def _axes(figure: Figure, place: tuple[int, int, int], title: str, xlabel: str, ylabel: str):
+def panel_axes(figure: Figure, place: tuple[int, int, int], title: str, xlabel: str, ylabel: str):
+    """Axes at a place of the figure, (rows, columns, number), in the style of all plots here."""
     axes = figure.add_subplot(*place)
     axes.set_facecolor("none")
     axes.set_title(title, color=INK, fontsize=9.5, loc="left")
@@ -243,11 +246,12 @@ def _axes(figure: Figure, place: tuple[int, int, int], title: str, xlabel: str, 
     return axes
 
 
-def _legend(axes) -> None:
+def add_legend(axes) -> None:
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """On a transparent ground."""
     figure.patch.set_alpha(0.0)
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
