@@ -2,7 +2,8 @@
 
     python -m benchmarks.tokenizers --data ../shared/data --out docs/tokenizers.md
 
-Prints and writes the page, and beside it images/tokenizers.png. Nothing in it is random.
+Prints and writes the page; with --picture=FILE.png also a few flowers, which are not ours to
+publish. Nothing in it is random.
 """
 
 import os
@@ -49,7 +50,6 @@ SETS = {  # name -> file, side in pixels, at most so many test images
 PLAIN, MEAN, ROOT = "as encoded", "mean norm", "sqrt(d)"  # radii of the tokens
 PIXELS = 2**19  # of a batch
 SHOWN, CROP = (3, 48, 105, 225), 84  # flowers of the picture, and the side of their middle
-PICTURE = "tokenizers.png"
 
 
 class Shell(NamedTuple):
@@ -176,9 +176,8 @@ originals within 1e-4 (`tests/models/test_tiny_vae.py`). Test images are decoded
 the *mean norm* of all tokens of the data set, or *sqrt(d)*. The decoders are the published ones and
 have never seen projected tokens.
 
-![Flowers, their reconstructions, and those from one radius](images/{picture})
-
-The middle {crop}x{crop} pixels of a few flowers, in 256 colours; *sphere* is at the mean norm.
+With `--picture=F.png` the command also draws a few flowers, their reconstructions, and those from
+one radius; the photographs are not ours to publish.
 
 **Protocol.**
 {images}.
@@ -227,8 +226,6 @@ def page(command: str, counts: dict[str, int], measured: dict) -> str:
     ]
     return PAGE.format(
         command=command,
-        picture=PICTURE,
-        crop=CROP,
         images=";\n".join(images),
         hardware=f"{os.cpu_count()} {platform.machine()} cores, jax {jax.__version__} on "
         f"{jax.default_backend()}",
@@ -268,14 +265,15 @@ def says(measured: dict[str, dict[str, Measured]]) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.splitlines()[0], "On two idle cores it takes about 20 minutes.")
+    flags = parser(__doc__.splitlines()[0], "On two busy cores it took an hour.")
     flags.add_argument("--data", type=Path, required=True, help="folder of images and weights")
     flags.add_argument("--out", type=Path, default=Path("docs/tokenizers.md"), help="the page")
+    flags.add_argument("--picture", type=Path, help="FILE.png for a few flowers")
     flags.add_argument("--most", type=int, help="images of a data set at most, for a quick look")
     args = flags.parse_args(argv)
     if args.most is not None and args.most < 1:
         raise UserError(f"--most={args.most} must be at least 1.")
-    make_folder(args.out.parent / "images")
+    make_folder(args.out.parent)
 
     # All files are read before anything is measured.
     weights = args.data / "weights"
@@ -308,9 +306,8 @@ def main(argv: list[str]) -> None:
     text = page(command, {n: len(x) for n, x in images.items()}, measured)
     print(text)
     write_text(args.out, text)
-    write_bytes(
-        args.out.parent / "images" / PICTURE, picture(images["Flowers"], measured["Flowers"])
-    )
+    if args.picture:
+        write_bytes(args.picture, picture(images["Flowers"], measured["Flowers"]))
 
 
 if __name__ == "__main__":
