@@ -1,7 +1,7 @@
 """Sphere Latent Encoder on RAE latents of Oxford Flowers-102: the published network and settings.
 
-methods.md B. Latents are those of RAE (16x16x768), encoded elsewhere for now; what the paper leaves
-open is marked inferred.
+methods.md B. Latents are those of RAE (16x16x768), encoded elsewhere or by sphere_jax.prepare (with
+config.tokenizer.name="rae"); what the paper leaves open is marked inferred.
 """
 
 from ml_collections import ConfigDict

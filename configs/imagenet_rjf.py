@@ -60,6 +60,7 @@ def get_config():
 
     config.flow = ConfigDict()
     config.flow.method = "flow"
+    config.flow.encode = "every_step"  # images as they come; of a cache there is nothing to do
     config.flow.steps = EPOCHS * STEPS_PER_EPOCH
     config.flow.batch_size = BATCH
     config.flow.ema_decay = 0.9995  # published

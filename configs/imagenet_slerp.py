@@ -6,8 +6,9 @@ imagenet_linear.py is the published baseline and the three imagenet_slerp_*.py a
 A decodes with a decoder adapted to the sphere; this one is the original.
 
 Images lie below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
-with `python -m sphere_jax.prepare latents --config=configs/imagenet_slerp.py --out=C` and add
-`--config.data.source=cache --config.data.path=C` to the run. `--dry_run` needs neither.
+with `python -m sphere_jax.prepare latents --config=configs/imagenet_slerp.py --out=C`, both with
+`--config.tokenizer.pretrained=FLUX2.safetensors`, and add `--config.data.source=cache
+--config.data.path=C` to the run. `--dry_run` needs neither.
 """
 
 from ml_collections import ConfigDict
@@ -55,6 +56,7 @@ def get_config():
 
     config.flow = ConfigDict()
     config.flow.method = "flow"
+    config.flow.encode = "every_step"  # images as they come; of a cache there is nothing to do
     config.flow.steps = EPOCHS * IMAGES // BATCH  # calculated: 400,364
     config.flow.batch_size = BATCH
     config.flow.ema_decay = 0.9999  # inferred

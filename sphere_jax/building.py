@@ -1,5 +1,6 @@
 """From the groups of a config to a tokenizer, a space, a sampler and the methods of its stages."""
 
+import dataclasses
 from functools import cache
 
 from sphere_jax.errors import UserError
@@ -63,6 +64,8 @@ def build_sampler(config: Config) -> Sampler | FewSteps:
 def build_method(config: Config, name: str) -> Method:
     """The method of stage `name`: pure functions, nothing allocated. Raises UserError."""
     settings, tokenizer = config.stage(name), build_tokenizer(config)
+    if config.data.source == "cache":  # nothing is left to encode
+        settings = dataclasses.replace(settings, encode="once")
     classes = config.data.num_classes
     if settings.method == "sphere_encoder":
         # Trained as a tokenizer for another generator, its previews take published steps.

@@ -26,7 +26,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         print(f"Stopped. {stop}. The same command goes on from there.", file=sys.stderr)
         sys.exit(130)
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        print("Stopped. The same command goes on from what it has kept.", file=sys.stderr)
         sys.exit(130)
 
 

@@ -31,6 +31,7 @@ def main(argv: list[str]) -> None:
     shared = [a for a in argv if a.startswith("--config.")]
     arguments = flags.parse_args([a for a in argv if a not in shared])
 
+    from sphere_jax.consistency import LATENT_SOURCES
     from sphere_jax.errors import UserError
 
     key, equals, values = arguments.vary.partition("=")
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
         for value in results
     }
     for config in plan.values():
-        scored = config.evaluation.samples > 0 and config.data.source != "latents"
+        scored = config.evaluation.samples > 0 and config.data.source not in LATENT_SOURCES
         if not config.generator or not scored:
             raise UserError(
                 "A comparison needs scores: a stage that generates, a decoder, and "

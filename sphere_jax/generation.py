@@ -1,6 +1,7 @@
 """Drawing samples from a trained run, the same ones whatever the batch size or the mesh."""
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class Drawer:
 
         def sample_batch(indices, labels):
             samples, trace = generate(self.params, indices, labels, scale)
-            made = {"images": self._to_images(self.params, samples)} if decode else {}
+            made = {"images": self._decoded(samples, sampler)} if decode else {}
             return (made or {"latents": samples}) | {"trace": trace}
 
         started = time.monotonic()
@@ -94,6 +95,12 @@ class Drawer:
         out = self._map(sample_batch, (indices, labels), progress)
         trace = {name: rows.mean(0) for name, rows in out["trace"].items()}
         return Samples(out.get("images"), out.get("latents"), labels, trace, sampler)
+
+    def _decoded(self, samples, sampler):
+        radius = getattr(sampler, "decode_radius", 0.0)
+        if radius:
+            return self._to_images_at(self.params, samples, jnp.float32(radius))
+        return self._to_images(self.params, samples)
 
     def decode(self, latents: np.ndarray, radius: float) -> np.ndarray:
         """uint8 images of latents that flow matching drew, their tokens brought to `radius`."""
@@ -143,6 +150,7 @@ def with_weaker(run: Run):
             and weaker.space == method.space
             and weaker.tokenizer.latent_shape == method.tokenizer.latent_shape
             and weaker.num_classes == method.num_classes
+            and _latents_of(other) == _latents_of(run)
             and all(
                 _equal(other.artifacts[part], run.artifacts[part])
                 for part in method.tokenizer.parts
@@ -157,6 +165,13 @@ def with_weaker(run: Run):
         )
     method = dataclasses.replace(method, weaker=weaker.network)
     return method, params | {"weaker": other.artifacts["network"]}
+
+
+def _latents_of(run: Run) -> dict:
+    """What says which latents a finished run generates, in the record of its generator."""
+    record = json.loads((run.workdir / "stages" / f"{run.config.generator}.json").read_text())
+    says = ("config.tokenizer.", "data fingerprint" if run.config.data.source == "latents" else ".")
+    return {key: value for key, value in record["depends"].items() if key.startswith(says)}
 
 
 def _equal(a, b) -> bool:

@@ -121,7 +121,7 @@ def test_config_files_that_are_none(tmp_path, monkeypatch):
     [
         (UserError("Mend this."), 2, "error: Mend this."),
         (Interrupted("flow: saved at step 3 of 9"), 130, "goes on from there"),
-        (KeyboardInterrupt(), 130, "goes on from the last checkpoint"),
+        (KeyboardInterrupt(), 130, "goes on from what it has kept"),
     ],
 )
 def test_exit_codes(capsys, monkeypatch, raised, code, said):

@@ -74,7 +74,7 @@ def test_every_mistake_is_one_sentence(tiny, tmp_path, monkeypatch):
     assert "by the names of its author" in words and "unexpected" in words
     words = refusal("--network=taef2", "--from", folder / "none.pth", f"--out={out}")
     assert "none.pth is not there" in words
-    assert "gated" in refusal("--network=flux2_vae", "--fetch", f"--out={out}")
+    assert "gated" in refusal("--network=dinov3_vits16", "--fetch", f"--out={out}")
     assert "generators can be exported" in refusal(
         "--network=taef2",
         "--export",

@@ -21,6 +21,7 @@ from sphere_jax.conversion import (
     generators,
     inception,
     kl_vae,
+    latent_statistics,
     lpips,
     rae,
     tiny_vae,
@@ -38,6 +39,7 @@ from sphere_jax.models.efficientnet_lite import EfficientNetLite
 from sphere_jax.models.inception import Inception
 from sphere_jax.models.kl_vae import KINDS as KL_KINDS
 from sphere_jax.models.kl_vae import AutoencoderKL
+from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.models.lightning_ddt import SIZES as DDT_SIZES
 from sphere_jax.models.lightning_ddt import LightningDDT
 from sphere_jax.models.lightning_dit import SIZES as LIGHTNING_SIZES
@@ -108,14 +110,14 @@ def _tokenizers() -> Iterator[Published]:
 
     home, about = "stabilityai/sd-vae-ft-ema", "Stable Diffusion 1/2, f8, 4 channels"
     yield new("sd_vae", about, kl("sd"), kl_vae.layouts, home, "MIT", hub(home, weights))
-    home, about = "black-forest-labs/FLUX.1-schnell", "FLUX.1, f8, 16 channels"
-    files = hub(home, "ae.safetensors")
-    yield new("flux1_vae", about, kl("flux1"), kl_vae.layouts, home, "Apache-2.0", files)
+    home, about = "black-forest-labs/FLUX.1-schnell (gated)", "FLUX.1, f8, 16 channels"
+    yield new("flux1_vae", about, kl("flux1"), kl_vae.layouts, home, "Apache-2.0")
     home, about = "REPA-E/e2e-flux-vae", "FLUX.1 by REPA-E, f8, 16 channels"
     files = hub(home, weights)
     yield new("repae_flux1_vae", about, kl("repae_flux1"), kl_vae.layouts, home, "MIT", files)
-    home, about = "black-forest-labs/FLUX.2-dev (gated)", "FLUX.2, f8, 32 channels"
-    yield new("flux2_vae", about, kl("flux2"), kl_vae.layouts, home, "FLUX non-commercial")
+    home, about = "black-forest-labs/FLUX.2-klein-4B", "FLUX.2, f8, 32 channels"
+    files = hub(home, f"vae/{weights}")
+    yield new("flux2_vae", about, kl("flux2"), kl_vae.layouts, home, "Apache-2.0", files)
     file = "vavae-imagenet256-f16d32-dinov2"
     home, about = f"hustvl/{file}", "VA-VAE of LightningDiT, f16, 32 channels"
     files = hub(home, f"{file}.pt")
@@ -132,11 +134,22 @@ def _tokenizers() -> Iterator[Published]:
     home, about = "github facebookresearch/dinov2", "DINOv2-B, last norm without affine, for RAE"
     yield new("rae_encoder", about, module, rae.encoder_layouts, home, "Apache-2.0", files)
     for size, sizes in RAE_SIZES.items():
-        module = partial(RAEDecoder, (16, 16), 768, *sizes)
-        files = hub(RAE_HOME, "decoders/dinov2/wReg_base/ViTXL_n08/model.pt")
-        files = files if size == "xlarge" else ()
-        name, about = f"rae_decoder_{size}", "RAE's decoder of DINOv2-B tokens to 256 px"
-        yield new(name, about, module, rae.layouts, RAE_HOME, "MIT", files)
+        for side in (256, 512):
+            module = partial(RAEDecoder, (side // 16,) * 2, 768, *sizes)
+            files = hub(RAE_HOME, "decoders/dinov2/wReg_base/ViTXL_n08/model.pt")
+            files = files if (size, side) == ("xlarge", 256) else ()
+            name, about = f"rae_decoder_{size}_{side}", f"RAE's decoder of DINOv2-B, {side} px"
+            yield new(name, about, module, rae.layouts, RAE_HOME, "MIT", files)
+
+    for shape, side in (((16, 16, 768), 256), ((32, 32, 768), 512)):
+        files = hub(RAE_HOME, "stats/dinov2/wReg_base/imagenet1k/stat.pt") if side == 256 else ()
+        module, about = partial(LatentStatistics, shape, "var"), f"RAE's latents, {side} px"
+        name, layouts = f"rae_statistics_{side}", latent_statistics.layouts
+        yield new(name, about, module, layouts, RAE_HOME, "MIT", files)
+    home = "hustvl/vavae-imagenet256-f16d32-dinov2"
+    module, files = partial(LatentStatistics, (32,), "std"), hub(home, "latents_stats.pt")
+    about = "VA-VAE's latents of ImageNet"
+    yield new("vavae_statistics", about, module, latent_statistics.layouts, home, "MIT", files)
 
     for kind in ("f32c32", "f64c128", "f128c512"):
         home, module = f"mit-han-lab/dc-ae-{kind}-in-1.0-diffusers", partial(AutoencoderDC, kind)
@@ -224,6 +237,13 @@ def _generators() -> Iterator[Published]:
         yield new(name, "DiT-DH on RAE latents", module, home, "MIT", files)
 
 
+def clock_of(name: str) -> str:
+    """What a published generator says, as `config.model.clock` names it."""
+    if name.startswith("dit_dh_") or name.startswith("rae_"):
+        return "noise_at_one"
+    return "noise_prediction" if name.startswith("dit_") else "data_at_one"
+
+
 def catalogue() -> dict[str, Published]:
     """All of them by name, grouped."""
     return {entry.name: entry for entry in (*_tokenizers(), *_features(), *_generators())}
@@ -239,9 +259,15 @@ PARAMETERS = {  # building all of them to count takes a minute
     "taef1": 2_458_899,
     "taef2": 2_677_027,
     "rae_encoder": 86_581_248,
-    "rae_decoder_base": 86_237_952,
-    "rae_decoder_large": 303_887_104,
-    "rae_decoder_xlarge": 415_056_640,
+    "rae_decoder_base_256": 86_237_952,
+    "rae_decoder_base_512": 86_237_952,
+    "rae_decoder_large_256": 303_887_104,
+    "rae_decoder_large_512": 303_887_104,
+    "rae_decoder_xlarge_256": 415_056_640,
+    "rae_decoder_xlarge_512": 415_056_640,
+    "rae_statistics_256": 393_216,
+    "rae_statistics_512": 1_572_864,
+    "vavae_statistics": 64,
     "dc_ae_f32c32": 323_369_260,
     "dc_ae_f64c128": 676_908_940,
     "dc_ae_f128c512": 1_120_695_052,

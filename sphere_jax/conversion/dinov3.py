@@ -54,7 +54,7 @@ def layouts(network: Network) -> list[Layout]:
             meta.who,
             trunk(meta, module) | {ours: Source(blocks, without_key)},
             {"rope_embed.periods": periods},
-            ignored(IGNORED, meta, module),
+            ignored=ignored(IGNORED, meta, module),
         ),
         Layout(
             transformers.who,

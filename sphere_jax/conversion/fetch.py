@@ -16,6 +16,7 @@ from sphere_jax.errors import UserError
 BLOCK = 1 << 20
 TIMEOUT = 30  # seconds without a byte
 CHECKSUM_HEADER = "X-Linked-Etag"  # the Hugging Face hub: SHA-256 of a large file
+LOCAL = "127.0.0.1"  # where http will do: nobody listens in between
 CACHE = "SPHERE_JAX_WEIGHTS"  # environment variable
 
 
@@ -40,13 +41,13 @@ def fetch(
       UserError: not HTTPS, no connection, an answer that is not the file, too little disk, or a
         wrong checksum (what arrived is then deleted).
     """
-    _check_address(url)
+    _check_address(url, local=True)
     path = folder / (name or Path(urlsplit(url).path).name)
     note = path.with_name(f"{path.name}.sha256")
-    if path.exists() and note.exists():
-        _verify(path, sha256 or note.read_text().strip(), url)
-        return path
     try:
+        if path.exists() and note.exists():
+            _verify(path, sha256 or note.read_text().strip(), url)
+            return path
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.part")
         told = _download(url, partial, say)
@@ -54,12 +55,14 @@ def fetch(
         note.write_text(found + "\n")
         os.replace(partial, path)
     except urllib.error.HTTPError as error:
-        raise UserError(f"{url} answered {error.code} ({error.reason}).") from error
+        hint = "; accept its licence there, download it and give it by --from"
+        mend = hint if error.code in (401, 403) else ""
+        raise UserError(f"{url} answered {error.code} ({error.reason}){mend}.") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{url} broke off ({reason}); run the same command to go on.") from error
     except OSError as error:
-        raise UserError(f"Cannot write to {folder} ({error.strerror or error}).") from error
+        raise UserError(f"Cannot use {folder} ({error.strerror or error}).") from error
     if not (sha256 or told):
         say(f"{path.name}: no checksum is published; its SHA-256 is {found}")
     return path
@@ -84,7 +87,7 @@ def _download(url: str, partial: Path, say) -> str:
         total = done + int(length) if length else None
         progress = _Progress(partial.stem, done, total, say)
         with partial.open("ab" if done else "wb") as file:
-            while block := answer.read(BLOCK):
+            while block := _received(answer):
                 file.write(block)
                 done += len(block)
                 progress(done)
@@ -92,6 +95,14 @@ def _download(url: str, partial: Path, say) -> str:
             raise ConnectionError(f"{done:,} of {total:,} bytes arrived")
         progress(done, last=True)
         return redirects.checksum or _checksum(answer.headers)
+
+
+def _received(answer) -> bytes:
+    """The next bytes. Raises ConnectionError for whatever goes wrong on the way."""
+    try:
+        return answer.read(BLOCK)
+    except OSError as error:
+        raise ConnectionError(error) from error
 
 
 class _Progress:
@@ -122,14 +133,17 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     checksum = ""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        _check_address(newurl)
+        _check_address(newurl, local=urlsplit(req.full_url).hostname == LOCAL)
         self.checksum = self.checksum or _checksum(headers)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _check_address(url: str) -> None:
+def _check_address(url: str, local: bool) -> None:
+    """Raises UserError for anything but https, or http on this machine where that is expected."""
     parts = urlsplit(url)
-    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1"):
+    if parts.scheme != "https" and not (
+        local and (parts.scheme, parts.hostname) == ("http", LOCAL)
+    ):
         raise UserError(f"{url} is not fetched: only https addresses are.")
 
 

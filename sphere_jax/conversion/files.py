@@ -63,7 +63,10 @@ def open_tensors(*paths: str | Path) -> StoredTensors:
     joined: dict[str, Stored] = {}
     owner: dict[str, Path] = {}
     for file in files:
-        entries = _without_wrappers(_open(file))
+        try:
+            entries = _without_wrappers(_open(file))
+        except OSError as error:
+            raise ValueError(f"{file} cannot be read ({error.strerror or error})") from error
         if len(files) > 1:
             entries = _by_role(file, entries)
         for name in entries.keys() & joined.keys():
@@ -163,6 +166,8 @@ def _torch_file(path: Path) -> dict[str, Stored]:
             return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return tensor.numpy()
 
+    if not hasattr(torch.serialization, "safe_globals"):
+        raise ValueError(f"{path} needs a newer PyTorch to be read safely: pip install -U torch")
     try:
         with path.open("rb") as file:
             mapped = file.read(2) == b"PK"
@@ -187,7 +192,9 @@ def _torch_file(path: Path) -> dict[str, Stored]:
 
 
 def _without_wrappers(entries: dict[str, Stored]) -> dict[str, Stored]:
-    while prefix := next((p for p in WRAPPERS if all(n.startswith(p) for n in entries)), None):
+    while entries and (
+        prefix := next((p for p in WRAPPERS if all(n.startswith(p) for n in entries)), None)
+    ):
         entries = {name.removeprefix(prefix): entry for name, entry in entries.items()}
     return entries
 

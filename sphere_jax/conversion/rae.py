@@ -1,7 +1,7 @@
-"""Weights of the representation autoencoder: decoder, encoder, and statistics of the latents.
+"""Weights of the representation autoencoder: decoder and encoder. methods.md B.3.
 
-methods.md B.3. The authors publish the decoder and the statistics; the encoder is Meta's DINOv2.
-diffusers has all three in one file.
+The authors publish the decoder and statistics of latents (`conversion/latent_statistics.py`); the
+encoder is Meta's DINOv2. diffusers has all three in one file.
 """
 
 import re
@@ -12,7 +12,6 @@ from sphere_jax.conversion import dino
 from sphere_jax.conversion.tensors import (
     Layout,
     Source,
-    Tensors,
     Turn,
     linear_kernel,
     stack,
@@ -20,7 +19,7 @@ from sphere_jax.conversion.tensors import (
     torch_norm,
 )
 from sphere_jax.nn.embeddings import sincos_positions
-from sphere_jax.nn.functional import Network, Params
+from sphere_jax.nn.functional import Network
 
 # What the authors, and diffusers, call query, key, value and projection of a block.
 AUTHORS = (
@@ -30,7 +29,6 @@ AUTHORS = (
 DIFFUSERS = ("attention.to_q", "attention.to_k", "attention.to_v", "attention.to_out.0")
 # What else is in the file of a whole autoencoder.
 CONSTANTS = r"encoder_mean|encoder_std|_latents_mean|_latents_std"
-SMALL = 1e-5  # what the authors add to the variance
 
 cls_token = Turn(lambda x: x.reshape(x.shape[-1]), lambda x: x.reshape(1, 1, -1))
 
@@ -54,34 +52,6 @@ def encoder_layouts(network: Network) -> list[Layout]:
     return found + [_within(layout, "encoder.", rf"decoder\..*|{CONSTANTS}") for layout in found]
 
 
-def statistics(tensors: Tensors) -> Params:
-    """{"mean", "var"} of the latents, (h, w, d) float32, from the file beside a decoder.
-
-    The authors' "mean" and "var" are (d, h, w), for `(z - mean) / sqrt(var + 1e-5)`. In the file of
-    diffusers they are "_latents_mean" and "_latents_std", the root of `var + 1e-5` (to which
-    diffusers adds another 1e-5 when it divides).
-
-    Raises:
-      ValueError: no statistics by either pair of names, or not of three axes.
-    """
-    if {"mean", "var"} <= set(tensors):
-        mean, var = (np.asarray(tensors[name], np.float32) for name in ("mean", "var"))
-    elif {"_latents_mean", "_latents_std"} <= set(tensors):
-        mean, std = (
-            np.asarray(tensors[f"_latents_{name}"], np.float32) for name in ("mean", "std")
-        )
-        var = np.square(std) - SMALL
-    else:
-        raise ValueError('no statistics of latents: neither "mean", "var" nor "_latents_mean", ...')
-    mean, var = (x[0] if x.ndim == 4 else x for x in (mean, var))
-    if mean.ndim != 3 or mean.shape != var.shape:
-        raise ValueError(f"statistics of latents are (d, h, w), not {mean.shape} and {var.shape}")
-    return {
-        name: np.ascontiguousarray(x.transpose(1, 2, 0), np.float32)
-        for name, x in (("mean", mean), ("var", var))
-    }
-
-
 def _layout(name: str, network: Network, prefix: str, attention: tuple[str, ...]) -> Layout:
     module = network.module
     leaves = torch_layer("embed", f"{prefix}decoder_embed", linear_kernel)
@@ -91,7 +61,7 @@ def _layout(name: str, network: Network, prefix: str, attention: tuple[str, ...]
     leaves |= torch_layer("output", f"{prefix}decoder_pred", linear_kernel)
     table = np.pad(sincos_positions(module.grid, module.width), ((1, 0), (0, 0)))
     others = rf"encoder\..*|{CONSTANTS}" if prefix else ""
-    return Layout(name, leaves, {f"{prefix}decoder_pos_embed": table[None]}, others)
+    return Layout(name, leaves, {f"{prefix}decoder_pos_embed": table[None]}, ignored=others)
 
 
 def _within(layout: Layout, prefix: str, others: str) -> Layout:
@@ -106,7 +76,7 @@ def _within(layout: Layout, prefix: str, others: str) -> Layout:
         f"{layout.name}, within RAE",
         {ours: Source(longer(s.names), s.turn) for ours, s in layout.leaves.items()},
         {prefix + name: value for name, value in layout.constants.items()},
-        rf"{re.escape(prefix)}({layout.ignored})|{others}",
+        ignored=rf"{re.escape(prefix)}({layout.ignored})|{others}",
     )
 
 

@@ -119,7 +119,7 @@ def export(params: Params, layout: Layout) -> dict[str, np.ndarray]:
         ):
             parts = names if isinstance(names, tuple) else (names,)
             for name, part in zip(parts, np.split(tensor, len(parts), axis=-1), strict=True):
-                found[name] = np.ascontiguousarray(source.turn.to_theirs(part))
+                found[name] = np.require(source.turn.to_theirs(part), requirements="C")
     return found | {name: np.asarray(value) for name, value in layout.constants.items()}
 
 
@@ -212,7 +212,7 @@ def _fill(tensors: Tensors, source: Source, dtype) -> np.ndarray:
         found = np.stack([read(names) for names in source.names])
     else:
         found = read(source.names)
-    return np.ascontiguousarray(found, dtype or found.dtype)
+    return np.require(found, dtype or found.dtype, "C")
 
 
 def _squeeze(x: np.ndarray, ndim: int) -> np.ndarray:

@@ -68,6 +68,8 @@ def write_safetensors(path, tensors: Mapping[str, np.ndarray], metadata: dict[st
         temporary.chmod(0o644)  # safetensors makes files that only their owner reads
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
+        if temporary.is_file():
+            temporary.unlink()
         raise UserError(f"Cannot write {path} ({error}).") from error
 
 
@@ -89,6 +91,16 @@ def fingerprint_of(path: str | os.PathLike) -> str:
     """
     metadata = _metadata(Path(path))
     return metadata["fingerprint"] if metadata else files.fingerprint(path)
+
+
+def network_of(path: str | os.PathLike) -> str:
+    """The name of the network in a converted file, "" for any other file.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    metadata = _metadata(Path(path))
+    return metadata["network"] if metadata else ""
 
 
 def load_weights(
@@ -143,4 +155,8 @@ def _metadata(path: Path) -> dict[str, str] | None:
         metadata = open_safetensors(path).metadata() or {}
     except ValueError as error:
         raise UserError(f"{error}.") from error
-    return metadata if metadata.get("format") == FORMAT else None
+    if metadata.get("format") != FORMAT:
+        return None
+    if not {"network", "fingerprint"} <= metadata.keys():
+        raise UserError(f"{path} does not say what it holds; convert it anew.")
+    return metadata

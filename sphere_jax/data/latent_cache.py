@@ -33,6 +33,7 @@ DTYPES = {
     "float32": np.dtype(np.float32),
 }
 PREPARE = "python -m sphere_jax.prepare latents"
+OPEN_SHARDS = 256  # at a time: a process may open some thousand files, often not more
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"  # reading ahead is for whole files
 
 
@@ -188,6 +189,8 @@ class CachedLatents:
         file = self.folder / f"{self.names[shard]}.arrayrecord"
         try:
             if shard not in self._readers:
+                if len(self._readers) == OPEN_SHARDS:  # the one that was opened first
+                    self._readers.pop(next(iter(self._readers))).close()
                 self._readers[shard] = ArrayRecordReader(str(file), RANDOM_ACCESS)
             return self._readers[shard].read(records.tolist())
         except RuntimeError as error:  # records carry checksums of their own

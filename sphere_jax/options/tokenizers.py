@@ -48,6 +48,7 @@ class KLVAETokenizer:
     kind: Literal["sd", "flux1", "repae_flux1", "flux2", "vavae"] = "sd"
     packed: bool = False  # each 2x2 of latents as one position
     pretrained: str = ""  # weights: what sphere_jax.convert wrote
+    pretrained_statistics: str = ""  # of VA-VAE's latents, which are else not normalised
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
 
 

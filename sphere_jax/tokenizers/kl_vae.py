@@ -12,10 +12,11 @@ from einops import rearrange
 
 from sphere_jax.models.kl_vae import KINDS, Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
+from sphere_jax.nn.norms import per_channel
 
 # Latents are (mean - shift) * scale. REPA-E publishes its FLUX.1 VAE as a replacement of FLUX.1's;
-# that it is normalised like it is inferred. VA-VAE's statistics are those of its users' data sets
-# and not published with the weights.
+# that it is normalised like it is inferred. VA-VAE's are normalised channel by channel where the
+# statistics are given that its authors publish beside it (`whiten`).
 SCALE_AND_SHIFT = {
     "sd": (0.18215, 0.0),
     "flux1": (0.3611, 0.1159),
@@ -47,6 +48,7 @@ class KLVAE:
     decoder: Network
     kind: str
     packed: bool  # latents in the form of `pack`
+    whiten: bool  # VA-VAE: by {"mean", "std"} of its channels, its "statistics"
     multiple: int
     latent_shape: tuple[int, int, int]  # (h, w, d)
     image_shape: tuple[int, int, int]  # (H, W, 3)
@@ -59,6 +61,7 @@ class KLVAE:
         kind: str,
         packed: bool = False,
         dtype: jnp.dtype = jnp.float32,
+        whiten: bool = False,
     ) -> "KLVAE":
         """`image_size` is a side or (height, width), `kind` a key of `KINDS`.
 
@@ -82,10 +85,11 @@ class KLVAE:
             decoder=Network(lambda rngs: Decoder(**sizes, rngs=rngs, dtype=dtype)),
             kind=kind,
             packed=packed,
+            whiten=whiten,
             multiple=multiple,
             latent_shape=(grid[0] // 2, grid[1] // 2, 4 * d) if packed else (*grid, d),
             image_shape=(height, width, 3),
-            parts=("encoder", "decoder", "statistics") if statistics else ("encoder", "decoder"),
+            parts=("encoder", "decoder", *(("statistics",) if statistics or whiten else ())),
         )
 
     def posterior(self, params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -113,7 +117,7 @@ class KLVAE:
     def normalize(self, params: Params, z: jax.Array) -> jax.Array:
         """Latents of the encoder to those of other networks, packed if `packed`."""
         if self.kind in SCALE_AND_SHIFT:
-            scale, shift = SCALE_AND_SHIFT[self.kind]
+            scale, shift = self._scale_and_shift(params)
             z = (z - shift) * scale
             return pack(z) if self.packed else z
         mean, std = _batch_norm(params)
@@ -123,10 +127,16 @@ class KLVAE:
     def denormalize(self, params: Params, z: jax.Array) -> jax.Array:
         """Inverse of `normalize`, up to rounding."""
         if self.kind in SCALE_AND_SHIFT:
-            scale, shift = SCALE_AND_SHIFT[self.kind]
+            scale, shift = self._scale_and_shift(params)
             return (unpack(z) if self.packed else z) / scale + shift
         mean, std = _batch_norm(params)
         return unpack((z if self.packed else pack(z)) * std + mean)
+
+    def _scale_and_shift(self, params: Params):
+        if not self.whiten:
+            return SCALE_AND_SHIFT[self.kind]
+        mean, std = (per_channel(params["statistics"][name], 4) for name in ("mean", "std"))
+        return 1 / std, mean
 
 
 def _check_sides(kind: str, multiple: int, height: int, width: int) -> None:

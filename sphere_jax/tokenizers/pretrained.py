@@ -1,18 +1,17 @@
 """Frozen tokenizers whose weights come from files: how options name them, and their loading."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sphere_jax.conversion import kl_vae, rae, tiny_vae
-from sphere_jax.conversion.files import open_tensors
+from sphere_jax.conversion import kl_vae, latent_statistics, rae, tiny_vae
 from sphere_jax.conversion.weights import Layouts, fingerprint_of, load_weights
 from sphere_jax.errors import UserError
 from sphere_jax.models.kl_vae import KINDS as KL_KINDS
 from sphere_jax.models.kl_vae import AutoencoderKL
+from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.models.tiny_vae import KINDS as TINY_KINDS
 from sphere_jax.models.tiny_vae import TinyVAE as TinyVAENetwork
 from sphere_jax.nn.functional import Network, Params
@@ -29,7 +28,8 @@ def build_pretrained(data: Data, settings: Settings) -> KLVAE | TinyVAE | RAE:
     dtype = jnp.dtype(settings.compute_dtype)
     try:
         if isinstance(settings, KLVAETokenizer):
-            return KLVAE.build(data.image_size, settings.kind, settings.packed, dtype)
+            whiten = bool(settings.pretrained_statistics)
+            return KLVAE.build(data.image_size, settings.kind, settings.packed, dtype, whiten)
         if isinstance(settings, TinyVAETokenizer):
             return TinyVAE.build(data.image_size, settings.kind, dtype)
         return RAE.build(data.image_size, settings.decoder, settings.whiten, dtype)
@@ -52,7 +52,12 @@ def load_pretrained(tokenizer: KLVAE | TinyVAE | RAE, settings: Settings) -> Par
     else:
         name, layouts = settings.kind, tiny_vae.layouts
         network = Network(lambda rngs: TinyVAENetwork(*TINY_KINDS[settings.kind], rngs=rngs))
-    return _load("pretrained", settings.pretrained, name, network, layouts)
+    found = _load("pretrained", settings.pretrained, name, network, layouts)
+    if isinstance(tokenizer, KLVAE) and tokenizer.whiten:
+        found["statistics"] = _load_statistics(
+            settings.pretrained_statistics, "vavae_statistics", (32,), "std"
+        )
+    return found
 
 
 def latents_made_with(data: Data, settings: Settings) -> dict[str, Any]:
@@ -81,17 +86,17 @@ def pretrained_shapes(tokenizer: KLVAE | TinyVAE | RAE) -> Params:
         for part in ("encoder", "decoder")
     }
     if "statistics" in tokenizer.parts:
-        h, w, d = tokenizer.latent_shape
-        shape = (h, w, d) if isinstance(tokenizer, RAE) else (d if tokenizer.packed else 4 * d,)
-        found["statistics"] = dict.fromkeys(
-            ("mean", "var"), jax.ShapeDtypeStruct(shape, jnp.float32)
-        )
+        shape, names = tokenizer.latent_shape, ("mean", "var")
+        if isinstance(tokenizer, KLVAE):
+            d = shape[-1] // 4 if tokenizer.packed else shape[-1]
+            shape, names = ((d,), ("mean", "std")) if tokenizer.whiten else ((4 * d,), names)
+        found["statistics"] = dict.fromkeys(names, jax.ShapeDtypeStruct(shape, jnp.float32))
     return found
 
 
 def _load_rae(tokenizer: RAE, settings: RAETokenizer) -> Params:
     encoder, decoder = settings.pretrained_encoder, settings.pretrained_decoder
-    name = f"rae_decoder_{settings.decoder}"
+    name = f"rae_decoder_{settings.decoder}_{tokenizer.image_shape[0]}"
     found = {
         "encoder": _load(
             "pretrained_encoder", encoder, "rae_encoder", tokenizer.encoder, rae.encoder_layouts
@@ -99,20 +104,16 @@ def _load_rae(tokenizer: RAE, settings: RAETokenizer) -> Params:
         "decoder": _load("pretrained_decoder", decoder, name, tokenizer.decoder, rae.layouts),
     }
     if settings.whiten:
-        path = settings.pretrained_statistics
-        if not path:
-            raise UserError(
-                "config.tokenizer.pretrained_statistics is empty; give the file of latent "
-                "statistics that is published beside the decoder, or set whiten=False."
-            )
-        try:
-            found["statistics"] = rae.statistics(open_tensors(Path(path)))
-        except ValueError as error:
-            raise UserError(f"{path} gives no statistics of latents: {error}.") from error
-        shape = found["statistics"]["mean"].shape
-        if shape != tokenizer.latent_shape:
-            raise UserError(f"{path} has statistics of {shape}, not {tokenizer.latent_shape}.")
+        side = tokenizer.image_shape[0]
+        found["statistics"] = _load_statistics(
+            settings.pretrained_statistics, f"rae_statistics_{side}", tokenizer.latent_shape, "var"
+        )
     return found
+
+
+def _load_statistics(path: str, name: str, shape: tuple[int, ...], second: str) -> Params:
+    network = Network(lambda rngs: LatentStatistics(shape, second, rngs=rngs))
+    return _load("pretrained_statistics", path, name, network, latent_statistics.layouts)
 
 
 def _load(option: str, path: str, name: str, network: Network, layouts: Layouts) -> Params:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.rae import layouts, statistics
+from sphere_jax.conversion.rae import layouts
 from sphere_jax.conversion.tensors import convert, export
 from sphere_jax.models.rae_decoder import SIZES, RAEDecoder
 from sphere_jax.nn.compilation import run_once_options
@@ -121,25 +121,6 @@ def test_other_positions_are_refused(params):
     published["decoder_pos_embed"] = published["decoder_pos_embed"] + 0.01
     with pytest.raises(ValueError, match="other values than they are computed here"):
         convert(published, layouts(decoder), decoder)
-
-
-def test_statistics_of_both_publishers():
-    rng = np.random.default_rng(0)
-    mean, var = rng.uniform(0.1, 2.0, (2, 5, 3, 4)).astype(np.float32)
-    expected = {"mean": mean.transpose(1, 2, 0), "var": var.transpose(1, 2, 0)}
-    std = np.sqrt(var + 1e-5)
-    for tensors in (
-        {"mean": mean, "var": var},
-        {"mean": mean[None], "var": var[None]},
-        {"_latents_mean": mean, "_latents_std": std, "decoder.decoder_embed.bias": std},
-    ):
-        found = statistics(tensors)
-        assert found["mean"].shape == (3, 4, 5) and found["var"].dtype == np.float32
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, expected)
-    with pytest.raises(ValueError, match="no statistics of latents"):
-        statistics({"mean": mean})
-    with pytest.raises(ValueError, match=r"are \(d, h, w\), not \(1,\)"):
-        statistics({"_latents_mean": np.zeros(1), "_latents_std": np.ones(1)})
 
 
 def check_parity(grid, depth, width, heads, hidden, sides):

@@ -132,6 +132,16 @@ def test_scale_and_shift(kind, expected, tokenizers, latents):
     np.testing.assert_allclose(packed(tokenizer).denormalize({}, small), latents, 1e-6, 1e-6)
 
 
+def test_statistics_of_vavae(tokenizers, latents):
+    tokenizer = dataclasses.replace(tokenizers["vavae"], whiten=True)
+    mean, std = np.linspace(-1, 1, 32, dtype="f4"), np.linspace(1, 3, 32, dtype="f4")
+    params = {"statistics": {"mean": mean, "std": std}}
+    result = tokenizer.normalize(params, latents)
+    np.testing.assert_allclose(result, (latents - mean) / std, rtol=1e-5, atol=1e-6)
+    back = tokenizer.denormalize(params, result)
+    np.testing.assert_allclose(back, latents, rtol=1e-5, atol=1e-5)
+
+
 def test_batch_norm_of_flux2(tokenizers, params, latents):
     tokenizer = tokenizers["flux2"]
     result = packed(tokenizer).normalize(params, latents)

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sphere_jax.conversion import latent_statistics
 from sphere_jax.conversion import rae as conversion
 from sphere_jax.conversion.files import open_tensors
 from sphere_jax.conversion.tensors import convert
 from sphere_jax.models.dino import DINO
+from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.models.rae_decoder import RAEDecoder
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network
@@ -151,10 +153,11 @@ def test_parity_with_diffusers(prefix, tmp_path):
         others = encoder
 
     rae = small(768, 2, whiten=True, grid=37, side=16, decoder=(2, 1152, 16, 4096))
+    statistics = Network(lambda rngs: LatentStatistics((16, 16, 768), "var", rngs=rngs))
     params = {
         "encoder": convert(encoder, conversion.encoder_layouts(rae.encoder), rae.encoder),
         "decoder": convert(others, conversion.layouts(rae.decoder), rae.decoder),
-        "statistics": conversion.statistics(others),
+        "statistics": convert(others, latent_statistics.layouts(statistics), statistics),
     }
     rng = np.random.default_rng(0)
     images = rng.uniform(-1, 1, (1, 256, 256, 3)).astype(np.float32)
