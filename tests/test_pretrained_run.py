@@ -78,6 +78,7 @@ def test_a_trained_network_goes_out_and_comes_back(run, folder):
     np.testing.assert_array_equal(latents(again, folder / "b.npz"), latents(run, folder / "a.npz"))
 
 
+@pytest.mark.slow
 def test_decoder_finetuning_begins_from_the_published_decoder(folder):
     workdir = folder / "finetuned"
     flags = [f"--config={folder / 'config.py'}", f"--workdir={workdir}"]
@@ -101,7 +102,9 @@ def test_what_does_not_fit_is_one_sentence(run, folder):
     assert "'taef1': it holds 'taesd'" in refusal(folder, "--config.tokenizer.kind=taef1")
     assert "multiple of 8" in refusal(folder, "--config.data.image_size=20")
     assert "config.data.channels=3" in refusal(folder, "--config.data.channels=1")
-    assert "config.flow.pretrained, and that is empty" in refusal(folder, "--config.flow.steps=0")
+    assert "config.flow.pretrained as it is, and that is empty" in refusal(
+        folder, "--config.flow.steps=0"
+    )
     other = folder / "other.safetensors"
     write_weights(other, {"a": np.zeros(3)}, "something", "nowhere")
     words = refusal(folder, f"--config.flow.pretrained={other}")

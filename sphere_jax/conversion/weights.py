@@ -89,7 +89,7 @@ def fingerprint_of(path: str | os.PathLike) -> str:
     Raises:
       UserError: the file cannot be read.
     """
-    metadata = _metadata(Path(path))
+    metadata = _readable(path)
     return metadata["fingerprint"] if metadata else files.fingerprint(path)
 
 
@@ -99,7 +99,7 @@ def network_of(path: str | os.PathLike) -> str:
     Raises:
       UserError: the file cannot be read.
     """
-    metadata = _metadata(Path(path))
+    metadata = _readable(path)
     return metadata["network"] if metadata else ""
 
 
@@ -115,8 +115,8 @@ def load_weights(
       UserError: the file is missing, damaged, or holds something else.
     """
     path = Path(path)
-    metadata = _metadata(path)
     try:
+        metadata = _metadata(path)
         if metadata is None:
             return convert(open_tensors(path), layouts(network), network)
         if name is not None and metadata["network"] != name:
@@ -148,15 +148,22 @@ def _stored(path: Path, metadata: dict[str, str], network: Network) -> Params:
 
 
 def _metadata(path: Path) -> dict[str, str] | None:
-    """What `write_weights` noted, or None if another program wrote the file."""
+    """What `write_weights` noted, or None if another program wrote the file.
+
+    Raises ValueError if it cannot be read.
+    """
     if path.suffix != ".safetensors":
         return None
-    try:
-        metadata = open_safetensors(path).metadata() or {}
-    except ValueError as error:
-        raise UserError(f"{error}.") from error
+    metadata = open_safetensors(path).metadata() or {}
     if metadata.get("format") != FORMAT:
         return None
     if not {"network", "fingerprint"} <= metadata.keys():
-        raise UserError(f"{path} does not say what it holds; convert it anew.")
+        raise ValueError(f"{path} does not say what it holds; convert it anew")
     return metadata
+
+
+def _readable(path: str | os.PathLike) -> dict[str, str] | None:
+    try:
+        return _metadata(Path(path))
+    except ValueError as error:
+        raise UserError(f"{error}.") from error

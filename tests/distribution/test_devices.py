@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import tiny_run
 
+pytestmark = pytest.mark.xdist_group("devices")  # one worker: its runs are made once
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
