@@ -21,6 +21,11 @@ def sweep(run: Run, points: list[tuple[dict[str, str], Config]], count: int, see
     points: `cli.sweep_configs`. Latents are drawn once where only the decode radius changes, and
     one compiled program serves all guidance scales but 1. Raises UserError as `draw` does.
     """
+    space = run.config.space
+    if "decode_radius" in points[0][0] and (space.path == "linear" or space.sphere != "token"):
+        raise UserError(
+            "decode_radius can be swept where tokens have one radius, on token spheres."
+        )
     drawer = Drawer(run, seed)
     if not drawer.method.has_images:
         raise UserError("This run has latents only and no decoder; nothing to score here.")

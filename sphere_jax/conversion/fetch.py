@@ -35,7 +35,8 @@ def fetch(
     `sha256` is its checksum, or as much of its beginning as is published; the server may give it
     too. A file that neither names is kept with the checksum it had, and is checked against that
     from then on. What has arrived of a broken download stays beside it as `.part`; the next call
-    goes on from there.
+    goes on from there, or anew where neither a checksum nor the server's ETag says that the file
+    is still the same.
 
     Raises:
       UserError: not HTTPS, no connection, an answer that is not the file, too little disk, or a
@@ -50,7 +51,7 @@ def fetch(
             return path
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.part")
-        told = _download(url, partial, say)
+        told = _download(url, partial, bool(sha256), say)
         found = _verify(partial, sha256 or told, url)
         note.write_text(found + "\n")
         os.replace(partial, path)
@@ -68,20 +69,31 @@ def fetch(
     return path
 
 
-def _download(url: str, partial: Path, say) -> str:
-    """Appends what is missing to `partial`; returns the checksum that the server names, or ""."""
+def _download(url: str, partial: Path, checked: bool, say) -> str:
+    """Appends what is missing to `partial`; returns the checksum that the server names, or "".
+
+    `checked` says that a checksum will find out if the file has changed in between.
+    """
+    tag = partial.with_name(f"{partial.name}.etag")
+    if not checked and not tag.exists():
+        partial.unlink(missing_ok=True)
     have = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "sphere_jax"})
     redirects = _Redirects()
     if have:
         request.add_header("Range", f"bytes={have}-")
+        if tag.exists():
+            request.add_header("If-Range", tag.read_text())
     try:
         answer = urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing is left to send
+            tag.unlink(missing_ok=True)
             return redirects.checksum
         raise
     with answer:
+        if (etag := answer.headers.get("ETag", "W/")).startswith('"'):
+            tag.write_text(etag)
         length = answer.headers.get("Content-Length")
         done = have if answer.status == 206 else 0  # else the server sends all of it again
         total = done + int(length) if length else None
@@ -94,6 +106,7 @@ def _download(url: str, partial: Path, say) -> str:
         if total is not None and done < total:
             raise ConnectionError(f"{done:,} of {total:,} bytes arrived")
         progress(done, last=True)
+        tag.unlink(missing_ok=True)
         return redirects.checksum or _checksum(answer.headers)
 
 

@@ -35,12 +35,16 @@ class Handler(BaseHTTPRequestHandler):
             return
         asked = self.headers.get("Range")
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.ranges else 0
+        if self.headers.get("If-Range", self.server.etag) != self.server.etag:
+            start = 0
         if start >= len(CONTENT):
             self.send_error(416)
             return
         body = CONTENT[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
+        if self.server.etag:
+            self.send_header("ETag", self.server.etag)
         self.end_headers()
         stop = self.server.stops.pop(0) if self.server.stops else len(body)
         self.wfile.write(body[:stop])
@@ -53,6 +57,7 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.requests, server.stops, server.ranges, server.told = [], [], True, SHA
+    server.etag = ""
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -91,6 +96,20 @@ def test_a_server_without_ranges_sends_all_of_it_again(server, tmp_path):
     with pytest.raises(UserError):
         fetch(f"{server.url}/x.bin", tmp_path, SHA, lambda _: None)
     assert fetch(f"{server.url}/x.bin", tmp_path, SHA, lambda _: None).read_bytes() == CONTENT
+
+
+def test_without_a_checksum_only_the_same_file_is_gone_on_with(server, tmp_path):
+    server.etag = '"1"'
+    for etag, asked in (('"1"', "bytes=1000000-"), ('"2"', "bytes=1000000-"), ("", None)):
+        server.etag = '"1"' if etag else ""
+        server.stops = [1_000_000]
+        name = f"{etag.strip(chr(34)) or 'plain'}.bin"
+        with pytest.raises(UserError):
+            fetch(f"{server.url}/{name}", tmp_path, say=lambda _: None)
+        server.etag = etag
+        path = fetch(f"{server.url}/{name}", tmp_path, say=lambda _: None)
+        assert path.read_bytes() == CONTENT and server.requests[-1][1] == asked
+    assert not list(tmp_path.glob("*.etag")) and not list(tmp_path.glob("*.part"))
 
 
 def test_a_download_that_was_complete_but_not_renamed(server, tmp_path):
