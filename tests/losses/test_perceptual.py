@@ -195,7 +195,7 @@ def test_parity_of_the_whole_from_files(tmp_path):
     classifier = originals.TorchConvNeXt((3, 3, 27, 3), (96, 192, 384, 768))
     for name, model in (("lpips", vgg), ("convnext", classifier)):
         save_file(originals.published(model), tmp_path / f"{name}.safetensors")
-    perceptual, params = load_perceptual(
+    perceptual, params = load(
         str(tmp_path / "lpips.safetensors"), str(tmp_path / "convnext.safetensors")
     )
     pair = np.random.default_rng(0).uniform(-1, 1, (2, 2, 32, 32, 3)).astype(np.float32)
