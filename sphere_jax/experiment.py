@@ -29,6 +29,7 @@ from sphere_jax.errors import UserError
 from sphere_jax.evaluation.figures import grid, save_grid
 from sphere_jax.files import make_folder, write_json, write_npz
 from sphere_jax.methods.base import Generator
+from sphere_jax.nn.compilation import quick_products
 from sphere_jax.options import (
     Config,
 )
@@ -101,7 +102,7 @@ class Run:
     def map_over(self, function, params, *arrays) -> np.ndarray:
         """`function(params, *batch)` over whole host arrays, jitted and sharded."""
         size = -(-ENCODE_BATCH // self.mesh.devices.size) * self.mesh.devices.size
-        mapped = partial(jax.jit(function), params)
+        mapped = partial(jax.jit(function, compiler_options=quick_products()), params)
         return map_batched(mapped, arrays, size, batch_sharding(self.mesh))
 
     def begin(self) -> None:

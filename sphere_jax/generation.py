@@ -60,7 +60,10 @@ class Drawer:
             raise UserError(f"The seed {seed} must be 0..{2**32 - 1}.")
         self.method, self.params = with_weaker(run)
         self._run, self._key = run, jax.random.key(seed)
-        self._generators, self._to_images = {}, jax.jit(self.method.images)
+        self._generators, self._to_images = (
+            {},
+            jax.jit(self.method.images, compiler_options=quick_products()),
+        )
         self._to_images_at = jax.jit(lambda *given: self.method.images_at(*given))
 
     def draw(self, labels: np.ndarray, sampler=None, decode: bool = True) -> Samples:
