@@ -172,7 +172,8 @@ def with_weaker(run: Run):
 
 def _latents_of(run: Run) -> dict:
     """What says which latents a finished run generates, in the record of its generator."""
-    record = json.loads((run.workdir / "stages" / f"{run.config.generator}.json").read_text())
+    file = run.workdir / "stages" / f"{run.config.generator}.json"
+    record = json.loads(file.read_text()) if file.exists() else {"depends": {}}  # not from a folder
     says = ("config.tokenizer.", "data fingerprint" if run.config.data.source == "latents" else ".")
     return {key: value for key, value in record["depends"].items() if key.startswith(says)}
 
