@@ -8,7 +8,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
-    _write(path, lambda file: file.write(content))
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
@@ -29,7 +29,11 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    _write(path, lambda file: np.savez(file, **arrays))
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # of a path, numpy would change the name
+            np.savez(file, **arrays)
+
+    write_whole(path, fill)
 
 
 def make_folder(folder: Path) -> None:
@@ -42,17 +46,21 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"Cannot write to {folder} ({error.strerror}).") from error
 
 
-def _write(path: str | os.PathLike, fill: Callable[[BinaryIO], Any]) -> None:
-    """Raises UserError if the path cannot be written."""
+def write_whole(path: str | os.PathLike, fill: Callable[[Path], Any]) -> None:
+    """Puts what `fill` writes to a temporary path at `path`, and its folders around it.
+
+    Raises UserError if that cannot be written.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            fill(file)
+        fill(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"Cannot write {path} ({error.strerror}).") from error
+        if temporary.is_file():
+            temporary.unlink()
+        raise UserError(f"Cannot write {path} ({error.strerror or error}).") from error
 
 
 def _finite(content: Any) -> Any:

@@ -8,8 +8,8 @@ from sphere_jax.conversion.tensors import (
     Source,
     as_is,
     linear_kernel,
+    named_leaves,
     patch_kernel,
-    path_name,
 )
 from sphere_jax.models.lightning_ddt import LightningDDT
 from sphere_jax.models.lightning_dit import LightningDiT
@@ -80,8 +80,7 @@ def layouts(network: Network) -> list[Layout]:
 
     leaves = {}
     wanted = jax.eval_shape(network.init, jax.random.key(0))
-    for path, _ in jax.tree_util.tree_flatten_with_path(wanted)[0]:
-        ours = path_name(path)
+    for ours in named_leaves(wanted):
         blocks, inside, rest = ours.partition("/layers/")
         if inside:
             layers = [source(rest, in_block, f"blocks.{n}.") for n in stacks[blocks]]

@@ -7,7 +7,7 @@ from sphere_jax.conversion.tensors import (
     Source,
     conv_kernel,
     linear_kernel,
-    path_name,
+    named_leaves,
     torch_layer,
 )
 from sphere_jax.nn.functional import Network
@@ -22,8 +22,7 @@ def layouts(network: Network) -> list[Layout]:
     """
     leaves = torch_layer("fc", "fc", linear_kernel)
     params = jax.eval_shape(network.init, jax.random.key(0))
-    for path, _ in jax.tree_util.tree_leaves_with_path(params):
-        ours = path_name(path)
+    for ours in named_leaves(params):
         layer, _, leaf = ours.rpartition("/")
         if leaf == "kernel" and layer != "fc":
             theirs = layer[0].upper() + layer[1:].replace("/", ".")

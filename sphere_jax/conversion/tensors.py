@@ -97,8 +97,7 @@ def fit(tensors: Tensors, layouts: list[Layout], network: Network) -> Layout:
     """The layout that these tensors have. Raises ValueError as `convert` does; reads no weights."""
     layout = max(layouts, key=lambda layout: len(_names(layout) & set(tensors)))
     wanted = jax.eval_shape(network.init, jax.random.key(0))
-    leaves = jax.tree_util.tree_leaves_with_path(wanted)
-    shapes = {path_name(path): leaf.shape for path, leaf in leaves}
+    shapes = {name: leaf.shape for name, leaf in named_leaves(wanted).items()}
     without = shapes.keys() - layout.leaves.keys()
     assert not without, f"layout {layout.name} lacks {sorted(without)}"
     _check(tensors, layout, shapes)
@@ -111,8 +110,8 @@ def export(params: Params, layout: Layout) -> dict[str, np.ndarray]:
     Tensors that stand side by side in a leaf of ours are taken to be of equal width.
     """
     found = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        source, leaf = layout.leaves[path_name(path)], np.asarray(leaf)
+    for path, leaf in named_leaves(params).items():
+        source, leaf = layout.leaves[path], np.asarray(leaf)
         stacked = isinstance(source.names, list)
         for names, tensor in zip(
             source.names if stacked else [source.names], leaf if stacked else [leaf], strict=True
@@ -142,6 +141,11 @@ def stack(layers: list[dict[str, Source]]) -> dict[str, Source]:
         name: Source([layer[name].names for layer in layers], source.turn)
         for name, source in layers[0].items()
     }
+
+
+def named_leaves(tree) -> dict:
+    """The leaves of a tree by their paths, "convs/0/kernel"."""
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def path_name(path) -> str:

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from sphere_jax import files
 from sphere_jax.conversion.files import open_safetensors, open_tensors
-from sphere_jax.conversion.tensors import Layout, Source, convert, fit, path_name
+from sphere_jax.conversion.tensors import Layout, Source, convert, fit, named_leaves, path_name
 from sphere_jax.errors import UserError
 from sphere_jax.nn.functional import Network, Params
 
@@ -50,8 +50,7 @@ def write_weights(path: str | os.PathLike, params: Params, network: str, source:
     Raises:
       UserError: the file cannot be written.
     """
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    tensors = {path_name(path): np.asarray(leaf) for path, leaf in leaves}
+    tensors = {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
     found = fingerprint(tensors)
     metadata = {"format": FORMAT, "network": network, "source": source, "fingerprint": found}
     write_safetensors(path, tensors, metadata)
@@ -60,17 +59,15 @@ def write_weights(path: str | os.PathLike, params: Params, network: str, source:
 
 def write_safetensors(path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Raises UserError if the file cannot be written; a reader never sees half of it."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(tensors), temporary, metadata)
+
+    def fill(temporary: Path) -> None:
+        try:
+            save_file(dict(tensors), temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
         temporary.chmod(0o644)  # safetensors makes files that only their owner reads
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        if temporary.is_file():
-            temporary.unlink()
-        raise UserError(f"Cannot write {path} ({error}).") from error
+
+    files.write_whole(path, fill)
 
 
 def fingerprint(tensors: Mapping[str, np.ndarray]) -> str:
@@ -132,9 +129,9 @@ def load_weights(
 
 def _stored(path: Path, metadata: dict[str, str], network: Network) -> Params:
     wanted = jax.eval_shape(network.init, jax.random.key(0))
-    names = [path_name(key) for key, _ in jax.tree_util.tree_leaves_with_path(wanted)]
     tensors = open_tensors(path)
-    fit(tensors, [Layout("sphere_jax", {name: Source(name) for name in names})], network)
+    own = Layout("sphere_jax", {name: Source(name) for name in named_leaves(wanted)})
+    fit(tensors, [own], network)
     if fingerprint(tensors) != metadata["fingerprint"]:
         raise ValueError("its content has another fingerprint than it says; convert it anew")
     file = open_safetensors(path)

@@ -21,6 +21,7 @@ from jax.sharding import NamedSharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from sphere_jax.conversion.tensors import named_leaves, path_name
 from sphere_jax.distribution.mesh import replicated
 from sphere_jax.evaluation.checks import check_images, check_labels
 from sphere_jax.models.small_classifier import SmallClassifier
@@ -71,7 +72,7 @@ class Classifier:
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of the weights."""
         digest = hashlib.sha256()
-        for name, array in sorted(_flatten(self.params).items()):
+        for name, array in sorted(named_leaves(self.params).items()):
             digest.update(f"{name}{array.shape}{array.dtype}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
@@ -85,7 +86,7 @@ class Classifier:
             "fingerprint": self.fingerprint,
         }
         temporary = Path(f"{os.fspath(path)}.tmp")
-        save_file(_flatten(self.params), temporary, {self.name: json.dumps(about)})
+        save_file(named_leaves(self.params), temporary, {self.name: json.dumps(about)})
         os.replace(temporary, path)
 
     @classmethod
@@ -103,9 +104,9 @@ class Classifier:
             raise ValueError(f"{os.fspath(path)} is not a saved small classifier.") from error
         shape = tuple(about["image_shape"])
         wanted = jax.eval_shape(_network(shape, about["num_classes"]).init, jax.random.key(0))
-        if set(arrays) != set(_flatten(wanted)):
+        if set(arrays) != set(named_leaves(wanted)):
             raise ValueError(f"{os.fspath(path)} is a small classifier of another architecture.")
-        params = jax.tree_util.tree_map_with_path(lambda p, _: arrays[_leaf_name(p)], wanted)
+        params = jax.tree_util.tree_map_with_path(lambda p, _: arrays[path_name(p)], wanted)
         loaded = cls(params, shape, about["num_classes"], about["accuracy"])
         if loaded.fingerprint != about["fingerprint"]:
             raise ValueError(f"The weights in {os.fspath(path)} do not match their fingerprint.")
@@ -206,12 +207,3 @@ def _train_step(network, params, state, images, labels, rate):
 
     direction, state = ADAM.update(jax.grad(loss)(params), state)
     return jax.tree.map(lambda p, d: p - rate * d, params, direction), state
-
-
-def _flatten(params: Params) -> dict[str, np.ndarray]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {_leaf_name(path): leaf for path, leaf in leaves}
-
-
-def _leaf_name(path) -> str:
-    return "/".join(str(part.key) for part in path)

@@ -20,12 +20,11 @@ from sphere_jax.conversion.weights import fingerprint_of, load_weights
 from sphere_jax.distribution.mesh import put_global, replicated, tree_shardings
 from sphere_jax.evaluation.checks import check_images
 from sphere_jax.evaluation.classifier import padded_batches
-from sphere_jax.models.convnext import IMAGENET_MEAN, IMAGENET_STD
 from sphere_jax.models.efficientnet_lite import efficientnet_input
+from sphere_jax.models.imagenet import normalize
 from sphere_jax.models.inception import inception_input
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.nn.norms import per_channel
 from sphere_jax.nn.resize import bicubic
 
 SIDE = 224  # of the images that all but Inception see
@@ -46,9 +45,8 @@ def lite_input(images: jax.Array) -> jax.Array:
 
 def imagenet_input(images: jax.Array) -> jax.Array:
     """ImageNet-normalised at 224 pixels, resized bicubically with antialiasing."""
-    mean, std = (per_channel(jnp.asarray(v, jnp.float32), 4) for v in (IMAGENET_MEAN, IMAGENET_STD))
     images = bicubic(images.astype(jnp.float32), SIDE, SIDE, antialias=True)
-    return (jnp.clip(images / 255, 0, 1) - mean) / std
+    return normalize(jnp.clip(images / 255, 0, 1))
 
 
 DINO = Kind(imagenet_input, lambda module, x: module(x).cls)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from sphere_jax.conversion import convnext as convnext_weights
 from sphere_jax.conversion import lpips as lpips_weights
 from sphere_jax.conversion.weights import load_weights
-from sphere_jax.models.convnext import IMAGENET_MEAN, IMAGENET_STD, SIZES, ConvNeXt
+from sphere_jax.models.convnext import SIZES, ConvNeXt
+from sphere_jax.models.imagenet import normalize
 from sphere_jax.models.lpips import LPIPS
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.nn.norms import per_channel
 
 LPIPS_WEIGHT, CONVNEXT_WEIGHT = 1.0, 0.1
 SIDE = 224  # of the images that ConvNeXt sees
@@ -71,9 +71,8 @@ def classifier_input(images: jax.Array) -> jax.Array:
     methods.md says no more than "224 antialiased"; the authors' code is bilinear, as torchvision's
     own preparation for ConvNeXt is.
     """
-    mean, std = (per_channel(jnp.array(v, jnp.float32), 4) for v in (IMAGENET_MEAN, IMAGENET_STD))
     shape = (images.shape[0], SIDE, SIDE, 3)
-    return (jax.image.resize((images + 1) / 2, shape, "bilinear", antialias=True) - mean) / std
+    return normalize(jax.image.resize((images + 1) / 2, shape, "bilinear", antialias=True))
 
 
 def perceptual_loss(lpips: bool, convnext: bool, dtype: jnp.dtype = jnp.float32) -> Perceptual:

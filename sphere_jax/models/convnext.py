@@ -17,8 +17,6 @@ SIZES = {
 }
 
 # Of RGB in [0, 1], what classifiers of ImageNet are fed with: (x - mean) / std.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Depthwise(nnx.Module):

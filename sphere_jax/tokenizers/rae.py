@@ -9,12 +9,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from sphere_jax.models.convnext import IMAGENET_MEAN, IMAGENET_STD
 from sphere_jax.models.dino import DINO
 from sphere_jax.models.dino import KINDS as ENCODERS
+from sphere_jax.models.imagenet import denormalize, normalize
 from sphere_jax.models.rae_decoder import PATCH, SIZES, RAEDecoder
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.nn.norms import per_channel
 from sphere_jax.nn.resize import bicubic
 
 ENCODER = ENCODERS["dinov2_vitb14_reg"]
@@ -80,7 +79,7 @@ class RAE:
         where the decoder makes 256.
         """
         x = bicubic((images + 1) / 2, self.encoder_size, self.encoder_size)
-        x = (x - _channels(IMAGENET_MEAN)) / _channels(IMAGENET_STD)
+        x = normalize(x)
         z = self.encoder.apply(params["encoder"], x).patches
         z = z.reshape(len(images), *self.latent_shape)
         if self.whiten:
@@ -95,14 +94,10 @@ class RAE:
             mean, std = _statistics(params)
             z = z * std + mean
         x = self.decoder.apply(params["decoder"], z)
-        return 2 * (x * _channels(IMAGENET_STD) + _channels(IMAGENET_MEAN)) - 1
+        return 2 * denormalize(x) - 1
 
 
 def _statistics(params: Params) -> tuple[jax.Array, jax.Array]:
     """Mean and standard deviation of every number of a latent, (1, h, w, d) each."""
     mean, var = (params["statistics"][name][None] for name in ("mean", "var"))
     return mean, jnp.sqrt(var + WHITENING_EPS)
-
-
-def _channels(values: tuple[float, ...]) -> jax.Array:
-    return per_channel(jnp.asarray(values, jnp.float32), 4)

@@ -7,11 +7,10 @@ kept: a profile that ends early in the run is made of early ones.
 import dataclasses
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from sphere_jax.conversion.files import open_safetensors
-from sphere_jax.conversion.tensors import path_name
+from sphere_jax.conversion.tensors import named_leaves
 from sphere_jax.conversion.weights import write_safetensors
 from sphere_jax.data.pipeline import to_host
 from sphere_jax.distribution.start import is_main_process
@@ -37,8 +36,7 @@ def snapshot_folder(checkpoints: Path) -> Path:
 def save_snapshots(folder: Path, step: int, updates: int, profiles: dict) -> None:
     """`profiles`: trees by relative width. Every process takes part; one writes."""
     for sigma_rel, tree in profiles.items():
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        tensors = {path_name(path): to_host(leaf) for path, leaf in leaves}
+        tensors = {name: to_host(leaf) for name, leaf in named_leaves(tree).items()}
         if is_main_process():
             noted = {"step": step, "updates": updates, "sigma_rel": sigma_rel}
             path = folder / f"{step:08d}-{sigma_rel}.safetensors"
