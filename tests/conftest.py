@@ -12,6 +12,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update(
@@ -19,3 +20,19 @@ jax.config.update(
     os.environ.get("SPHERE_JAX_CACHE", str(Path(tempfile.gettempdir()) / "sphere_jax_test_cache")),
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+# Files whose fixtures train runs. With --dist=loadfile (groups of tests are not kept together by
+# pytest-xdist 3.8 under pytest 9.2) they start first, so that no worker idles at the end.
+LONGEST = (
+    "test_devices",
+    "test_few_step_run",
+    "test_run",
+    "test_pretrained_run",
+    "test_prepare",
+    "test_sweeping",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONGEST)  # stable

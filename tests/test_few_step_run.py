@@ -12,7 +12,6 @@ from sphere_jax import edit, editing, evaluate, main, sample
 from sphere_jax.errors import UserError
 from sphere_jax.geometry import sphere
 
-pytestmark = pytest.mark.xdist_group("few_step_run")  # one worker: its runs are made once
 CONFIGS = tiny_run.ROOT / "configs"
 TINY_ENCODER = [
     f"--config={CONFIGS / 'mnist_sphere_encoder.py'}",

@@ -22,7 +22,6 @@ from sphere_jax.tokenizers.images import to_float
 from sphere_jax.tokenizers.pretrained import load_pretrained
 from sphere_jax.training.logging import read_rows
 
-pytestmark = pytest.mark.xdist_group("prepare")
 CONFIG = """
 from ml_collections import ConfigDict
 

@@ -13,7 +13,6 @@ from sphere_jax.errors import UserError
 from sphere_jax.models.tiny_vae import KINDS, TinyVAE
 from sphere_jax.nn.functional import Network
 
-pytestmark = pytest.mark.xdist_group("pretrained_run")
 CONFIG = """
 from ml_collections import ConfigDict
 

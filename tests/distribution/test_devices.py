@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import tiny_run
 
-pytestmark = pytest.mark.xdist_group("devices")  # one worker: its runs are made once
-
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):

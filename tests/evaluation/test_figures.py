@@ -39,7 +39,7 @@ def test_save_grid_writes_those_pixels(tmp_path, channels):
 def test_labelled_rows_hold_every_image_in_its_place_and_size(channels):
     rows = {"original": images(3, channels), "decoded": images(2, channels, seed=1)}
     picture, scale = pixels(figures.labelled_rows(rows)), round(128 / 6)
-    left = 28 + 12 * len("original")
+    left = 28 + 14 * len("original")
     for number, strip in enumerate(rows.values()):
         top = number * (6 + figures.GAP) * scale
         for column, image in enumerate(strip):
