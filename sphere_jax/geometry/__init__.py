@@ -4,6 +4,8 @@ from sphere_jax.geometry import sphere
 from sphere_jax.geometry.spaces import (
     Euclidean,
     GlobalSphere,
+    Polar,
+    ProjectedData,
     ProjectedEuclidean,
     TokenSphere,
     make_space,
@@ -12,6 +14,8 @@ from sphere_jax.geometry.spaces import (
 __all__ = [
     "Euclidean",
     "GlobalSphere",
+    "Polar",
+    "ProjectedData",
     "ProjectedEuclidean",
     "TokenSphere",
     "make_space",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from sphere_jax.geometry import sphere
 
-PATHS = ("linear", "shell_linear", "nlerp", "slerp")
+PATHS = ("linear", "polar", "data_projected", "shell_linear", "nlerp", "slerp")
 SPHERES = ("token", "global")
 RETRACTIONS = ("exp", "renormalize")
 
@@ -101,6 +101,39 @@ class ProjectedEuclidean(Euclidean):
     def relative_radius(self, z):
         """`(B, N)`: norms of the rows in units of the radius; below 1 inside the chord."""
         return self.shell.relative_radius(z)
+
+
+@dataclass(frozen=True)
+class ProjectedData(ProjectedEuclidean):
+    """`data_projected`: data on spheres, raw Gaussian noise, a straight chord (methods.md A.9)."""
+
+    def prior(self, noise):
+        """Standard Gaussian noise `(B,h,w,d)` as it is."""
+        return _float32(noise)
+
+
+@dataclass(frozen=True)
+class Polar(Euclidean):
+    """`polar`: raw latents and Gaussian noise; norm and direction are interpolated apart.
+
+    `z_t = ((1 - t) r0 + t r1) slerp(z0 / r0, z1 / r1, t)`: norms never dip below both ends. Steps
+    are Euclidean. It is the control "shell path" of methods.md A.8: the curve without the sphere.
+    A row is a token, or the whole latent (`whole`).
+    """
+
+    whole: bool = False
+
+    def interpolate(self, z0, z1, t):
+        """Path from data `z0` to noise `z1`: `z_t` and its time derivative `u_t`."""
+        count = 1 if self.whole else math.prod(z0.shape[1:-1])
+        a, b = (_float32(z).reshape(z.shape[0], count, -1) for z in (z0, z1))
+        t = _per_sample(t, a[..., 0])
+        r0, r1 = sphere.safe_norm(a)[..., None], sphere.safe_norm(b)[..., None]
+        u, w = sphere.normalize(a), sphere.normalize(b)
+        column = t[..., None] if t.ndim else t
+        norm, direction = (1.0 - column) * r0 + column * r1, sphere.slerp(u, w, t)
+        u_t = (r1 - r0) * direction + norm * sphere.slerp_velocity(u, w, t)
+        return (norm * direction).reshape(z0.shape), u_t.reshape(z0.shape)
 
 
 @dataclass(frozen=True)
@@ -219,9 +252,9 @@ class GlobalSphere(_Sphere):
 def make_space(path, sphere, radius, latent_shape, retraction="exp"):
     """The space that a config names.
 
-    path: "linear" (raw latents), "shell_linear", "nlerp" or "slerp"; sphere: "token" or "global";
-    radius: of the token sphere, 0 for `sqrt(d)`; latent_shape: `(h, w, d)`; retraction: "exp" or
-    "renormalize". Raises ValueError, in one sentence, for anything else.
+    path: one of `PATHS`, of which "linear" and "polar" leave latents raw; sphere: "token" or
+    "global"; radius: of the token sphere, 0 for `sqrt(d)`; latent_shape: `(h, w, d)`; retraction:
+    "exp" or "renormalize". Raises ValueError, in one sentence, for anything else.
     """
     if path not in PATHS:
         raise ValueError(f"path is one of {', '.join(PATHS)}, not {path!r}")
@@ -233,17 +266,20 @@ def make_space(path, sphere, radius, latent_shape, retraction="exp"):
         raise ValueError(f"radius is positive, or 0 for sqrt(d), not {radius}")
     if path == "linear":
         return Euclidean()
+    if path == "polar":
+        return Polar(whole=sphere == "global")
+    chord = {"shell_linear": ProjectedEuclidean, "data_projected": ProjectedData}.get(path)
     if sphere == "global":
         if radius:
             raise ValueError(f"the global sphere has RMS 1, so radius must be 0, not {radius}")
-        if path == "shell_linear":
-            return ProjectedEuclidean(None)
+        if chord:
+            return chord(None)
         return GlobalSphere(path=path, retraction=retraction)
     if latent_shape[-1] < 2:
         raise ValueError(f"a token sphere needs 2 channels or more, not {latent_shape[-1]}")
     radius = float(radius) or math.sqrt(latent_shape[-1])
-    if path == "shell_linear":
-        return ProjectedEuclidean(radius)
+    if chord:
+        return chord(radius)
     return TokenSphere(radius, path=path, retraction=retraction)
 
 

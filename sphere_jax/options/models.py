@@ -5,10 +5,12 @@ from typing import Literal
 
 from sphere_jax.options.option import option
 
+RAW_PATHS = ("linear", "polar")  # on latents as they are, whatever the sphere
+
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    path: Literal["linear", "shell_linear", "nlerp", "slerp"] = "slerp"
+    path: Literal["linear", "polar", "data_projected", "shell_linear", "nlerp", "slerp"] = "slerp"
     sphere: Literal["token", "global"] = "token"
     radius: float = option(0.0, 0.0)  # 0 means sqrt(d) on the token sphere
     retraction: Literal["exp", "renormalize"] = "exp"

@@ -10,6 +10,8 @@ import pytest
 from sphere_jax.geometry import (
     Euclidean,
     GlobalSphere,
+    Polar,
+    ProjectedData,
     ProjectedEuclidean,
     TokenSphere,
     make_space,
@@ -22,7 +24,14 @@ SPHERES = [
     GlobalSphere(),
     GlobalSphere(path="nlerp", retraction="renormalize"),
 ]
-FLAT = [Euclidean(), ProjectedEuclidean(3.0), ProjectedEuclidean(None)]
+FLAT = [
+    Euclidean(),
+    Polar(),
+    Polar(whole=True),
+    ProjectedData(3.0),
+    ProjectedEuclidean(3.0),
+    ProjectedEuclidean(None),
+]
 SPACES = SPHERES + FLAT
 
 
@@ -62,7 +71,8 @@ def test_projection_is_idempotent_and_the_prior_lies_in_the_space(space):
     z0, z1, _ = draw(space)
     space = Jitted(space)
     np.testing.assert_allclose(space.project(z0), z0, rtol=2e-6)
-    np.testing.assert_allclose(space.project(z1), z1, rtol=2e-6)
+    if not isinstance(space.space, ProjectedData):  # whose noise is raw
+        np.testing.assert_allclose(space.project(z1), z1, rtol=2e-6)
     assert z0.dtype == z1.dtype == jnp.float32
     assert space.norm_error(z1) < 1e-5
 
@@ -211,6 +221,25 @@ def test_the_linear_path_leaves_the_sphere_and_its_target_is_half_radial():
     np.testing.assert_allclose(space.relative_radius(middle), np.sqrt(0.5), rtol=1e-6)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_polar_interpolates_norms_and_directions_apart(whole):
+    z0, z1, _ = draw(Euclidean())
+    space, t = Polar(whole=whole), 0.3
+    rows = (5, 1, -1) if whole else (5, 12, 8)
+    a, b, z_t = (np.float64(z).reshape(rows) for z in (z0, z1, space.interpolate(z0, z1, t)[0]))
+    r0, r1 = np.linalg.norm(a, axis=-1), np.linalg.norm(b, axis=-1)
+    np.testing.assert_allclose(np.linalg.norm(z_t, axis=-1), 0.7 * r0 + 0.3 * r1, rtol=1e-5)
+    turned = np.arccos((a * z_t).sum(-1) / r0 / np.linalg.norm(z_t, axis=-1))
+    np.testing.assert_allclose(turned, t * np.arccos((a * b).sum(-1) / r0 / r1), rtol=1e-4)
+
+
+def test_projected_data_keeps_the_noise_raw():
+    z0, z1, _ = draw(Euclidean())
+    space = ProjectedData(3.0)
+    np.testing.assert_array_equal(space.prior(z1), z1)
+    np.testing.assert_allclose(np.linalg.norm(space.project(z0), axis=-1), 3.0, rtol=1e-5)
+
+
 def test_the_global_sphere_keeps_the_whole_and_not_the_tokens():
     z0, z1, _ = draw(GlobalSphere())
     z_t, _ = GlobalSphere().interpolate(z0, z1, 0.5)
@@ -229,6 +258,9 @@ def test_make_space():
     assert make_space("linear", "token", 0.0, SHAPE) == Euclidean()
     assert make_space("slerp", "token", 0.0, (16, 16, 1024)) == TokenSphere(32.0)
     assert make_space("shell_linear", "token", 2.0, SHAPE) == ProjectedEuclidean(2.0)
+    assert make_space("data_projected", "token", 2.0, SHAPE) == ProjectedData(2.0)
+    assert make_space("polar", "token", 0.0, SHAPE) == Polar()
+    assert make_space("polar", "global", 0.0, SHAPE) == Polar(whole=True)
     assert make_space("shell_linear", "global", 0.0, SHAPE) == ProjectedEuclidean(None)
     assert make_space("nlerp", "global", 0.0, SHAPE, "renormalize") == GlobalSphere(
         path="nlerp", retraction="renormalize"

@@ -21,7 +21,7 @@ from sphere_jax.options import FlowStage
 from sphere_jax.sampling import Sampler
 from sphere_jax.tokenizers.precomputed import Precomputed
 
-PATHS = ("linear", "shell_linear", "nlerp", "slerp")
+PATHS = ("linear", "polar", "data_projected", "shell_linear", "nlerp", "slerp")
 SHAPE = (2, 3, 4)  # h, w, d
 CLASSES = 5
 
@@ -88,9 +88,12 @@ def by_hand(path, sphere, tangent_projection, batch, noise, t, labels):
     radius = np.sqrt(rows[-1] if sphere == "token" else np.prod(SHAPE))
     norms = np.linalg.norm(z0, axis=-1) * np.linalg.norm(z1, axis=-1)
     omega = np.arccos((z0 * z1).sum(-1) / norms)
-    if path != "linear":
-        z0, z1 = (radius * z / np.linalg.norm(z, axis=-1, keepdims=True) for z in (z0, z1))
-    if path in ("linear", "shell_linear"):
+    r0, r1 = (np.linalg.norm(z, axis=-1, keepdims=True) for z in (z0, z1))
+    if path not in ("linear", "polar"):
+        z0 = radius * z0 / r0
+    if path not in ("linear", "polar", "data_projected"):
+        z1 = radius * z1 / r1
+    if path in ("linear", "data_projected", "shell_linear"):
         z_t, u_t = (1 - t) * z0 + t * z1, z1 - z0
     elif path == "nlerp":
         chord = (1 - t) * z0 + t * z1
@@ -99,6 +102,12 @@ def by_hand(path, sphere, tangent_projection, batch, noise, t, labels):
         change = z1 - z0
         z_t = radius * n
         u_t = radius / length * (change - n * (n * change).sum(-1, keepdims=True))
+    elif path == "polar":
+        a = omega[..., None]
+        n = (np.sin((1 - t) * a) * z0 / r0 + np.sin(t * a) * z1 / r1) / np.sin(a)
+        turn = a / np.sin(a) * (np.cos(t * a) * z1 / r1 - np.cos((1 - t) * a) * z0 / r0)
+        norm = (1 - t) * r0 + t * r1
+        z_t, u_t = norm * n, (r1 - r0) * n + norm * turn
     else:
         a = omega[..., None]
         z_t = (np.sin((1 - t) * a) * z0 + np.sin(t * a) * z1) / np.sin(a)
