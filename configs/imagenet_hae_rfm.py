@@ -39,7 +39,7 @@ def get_config():
     config.model.patch = 1  # published
     config.model.time_embedding = "fourier"  # inferred: RAE's and RJF's; HAE does not say
     config.model.qk_norm = False  # inferred
-    config.model.compute_dtype = "float32"  # published: bfloat16 was unstable
+    config.model.compute_dtype = "float32"  # published: bfloat16 was unstable. See docs/bf16.md
     config.model.unroll = False  # one scanned layer: quick to compile
     config.model.remat = True
 

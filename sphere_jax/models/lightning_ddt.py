@@ -130,17 +130,18 @@ class LightningDDT(Trunk):
         }
 
     def condition(self, t: jax.Array, labels: jax.Array | None) -> jax.Array:
-        """SiLU(SiLU(time + label)), (B, width), in the compute dtype."""
+        """SiLU(SiLU(time + label)), (B, width), float32."""
         return jax.nn.silu(super().condition(t, labels))
 
     def _tokens(self, x: jax.Array, t: jax.Array) -> jax.Array:
-        return jax.nn.silu(self.time(t)[:, None].astype(self.dtype) + x)
+        return jax.nn.silu(self.time(t)[:, None] + x)
 
     def _head_condition(self, tokens: jax.Array) -> jax.Array:
-        return jax.nn.silu(tokens if self.projector is None else self.projector(tokens))
+        c = tokens if self.projector is None else self.projector(tokens)
+        return jax.nn.silu(c.astype(jnp.float32))
 
     def _head_embed(self, z: jax.Array) -> jax.Array:
-        return self.head_patches(patchify(z, self.patch))
+        return self.head_patches(patchify(z, self.patch)).astype(jnp.float32)
 
     def _field(self, x: jax.Array, c: jax.Array) -> jax.Array:
         return unpatchify(self.head(x, c), self.patch, self.grid).astype(jnp.float32)

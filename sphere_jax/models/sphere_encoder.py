@@ -75,11 +75,12 @@ class _Body(nnx.Module):
             dtype=compute_dtype,
             rngs=rngs,
         )
-        self.grid, self.width, self.dtype = grid, width, compute_dtype
+        self.grid, self.width = grid, width
 
     def __call__(self, x: jax.Array, labels: jax.Array | None) -> jax.Array:
-        x = x + jnp.asarray(sincos_positions(self.grid, self.width), self.dtype)[None]
-        c = None if self.label is None else jax.nn.silu(self.label(labels)).astype(self.dtype)
+        # Tokens between blocks are float32 whatever the compute dtype (docs/bf16.md).
+        x = x.astype(jnp.float32) + jnp.asarray(sincos_positions(self.grid, self.width))[None]
+        c = None if self.label is None else jax.nn.silu(self.label(labels))
         return self.head(self.blocks(x, c), c)
 
 

@@ -25,6 +25,7 @@ from sphere_jax.nn.transformer import Block, Head, Stack
 class Trunk(nnx.Module):
     """All but the head: latents to tokens, times and labels to a vector, blocks.
 
+    `compute_dtype` is that of the products; tokens between blocks and the vector are float32.
     `norm()`, `attention(rngs)` and `mlp(rngs)` make the layers of a block. The conditioning vector
     is SiLU of the sum of the time and the label embedding; `time_embedding=None` leaves out time
     and `num_classes=0` leaves out labels; without either the blocks are not modulated.
@@ -57,7 +58,6 @@ class Trunk(nnx.Module):
         self.width = width
         self.depth = depth
         self.conditional = time_embedding is not None or num_classes > 0
-        self.dtype = compute_dtype
 
         def block(rngs: nnx.Rngs) -> Block:
             return Block(
@@ -84,15 +84,15 @@ class Trunk(nnx.Module):
         return self.grid[0] * self.grid[1] * self.width
 
     def embed(self, z: jax.Array) -> jax.Array:
-        """z (B, h, w, d) -> tokens with their positions (B, N, width), in the compute dtype."""
-        positions = jnp.asarray(sincos_positions(self.grid, self.width), self.dtype)[None]
-        return self.patches(patchify(z, self.patch)) + positions
+        """z (B, h, w, d) -> tokens with their positions (B, N, width), float32."""
+        positions = jnp.asarray(sincos_positions(self.grid, self.width))[None]
+        return self.patches(patchify(z, self.patch)).astype(jnp.float32) + positions
 
     def condition(self, t: jax.Array | None, labels: jax.Array | None) -> jax.Array | None:
-        """SiLU(time + label), (B, width), in the compute dtype; None if there is neither."""
+        """SiLU(time + label), (B, width), float32; None if there is neither."""
         parts = [] if self.time is None else [self.time(t)]
         parts += [] if self.label is None else [self.label(labels)]
-        return jax.nn.silu(sum(parts)).astype(self.dtype) if parts else None
+        return jax.nn.silu(sum(parts)) if parts else None
 
 
 class DiffusionTransformer(Trunk):

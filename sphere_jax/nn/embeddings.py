@@ -54,7 +54,8 @@ def time_sinusoids(t: jax.Array, features: int = TIME_FEATURES) -> jax.Array:
 
 
 class TimeEmbedding(nnx.Module):
-    """Times (B,) in [0, 1] -> (B, width), float32 throughout: features, linear, SiLU, linear.
+    """Times (B,) in [0, 1] -> (B, width): features, linear, SiLU, linear, all of it float32, also
+    where products of float32 arrays are rounded by default (TPU: to bfloat16; docs/bf16.md).
 
     kind "sinusoid": 256 fixed sinusoids (SiT, the original LightningDiT). kind "fourier": sin | cos
     of `2 pi t f` at 256 frequencies f ~ N(0, 1), drawn once, kept with the parameters because a
@@ -82,7 +83,8 @@ class TimeEmbedding(nnx.Module):
             frequencies = jax.lax.stop_gradient(self.frequencies[...])
             angles = 2 * np.pi * t.astype(jnp.float32)[:, None] * frequencies[None]
             features = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-        return self.output(jax.nn.silu(self.hidden(features)))
+        with jax.default_matmul_precision("highest"):
+            return self.output(jax.nn.silu(self.hidden(features)))
 
 
 class LabelEmbedding(nnx.Module):

@@ -16,9 +16,10 @@ Initializer = Callable[..., jax.Array]
 class Linear(nnx.Module):
     """`x @ kernel + bias` over the last axis: (..., features_in) -> (..., features_out).
 
-    Parameters are float32; the product is taken in `dtype` and returned in it. A fused layer (qkv,
-    adaLN, the two halves of SwiGLU) is one kernel and is initialised as one, so its fan-out is the
-    fused width, as in the PyTorch originals.
+    Parameters are float32; the product is taken in `dtype` and returned in it. The bias is added in
+    float32, in which its gradient, a sum over all rows, is then taken. A fused layer (qkv, adaLN,
+    the two halves of SwiGLU) is one kernel and is initialised as one, so its fan-out is the fused
+    width, as in the PyTorch originals.
     """
 
     def __init__(
@@ -42,5 +43,5 @@ class Linear(nnx.Module):
         rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
         y = rows @ kernel
         if self.bias is not None:
-            y = y + self.bias[...].astype(self.dtype)[None]
+            y = (y.astype(jnp.float32) + self.bias[...][None]).astype(self.dtype)
         return y.reshape(*x.shape[:-1], kernel.shape[-1])

@@ -6,7 +6,7 @@ from flax import nnx
 
 from sphere_jax.nn.linear import Initializer, Linear, xavier_uniform
 from sphere_jax.nn.norms import RMSNorm
-from sphere_jax.nn.transformer import Stack
+from sphere_jax.nn.transformer import Stack, gated
 
 
 class MixerLayer(nnx.Module):
@@ -37,9 +37,9 @@ class MixerLayer(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         along = self.norm1(x).swapaxes(1, 2)
         along = self.tokens_out(jax.nn.silu(self.tokens_in(along))).swapaxes(1, 2)
-        x = x + self.token_gate[...].astype(x.dtype) * along
+        x = gated(x, self.token_gate[...], along)
         across = self.channels_out(jax.nn.silu(self.channels_in(self.norm2(x))))
-        return x + self.channel_gate[...].astype(x.dtype) * across
+        return gated(x, self.channel_gate[...], across)
 
 
 class Mixer(nnx.Module):

@@ -2,6 +2,11 @@
 
 Equations: methods.md K. `c` is the conditioning vector after SiLU: (B, width), the same for all
 tokens, or (B, N, width), one for each.
+
+In bfloat16 only matrix products, and what lies between two of them, are computed. Tokens `x` keep
+the dtype that they come in, float32 in every network that is trained, so that 2 x depth small
+additions are not rounded away. Modulation and gates are float32 too, in which their gradients, sums
+over all tokens, are then taken (docs/bf16.md).
 """
 
 from collections.abc import Callable
@@ -14,8 +19,14 @@ from sphere_jax.nn.linear import Linear, zeros
 
 
 def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
-    """`x (1 + scale) + shift`; x is (B, N, width), shift and scale (B, 1 or N, width)."""
+    """`x (1 + scale) + shift`, float32; x (B, N, width), shift and scale (B, 1 or N, width)."""
+    x, shift, scale = (a.astype(jnp.float32) for a in (x, shift, scale))
     return x * (1 + scale) + shift
+
+
+def gated(x: jax.Array, gate: jax.Array, branch: jax.Array) -> jax.Array:
+    """`x + gate branch`, of the dtype of x; the product is float32."""
+    return x + (gate.astype(jnp.float32) * branch.astype(jnp.float32)).astype(x.dtype)
 
 
 def _per_token(c: jax.Array) -> jax.Array:
@@ -51,14 +62,14 @@ class Block(nnx.Module):
         )
 
     def __call__(self, x: jax.Array, c: jax.Array | None) -> jax.Array:
-        """x (B, N, width), c (B, width) or (B, N, width) -> (B, N, width)."""
+        """x (B, N, width), c (B, width) or (B, N, width) -> (B, N, width) of the dtype of x."""
         if self.modulation is None:
-            x = x + self.attention(self.norm1(x))
-            return x + self.mlp(self.norm2(x))
+            x = x + self.attention(self.norm1(x)).astype(x.dtype)
+            return x + self.mlp(self.norm2(x)).astype(x.dtype)
         six = jnp.split(self.modulation(_per_token(c)), 6, axis=-1)
         shift1, scale1, gate1, shift2, scale2, gate2 = six
-        x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1))
-        return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
+        x = gated(x, gate1, self.attention(modulate(self.norm1(x), shift1, scale1)))
+        return gated(x, gate2, self.mlp(modulate(self.norm2(x), shift2, scale2)))
 
 
 class Stack(nnx.Module):
@@ -107,6 +118,11 @@ class Stack(nnx.Module):
             x = layer(x, state)
             return x, keep(x)
 
+        # One layer is no loop: lax.scan would make one, unrolled or not, and in the backward pass
+        # of a loop XLA on CPU takes convolutions fifty times as slowly.
+        if jax.tree.leaves(state)[0].shape[0] == 1:
+            x, kept = step(x, jax.tree.map(lambda leaf: leaf[0], state))
+            return x, jax.tree.map(lambda leaf: leaf[None], kept)
         return jax.lax.scan(step, x, state, unroll=self.unroll)
 
 

@@ -1,0 +1,189 @@
+"""bfloat16 training against float32: one island of float32 after the other put into bfloat16.
+
+    python -m benchmarks.bf16_training --out=runs/bf16 --steps=2000
+    python -m benchmarks.bf16_training --out=runs/bf16 --arms float32 ours everything
+
+The published objective and optimizer of D (methods.md D.7: slerp on token spheres of radius
+sqrt(d), shift 8, radial weight 0.1, AdamW, clip 1, EMA 0.9995), at 5 times its learning rate, on a
+small LightningDiT without QK-norm and synthetic latents of 10 classes. Runs of one seed share
+initial parameters, batches and noise. Every arm is one file in the folder; arms that are there are
+not run again, so a study that was stopped goes on. Prints the table of all arms found, and draws
+their curves.
+
+All arms are measured alike: on held-out latents with the same noise, by the library in float32.
+"""
+
+import argparse
+import json
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import bf16_twins as twins
+from benchmarks.bf16_report import draw, print_table
+from sphere_jax.geometry.spaces import TokenSphere
+from sphere_jax.methods.flow import Flow
+from sphere_jax.models.lightning_dit import LightningDiT
+from sphere_jax.models.sit import SiT
+from sphere_jax.nn.compilation import quick_products
+from sphere_jax.nn.functional import Network
+from sphere_jax.options import FlowStage, Optimizer
+from sphere_jax.sampling import Sampler
+from sphere_jax.tokenizers import Precomputed
+from sphere_jax.training.optimizers import make_optimizer
+from sphere_jax.training.step import init_state, make_train_step
+
+SHAPE, CLASSES = (4, 4, 128), 10
+WIDTH, DEPTH, HEADS, BATCH = 64, 4, 4, 32
+TRAINING, HELD_OUT = 4096, 512
+CHUNK = 100  # steps between two measurements
+
+# name -> (compute dtype, what is in bfloat16 beside the products). Seeds beyond the first: --seeds.
+ARMS = {
+    "float32": (jnp.float32, []),
+    "ours": (jnp.bfloat16, []),
+    "everything": (jnp.bfloat16, twins.EVERYTHING),
+    "float32, nudged": (jnp.float32, []),  # initial parameters off by 1e-6 of themselves
+    **{f"ours, but {name}": (jnp.bfloat16, found) for name, found in twins.ISLANDS.items()},
+    "ours, but parameters and moments": (jnp.bfloat16, []),
+}
+HALF_PARAMETERS = ("ours, but parameters and moments", "everything")
+SEVERAL_SEEDS = ("float32", "ours")
+
+
+def latents(count: int, seed: int) -> dict[str, np.ndarray]:
+    """`count` latents (N, 4, 4, 128) of RMS 1 with labels (N,).
+
+    A fixed random network of 8 normal numbers and the class, and a little noise of its own.
+    """
+    teacher, rng = np.random.default_rng(12345), np.random.default_rng(seed)
+    size = int(np.prod(SHAPE))
+    mix, classes = teacher.normal(size=(8, 64)) / np.sqrt(8), teacher.normal(size=(CLASSES, 64))
+    out = teacher.normal(size=(64, size)) / 8
+    labels = rng.integers(0, CLASSES, count)
+    hidden = np.tanh(rng.normal(size=(count, 8)) @ mix + classes[labels])
+    z = hidden @ out + 0.2 * rng.normal(size=(count, size))
+    z = (z / np.sqrt(np.mean(z**2))).reshape(count, *SHAPE)
+    return {"latents": z.astype(np.float32), "labels": labels.astype(np.int32)}
+
+
+def make_method(model: str, dtype, steps: int, qk_norm: bool, rate: float) -> Flow:
+    """D's objective with one of the two networks."""
+    sizes = (SHAPE, 1, WIDTH, DEPTH, HEADS, CLASSES)
+    if model == "sit":
+        build = partial(SiT, *sizes)
+    else:
+        build = partial(LightningDiT, *sizes, time_embedding="fourier", qk_norm=qk_norm)
+    network = Network(lambda rngs: build(compute_dtype=dtype, unroll=True, rngs=rngs))
+    stage = FlowStage(
+        steps=steps,
+        batch_size=BATCH,
+        ema_decay=0.9995,
+        radial_weight=0.1,
+        time_density="logit_normal",
+        time_shift=8.0,
+        optimizer=Optimizer(learning_rate=rate, b2=0.95, clip_norm=1.0),
+    )
+    sphere = TokenSphere(float(np.sqrt(SHAPE[-1])))
+    return Flow(Precomputed(SHAPE), sphere, network, CLASSES, stage, Sampler())
+
+
+def train(arm: str, seed: int, args) -> dict:
+    """One arm: curves of (step, loss of the raw and of the averaged parameters), and what broke."""
+    dtype, replaced = ARMS[arm]
+    make = partial(make_method, args.model, steps=args.steps, qk_norm=args.qk_norm, rate=args.rate)
+    method, ruler = make(dtype=dtype), make(dtype=jnp.float32)
+    optimizer = make_optimizer(method.settings.optimizer, args.steps)
+    # Every bfloat16 operation rounds what it returns, also inside a fusion.
+    options = {**quick_products(), "xla_allow_excess_precision": False}
+
+    params = jax.jit(ruler.init, static_argnums=1)(jax.random.key(seed), None)
+    if arm == "float32, nudged":
+        rng = np.random.default_rng(seed)
+        nudge = lambda p: p * (1 + 1e-6 * rng.standard_normal(p.shape, np.float32))  # noqa: E731
+        params = jax.tree.map(nudge, params)
+    if arm in HALF_PARAMETERS:
+        params = jax.tree.map(twins.half, params)
+    state = init_state(method, optimizer, jax.random.key(100 + seed), {}, params)
+    state = jax.tree.map(jnp.copy, state)
+    data = jax.tree.map(jnp.asarray, latents(TRAINING, seed=1))
+    held_out = jax.tree.map(jnp.asarray, latents(HELD_OUT, seed=2))
+    one_step = make_train_step(method, method.settings, optimizer)
+
+    @partial(jax.jit, donate_argnums=0, compiler_options=options)
+    def advance(state, data, rows):
+        with twins.in_bfloat16(replaced):
+            return one_step(state, {}, jax.tree.map(lambda x: x[rows], data))
+
+    @partial(jax.jit, compiler_options=quick_products())
+    def measure(params, held_out, key):
+        params = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+        return ruler.loss(params, {}, held_out, ruler.draws(key, HELD_OUT))[0]
+
+    order, start = np.random.default_rng(seed), time.process_time()
+    curve, norms, finite = [], [], 0
+    for done in range(0, args.steps + 1, CHUNK):
+        raw, ema = (measure(state[k], held_out, jax.random.key(9)) for k in ("params", "ema"))
+        curve.append((done, float(raw), float(ema)))
+        if done == args.steps:
+            break
+        pending = []
+        for _ in range(CHUNK):
+            rows = order.integers(0, TRAINING, BATCH).astype(np.int32)
+            state, metrics = advance(state, data, rows)
+            pending.append((metrics["gradient_norm"], metrics["finite"]))
+        norms += [float(norm) for norm, _ in pending]
+        finite += sum(bool(ok) for _, ok in pending)
+    return {
+        "arm": arm,
+        "seed": seed,
+        "model": args.model,
+        "steps": args.steps,
+        "curve": curve,
+        "gradient_norm": float(np.median(norms[-500:])),
+        "spikes": spikes(np.array(norms)),
+        "not_finite": args.steps - finite,
+        "seconds": round(time.process_time() - start),
+    }
+
+
+def spikes(norms: np.ndarray, window: int = 50) -> int:
+    """Steps whose gradient norm is above 3 times the median of the `window` steps before."""
+    before = (np.median(norms[n - window : n]) for n in range(window, len(norms)))
+    return sum(bool(now > 3 * usual) for now, usual in zip(norms[window:], before, strict=True))
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--out", type=Path, required=True, help="folder of the arms' results")
+    options.add_argument("--model", choices=("lightning_dit", "sit"), default="lightning_dit")
+    options.add_argument("--qk_norm", action="store_true")
+    options.add_argument("--rate", type=float, default=1e-3, help="learning rate (default 1e-3)")
+    options.add_argument("--steps", type=int, default=2000, help=f"a multiple of {CHUNK}")
+    options.add_argument("--seeds", type=int, default=2, help=f"of {' and '.join(SEVERAL_SEEDS)}")
+    options.add_argument("--arms", nargs="*", choices=tuple(ARMS), default=tuple(ARMS))
+    options.add_argument("--plot", type=Path, help="draw the curves here")
+    args = options.parse_args()
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    runs = [(a, s) for a in args.arms for s in range(args.seeds if a in SEVERAL_SEEDS else 1)]
+    for arm, seed in runs:
+        name = arm.replace(", but", " but").replace(", ", " ").replace(" ", "_")
+        path = args.out / f"{name}_{seed}.json"
+        if not path.exists():
+            found = json.dumps(train(arm, seed, args))
+            path.write_text(found)
+            print(f"{arm}, seed {seed}: {found}", flush=True)
+    found = [json.loads(path.read_text()) for path in sorted(args.out.glob("*.json"))]
+    found.sort(key=lambda f: (list(ARMS).index(f["arm"]), f["seed"]))
+    print_table(found)
+    if args.plot:
+        draw(found, args.plot)
+
+
+if __name__ == "__main__":
+    main()
