@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sphere_jax.cli import parser, run_command
 from sphere_jax.errors import UserError
-from sphere_jax.files import make_folder
+from sphere_jax.files import cache_folder, make_folder
 
 EPILOG = """\
 --from takes .safetensors, .pth, .pt, .bin and .ckpt, several of them, or a folder of them. Nothing
@@ -103,14 +103,14 @@ def _convert(arguments) -> None:
 
 
 def _fetch(entry) -> list[Path]:
-    from sphere_jax.conversion.fetch import cache_folder, fetch
+    from sphere_jax.conversion.fetch import fetch
 
     if not entry.files:
         raise UserError(
             f"'{entry.name}' cannot be fetched: its weights are at {entry.home} ({entry.licence}); "
             "get the file there and give it by --from."
         )
-    folder = cache_folder() / entry.name
+    folder = cache_folder("weights") / entry.name
     return [
         _of_package(file) if file.package else fetch(file.url, folder, file.sha256)
         for file in entry.files

@@ -28,6 +28,16 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
+def read_json(file: Path) -> dict[str, Any] | None:
+    """None where there is no such file. Raises UserError if it is damaged."""
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file} is damaged ({error}); delete it.") from error
+
+
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     def fill(temporary: Path) -> None:
         with temporary.open("wb") as file:  # of a path, numpy would change the name
@@ -44,6 +54,25 @@ def make_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"Cannot write to {folder} ({error.strerror}).") from error
+
+
+def cache_folder(kind: str) -> Path:
+    """What can be had again is kept in $SPHERE_JAX_KIND, or in sphere_jax/kind of the user's cache.
+
+    Kinds: "weights" (downloads), "listings" (what was found out about the files of a data set).
+    """
+    if named := os.environ.get(f"SPHERE_JAX_{kind.upper()}"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sphere_jax" / kind
+
+
+def in_bytes(count: float) -> str:
+    """1500 -> "1.5 kB"."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} GB" if count < 1000 else f"{count:,.0f} GB"
 
 
 def write_whole(path: str | os.PathLike, fill: Callable[[Path], Any]) -> None:

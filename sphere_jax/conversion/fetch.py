@@ -17,14 +17,6 @@ BLOCK = 1 << 20
 TIMEOUT = 30  # seconds without a byte
 CHECKSUM_HEADER = "X-Linked-Etag"  # the Hugging Face hub: SHA-256 of a large file
 LOCAL = "127.0.0.1"  # where http will do: nobody listens in between
-CACHE = "SPHERE_JAX_WEIGHTS"  # environment variable
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $SPHERE_JAX_WEIGHTS, or sphere_jax/weights in the user's cache."""
-    if named := os.environ.get(CACHE):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sphere_jax" / "weights"
 
 
 def fetch(

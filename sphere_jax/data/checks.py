@@ -4,20 +4,31 @@ from pathlib import Path
 
 import numpy as np
 
+from sphere_jax.data.memory import check_fits
 from sphere_jax.errors import UserError
+
+READ_IN_BATCHES = (
+    "put images in files that are read batch by batch, config.data.source='folder' or "
+    "'array_record'"
+)
 
 
 def read_npz(path: str, needed: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """All arrays of an `.npz`, without ever unpickling.
 
     Raises:
-      UserError: no such file, not an npz, or an array of `needed` is missing.
+      UserError: no such file, not an npz, more than there is memory for, or an array of `needed`
+        is missing.
     """
     if not path or not Path(path).is_file():
         raise UserError(f"There is no file '{path}'; give the path of an .npz.")
     try:
         with np.load(path, allow_pickle=False) as file:
+            size = sum(member.file_size for member in file.zip.infolist())
+            check_fits(f"The arrays of {path}", size, READ_IN_BATCHES)
             arrays = {name: file[name] for name in file.files}
+    except UserError:
+        raise
     except (ValueError, OSError, EOFError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is not a readable .npz ({error}).") from error
     except Exception as error:  # zipfile raises its own kinds for a damaged archive

@@ -4,7 +4,8 @@ C/plan.json                 what is being written; a folder begun with another p
 C/labels.npz                int32 `train` and `heldout`
 C/train-00000.arrayrecord   record 2 i: latents (h, w, d) of the shard's image i, 2 i + 1: mirrored
 C/train-00000.json          written after its shard: images, bytes, CRC-32, statistics
-C/index.json                written last: the plan, all shards, statistics of the whole
+C/index.json                written last: the plan, all shards, statistics of the whole, and which
+                            images it was made of (`source` and `path`), to score against
 
 A shard is written whole or not at all; processes may write into one folder, each its own shards.
 """
@@ -14,7 +15,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ import numpy as np
 
 from sphere_jax.data.checks import check_has, read_npz
 from sphere_jax.data.moments import merged, moments_of, statistics_of
+from sphere_jax.data.records import RecordFiles, open_records
 from sphere_jax.errors import UserError
-from sphere_jax.files import crc32, make_folder, write_json, write_npz
+from sphere_jax.files import crc32, make_folder, read_json, write_json, write_npz
 
 PARTS = ("train", "heldout")
 DTYPES = {
@@ -33,8 +34,6 @@ DTYPES = {
     "float32": np.dtype(np.float32),
 }
 PREPARE = "python -m sphere_jax.prepare latents"
-OPEN_SHARDS = 256  # at a time: a process may open some thousand files, often not more
-RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"  # reading ahead is for whole files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,18 +50,35 @@ class Shard:
         return f"{self.part}-{self.number:05d}"
 
 
+def shards_of(counts: Mapping[str, int], size: int) -> list[Shard]:
+    """The parts of a data set, so many images each, in shards of at most `size`."""
+    return [
+        Shard(part, start // size, start, min(start + size, count))
+        for part, count in counts.items()
+        for start in range(0, count, size)
+    ]
+
+
 class CacheWriter:
     """Fills a folder. `plan` (JSON) holds `made_with`, `latent_shape`, `dtype` and `shard_size`,
-    and whatever else the latents are a function of.
+    and whatever else the latents are a function of. `images` says where the images are; they may
+    have been moved when a folder is gone on with.
 
     Raises:
       UserError: the folder cannot be written, or was begun with another plan.
     """
 
-    def __init__(self, folder: Path, plan: dict[str, Any], labels: Mapping[str, np.ndarray]):
+    def __init__(
+        self,
+        folder: Path,
+        plan: dict[str, Any],
+        labels: Mapping[str, np.ndarray],
+        images: Mapping[str, str] | None = None,
+    ):
         self.folder, self.plan, self._labels = folder, json.loads(json.dumps(plan)), labels
+        self._images = dict(images or {})
         make_folder(folder)
-        before = _read_json(folder / "plan.json")
+        before = read_json(folder / "plan.json")
         if before is not None and (found := first_difference(before, self.plan)):
             key, old, new = found
             raise UserError(
@@ -77,17 +93,13 @@ class CacheWriter:
 
     @property
     def shards(self) -> list[Shard]:
-        size = self.plan["shard_size"]
-        return [
-            Shard(part, start // size, start, min(start + size, len(self._labels[part])))
-            for part in PARTS
-            for start in range(0, len(self._labels[part]), size)
-        ]
+        counts = {part: len(self._labels[part]) for part in PARTS}
+        return shards_of(counts, self.plan["shard_size"])
 
     def is_finished(self, shard: Shard) -> bool:
         """Whether it is there, whole, with the content that its CRC-32 was taken of."""
         file = self.folder / f"{shard.name}.arrayrecord"
-        record = _read_json(self.folder / f"{shard.name}.json")
+        record = read_json(self.folder / f"{shard.name}.json")
         if record is None or not file.is_file() or file.stat().st_size != record["bytes"]:
             return False
         return record["images"] == shard.stop - shard.start and crc32(file) == record["crc32"]
@@ -98,7 +110,7 @@ class CacheWriter:
         Raises:
           UserError: a latent is not a finite number of the cache's type, or the disk is full.
         """
-        from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+        from array_record.python.array_record_module import ArrayRecordWriter
 
         dtype, images, moments = DTYPES[self.plan["dtype"]], 0, None
         file = self.folder / f"{shard.name}.arrayrecord"
@@ -117,7 +129,7 @@ class CacheWriter:
             writer.close()
             size, checksum = temporary.stat().st_size, crc32(temporary)
             # Neither opening nor closing tells of a file that could not be written.
-            if ArrayRecordReader(str(temporary)).num_records() != 2 * images:
+            if open_records(temporary).num_records() != 2 * images:
                 raise OSError("not all of it was written")
             os.replace(temporary, file)
         record = {"images": images, "bytes": size, "crc32": checksum, "moments": moments}
@@ -128,11 +140,12 @@ class CacheWriter:
         found: dict[str, list] = {part: [] for part in PARTS}
         moments = None
         for shard in self.shards:
-            record = _read_json(self.folder / f"{shard.name}.json")
+            record = read_json(self.folder / f"{shard.name}.json")
             own = record.pop("moments")
             moments = merged(moments, own) if shard.part == "train" else moments
             found[shard.part].append({"name": shard.name, **record})
-        index = {**self.plan, "statistics": statistics_of(moments), "shards": found}
+        index = {**self.plan, "images": self._images}
+        index |= {"statistics": statistics_of(moments), "shards": found}
         if write:
             write_json(self.folder / "index.json", index)
         return index
@@ -147,9 +160,7 @@ class CachedLatents:
     shard, for one that is damaged.
     """
 
-    folder: Path
-    names: tuple[str, ...]  # of the shards
-    starts: np.ndarray  # (shards + 1,) the first image of each, and the number of images
+    records: RecordFiles  # two an image
     latent_shape: tuple[int, int, int]
     stored: np.dtype
     listing: bytes  # what a fingerprint is made of: how it was made, and the CRC-32 of every shard
@@ -162,7 +173,7 @@ class CachedLatents:
         return (len(self), *self.latent_shape)
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return len(self.records) // 2
 
     def __getitem__(self, rows) -> np.ndarray:
         rows = np.arange(len(self))[rows]
@@ -175,30 +186,9 @@ class CachedLatents:
     def take(self, rows: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         """Latents (B, h, w, d) of images `rows` (B,), mirrored where `mirrored` (B,) says so."""
         found = np.empty((len(rows), *self.latent_shape), np.float32)
-        shards = np.searchsorted(self.starts, rows, side="right") - 1
-        records = 2 * (rows - self.starts[shards]) + mirrored
-        for shard in np.unique(shards):
-            places = np.flatnonzero(shards == shard)
-            for place, record in zip(places, self._read(shard, records[places]), strict=True):
-                found[place] = np.frombuffer(record, self.stored).reshape(self.latent_shape)
+        for place, record in enumerate(self.records.read(2 * rows + mirrored)):
+            found[place] = np.frombuffer(record, self.stored).reshape(self.latent_shape)
         return found
-
-    def _read(self, shard: int, records: np.ndarray) -> list[bytes]:
-        from array_record.python.array_record_module import ArrayRecordReader
-
-        file = self.folder / f"{self.names[shard]}.arrayrecord"
-        try:
-            if shard not in self._readers:
-                if len(self._readers) == OPEN_SHARDS:  # the one that was opened first
-                    self._readers.pop(next(iter(self._readers))).close()
-                self._readers[shard] = ArrayRecordReader(str(file), RANDOM_ACCESS)
-            return self._readers[shard].read(records.tolist())
-        except RuntimeError as error:  # records carry checksums of their own
-            raise UserError(f"{file} is damaged ({error}); run {PREPARE} again.") from error
-
-    @cached_property
-    def _readers(self) -> dict:
-        return {}
 
 
 def read_cache(folder: Path) -> dict[str, tuple[CachedLatents, np.ndarray]]:
@@ -213,17 +203,15 @@ def read_cache(folder: Path) -> dict[str, tuple[CachedLatents, np.ndarray]]:
     parts = {}
     for part in PARTS:
         shards = index["shards"][part]
-        for shard in shards:
-            file = folder / f"{shard['name']}.arrayrecord"
+        files = [folder / f"{shard['name']}.arrayrecord" for shard in shards]
+        for file, shard in zip(files, shards, strict=True):
             if not file.is_file() or file.stat().st_size != shard["bytes"]:
                 raise UserError(f"{file} is missing or cut off; run {PREPARE} again.")
-        starts = np.cumsum([0, *(shard["images"] for shard in shards)])
-        if starts[-1] != len(labels[part]):
+        images = [shard["images"] for shard in shards]
+        if sum(images) != len(labels[part]):
             raise UserError(f"{folder / 'labels.npz'} is of another cache; run {PREPARE} again.")
         latents = CachedLatents(
-            folder,
-            names=tuple(shard["name"] for shard in shards),
-            starts=starts,
+            RecordFiles(files, [2 * count for count in images], f"run {PREPARE} again"),
             latent_shape=tuple(index["latent_shape"]),
             stored=DTYPES[index["dtype"]],
             listing=json.dumps([made, [s["crc32"] for s in shards]], sort_keys=True).encode(),
@@ -234,7 +222,7 @@ def read_cache(folder: Path) -> dict[str, tuple[CachedLatents, np.ndarray]]:
 
 def read_index(folder: Path) -> dict[str, Any]:
     """What `index.json` holds. Raises UserError if there is no finished cache in `folder`."""
-    index = _read_json(folder / "index.json")
+    index = read_json(folder / "index.json")
     if index is None:
         begun = (folder / "plan.json").is_file()
         state = "is a latent cache that is not finished" if begun else "holds no latent cache"
@@ -283,13 +271,3 @@ def writing(file: Path):
         yield
     except (OSError, RuntimeError) as error:
         raise UserError(f"Cannot write {file} ({error}).") from error
-
-
-def _read_json(file: Path) -> dict[str, Any] | None:
-    """None where there is no such file. Raises UserError if it is damaged."""
-    try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
-        return None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{file} is damaged ({error}); delete it.") from error

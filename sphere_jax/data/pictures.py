@@ -9,7 +9,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from sphere_jax.data.checks import check_has
+from sphere_jax.data.checks import READ_IN_BATCHES, check_has
+from sphere_jax.data.memory import check_fits
 from sphere_jax.errors import UserError
 from sphere_jax.options import Data
 
@@ -115,7 +116,17 @@ def unpack(arrays: dict[str, np.ndarray], prefix: str, data: Data) -> np.ndarray
         return decode(encoded, f"Picture {i} of {names[0]} in {data.path}", data)
 
     shape = (data.image_size, data.image_size, data.channels)
+    check_images_fit(len(offsets) - 1, data)
     return read_by_threads(read, len(offsets) - 1, shape)
+
+
+def check_images_fit(count: int, data: Data) -> None:
+    """Raises UserError if so many images cannot be held, once whole and once split."""
+    check_fits(
+        f"{count:,} images of {data.path or data.source}, decoded,",
+        2 * count * data.image_size**2 * data.channels,
+        READ_IN_BATCHES,
+    )
 
 
 def resize_arrays(images: np.ndarray, data: Data) -> np.ndarray:
@@ -132,6 +143,7 @@ def resize_arrays(images: np.ndarray, data: Data) -> np.ndarray:
         )
     if height == width == size:
         return images
+    check_images_fit(len(images), data)
     if height == width and 0 < size - height <= height // 4:  # 28x28 digits become 32x32
         before = (size - height) // 2
         after = size - height - before

@@ -15,9 +15,10 @@ Batch = dict[str, jax.Array]
 class Batches(Iterator[Batch]):
     """Endless shuffled device batches, one fetched ahead, with a state that resumes exactly.
 
-    The element of the grain pipeline is a batch of *indices*: every process walks the same order
-    and reads only the rows that its devices hold, so the order does not depend on how many
-    processes there are.
+    What is shuffled and batched are *indices*: every process walks the same order and reads only
+    the rows that its devices hold, so the order does not depend on how many processes there are.
+    With `threads`, so many batches are read at once and up to twice as many wait in memory; else
+    they are read in the thread that asks. Either way they are the same, to the bit.
     """
 
     def __init__(
@@ -29,11 +30,16 @@ class Batches(Iterator[Batch]):
         flip: bool = False,
         threads: int = 0,
     ):
-        self._source, self._sharding, self._flip = source, sharding, flip
-        indices = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-        draws = indices.batch(batch_size, drop_remainder=True).random_map(_with_flip_draws)
+        self._sharding, self._size = sharding, batch_size
+        rows = self._rows = _own_rows(batch_size, sharding)
+
+        def read(drawn: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+            indices, flips = drawn
+            return source.read(indices[rows], flips[rows] if flip else None)
+
+        draws = index_batches(len(source), batch_size, seed)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads * 2, 1))
-        self._iterator = iter(draws.to_iter_dataset(options))
+        self._iterator = iter(draws.map(read).to_iter_dataset(options))
         self._ahead: tuple[Batch, dict] | None = None
         self.state = self._iterator.get_state()  # of the batches handed out so far
 
@@ -48,10 +54,16 @@ class Batches(Iterator[Batch]):
         return batch
 
     def _fetch(self) -> tuple[Batch, dict]:
-        indices, flips = next(self._iterator)
-        rows = _own_rows(len(indices), self._sharding)
-        read = self._source.read(indices[rows], flips[rows] if self._flip else None)
-        return to_device(read, rows, len(indices), self._sharding), self._iterator.get_state()
+        read = next(self._iterator)
+        return to_device(read, self._rows, self._size, self._sharding), self._iterator.get_state()
+
+
+def index_batches(count: int, batch_size: int, seed: int) -> grain.MapDataset:
+    """The order of batches: element i holds the rows (B,) of batch i, and who of them is mirrored
+    where mirroring is on. Endless: `count` examples are shuffled anew every epoch.
+    """
+    indices = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
+    return indices.batch(batch_size, drop_remainder=True).random_map(_with_flip_draws)
 
 
 def _own_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
@@ -93,16 +105,20 @@ def map_batched(
     axis; the result comes back to the host of every process. `after_batch(done)` hears how many
     rows are done.
     """
-    count, pieces, own = len(arrays[0]), [], _own_rows(batch_size, sharding)
+    count, whole, own = len(arrays[0]), None, _own_rows(batch_size, sharding)
     for start in range(0, count, batch_size):
         rows = np.arange(start, start + batch_size)
         rows = np.where(rows < count, rows, 0)[own]
         named = {str(i): array[rows] for i, array in enumerate(arrays)}
         batch = to_device(named, own, batch_size, sharding)
         out = function(*(batch[str(i)] for i in range(len(arrays))))
-        pieces.append(jax.tree.map(lambda x, n=count - start: to_host(x)[:n], out))
-        after_batch(min(start + batch_size, count))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
+        out, stop = jax.tree.map(to_host, out), min(start + batch_size, count)
+        if whole is None:
+            whole = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), out)
+        for into, leaf in zip(jax.tree.leaves(whole), jax.tree.leaves(out), strict=True):
+            into[start:stop] = leaf[: stop - start]
+        after_batch(stop)
+    return whole
 
 
 def to_host(array: jax.Array) -> np.ndarray:

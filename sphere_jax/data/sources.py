@@ -21,11 +21,16 @@ from sphere_jax.data.checks import (
 )
 from sphere_jax.data.cifar10 import read_cifar10
 from sphere_jax.data.folders import Pictures, read_folder
+from sphere_jax.data.kept import kept
 from sphere_jax.data.latent_cache import CachedLatents, read_cache
 from sphere_jax.data.pictures import resize_arrays, unpack
+from sphere_jax.data.records import read_array_record
 from sphere_jax.data.tfds import read_tfds
 from sphere_jax.errors import UserError
 from sphere_jax.options import Data
+
+LATENTS = ("latents.npy", "labels.npy")
+READ_WHERE_INDEXED = {"folder": read_folder, "tfds": read_tfds, "array_record": read_array_record}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +110,8 @@ def load(data: Data) -> Split:
         return _latents(data)
     if data.source == "cache":
         return _cached(data)
-    if data.source in ("folder", "tfds"):
-        images, labels, held = (read_folder if data.source == "folder" else read_tfds)(data)
+    if data.source in READ_WHERE_INDEXED:
+        images, labels, held = READ_WHERE_INDEXED[data.source](data)
         train, heldout = images.keep(~held), images.keep(held)
     else:
         images, labels, held = _in_memory(data)
@@ -192,7 +197,7 @@ def _latents(data: Data) -> Split:
     Already normalised per channel (methods.md A.10); the last fifth of each class is held out.
     """
     folder = Path(data.path)
-    for name in ("latents.npy", "labels.npy"):
+    for name in LATENTS:
         if not (folder / name).is_file():
             raise UserError(
                 f"config.data.path='{data.path}' has no {name}; it must be a folder with "
@@ -211,9 +216,10 @@ def _latents(data: Data) -> Split:
     labels = check_labels(labels, len(latents), str(folder))
     held = every_fifth_of_each_class(labels)
     check_split(labels, held, data.num_classes, data.path)
+    arrays, files = {"latents": latents, "labels": labels}, tuple(folder / n for n in LATENTS)
     return Split(
-        IndexedSource({"latents": latents, "labels": labels}, np.flatnonzero(~held)),
-        IndexedSource({"latents": latents, "labels": labels}, np.flatnonzero(held)),
+        IndexedSource(arrays, np.flatnonzero(~held), files),
+        IndexedSource(arrays, np.flatnonzero(held), files),
     )
 
 
@@ -228,9 +234,10 @@ def _cached(data: Data) -> Split:
 
 @dataclasses.dataclass(frozen=True)
 class IndexedSource(Source):
-    """Some rows of arrays that are too large to copy."""
+    """Some rows of arrays that are too large to copy, memory-mapped from `files`."""
 
     rows: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -244,6 +251,12 @@ class IndexedSource(Source):
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256((super().fingerprint + str(self.rows.tolist())).encode()).hexdigest()[
-            :16
-        ]
+        """That of every byte of the arrays and of the rows.
+
+        The files are read through once and their digest kept until their path, size or time of
+        change is another (`data.kept`): content that is changed while these stay goes unnoticed.
+        """
+        whole = super()
+        found = kept("latents", self.files, lambda: {"digest": np.array(whole.fingerprint)})
+        text = str(found["digest"]) + str(self.rows.tolist())
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,50 +1,28 @@
 """Data sets of TensorFlow Datasets, from the ArrayRecord files that it prepared.
 
-tensorflow-datasets is an optional install, and TensorFlow is not needed to read. Pictures stay
-encoded until they are indexed, and are decoded as those of a folder are.
+tensorflow-datasets is an optional install that finds the files; reading them needs neither it nor
+TensorFlow.
 """
 
-import dataclasses
-import io
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sphere_jax.data.checks import check_labels, every_fifth_of_each_class
-from sphere_jax.data.folders import Pictures
-from sphere_jax.data.pictures import decode
+from sphere_jax.data.records import RecordPictures, read_pictures
 from sphere_jax.errors import UserError
 from sphere_jax.options import Data
 
+FORMAT = "array_record"
 HELD_OUT = ("validation", "test")  # the first that a data set has
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Records(Pictures):
-    """Pictures by number: those of the first source, then those of the second."""
-
-    sources: tuple[Any, ...] = ()
-
-    @property
-    def listing(self) -> bytes:
-        """The data set's name and version, the number and size of every picture, how resized."""
-        return os.fsencode(f"{self.root}\n") + super().listing
-
-    def _read(self, name: int) -> np.ndarray:
-        number, first = int(name), len(self.sources[0])
-        source, row = (0, number) if number < first else (1, number - first)
-        encoded = io.BytesIO(self.sources[source][row]["image"])
-        return decode(encoded, f"Picture {number} of {self.root}", self.data)
-
-
-def read_tfds(data: Data) -> tuple[Records, np.ndarray, np.ndarray]:
+def read_tfds(data: Data) -> tuple[RecordPictures, np.ndarray, np.ndarray]:
     """The images of a data set (N), their labels int32 (N,), and which are held out, boolean (N,).
 
     `data.path` is a name as `tfds.builder` takes ("imagenet2012:5.1.0") or the folder of a prepared
     data set; `train` is trained on, `validation` or else `test` held out, or, without either, every
-    fifth of each class. Every record is read once for its label.
+    fifth of each class. Every record is read once for its label, and labels are kept in the user's
+    cache folder.
 
     Raises:
       UserError: tensorflow-datasets or the data set is missing, is not prepared as ArrayRecord, or
@@ -61,31 +39,29 @@ def read_tfds(data: Data) -> tuple[Records, np.ndarray, np.ndarray]:
     if not builder.is_prepared():
         raise UserError(
             f"'{data.path}' is not prepared in {builder.data_path}; once, where TensorFlow is "
-            f"installed, run tfds build {builder.name} --file_format=array_record"
+            f"installed, run tfds build {builder.name} --file_format={FORMAT}"
         )
     if not {"image", "label"} <= set(builder.info.features):
         raise UserError(f"{data.path} has {', '.join(builder.info.features)}, not image and label.")
     splits = set(builder.info.splits)
     if "train" not in splits:
         raise UserError(f"{data.path} has no split train, but {', '.join(sorted(splits))}.")
-    names = ["train", *[name for name in HELD_OUT if name in splits][:1]]
-    try:
-        raw = {"image": tfds.decode.SkipDecoding()}
-        sources = tuple(builder.as_data_source(split=name, decoders=raw) for name in names)
-    except (NotImplementedError, OSError) as error:
+    held = next(([name] for name in HELD_OUT if name in splits), [])
+    if FORMAT not in {kind.value for kind in builder.info.available_file_formats()}:
         raise UserError(
             f"'{data.path}' is prepared, but not as ArrayRecord; run tfds build {builder.name} "
-            "--file_format=array_record"
-        ) from error
-    rows = [(r["label"], len(r["image"])) for source in sources for r in source]
-    labels, sizes = np.array(rows, np.int64).reshape(-1, 2).T
-    labels = check_labels(labels, len(rows), data.path)
-    pictures = Records(
-        Path(builder.info.full_name), np.arange(len(rows)), sizes, data, sources=sources
-    )
-    if len(sources) == 1:
-        return pictures, labels, every_fifth_of_each_class(labels)
-    return pictures, labels, np.arange(len(rows)) >= len(sources[0])
+            f"--file_format={FORMAT}"
+        )
+    builder.info.set_file_format(FORMAT, override=True, override_if_initialized=True)  # of several
+    train = _files(builder, "train")
+    held = [file for name in held for file in _files(builder, name)]
+    title = builder.info.full_name
+    return read_pictures(data, train, held, Path(title), title)
+
+
+def _files(builder, split: str) -> list[Path]:
+    """Those of a split that hold something, in order."""
+    return [Path(part.filename) for part in builder.info.splits[split].file_instructions]
 
 
 def _builder(tfds, path: str):

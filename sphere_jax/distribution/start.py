@@ -45,6 +45,14 @@ def start_processes(timeout_seconds: int = 300) -> None:
         ) from error
 
 
+def meet(where: str) -> None:
+    """Returns once all processes have come to `where`."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(where)
+
+
 def is_main_process() -> bool:
     """The one process that writes files a person reads."""
     return jax.process_index() == 0

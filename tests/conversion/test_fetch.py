@@ -7,8 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from sphere_jax.conversion import fetch as module
-from sphere_jax.conversion.fetch import cache_folder, fetch
+from sphere_jax.conversion.fetch import fetch
 from sphere_jax.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -150,11 +149,3 @@ def test_refusals(server, tmp_path):
     server.server_close()
     with pytest.raises(UserError, match="broke off"):
         fetch("http://127.0.0.1:9/x.bin", tmp_path)
-
-
-def test_the_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv(module.CACHE, str(tmp_path))
-    assert cache_folder() == tmp_path
-    monkeypatch.delenv(module.CACHE)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "sphere_jax" / "weights"

@@ -50,6 +50,32 @@ def test_the_two_crops_of_an_odd_margin():
     assert_same(fit(picture, 32, "adm"), picture.crop((7, 0, 39, 32)))
 
 
+def adm_by_pillow(picture, size):
+    """ADM's centre crop said over again: of any picture, also one that has the size already."""
+    width, height = picture.size
+    while min(width, height) >= 2 * size:
+        width, height = width // 2, height // 2
+        picture = picture.resize((width, height), resample=BOX)
+    factor = size / min(width, height)
+    width, height = round(width * factor), round(height * factor)
+    pixels = np.array(picture.resize((width, height), resample=BICUBIC))
+    top, left = (height - size) // 2, (width - size) // 2
+    return pixels[top : top + size, left : left + size]
+
+
+@pytest.mark.parametrize("size", [8, 32, 33])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_adm_bit_for_bit(size, mode):
+    """At every ratio: larger, smaller, of the same size, oblong either way, odd margins."""
+    sides = (5, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 66, 101, 132, 150, 267)
+    for width, height in zip(sides * 3, sides[3:] + sides + sides[::-1] + sides[:3], strict=True):
+        picture = noise(width, height, width).convert(mode)
+        found = decode(
+            encoded(picture, "PNG"), "x", data(size, 1 if mode == "L" else 3, resize="adm")
+        )
+        assert_same(found.squeeze(), adm_by_pillow(picture, size))
+
+
 def box(x):
     return ((x > -0.5) & (x <= 0.5)).astype(float)
 

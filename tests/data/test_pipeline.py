@@ -1,5 +1,7 @@
 """Batches: their order, their flips, how they resume, where they lie; and mapping over arrays."""
 
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from sphere_jax.data.pipeline import Batches, map_batched, to_device, to_host
 from sphere_jax.data.sources import Source
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
+from sphere_jax.errors import UserError
 
 COUNT = 50
 
@@ -59,6 +62,37 @@ def test_a_state_resumes_exactly(source, sharding, threads, seen):
     resumed.set_state(state)
     assert resumed.state == state
     np.testing.assert_array_equal(take(resumed, 12, "images"), rest)
+
+
+class Watched(Source):
+    """Notes which threads read it, and fails at one example."""
+
+    def read(self, indices, mirrored=None):
+        readers.add(threading.get_ident())
+        if len(self) == COUNT - 1 and 7 in indices:
+            raise UserError("picture 7 cannot be read")
+        return super().read(indices, mirrored)
+
+
+readers = set()
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_threads_read_in_place_of_the_one_that_asks(source, sharding, threads):
+    readers.clear()
+    expected = take(Batches(source, 8, 0, sharding, flip=True), 12, "images")
+    watched = Batches(Watched(source.arrays), 8, 0, sharding, flip=True, threads=threads)
+    np.testing.assert_array_equal(take(watched, 12, "images"), expected)
+    assert (threading.get_ident() in readers) == (threads == 0)
+    assert len(readers) <= max(threads, 1)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_what_cannot_be_read_is_one_sentence_in_any_thread(source, sharding, threads):
+    few = Watched({name: array[: COUNT - 1] for name, array in source.arrays.items()})
+    with pytest.raises(UserError) as caught:
+        take(Batches(few, 8, 0, sharding, threads=threads), 7)
+    assert str(caught.value) == "picture 7 cannot be read"
 
 
 def test_flips_mirror_half_of_the_images_and_come_with_the_seed(source, sharding):

@@ -200,6 +200,10 @@ def test_wrong_packed_pictures(tmp_path, changes, words):
 def latents(tmp_path, z, y, classes=2) -> Data:
     np.save(tmp_path / "latents.npy", z)
     np.save(tmp_path / "labels.npy", y)
+    return latents_of(tmp_path, classes)
+
+
+def latents_of(tmp_path, classes=2) -> Data:
     return Data(source="latents", path=str(tmp_path), num_classes=classes)
 
 
@@ -212,6 +216,30 @@ def test_latents_folder(tmp_path):
     np.testing.assert_array_equal(split.heldout.read(np.array([3, 0]))["latents"], z[held][[3, 0]])
     assert split.heldout.labels.tolist() == labels()[held].tolist()
     assert split.train.fingerprint != split.heldout.fingerprint
+
+
+def test_a_fingerprint_of_latents_is_kept_until_a_file_changes(tmp_path, monkeypatch):
+    """They may be hundreds of gigabytes: read through once, and not at every start."""
+    monkeypatch.setenv("SPHERE_JAX_LISTINGS", str(tmp_path / "listings"))
+    z = np.random.default_rng(0).normal(size=(20, 2, 2, 4)).astype(np.float32)
+    read = []
+    plain = np.ascontiguousarray
+    monkeypatch.setattr(np, "ascontiguousarray", lambda x: read.append(x.shape) or plain(x))
+
+    def prints():
+        read.clear()
+        split = load(latents_of(tmp_path))
+        return split.train.fingerprint, split.heldout.fingerprint
+
+    latents(tmp_path, z, labels())
+    first = prints()
+    assert read == [(20,), (20, 2, 2, 4)] and first[0] != first[1]  # once for both parts
+    assert prints() == first and read == []
+    z[-1, 0, 0, 0] += 1.0
+    latents(tmp_path, z, labels())
+    assert prints()[0] != first[0] and len(read) == 2
+    latents(tmp_path, z, 1 - labels())
+    assert len({first, prints()}) == 2
 
 
 @pytest.mark.parametrize(

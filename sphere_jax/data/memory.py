@@ -1,0 +1,33 @@
+"""What is held in memory is counted first: a process that runs out is killed without a word."""
+
+from pathlib import Path
+
+from sphere_jax.errors import UserError
+from sphere_jax.files import in_bytes
+
+MEMINFO = Path("/proc/meminfo")
+GROUP = Path("/sys/fs/cgroup")  # the limit of a container, under cgroup v2
+
+
+def available_bytes() -> int | None:
+    """Memory that this process can still have; None where the system does not say (not Linux)."""
+    try:
+        lines = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
+        free = 1024 * int(lines["MemAvailable"].split()[0])
+    except (OSError, ValueError, KeyError):
+        return None
+    try:
+        limit, used = ((GROUP / f"memory.{name}").read_text() for name in ("max", "current"))
+        return min(free, max(int(limit) - int(used), 0))
+    except (OSError, ValueError):  # no such group, or its limit is "max"
+        return free
+
+
+def check_fits(what: str, needed: int, mend: str) -> None:
+    """Raises UserError if `needed` bytes are not available; `mend` says what to do instead."""
+    available = available_bytes()
+    if available is not None and needed > available:
+        raise UserError(
+            f"{what} would take {in_bytes(needed)} of memory and {in_bytes(available)} are "
+            f"available; {mend}."
+        )

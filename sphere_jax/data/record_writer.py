@@ -1,0 +1,108 @@
+"""A data set of images as ArrayRecord files: one set of files for all processes of a pod to read.
+
+F/images.json                what is written; a folder begun with another plan is refused
+F/train-00000.array_record   a `tf.train.Example` an image
+F/heldout-00000.array_record
+
+An example holds `image`, a PNG at its final size, and `label`. A file is written whole or not at
+all, and processes take files in turn.
+"""
+
+import io
+import json
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from sphere_jax.data.examples import write_example
+from sphere_jax.data.latent_cache import PARTS, Shard, first_difference, shards_of, writing
+from sphere_jax.data.records import PLAN, open_records
+from sphere_jax.data.sources import Source, load
+from sphere_jax.distribution.start import is_main_process, meet
+from sphere_jax.errors import UserError
+from sphere_jax.files import make_folder, read_json, write_json
+from sphere_jax.options import Data
+
+TOGETHER = 256  # images in memory at once
+
+
+def write_images(
+    data: Data, folder: Path, shard_size: int, said: Callable[[str, float, float], None]
+) -> dict[str, int]:
+    """Writes what is not in `folder` yet; returns how many images a part has.
+
+    Images are brought to size and split as `data` says; read back with the same options they are
+    the same bits. `said(file, images a second, seconds left)` hears of every file.
+
+    Raises:
+      UserError: there are no images, or `folder` cannot be written or was begun with others.
+    """
+    if data.source in ("latents", "cache"):
+        raise UserError(f"config.data.source='{data.source}' holds no images to write.")
+    parts = vars(load(data))
+    counts = {part: len(parts[part]) for part in PARTS}
+    plan = {
+        "images": counts,
+        "image_size": data.image_size,
+        "resize": data.resize,
+        "channels": data.channels,
+        "shard_size": shard_size,
+        "source": {part: parts[part].fingerprint for part in PARTS},
+    }
+    make_folder(folder)
+    before = read_json(folder / PLAN)
+    if before is not None and (found := first_difference(before, json.loads(json.dumps(plan)))):
+        key, old, new = found
+        raise UserError(
+            f"{folder} was begun with {key}={old!r}, not {new!r}; give another --out, or the "
+            "command that began it."
+        )
+    if is_main_process():
+        write_json(folder / PLAN, plan)
+    own = shards_of(counts, shard_size)[jax.process_index() :: jax.process_count()]
+    todo = [shard for shard in own if not _file(folder, shard).exists()]
+    started, done, left = time.monotonic(), 0, sum(shard.stop - shard.start for shard in todo)
+    for shard in todo:
+        _write(_file(folder, shard), parts[shard.part], shard)
+        done, left = done + shard.stop - shard.start, left - shard.stop + shard.start
+        rate = done / (time.monotonic() - started)
+        said(shard.name, rate, left / rate)
+    meet("all images are written")
+    return counts
+
+
+def _file(folder: Path, shard: Shard) -> Path:
+    return folder / f"{shard.name}.array_record"
+
+
+def _write(file: Path, source: Source, shard: Shard) -> None:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    temporary = file.with_name(f".{file.name}.tmp")
+    with writing(file):
+        writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+    with ThreadPoolExecutor() as pool:
+        for start in range(shard.start, shard.stop, TOGETHER):
+            read = source.read(np.arange(start, min(start + TOGETHER, shard.stop)))
+            records = pool.map(_record, read["images"], read["labels"].tolist())
+            with writing(file):
+                for record in records:
+                    writer.write(record)
+    with writing(file):
+        writer.close()
+        # Neither opening nor closing tells of a file that could not be written.
+        if open_records(temporary).num_records() != shard.stop - shard.start:
+            raise OSError("not all of it was written")
+        os.replace(temporary, file)
+
+
+def _record(image: np.ndarray, label: int) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(content, "PNG")
+    return write_example({"image": content.getvalue(), "label": label})

@@ -1,0 +1,107 @@
+"""What would not fit into memory is refused before it is read."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sphere_jax.data import memory
+from sphere_jax.data.sources import Source, Split, load
+from sphere_jax.errors import UserError
+from sphere_jax.methods.latents import encoded_split
+from sphere_jax.options import Data
+
+MEMINFO = "MemTotal:       8000000 kB\nMemFree: 1 kB\nMemAvailable:    2000000 kB\n"
+
+
+def refusal(call, *arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def leaves(monkeypatch, count):
+    monkeypatch.setattr(memory, "available_bytes", lambda: count)
+
+
+def test_available_memory_is_what_the_system_and_the_container_leave(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    assert memory.available_bytes() is None
+    (tmp_path / "meminfo").write_text(MEMINFO)
+    assert memory.available_bytes() == 2_048_000_000
+    (tmp_path / "memory.current").write_text("600\n")
+    for limit, expected in (("max\n", 2_048_000_000), ("1000\n", 400), ("500\n", 0)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert memory.available_bytes() == expected
+
+
+def test_what_fits_passes_and_what_does_not_is_one_sentence(monkeypatch):
+    leaves(monkeypatch, 3 * 10**9)
+    memory.check_fits("Latents", 3 * 10**9, "mend it")
+    said = refusal(memory.check_fits, "Latents", 4 * 10**9, "mend it")
+    assert said == "Latents would take 4 GB of memory and 3 GB are available; mend it."
+    leaves(monkeypatch, None)
+    memory.check_fits("Latents", 10**18, "mend it")
+
+
+def test_images_of_a_file(tmp_path, monkeypatch):
+    """100 images of 16x16 take 25.6 kB; brought to 32x32 they take 4 times that, twice."""
+    path = tmp_path / "images.npz"
+    images, labels = np.zeros((100, 16, 16, 1), np.uint8), np.arange(100) % 2
+    np.savez_compressed(path, images=images, labels=labels)
+
+    def opened(size):
+        return load(Data(source="npz", path=str(path), image_size=size, num_classes=2))
+
+    leaves(monkeypatch, 25_600)
+    assert "images.npz would take 26." in refusal(opened, 16)
+    leaves(monkeypatch, 2 * 102_400 - 1)
+    said = refusal(opened, 32)
+    assert "100 images of" in said and "205 kB" in said and "config.data.source='folder'" in said
+    leaves(monkeypatch, 2 * 102_400)
+    assert len(opened(32).train) == 80
+
+
+def test_pictures_of_a_file(tmp_path, monkeypatch):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    one = np.frombuffer(file.getvalue(), np.uint8)
+    offsets = np.arange(101) * len(one)
+    np.savez(
+        tmp_path / "a.npz", jpeg_bytes=np.tile(one, 100), offsets=offsets, labels=np.zeros(100, int)
+    )
+    data = Data(source="npz", path=str(tmp_path / "a.npz"), image_size=128, channels=3)
+    leaves(monkeypatch, 10**6)
+    assert "100 images of" in refusal(load, data)
+
+
+class Tokenizer:
+    latent_shape = (2, 2, 8)
+
+    @staticmethod
+    def encode(params, images):
+        return images
+
+
+def test_latents_that_are_encoded_once(monkeypatch):
+    """10 latents of 2x2x8 float32 take 1280 bytes; nothing is encoded before they are counted."""
+    calls = []
+
+    def map_over(function, params, images):
+        calls.append(len(images))
+        return np.zeros((len(images), 2, 2, 8), np.float32)
+
+    images, labels = np.zeros((10, 4, 4, 3), np.uint8), np.zeros(10, np.int32)
+    parts = [
+        Source({"images": images[r], "labels": labels[r]}) for r in (slice(0, 8), slice(8, 10))
+    ]
+    leaves(monkeypatch, 1279)
+    said = refusal(encoded_split, Tokenizer, Split(*parts), {}, map_over)
+    assert "10 images, encoded once, would take 1.28 kB" in said and calls == []
+    assert "sphere_jax.prepare latents" in said and "encode='every_step'" in said
+    leaves(monkeypatch, 1280)
+    assert len(encoded_split(Tokenizer, Split(*parts), {}, map_over).train) == 8
+    assert calls == [8, 2]

@@ -1,0 +1,25 @@
+"""Where things are kept, and sizes in words."""
+
+from pathlib import Path
+
+import pytest
+
+from sphere_jax.files import cache_folder, in_bytes
+
+
+def test_cache_folders(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPHERE_JAX_WEIGHTS", str(tmp_path / "mine"))
+    monkeypatch.delenv("SPHERE_JAX_LISTINGS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder("weights") == tmp_path / "mine"
+    assert cache_folder("listings") == tmp_path / "sphere_jax" / "listings"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder("listings") == Path.home() / ".cache" / "sphere_jax" / "listings"
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2**20, "1.05 MB"), (3e12, "3,000 GB")],
+)
+def test_sizes_in_words(count, words):
+    assert in_bytes(count) == words
