@@ -1,5 +1,8 @@
-"""A data set encoded into a latent cache: sharded over devices and processes, resumable."""
+"""A data set encoded: into a latent cache, sharded over devices and processes and resumable, or
+into statistics of its latents.
+"""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.building import build_tokenizer
+from sphere_jax.conversion.weights import write_weights
 from sphere_jax.data.latent_cache import PARTS, CacheWriter
+from sphere_jax.data.moments import merged, moments_of, statistics_of
 from sphere_jax.data.sources import load
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
-from sphere_jax.distribution.start import is_main_process
+from sphere_jax.distribution.start import is_main_process, meet
 from sphere_jax.errors import UserError
 from sphere_jax.options import Config
 from sphere_jax.tokenizers import Pretrained
@@ -51,7 +56,8 @@ def encode_data_set(
         "shard_size": shard_size,
         "data": {part: parts[part].fingerprint for part in PARTS},
     }
-    cache = CacheWriter(folder, plan, {part: parts[part].labels for part in PARTS})
+    labels = {part: parts[part].labels for part in PARTS}
+    cache = CacheWriter(folder, plan, labels, _whereabouts(config))
     if is_main_process():
         cache.begin()
     encoder = Encoder(config, tokenizer, batch)
@@ -66,11 +72,55 @@ def encode_data_set(
         done, left = done + shard.stop - shard.start, left - shard.stop + shard.start
         rate = done / (time.monotonic() - started)
         say(f"{shard.name}: {rate:,.1f} img/s a process  {duration(left / rate)} left")
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices("all shards are written")
+    meet("all shards are written")
     return cache.finish(write=is_main_process())
+
+
+def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
+    """Writes mean and standard deviation of the channels of the training images' latents, `batch`
+    images a device at a time; returns them as `data.moments.statistics_of` does.
+
+    They are of latents as the tokenizer gives them without statistics, unpacked. Every process
+    encodes all images.
+
+    Raises:
+      UserError: the tokenizer takes no such statistics, or is given some; its weights or the data
+        are not what they should be; the file cannot be written.
+    """
+    settings = config.tokenizer
+    takes = hasattr(settings, "pretrained_statistics") and settings.name != "rae"
+    if not takes or settings.kind == "flux2":
+        raise UserError(
+            f"config.tokenizer.name='{settings.name}' takes no statistics that are measured here; "
+            "'tiny_vae' and 'kl_vae' (but for kind='flux2', which brings its own) do."
+        )
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out={out} must end with .safetensors.")
+    if settings.pretrained_statistics:
+        raise UserError("config.tokenizer.pretrained_statistics must be empty to measure them.")
+    if config.data.source == "cache":
+        raise UserError("config.data.source='cache' holds no images to encode.")
+    if settings.name == "kl_vae":
+        settings = dataclasses.replace(settings, packed=False)
+    config = dataclasses.replace(config, tokenizer=settings)
+    encoder = Encoder(config, build_tokenizer(config), batch)
+    images, moments = load(config.data).train.arrays["images"], None
+    for latents in encoder.latents(images, 0, len(images)):
+        moments = merged(moments, moments_of(latents))
+    found = statistics_of(moments)
+    params = {name: np.float32(found[f"channel_{name}"]) for name in ("mean", "std")}
+    params["std"] = np.maximum(params["std"], 1e-6)  # of a dead channel
+    if is_main_process():
+        write_weights(out, params, f"{settings.kind}_statistics", f"{len(images)} images")
+    return found
+
+
+def _whereabouts(config: Config) -> dict[str, str]:
+    """Where the images are, so that samples can be scored against them."""
+    path = config.data.path
+    if path and Path(path).exists():  # not a name of TensorFlow Datasets
+        path = str(Path(path).absolute())
+    return {"source": config.data.source, "path": path}
 
 
 class Encoder:

@@ -1,8 +1,16 @@
-"""Data made ready before training: the latents of a whole data set, encoded once.
+"""Made ready before training: latents of a data set, its images, or statistics of its latents.
 
     python -m sphere_jax.prepare latents --config=configs/X.py --out=caches/X
     python -m sphere_jax.main --config=configs/X.py --workdir=runs/X \\
         --config.data.source=cache --config.data.path=caches/X
+
+    python -m sphere_jax.prepare images --config=configs/X.py --out=images/X
+    python -m sphere_jax.main --config=configs/X.py --workdir=runs/X \\
+        --config.data.source=array_record --config.data.path=images/X
+
+    python -m sphere_jax.prepare statistics --config=configs/X.py --out=weights/X.safetensors
+    python -m sphere_jax.main --config=configs/X.py --workdir=runs/X \\
+        --config.tokenizer.pretrained_statistics=weights/X.safetensors
 
 Run the same command again after an interruption: finished files are checked and kept.
 """
@@ -12,9 +20,16 @@ from pathlib import Path
 from sphere_jax.cli import parse_with_config, parser, run_command
 
 EPILOG = """\
-Every image is encoded as it is and mirrored. The folder holds ArrayRecord files and an index.json
-with shapes, statistics and checksums. Training refuses a cache of another tokenizer, image size,
-resize or number of classes. Only published tokenizers (kl_vae, tiny_vae, rae) can be cached.
+latents: every image encoded, as it is and mirrored. The folder holds ArrayRecord files and an
+index.json with shapes, statistics and checksums. Training refuses a cache of another tokenizer,
+image size, resize or number of classes. Only published tokenizers (kl_vae, tiny_vae, rae) can be
+cached.
+
+images: every image brought to config.data.image_size, split, and stored as PNG with its label, a
+tf.train.Example a record, in train-*.array_record and heldout-*.array_record.
+
+statistics: mean and standard deviation of every channel over the training images, as they are and
+mirrored. tiny_vae and kl_vae normalise by them before anything is projected on a sphere.
 
 On several hosts start the same command on each (see launch/), with --out on storage that all see.
 exit codes: 0 done, 2 something to mend (one sentence says what).
@@ -23,39 +38,70 @@ exit codes: 0 done, 2 something to mend (one sentence says what).
 
 def main(argv: list[str]) -> None:
     flags = parser(__doc__.split("\n\n")[0], EPILOG)
-    flags.add_argument("what", choices=("latents",), help="what to prepare")
+    flags.add_argument("what", choices=("latents", "images", "statistics"), help="what")
     flags.add_argument("--config", required=True, help="a file in configs/")
-    flags.add_argument("--out", required=True, metavar="FOLDER", help="made, or gone on with")
+    flags.add_argument(
+        "--out", required=True, metavar="PATH", help="a folder, made or gone on with; a file"
+    )
     flags.add_argument("--shard_size", type=int, default=1024, help="images a file (default 1024)")
     flags.add_argument(
-        "--dtype", choices=("float16", "bfloat16", "float32"), default="float16", help="as stored"
+        "--dtype",
+        choices=("float16", "bfloat16", "float32"),
+        default="float16",
+        help="of stored latents",
     )
-    flags.add_argument("--batch", type=int, default=32, help="images a device at a time (32)")
+    flags.add_argument(
+        "--batch", type=int, default=32, help="images encoded a device at a time (32)"
+    )
     arguments, config = parse_with_config(flags, argv)
 
     # Imports that need seconds come after the flags, so that --help and mistakes answer at once.
     from sphere_jax.distribution.start import is_main_process, start_processes
-    from sphere_jax.encoding import encode_data_set
+    from sphere_jax.encoding import encode_data_set, write_statistics
     from sphere_jax.errors import UserError
 
     if min(arguments.shard_size, arguments.batch) < 1:
         raise UserError("--shard_size and --batch must be at least 1.")
     start_processes()
     out, size, dtype = Path(arguments.out), arguments.shard_size, arguments.dtype
+    if arguments.what == "images":
+        _prepare_images(config.data, out, size)
+        return
+    if arguments.what == "statistics":
+        statistics = write_statistics(config, out, arguments.batch)
+        if is_main_process():
+            print(f"{out}: {statistics['tokens']:,} tokens")
+            _tell_moments(statistics)
+        return
     index = encode_data_set(config, out, size, dtype, arguments.batch)
     if is_main_process():
         _tell(out, index)
 
 
+def _prepare_images(data, out: Path, shard_size: int) -> None:
+    from sphere_jax.data.record_writer import write_images
+    from sphere_jax.training.logging import duration, say
+
+    def said(file: str, rate: float, left: float) -> None:
+        say(f"{file}: {rate:,.1f} img/s a process  {duration(left)} left")
+
+    counts = write_images(data, out, shard_size, said)
+    say(f"{out}: {counts['train']:,} training and {counts['heldout']:,} held-out images")
+
+
 def _tell(out: Path, index: dict) -> None:
     """What was written, and the statistics of the training part."""
-    s, shards = index["statistics"], index["shards"]
+    shards = index["shards"]
     train, heldout = (sum(shard["images"] for shard in part) for part in shards.values())
     size = sum(shard["bytes"] for part in shards.values() for shard in part)
     shape = " x ".join(map(str, index["latent_shape"]))
-    means, stds = s["channel_mean"], s["channel_std"]
     print(f"{out}: {train:,} training and {heldout:,} held-out images, each also mirrored")
     print(f"latents {shape} {index['dtype']}, {size / 1e6:,.1f} MB")
+    _tell_moments(index["statistics"])
+
+
+def _tell_moments(s: dict) -> None:
+    means, stds = s["channel_mean"], s["channel_std"]
     print(f"channels: means {min(means):.3g} to {max(means):.3g}, "
           f"standard deviations {min(stds):.3g} to {max(stds):.3g}")  # fmt: skip
     print(f"token norms: mean {s['token_norm_mean']:.4g}, "

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 def pixel_loss(images: jax.Array, target: jax.Array, l1: float, l2: float) -> jax.Array:
@@ -15,17 +14,3 @@ def smooth_l1(images: jax.Array, target: jax.Array) -> jax.Array:
     """Mean of `e^2 / 2` where |e| < 1, else `|e| - 1/2`: Huber's loss, a float32 scalar."""
     error = jnp.abs(images.astype(jnp.float32) - target)
     return jnp.mean(jnp.where(error < 1.0, 0.5 * error**2, error - 0.5))
-
-
-def psnr(images: np.ndarray, target: np.ndarray) -> float:
-    """Mean over images of the peak signal-to-noise ratio in dB of uint8 images (N, H, W, C).
-
-    Either may be lazy: a few are read at a time.
-    """
-
-    def of(start):
-        a, b = (x[start : start + 256].astype(np.float64) for x in (images, target))
-        mean_square = np.maximum(((a - b) ** 2).mean(axis=(1, 2, 3)), 1e-10)
-        return 10 * np.log10(255.0**2 / mean_square)
-
-    return float(np.mean(np.concatenate([of(i) for i in range(0, len(images), 256)])))

@@ -1,4 +1,4 @@
-"""Training a VAE, and adapting its decoder to latents on a sphere with the encoder frozen."""
+"""Training a VAE."""
 
 import dataclasses
 
@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sphere_jax.geometry.spaces import Space
-from sphere_jax.losses.pixel import pixel_loss, psnr
+from sphere_jax.evaluation.reconstruction import mean_psnr
+from sphere_jax.losses.pixel import pixel_loss
 from sphere_jax.methods.base import Method, Outcome
-from sphere_jax.options import DecoderStage, VAEStage
+from sphere_jax.options import VAEStage
 from sphere_jax.sampling import noise_of
-from sphere_jax.tokenizers import ConvVAE, Tokenizer
+from sphere_jax.tokenizers import ConvVAE
 from sphere_jax.tokenizers.images import to_float, to_uint8
 
 
@@ -66,7 +66,7 @@ class VAETraining(Method):
             artifacts={
                 "statistics": {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}
             },
-            metrics=metrics | {"reconstruction_psnr": psnr(decoded, heldout)},
+            metrics=metrics | {"reconstruction_psnr": mean_psnr(decoded, heldout)},
             arrays={"radii": radii[:: max(len(radii) // 20000, 1)].astype(np.float32)},
         )
 
@@ -77,63 +77,3 @@ def shell_metrics(radii: np.ndarray, d: int) -> dict[str, float]:
         "shell_radius": float(radii.mean() / np.sqrt(d)),
         "shell_cv": float(radii.std() / radii.mean()),
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderFinetuning(Method):
-    """Reconstruction from projected latents; only the decoder learns (methods.md A.5).
-
-    In a Euclidean space the projection is the identity, and this is the paper's control: the same
-    finetuning without projection.
-    """
-
-    tokenizer: Tokenizer
-    space: Space
-    settings: DecoderStage
-    trains = ("decoder",)
-
-    def frozen(self, artifacts):
-        return {name: artifacts[name] for name in self.tokenizer.parts}
-
-    def init(self, key, frozen):
-        return {"decoder": jax.tree.map(jnp.copy, frozen["decoder"])}
-
-    def loss(self, params, frozen, batch, draws):
-        images = to_float(batch["images"])
-        latents = self.space.project(self.tokenizer.encode(frozen, images))
-        decoded = self.tokenizer.decode(frozen | params, latents)
-        pixels = pixel_loss(decoded, images, self.settings.l1_weight, self.settings.l2_weight)
-        return pixels, {"pixel": pixels}
-
-    def preview(self, params, frozen, batch, key):
-        """Originals above their reconstructions from projected latents."""
-        decoded = self._reconstruct(frozen | params, batch["images"], project=True)
-        return jnp.concatenate([batch["images"], decoded])
-
-    def _reconstruct(self, params, images, project: bool):
-        latents = self.tokenizer.encode(params, to_float(images))
-        return to_uint8(
-            self.tokenizer.decode(params, self.space.project(latents) if project else latents)
-        )
-
-    def finish(self, params, frozen, split, map_over):
-        """Held-out reconstruction before projection, after it, and after finetuning."""
-        images = split.heldout.arrays["images"]
-
-        def raw(p, x):
-            return self._reconstruct(p, x, project=False)
-
-        def projected(p, x):  # one function for two sets of weights: compiled once
-            return self._reconstruct(p, x, project=True)
-
-        pictures = {
-            "before_projection": map_over(raw, frozen, images),
-            "after_projection": map_over(projected, frozen, images),
-            "after_finetuning": map_over(projected, frozen | params, images),
-        }
-        some = np.linspace(0, len(images) - 1, 10).astype(int)
-        shown = {name: picture[some] for name, picture in pictures.items()}
-        return Outcome(
-            metrics={f"psnr_{name}": psnr(picture, images) for name, picture in pictures.items()},
-            arrays={"original": images[some], **shown},
-        )

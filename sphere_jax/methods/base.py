@@ -79,6 +79,12 @@ class Method:
         """`scalar, {name: scalar}`."""
         raise NotImplementedError
 
+    def schedule(self, step: jax.Array) -> dict[str, jax.Array]:
+        """Scalars that depend on the number of steps before this one, int32 and traced. Where there
+        are any, training (and nothing else) gives them to `loss` as `frozen["schedule"]`.
+        """
+        return {}
+
     def preview(self, params, frozen, batch, key):
         """uint8 images (N,H,W,C) to look at while it trains, or None."""
         return None
@@ -93,7 +99,7 @@ class Generator(Method):
 
     num_classes: K; label K is the null label.
     sampler: hashable settings with `steps`, `scale` (guidance; 1 is off), `with_scale(scale)`,
-      `evaluations` (NFE, counted from the settings) and a `str` in words.
+      `evaluations` (NFE, counted from the settings), `decode_radius` and a `str` in words.
     has_images: whether `images` can be called here.
     """
 
@@ -110,8 +116,10 @@ class Generator(Method):
         """
         raise NotImplementedError
 
-    def images(self, params, samples):
-        """Samples as uint8 images (B, H, W, C)."""
+    def images(self, params, samples, radius=0.0):
+        """Samples as uint8 images (B, H, W, C), their tokens brought to `radius` before they are
+        decoded; 0 leaves them. It is the sampler's `decode_radius`, and may be traced.
+        """
         raise NotImplementedError
 
     def preview(self, params, frozen, batch, key):
@@ -121,7 +129,7 @@ class Generator(Method):
         labels = jnp.repeat(jnp.arange(min(self.num_classes, 10)), self.preview_columns)
         keys = sample_keys(key, jnp.arange(len(labels)))
         samples, _ = self.generate(params, keys, labels, self.sampler.scale, self.sampler)
-        return self.images(frozen, samples)
+        return self.images(frozen, samples, self.sampler.decode_radius)
 
     def drop_labels(self, keys, labels):
         """Labels (B,), the null label for `settings.label_dropout` of them, by keys (B,)."""

@@ -10,8 +10,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from sphere_jax.conversion import generators
-from sphere_jax.conversion.weights import load_weights
 from sphere_jax.geometry import sphere
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.methods.latents import OnLatents
@@ -48,12 +46,6 @@ class Flow(OnLatents):
     settings: FlowStage
     sampler: Sampler
     weaker: Network | None = None  # of auto-guidance; its parameters are params["weaker"]
-
-    def begin(self):
-        if not self.settings.pretrained:
-            return None
-        path, layouts = self.settings.pretrained, generators.layouts
-        return {"network": load_weights(path, None, self.network, layouts)}
 
     def loss(self, params, frozen, batch, draws):
         """`mean w |P v - u_t|^2 + radial_weight mean |v - P v|^2`, P the tangent projection at z_t.
@@ -106,17 +98,6 @@ class Flow(OnLatents):
             trajectory=True,
         )
         return self.space.project(latents), {"radius": radius}
-
-    def images(self, params, samples):
-        """Samples as uint8 images (B, H, W, C), decoded at the sampler's decode radius."""
-        radius = self.sampler.decode_radius
-        if radius:
-            return self.images_at(params, samples, radius)
-        return super().images(params, samples)
-
-    def images_at(self, params, samples, radius):
-        """The same with every token brought to `radius` first (methods.md D.7, D.10)."""
-        return super().images(params, sphere.normalize(samples, radius))
 
     def preview(self, params, frozen, batch, key):
         """Without guidance where that needs a weaker network, which training does not load."""

@@ -4,9 +4,16 @@ Images are encoded before training, into memory, or in every step; `sphere_jax.p
 encodes those of a large set into files.
 """
 
+import math
+
+import jax.numpy as jnp
 import numpy as np
 
+from sphere_jax.conversion import generators
+from sphere_jax.conversion.weights import load_weights
+from sphere_jax.data.memory import check_fits
 from sphere_jax.data.sources import Source, Split
+from sphere_jax.geometry import sphere
 from sphere_jax.methods.base import Generator
 from sphere_jax.tokenizers import Precomputed, Tokenizer
 from sphere_jax.tokenizers.images import to_float, to_uint8
@@ -31,8 +38,21 @@ def encoded(tokenizer: Tokenizer, source: Source, params, map_over) -> Source:
     return Source({"latents": found, "labels": source.arrays["labels"]})
 
 
+def latent_bytes(tokenizer: Tokenizer) -> int:
+    """What one encoded image takes in memory, as float32."""
+    return 4 * math.prod(tokenizer.latent_shape)
+
+
 def encoded_split(tokenizer: Tokenizer, split: Split, params, map_over) -> Split:
-    """Both parts of a data set, encoded."""
+    """Both parts of a data set, encoded. Raises UserError if they would not fit into memory."""
+    if "images" in split.train.arrays:
+        count = len(split.train) + len(split.heldout)
+        check_fits(
+            f"The latents of {count:,} images, encoded once,",
+            count * latent_bytes(tokenizer),
+            "encode them into files with python -m sphere_jax.prepare latents, or in every step "
+            "with encode='every_step'",
+        )
     parts = (encoded(tokenizer, part, params, map_over) for part in (split.train, split.heldout))
     return Split(*parts)
 
@@ -59,6 +79,14 @@ class OnLatents(Generator):
     def init(self, key, frozen):
         return {"network": self.network.init(key)}
 
+    def begin(self):
+        """The weights of `settings.pretrained`: converted, averaged by `sphere_jax.ema`, or as
+        published."""
+        if not self.settings.pretrained:
+            return None
+        path, layouts = self.settings.pretrained, generators.layouts
+        return {"network": load_weights(path, None, self.network, layouts)}
+
     def source(self, split, frozen, map_over):
         """Every image encoded once, or not yet; the projection happens in the loss."""
         if self.settings.encode == "every_step":
@@ -79,5 +107,8 @@ class OnLatents(Generator):
     def fixed_tables(self):
         return {"network": self.network.module.fixed_table_size}
 
-    def images(self, params, samples):
-        return to_uint8(self.tokenizer.decode(params, samples))
+    def images(self, params, samples, radius=0.0):
+        """Decoded (B, H, W, C) uint8, tokens of another radius than the flow's where the decoder
+        is better there (methods.md D.7, D.10)."""
+        tokens = jnp.where(radius > 0.0, sphere.normalize(samples, radius), samples)
+        return to_uint8(self.tokenizer.decode(params, tokens))

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.evaluation.coverage import ANGLES, coverage
+from sphere_jax.evaluation.reconstruction import mean_psnr
 from sphere_jax.geometry import sphere
 from sphere_jax.losses.cosine import cosine_distance
 from sphere_jax.losses.perceptual import Perceptual, describe, load_perceptual
-from sphere_jax.losses.pixel import psnr, smooth_l1
+from sphere_jax.losses.pixel import smooth_l1
 from sphere_jax.methods.base import Generator, Outcome
 from sphere_jax.methods.latents import evenly
 from sphere_jax.options import SphereEncoderStage
@@ -152,7 +153,7 @@ class SphereEncoderTraining(Generator):
             noise,
         )
 
-    def images(self, params, samples):
+    def images(self, params, samples, radius=0.0):
         return to_uint8(samples)
 
     def finish(self, params, frozen, split, map_over):
@@ -176,7 +177,7 @@ class SphereEncoderTraining(Generator):
             params, latents, labels, images, map_over,
         )  # fmt: skip
         return Outcome(
-            metrics={"reconstruction_psnr": psnr(decoded, images)} | coverage(latents, labels),
+            metrics={"reconstruction_psnr": mean_psnr(decoded, images)} | coverage(latents, labels),
             arrays={"original": images[some], "reconstruction": decoded[some], **curve},
         )
 
@@ -194,7 +195,7 @@ def robustness(decode, params, latents, labels, images, map_over, count=256):
 
     def at(angle):
         sigma = np.full(len(v), math.tan(math.radians(angle)), np.float32)
-        return psnr(map_over(decode, params, v, e, sigma, y), x)
+        return mean_psnr(map_over(decode, params, v, e, sigma, y), x)
 
     found = [at(angle) for angle in ANGLES]
     return {"noise_angle": np.array(ANGLES, np.float32), "noise_psnr": np.array(found, np.float32)}

@@ -64,7 +64,9 @@ class Block(nnx.Module):
 
 
 def stage(depth: int, width: int, group_norm: bool, *, rngs: nnx.Rngs, dtype) -> Stack:
-    return Stack(lambda r: Block(width, group_norm, rngs=r, dtype=dtype), depth, rngs=rngs)
+    # Unrolled, for the reason that `Stack` gives.
+    block = lambda r: Block(width, group_norm, rngs=r, dtype=dtype)  # noqa: E731
+    return Stack(block, depth, unroll=True, rngs=rngs)
 
 
 class Encoder(nnx.Module):

@@ -2,7 +2,8 @@
 
 A tokenizer is a frozen dataclass of pure functions: `encode(params, images)` to latents (B, h, w,
 d), `decode(params, latents)` to float images; `parts` names its parameters among a run's artifacts,
-`latent_shape` is (h, w, d) and `image_shape` (H, W, C), or None where it has no images.
+`latent_shape` is (h, w, d) and `image_shape` (H, W, C), or None where it has no images;
+`last_layer` names that of the decoder in its parameters.
 """
 
 from sphere_jax.tokenizers.conv_vae import ConvVAE

@@ -24,6 +24,7 @@ class ConvVAE:
     latent_shape: tuple[int, int, int]  # (h, w, d)
     image_shape: tuple[int, int, int]  # (H, W, C)
     parts: ClassVar = ("encoder", "decoder", "statistics")
+    last_layer: ClassVar = "head"
 
     @classmethod
     def build(cls, data: Data, settings: ConvVAETokenizer) -> "ConvVAE":

@@ -5,6 +5,7 @@ batch norm keeps mean and variance; the others shift and scale all channels alik
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,8 @@ from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.norms import per_channel
 
 # Latents are (mean - shift) * scale. REPA-E publishes its FLUX.1 VAE as a replacement of FLUX.1's;
-# that it is normalised like it is inferred. VA-VAE's are normalised channel by channel where the
-# statistics are given that its authors publish beside it (`whiten`).
+# that it is normalised like it is inferred. What that leaves is normalised channel by channel where
+# statistics are given (`whiten`), as VA-VAE's authors publish beside it.
 SCALE_AND_SHIFT = {
     "sd": (0.18215, 0.0),
     "flux1": (0.3611, 0.1159),
@@ -48,11 +49,12 @@ class KLVAE:
     decoder: Network
     kind: str
     packed: bool  # latents in the form of `pack`
-    whiten: bool  # VA-VAE: by {"mean", "std"} of its channels, its "statistics"
+    whiten: bool  # by {"mean", "std"} of the channels, "statistics"; FLUX.2 has others
     multiple: int
     latent_shape: tuple[int, int, int]  # (h, w, d)
     image_shape: tuple[int, int, int]  # (H, W, 3)
     parts: tuple[str, ...]
+    last_layer: ClassVar = "head"
 
     @classmethod
     def build(
@@ -133,10 +135,11 @@ class KLVAE:
         return unpack((z if self.packed else pack(z)) * std + mean)
 
     def _scale_and_shift(self, params: Params):
+        scale, shift = SCALE_AND_SHIFT[self.kind]
         if not self.whiten:
-            return SCALE_AND_SHIFT[self.kind]
+            return scale, shift
         mean, std = (per_channel(params["statistics"][name], 4) for name in ("mean", "std"))
-        return 1 / std, mean
+        return scale / std, shift + mean / scale
 
 
 def _check_sides(kind: str, multiple: int, height: int, width: int) -> None:

@@ -31,7 +31,8 @@ def build_pretrained(data: Data, settings: Settings) -> KLVAE | TinyVAE | RAE:
             whiten = bool(settings.pretrained_statistics)
             return KLVAE.build(data.image_size, settings.kind, settings.packed, dtype, whiten)
         if isinstance(settings, TinyVAETokenizer):
-            return TinyVAE.build(data.image_size, settings.kind, dtype)
+            whiten = bool(settings.pretrained_statistics)
+            return TinyVAE.build(data.image_size, settings.kind, dtype, whiten)
         return RAE.build(data.image_size, settings.decoder, settings.whiten, dtype)
     except ValueError as error:
         raise UserError(f"config.data.image_size: {str(error).rstrip('.')}.") from error
@@ -53,9 +54,10 @@ def load_pretrained(tokenizer: KLVAE | TinyVAE | RAE, settings: Settings) -> Par
         name, layouts = settings.kind, tiny_vae.layouts
         network = Network(lambda rngs: TinyVAENetwork(*TINY_KINDS[settings.kind], rngs=rngs))
     found = _load("pretrained", settings.pretrained, name, network, layouts)
-    if isinstance(tokenizer, KLVAE) and tokenizer.whiten:
+    if tokenizer.whiten:
+        channels = _channels(tokenizer)
         found["statistics"] = _load_statistics(
-            settings.pretrained_statistics, "vavae_statistics", (32,), "std"
+            settings.pretrained_statistics, f"{settings.kind}_statistics", (channels,), "std"
         )
     return found
 
@@ -73,6 +75,8 @@ def latents_made_with(data: Data, settings: Settings) -> dict[str, Any]:
     for name, value in dataclasses.asdict(settings).items():
         if name in ("compute_dtype", "decoder", "pretrained_decoder"):
             continue  # the first is rounding, the others read latents
+        if name == "pretrained_statistics" and not value and isinstance(settings, TinyVAETokenizer):
+            continue  # which caches made before there was that option do not name
         if name.startswith("pretrained"):
             name, value = f"{name} fingerprint", fingerprint_of(value) if value else ""
         found[f"config.tokenizer.{name}"] = value
@@ -87,11 +91,16 @@ def pretrained_shapes(tokenizer: KLVAE | TinyVAE | RAE) -> Params:
     }
     if "statistics" in tokenizer.parts:
         shape, names = tokenizer.latent_shape, ("mean", "var")
-        if isinstance(tokenizer, KLVAE):
-            d = shape[-1] // 4 if tokenizer.packed else shape[-1]
-            shape, names = ((d,), ("mean", "std")) if tokenizer.whiten else ((4 * d,), names)
+        if not isinstance(tokenizer, RAE):
+            d, names = _channels(tokenizer), ("mean", "std") if tokenizer.whiten else names
+            shape = (d,) if tokenizer.whiten else (4 * d,)
         found["statistics"] = dict.fromkeys(names, jax.ShapeDtypeStruct(shape, jnp.float32))
     return found
+
+
+def _channels(tokenizer: KLVAE | TinyVAE) -> int:
+    """Of the latents, unpacked."""
+    return tokenizer.latent_shape[-1] // (4 if getattr(tokenizer, "packed", False) else 1)
 
 
 def _load_rae(tokenizer: RAE, settings: RAETokenizer) -> Params:

@@ -5,6 +5,7 @@ trained.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,7 @@ class RAE:
     whiten: bool
     latent_shape: tuple[int, int, int]  # (h, w, d)
     image_shape: tuple[int, int, int]  # (H, W, 3)
+    last_layer: ClassVar = "output"
 
     @classmethod
     def build(

@@ -30,6 +30,7 @@ class SphereEncoder:
     image_shape: tuple[int, int, int]  # (H, W, C)
     num_classes: int
     parts: ClassVar = ("encoder", "decoder")
+    last_layer: ClassVar = "pixels"
 
     @classmethod
     def build(cls, data: Data, settings: SphereEncoderTokenizer) -> "SphereEncoder":

@@ -81,6 +81,8 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
         progress = state["progress"]
         step_key = jax.random.fold_in(progress["key"], progress["step"])
         draws = method.draws(step_key, size)
+        if schedule := method.schedule(progress["step"]):
+            frozen = frozen | {"schedule": schedule}
         metrics, grads = accumulated(state["params"], frozen, batch, draws)
 
         norm = optax.tree.norm(grads)

@@ -1,20 +1,17 @@
-"""The VAE's loss terms and statistics by hand; finetuning leaves the encoder alone."""
+"""The VAE's loss terms and statistics by hand."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from sphere_jax.data.sources import Source, Split
-from sphere_jax.geometry.spaces import make_space
-from sphere_jax.losses.pixel import pixel_loss, psnr
-from sphere_jax.methods.autoencoding import DecoderFinetuning, VAETraining, shell_metrics
-from sphere_jax.options import DecoderStage, VAEStage
+from sphere_jax.losses.pixel import pixel_loss
+from sphere_jax.methods.autoencoding import VAETraining, shell_metrics
+from sphere_jax.options import VAEStage
 from sphere_jax.tokenizers.conv_vae import ConvVAE
-from sphere_jax.training.step import init_state, make_train_step
 
 D = 4
 
@@ -123,64 +120,12 @@ def test_pixel_losses_by_hand():
     a, b = jnp.array([0.0, 1.0]), jnp.array([1.0, 3.0])
     assert pixel_loss(a, b, 1.0, 0.0) == 1.5
     assert pixel_loss(a, b, 0.0, 1.0) == 2.5
-    black = np.zeros((2, 2, 2, 1), np.uint8)
-    np.testing.assert_allclose(psnr(black + 51, black), 20 * np.log10(5), rtol=1e-9)
-    assert np.isfinite(psnr(black, black))
-
-
-def finetuning(path):
-    space = make_space(path, "token", 0.0, TOKENIZER.latent_shape)
-    return DecoderFinetuning(TOKENIZER, space, DecoderStage(l1_weight=0.0, l2_weight=1.0))
-
-
-@pytest.mark.parametrize("path", ["linear", "slerp"])
-def test_finetuning_sees_projected_latents_and_moves_the_decoder_alone(params, path):
-    _, _, whole = finished(params)
-    method, sgd = finetuning(path), optax.sgd(0.1)
-    frozen = method.frozen(whole | {"network": 3})
-    assert set(frozen) == {"encoder", "decoder", "statistics"}
-    before = jax.tree.map(np.array, frozen)
-    state = jax.jit(lambda key: init_state(method, sgd, key, frozen))(jax.random.key(0))
-    assert set(state["params"]) == {"decoder"}
-
-    batch = {"images": images(6), "labels": np.zeros(6, np.int32)}
-    x = images(6) / 127.5 - 1.0
-    latents = np.asarray(TOKENIZER.encode(frozen, jnp.asarray(x, jnp.float32)), np.float64)
-    if path == "slerp":
-        latents *= 2.0 / np.linalg.norm(latents, axis=-1, keepdims=True)
-    z = latents * whole["statistics"]["std"] + whole["statistics"]["mean"]
-    expected = ((z @ np.asarray(whole["decoder"]["kernel"], np.float64) - x) ** 2).mean()
-
-    step = jax.jit(make_train_step(method, method.settings, sgd), donate_argnums=0)
-    losses = []
-    for _ in range(5):
-        state, metrics = step(state, frozen, batch)
-        losses.append(float(metrics["loss"]))
-    np.testing.assert_allclose(losses[0], expected, rtol=1e-4)
-    assert losses[-1] < losses[0]
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, frozen), before)
-
-
-def test_finetuning_reports_before_projection_and_after(params):
-    split, _, whole = finished(params)
-    linear, slerp = finetuning("linear"), finetuning("slerp")
-    same = linear.finish({"decoder": whole["decoder"]}, whole, split, map_over).metrics
-    assert len(set(same.values())) == 1 and len(same) == 3  # the Euclidean control
-    other = {"decoder": jax.tree.map(lambda p: 0.0 * p, whole["decoder"])}
-    outcome = slerp.finish(other, whole, split, map_over)
-    grey = psnr(np.full((20, 2, 2, 3), 128, np.uint8), split.heldout.arrays["images"])
-    assert outcome.metrics["psnr_before_projection"] == same["psnr_before_projection"]
-    assert outcome.metrics["psnr_after_projection"] != same["psnr_before_projection"]
-    np.testing.assert_allclose(outcome.metrics["psnr_after_finetuning"], grey, rtol=1e-6)
-    assert outcome.arrays["original"].shape == (10, 2, 2, 3)
 
 
 def test_previews_pair_originals_with_reconstructions(params):
-    _, _, whole = finished(params)
-    for method, trained in ((VAE, params), (finetuning("slerp"), {"decoder": params["decoder"]})):
-        shown = np.asarray(method.preview(trained, whole, {"images": images(6)}, KEYS[0]))
-        assert shown.shape == (12, 2, 2, 3) and shown.dtype == np.uint8
-        np.testing.assert_array_equal(shown[:6], images(6))
+    shown = np.asarray(VAE.preview(params, {}, {"images": images(6)}, KEYS[0]))
+    assert shown.shape == (12, 2, 2, 3) and shown.dtype == np.uint8
+    np.testing.assert_array_equal(shown[:6], images(6))
 
 
 def test_settings_are_frozen():

@@ -1,0 +1,70 @@
+"""TAEF2's decoder adapted to one sphere a token, on photographs of flowers at 128 px.
+
+methods.md A.5, on what two CPU cores do in half an hour; docs/decoder.md has what came of it. Give
+the data and the weights on the command line:
+
+    python -m sphere_jax.prepare statistics --config=configs/flowers_decoder.py \\
+        --config.data.path=FLOWERS.npz --config.tokenizer.pretrained=TAEF2.safetensors \\
+        --out=STATISTICS.safetensors
+    python -m sphere_jax.main --config=configs/flowers_decoder.py --workdir=runs/flowers_decoder \\
+        --config.data.path=FLOWERS.npz --config.tokenizer.pretrained=TAEF2.safetensors \\
+        --config.tokenizer.pretrained_statistics=STATISTICS.safetensors
+
+`--config.space.path=linear` is the control, FT-vanilla: the same without projection.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.stages = ("decoder",)
+
+    config.data = ConfigDict()
+    config.data.source = "npz"
+    config.data.path = ""
+    config.data.image_size = 128
+    config.data.channels = 3
+    config.data.num_classes = 12
+    config.data.flip = True
+
+    config.tokenizer = ConfigDict()
+    config.tokenizer.name = "tiny_vae"
+    config.tokenizer.kind = "taef2"  # a tiny stand-in for A's FLUX.2 VAE; f8, 32 channels as there
+    config.tokenizer.pretrained = ""  # what sphere_jax.convert wrote
+    config.tokenizer.pretrained_statistics = ""  # inferred: A.10 normalises before it projects
+
+    config.space = ConfigDict()
+    config.space.path = "slerp"
+    config.space.sphere = "token"  # published
+    config.space.radius = 0.0  # published: sqrt(d)
+
+    config.decoder = ConfigDict()
+    config.decoder.method = "decoder"  # published: encoder frozen, KL dropped
+    config.decoder.steps = 250
+    config.decoder.batch_size = 4
+    config.decoder.ema_decay = 0.98
+    config.decoder.log_every = 10
+    config.decoder.checkpoint_every = 100
+    config.decoder.preview_every = 100
+    config.decoder.l1_weight = 1.0  # published: L1 and LPIPS; inferred: the weights
+    config.decoder.l2_weight = 1.0  # inferred: what PSNR measures
+    config.decoder.lpips = ""  # LPIPS-VGG weights: a step then takes twice as long
+    config.decoder.lpips_weight = 0.1  # inferred: 1.0 is what large VAEs are trained with
+    config.decoder.adversarial_weight = 0.0  # published: on; no discriminator comes with TAEF2, and
+    # one from nothing learns little in 250 steps (0.5 turns it on)
+    config.decoder.discriminator = "patch"
+    config.decoder.discriminator_from = 0
+    config.decoder.adversarial_from = 0
+    config.decoder.optimizer = ConfigDict()
+    config.decoder.optimizer.learning_rate = 5e-4  # inferred, as all below
+    config.decoder.optimizer.schedule = "cosine"
+    config.decoder.optimizer.warmup = 10
+    config.decoder.optimizer.clip_norm = 1.0
+
+    config.evaluation = ConfigDict()
+    config.evaluation.features = "small_classifier"  # "efficientnet_lite0", where given:
+    config.evaluation.pretrained = ""  # its weights, for a Frechet distance
+    config.evaluation.lpips = ""  # LPIPS-AlexNet weights
+    return config

@@ -1,0 +1,99 @@
+"""How near reconstructions are to their images, in all the ways for which there are weights."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sphere_jax.conversion import lpips as lpips_weights
+from sphere_jax.conversion.weights import load_weights
+from sphere_jax.evaluation.classifier import padded_batches
+from sphere_jax.evaluation.features import PublishedFeatures
+from sphere_jax.evaluation.metrics import frechet_distance_of
+from sphere_jax.evaluation.reconstruction import WINDOW, psnr, ssim
+from sphere_jax.evaluation.statistics import Statistics
+from sphere_jax.models.lpips import LPIPS
+from sphere_jax.nn.compilation import quick_products
+from sphere_jax.nn.functional import Network, Params
+from sphere_jax.options import Evaluation
+
+BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fidelity:
+    """PSNR and SSIM of any images; LPIPS-AlexNet and a Frechet distance where weights are given.
+
+    The Frechet distance is that between reconstructions and the very images they are of, in the
+    features of `config.evaluation.features`: of Inception what the field calls rFID.
+    """
+
+    lpips: Params | None
+    features: PublishedFeatures | None
+
+    @classmethod
+    def load(cls, settings: Evaluation, image_shape: tuple[int, int, int]) -> "Fidelity":
+        """With the weights that the options name. Raises UserError for a file that is not one."""
+        lpips = features = None
+        if settings.lpips:
+            layouts = lpips_weights.layouts
+            lpips = load_weights(settings.lpips, "lpips_alexnet", _lpips(), layouts)
+            lpips = jax.tree.map(np.asarray, lpips)
+        if settings.pretrained and settings.features != "small_classifier":
+            features = PublishedFeatures.load(settings.features, settings.pretrained, image_shape)
+        return cls(lpips, features)
+
+    def scores(
+        self, images: np.ndarray, reconstructions: np.ndarray, own: Statistics | None
+    ) -> dict[str, float]:
+        """Means over uint8 (N, H, W, C), which may be read where they are indexed.
+
+        SSIM needs sides of 11 pixels and is else left out. `own` are `moments(images)`.
+        """
+        rows: dict[str, list] = {}
+        for start in range(0, len(images), BATCH):
+            pair = images[start : start + BATCH], reconstructions[start : start + BATCH]
+            batches = [next(padded_batches(np.asarray(part), BATCH)) for part in pair]
+            (x, mask), (y, _) = batches
+            found = {"psnr": psnr(x, y)}
+            if min(x.shape[1:3]) >= WINDOW:
+                found["ssim"] = ssim(x, y)
+            if self.lpips is not None:
+                found["lpips"] = _distances()(self.lpips, x, y)
+            for name, values in found.items():
+                rows.setdefault(name, []).append(np.asarray(values)[mask])
+        means = {name: float(np.concatenate(values).mean()) for name, values in rows.items()}
+        if own is None:
+            return means
+        distance = frechet_distance_of(own, self.moments(reconstructions))
+        return means | {f"frechet_distance_{self.features.name}": distance}
+
+    def moments(self, images: np.ndarray) -> Statistics | None:
+        """Of their features, or None without a network for them."""
+        if self.features is None:
+            return None
+        found = None
+        for start in range(0, len(images), 512):  # at a time in memory
+            features = self.features.features(np.asarray(images[start : start + 512]), BATCH)
+            found = found.update(features) if found else Statistics.of(features)
+        return found
+
+
+@functools.cache
+def _lpips() -> Network:
+    return Network(lambda rngs: LPIPS("alex", rngs=rngs))
+
+
+@functools.cache  # compiled once
+def _distances():
+    """uint8 images, twice, to LPIPS distances (B,)."""
+
+    def rgb(images):
+        return jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:-1], 3)) / 127.5 - 1
+
+    def distances(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
+        return _lpips().apply(params, rgb(x), rgb(y))
+
+    return jax.jit(distances, compiler_options=quick_products())

@@ -1,0 +1,210 @@
+"""Adapting a decoder to latents on a sphere, the encoder frozen (methods.md A.5)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sphere_jax.conversion import dino as dino_weights
+from sphere_jax.conversion.weights import load_weights
+from sphere_jax.evaluation.fidelity import Fidelity
+from sphere_jax.geometry.spaces import Space
+from sphere_jax.losses.adversarial import (
+    adaptive_weight,
+    decoder_hinge,
+    discriminator_hinge,
+    with_gradient,
+)
+from sphere_jax.losses.perceptual import Perceptual, load_perceptual
+from sphere_jax.losses.pixel import pixel_loss
+from sphere_jax.methods.base import Method, Outcome
+from sphere_jax.models.discriminator import DINO_KIND, Discriminator
+from sphere_jax.options import DecoderStage, Evaluation
+from sphere_jax.sampling import noise_of
+from sphere_jax.tokenizers import Tokenizer
+from sphere_jax.tokenizers.images import to_float, to_uint8
+
+SHOWN = 10  # held-out images in the report
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderFinetuning(Method):
+    """Reconstruction from projected latents: L1, L2, LPIPS and a discriminator that learns along.
+
+    Latents are normalised per channel by the tokenizer, then projected; the decoder gets what is
+    projected through the inverse of the normalisation (methods.md A.10). In a Euclidean space the
+    projection is the identity, and this is the paper's control, "FT-vanilla".
+
+    With a discriminator, `adversarial_weight * w * -mean D(decoded)` is added, where w balances the
+    gradients of both in the decoder's last layer, over the batch or micro-batch: accumulation is
+    exact for everything but w.
+    """
+
+    tokenizer: Tokenizer
+    space: Space
+    settings: DecoderStage
+    perceptual: Perceptual = Perceptual(None, None)
+    discriminator: Discriminator | None = None
+    evaluation: Evaluation = Evaluation()
+
+    @property
+    def trains(self):
+        return ("decoder",) if self.discriminator is None else ("decoder", "discriminator")
+
+    @property
+    def rates(self):
+        return (
+            {}
+            if self.discriminator is None
+            else {"discriminator": self.settings.discriminator_rate}
+        )
+
+    def load(self):
+        s, found = self.settings, {}
+        if self.perceptual.active:
+            found["perceptual"] = load_perceptual(self.perceptual, s.lpips, "")
+        if self.discriminator is not None and self.discriminator.backbone is not None:
+            backbone = self.discriminator.backbone
+            found["dino"] = load_weights(s.dino, DINO_KIND, backbone, dino_weights.layouts)
+        return found
+
+    def notes(self):
+        s, terms = (
+            self.settings,
+            [f"L1 {self.settings.l1_weight:g}", f"L2 {self.settings.l2_weight:g}"],
+        )
+        if self.perceptual.active:
+            terms.append(f"LPIPS-VGG {s.lpips_weight:g}")
+        if self.discriminator is not None:
+            terms.append(
+                f"'{s.discriminator}' discriminator {s.adversarial_weight:g} from step "
+                f"{s.adversarial_from:,}, which learns from step {s.discriminator_from:,}"
+            )
+        return [f"Loss: {', '.join(terms)}."]
+
+    def frozen(self, artifacts):
+        names = (*self.tokenizer.parts, "perceptual", "dino")
+        return {name: artifacts[name] for name in names if name in artifacts}
+
+    def init(self, key, frozen):
+        params = {"decoder": jax.tree.map(jnp.copy, frozen["decoder"])}
+        if self.discriminator is not None:
+            params["discriminator"] = self.discriminator.network.init(key)
+        return params
+
+    def schedule(self, step):
+        """Whether the discriminator learns, and whether it counts for the decoder: 0 or 1."""
+        s = self.settings
+        if self.discriminator is None:
+            return {}
+        starts = {"discriminator": s.discriminator_from, "adversarial": s.adversarial_from}
+        return {name: (step >= first).astype(jnp.float32) for name, first in starts.items()}
+
+    def loss(self, params, frozen, batch, draws):
+        """With a schedule among the frozen, of decoder and discriminator; without (held-out
+        images), of the reconstruction alone.
+        """
+        images = to_float(batch["images"])
+        latents = self._latents(frozen, images, draws)
+
+        def decode(decoder):
+            return self.tokenizer.decode(frozen | {"decoder": decoder}, latents)
+
+        if self.discriminator is None or "schedule" not in frozen:
+            return self._reconstruction(frozen, decode(params["decoder"]), images)
+
+        # The decoder is run once and gone back through once: its gradient is that of a weighted sum
+        # whose weight depends on the gradients of the summands in the last layer.
+        s, schedule = self.settings, frozen["schedule"]
+        decoded, back = jax.vjp(decode, jax.lax.stop_gradient(params["decoder"]))
+        reconstruction, by_image, parts = jax.vjp(
+            lambda x: self._reconstruction(frozen, x, images), decoded, has_aux=True
+        )
+        (by_image,) = by_image(jnp.ones_like(reconstruction))
+        fixed = jax.lax.stop_gradient(params["discriminator"])
+        adversarial, by_logit = jax.value_and_grad(
+            lambda x: decoder_hinge(self._logits(fixed, frozen, x))
+        )(decoded)
+        weight = adaptive_weight(self._last(back(by_image)[0]), self._last(back(by_logit)[0]))
+        scale = s.adversarial_weight * schedule["adversarial"] * weight
+        (gradient,) = back(by_image + scale * by_logit)
+        decoder_loss = with_gradient(
+            reconstruction + scale * adversarial, params["decoder"], gradient
+        )
+
+        real, fake = (
+            self._logits(params["discriminator"], frozen, x)
+            for x in (images, jax.lax.stop_gradient(decoded))
+        )
+        hinge = discriminator_hinge(real, fake)
+        parts |= {
+            "adversarial": adversarial,
+            "adaptive_weight": weight,
+            "discriminator": hinge,
+            "logit_real": jnp.mean(real),
+            "logit_decoded": jnp.mean(fake),
+        }
+        return decoder_loss + schedule["discriminator"] * hinge, parts
+
+    def _latents(self, frozen, images, draws):
+        """Projected; with `latent_noise`, moved by noise and projected again."""
+        latents = self.space.project(self.tokenizer.encode(frozen, images))
+        if self.settings.latent_noise == 0:
+            return latents
+        keys = jax.vmap(lambda key: jax.random.split(key))(draws)
+        sigma = self.settings.latent_noise * jax.vmap(jax.random.uniform)(keys[:, 0])
+        noise = noise_of(keys[:, 1], latents.shape[1:])
+        return self.space.project(latents + sigma.reshape(-1, 1, 1, 1) * noise)
+
+    def _reconstruction(self, frozen, decoded, images):
+        s = self.settings
+        total = pixel_loss(decoded, images, s.l1_weight, s.l2_weight)
+        parts = {"pixel": total}
+        if self.perceptual.active:
+            parts["lpips"] = self.perceptual(frozen["perceptual"], decoded, images)
+            total += s.lpips_weight * parts["lpips"]
+        return total, parts
+
+    def _logits(self, params, frozen, images):
+        return self.discriminator.logits(params, frozen.get("dino"), images)
+
+    def _last(self, gradient) -> list:
+        """The kernels of the decoder's last layer."""
+        leaves = jax.tree_util.tree_leaves_with_path(gradient[self.tokenizer.last_layer])
+        return [leaf for path, leaf in leaves if path[-1].key == "kernel"]
+
+    def preview(self, params, frozen, batch, key):
+        """Originals above their reconstructions from projected latents."""
+        decoded = self._reconstruct(frozen | params, batch["images"], project=True)
+        return jnp.concatenate([batch["images"], decoded])
+
+    def _reconstruct(self, params, images, project: bool):
+        latents = self.tokenizer.encode(params, to_float(images))
+        latents = self.space.project(latents) if project else latents
+        return to_uint8(self.tokenizer.decode(params, latents))
+
+    def finish(self, params, frozen, split, map_over):
+        """Held-out reconstructions from raw and projected latents by both decoders."""
+        images = split.heldout.arrays["images"]
+        fidelity = Fidelity.load(self.evaluation, self.tokenizer.image_shape)
+        moments = fidelity.moments(images)
+        some = np.linspace(0, len(images) - 1, SHOWN).astype(int)
+        metrics, shown = {}, {"original": np.asarray(images[some])}
+
+        def raw(p, x):
+            return self._reconstruct(p, x, project=False)
+
+        def projected(p, x):  # two functions for four cells: each is compiled once
+            return self._reconstruct(p, x, project=True)
+
+        original = {name: frozen[name] for name in self.tokenizer.parts}
+        finetuned = original | {"decoder": params["decoder"]}
+        for decoder, weights in (("original", original), ("finetuned", finetuned)):
+            for latents, reconstruct in (("raw", raw), ("projected", projected)):
+                pictures = map_over(reconstruct, weights, images)
+                cell = f"{latents}_{decoder}"
+                shown[cell] = pictures[some]
+                for name, value in fidelity.scores(images, pictures, moments).items():
+                    metrics[f"{name}_{cell}"] = value
+        return Outcome(metrics=metrics, arrays=shown)

@@ -1,0 +1,144 @@
+"""Decoder finetuning in whole runs: its report, statistics of latents, a flow on its decoder."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from sphere_jax import main, prepare
+from sphere_jax.building import build_tokenizer
+from sphere_jax.cli import load_config
+from sphere_jax.config import read_config
+from sphere_jax.conversion.weights import write_weights
+from sphere_jax.data.sources import load
+from sphere_jax.errors import UserError
+from sphere_jax.loading import load_run
+from sphere_jax.models.tiny_vae import KINDS, TinyVAE
+from sphere_jax.nn.functional import Network
+from sphere_jax.tokenizers.images import to_float
+from sphere_jax.tokenizers.pretrained import load_pretrained, pretrained_shapes
+from sphere_jax.training.logging import read_rows
+
+CELLS = ("raw_original", "projected_original", "raw_finetuned", "projected_finetuned")
+
+
+@pytest.mark.slow
+def test_a_run_with_a_discriminator_ends_with_a_report(tmp_path):
+    more = {
+        "stages": "vae,decoder",
+        "data.image_size": 32,
+        "tokenizer.patch": 8,
+        "decoder.log_every": 1,
+        "decoder.adversarial_weight": 0.5,
+        "decoder.discriminator_from": 1,
+        "decoder.adversarial_from": 2,
+        "decoder.latent_noise": 0.1,
+    }
+    flags = [f"--config.{name}={value}" for name, value in more.items()]
+    main.main([*tiny_run.FLAGS, *flags, f"--workdir={tmp_path}"])
+    metrics = json.loads((tmp_path / "results.json").read_text())["stages"]["decoder"]
+    assert set(metrics) == {f"{name}_{cell}" for name in ("psnr", "ssim") for cell in CELLS}
+    report = (tmp_path / "report.html").read_text()
+    assert "Stage: decoder" in report and "psnr projected finetuned" in report
+    rows = [r for r in read_rows(tmp_path / "metrics.jsonl") if r["stage"] == "decoder"]
+    assert any("adaptive_weight" in row for row in rows)
+    last = [row for row in rows if "heldout_loss" in row][-1]
+    assert last["heldout_loss"] == last["heldout_pixel"]
+    artifacts = load_run(tmp_path).artifacts
+    assert {"decoder", "discriminator"} <= set(artifacts)
+
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config():
+    config = ConfigDict()
+    config.stages = ("decoder", "flow")
+    config.data = dict(source="npz", path="{folder}/images.npz", image_size=16, channels=3,
+                       num_classes=2)
+    config.tokenizer = dict(name="tiny_vae", kind="taesd", pretrained="{folder}/taesd.safetensors")
+    config.model = dict(width=16, depth=1, heads=2, patch=2, unroll=False)
+    config.decoder = dict(method="decoder", steps=2, batch_size=4, preview_every=2)
+    config.flow = dict(method="flow", steps=2, batch_size=4, preview_every=2)
+    config.sampler = dict(steps=1)
+    config.evaluation = dict(samples=0)
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Data, a tokenizer's weights and a config."""
+    folder = tmp_path_factory.mktemp("decoder")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 16, 16, 3), np.uint8)
+    np.savez(folder / "images.npz", images=images, labels=np.arange(20) % 2)
+    network = Network(lambda rngs: TinyVAE(*KINDS["taesd"], rngs=rngs))
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    params = jax.tree.map(lambda s: 0.05 * rng.standard_normal(s.shape).astype("f4"), shapes)
+    write_weights(folder / "taesd.safetensors", params, "taesd", "random")
+    (folder / "config.py").write_text(CONFIG.format(folder=folder))
+    return folder
+
+
+def flags(folder):
+    statistics = folder / "statistics.safetensors"
+    config = f"--config={folder / 'config.py'}"
+    if not statistics.exists():
+        prepare.main(["statistics", config, f"--out={statistics}", "--batch=8"])
+    return [config, f"--config.tokenizer.pretrained_statistics={statistics}"]
+
+
+def test_statistics_normalise_the_latents(folder, tmp_path):
+    """Channels of the training images and their mirror images: mean 0, deviation 1."""
+    path, override = flags(folder)
+    config = load_config(path.removeprefix("--config="), [override])
+    tokenizer = build_tokenizer(config)
+    params = jax.tree.map(np.asarray, load_pretrained(tokenizer, config.tokenizer))
+    assert set(params) == set(tokenizer.parts) == set(pretrained_shapes(tokenizer))
+    x = to_float(load(config.data).train.arrays["images"])
+    x = np.concatenate([x, x[:, :, ::-1]])
+    z = np.asarray(jax.jit(tokenizer.encode)(params, x), np.float64)
+    np.testing.assert_allclose(z.mean((0, 1, 2)), 0.0, atol=1e-3)
+    np.testing.assert_allclose(z.std((0, 1, 2)), 1.0, rtol=1e-3)
+    with pytest.raises(UserError, match="must end with .safetensors"):
+        prepare.main(["statistics", path, f"--out={tmp_path / 's.npz'}"])
+    again = ["statistics", path, override, f"--out={tmp_path / 's.safetensors'}"]
+    with pytest.raises(UserError, match="must be empty to measure them"):
+        prepare.main(again)
+
+
+@pytest.mark.slow
+def test_a_flow_on_the_finetuned_decoder(folder):
+    """The published decoder is replaced by the finetuned one, whose stage the report shows."""
+    main.main([*flags(folder), f"--workdir={folder / 'run'}"])
+    run = load_run(folder / "run")
+    assert run.metrics["decoder"].keys() == {f"{m}_{c}" for m in ("psnr", "ssim") for c in CELLS}
+    state = run.artifacts["decoder"]["head"]["kernel"]
+    published = load_pretrained(run.generator.tokenizer, run.config.tokenizer)
+    assert np.abs(np.asarray(published["decoder"]["head"]["kernel"]) - state).max() > 0
+
+
+def test_what_does_not_go_together_is_one_sentence():
+    def refusal(**settings):
+        raw = {
+            "stages": ("decoder",),
+            "data": {"image_size": 16, "channels": 3},
+            "tokenizer": {"name": "tiny_vae"},
+            "decoder": {"method": "decoder", **settings},
+        }
+        with pytest.raises(UserError) as error:
+            read_config(raw)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "has no discriminator" in refusal(discriminator="dino")
+    assert "go together" in refusal(adversarial_weight=0.5, discriminator="dino")
+    assert "go together" in refusal(adversarial_weight=0.5, dino="weights")
+    words = refusal(adversarial_weight=0.5, discriminator_from=5, adversarial_from=2)
+    assert "adversarial_from=2 must not be before discriminator_from=5" in words
+    assert "too small for what judges config.decoder: at least 32" in refusal(
+        adversarial_weight=0.5
+    )
