@@ -1,162 +1,166 @@
-"""Trains the arms of a matched comparison over seeds and prints their table.
+"""Trains the arms of a matched comparison over seeds and writes their page.
 
     python -m sphere_jax.compare --config=configs/mnist_slerp.py --workdir=runs/compare \\
-        --vary=space.path=linear,shell_linear,nlerp,slerp --seeds=0,1,2
+        --vary=space.path=linear,shell_linear,nlerp,slerp --seeds=0,1,2 \\
+        --config.evaluation.every=250
 """
 
-import json
-import shutil
+import time
 from pathlib import Path
 
-import numpy as np
-
 from sphere_jax.cli import load_config, parser, run_command
-from sphere_jax.config import read_config, to_dict
 
 EPILOG = """\
-Every arm differs from the others in the one varied value; data order, initial weights, noise,
-steps and optimizer are functions of the seed. A stage that an arm shares with a finished one (the
-VAE, say, which knows nothing of paths) is copied, not trained again. Arms are run folders of their
-own, WORKDIR/seedS-VALUE, with their reports; finished ones are skipped, interrupted ones go on.
-Ends with WORKDIR/comparison.md and comparison.json: mean and standard deviation over seeds.
+arms:
+  --vary=space.path=linear,slerp                          one key, several values
+  --vary=space.path=linear,slerp --vary=flow.steps=1000,2000       all four combinations
+  --arm=plain:space.path=linear --arm='ours:space.path=slerp,stages=(vae,decoder,flow)'
+  --arms=configs/arms/slerp_ablation.py                   get_arms(config) -> {name: {key: value}}
+
+Arms differ in the named values alone; data order, initial weights, noise, steps and optimizer are
+functions of the seed, and hashes of the arrays are compared before a second arm trains. A stage
+that an arm shares with a finished one (the VAE, say, which knows nothing of paths) is copied, not
+trained again. Arms are run folders of their own, WORKDIR/seedS-NAME, with their reports. The same
+command goes on after an interruption: finished arms are skipped, interrupted ones go on.
+
+After every arm WORKDIR/comparison.html, .md and .json are written: curves with bands over seeds
+(with --config.evaluation.every=N), steps and time to a target, differences from the baseline with
+intervals, samples in equal noise. See docs/compare.md.
+exit codes: 0 done, 2 something to mend (one sentence says what), 130 stopped and saved.
 """
 
 
 def main(argv: list[str]) -> None:
     flags = parser(__doc__.split("\n\n")[0], EPILOG)
-    flags.add_argument("--config", required=True, help="a file in configs/")
-    flags.add_argument("--workdir", required=True, help="where the arms and the table go")
-    flags.add_argument("--vary", required=True, help="KEY=VALUE,VALUE,... of the config")
+    flags.add_argument("--config", required=True, help="a file in configs/: the base of all arms")
+    flags.add_argument("--workdir", required=True, help="where the arms and their page go")
+    flags.add_argument(
+        "--vary", action="append", default=[], metavar="KEY=VALUES", help="may be repeated"
+    )
+    flags.add_argument(
+        "--arm", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="may be repeated"
+    )
+    flags.add_argument("--arms", default="", metavar="FILE.py", help="a file of named arms")
     flags.add_argument("--seeds", default="0,1,2", help="comma separated (default 0,1,2)")
+    flags.add_argument("--baseline", default="", metavar="NAME", help="by default the first arm")
+    flags.add_argument(
+        "--target",
+        default="",
+        metavar="METRIC:VALUE",
+        help="to be reached in fewer steps (default: what the baseline ends at)",
+    )
     shared = [a for a in argv if a.startswith("--config.")]
     arguments = flags.parse_args([a for a in argv if a not in shared])
 
-    from sphere_jax.consistency import LATENT_SOURCES
+    from sphere_jax.comparing import arms as making
     from sphere_jax.errors import UserError
 
-    key, equals, values = arguments.vary.partition("=")
-    if not equals or not values:
-        raise UserError(
-            f"--vary={arguments.vary} must be KEY=VALUE,VALUE, say space.path=linear,slerp."
-        )
-    try:
-        seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds={arguments.seeds} must be numbers, say 0,1,2.") from None
+    base = load_config(arguments.config, shared)
+    named = [making.named_arm(text) for text in arguments.arm]
+    if arguments.arms:
+        named += making.file_arms(arguments.arms, base)
+    arms = making.product(named, making.vary_arms(arguments.vary))
+    if not arms:
+        raise UserError("Nothing is compared: give --vary, --arm or --arms.")
+    seeds = _seeds(arguments.seeds)
+    baseline = arguments.baseline or arms[0].name
+    if baseline not in [arm.name for arm in arms]:
+        known = ", ".join(f"'{arm.name}'" for arm in arms)
+        raise UserError(f"--baseline={baseline} is none of the arms: {known}.")
+    configs = making.plan(arguments.config, shared, arms, seeds)
+    one_key = len(arguments.vary) == 1 and not named
+    label = arguments.vary[0].partition("=")[0] if one_key else "arm"
+
+    from sphere_jax.comparing.outcomes import Comparison
+    from sphere_jax.comparing.running import check_root
+
     root = Path(arguments.workdir)
-    results: dict[str, list[dict]] = {value: [] for value in values.split(",")}
-    plan = {  # every arm is checked before the first one trains
-        (seed, value): load_config(
-            arguments.config, [*shared, f"--config.{key}={value}", f"--config.seed={seed}"]
-        )
-        for seed in seeds
-        for value in results
-    }
-    for config in plan.values():
-        scored = config.evaluation.samples > 0 and config.data.source not in LATENT_SOURCES
-        if not config.generator or not scored:
-            raise UserError(
-                "A comparison needs scores: a stage that generates, a decoder, and "
-                "config.evaluation.samples above 0."
-            )
-    for number, ((seed, value), config) in enumerate(plan.items(), 1):
-        print(f"== arm {number} of {len(plan)}: {key}={value}, seed {seed}", flush=True)
-        results[value].append(run_arm(config, root / f"seed{seed}-{value}", root))
-    write_table(root, key, seeds, results)
+    check_root(root)
+    target = _target(arguments.target, configs)
+    run_all(Comparison(root, label, arms, seeds, configs, baseline, target))
 
 
-def run_arm(config, workdir: Path, root: Path) -> dict:
-    """`results.json` of one arm, trained unless it is there already."""
-    from sphere_jax.distribution.mesh import make_mesh
+def run_all(comparison) -> None:
+    """Every arm, the baseline of a seed first; the page after each."""
+    from sphere_jax.comparing import running
+    from sphere_jax.comparing.outcomes import check_started, read_outcome
+    from sphere_jax.comparing.page import write_page
     from sphere_jax.errors import UserError
-    from sphere_jax.experiment import open_run
-    from sphere_jax.scoring import score_run
-    from sphere_jax.training.logging import RunLog
+    from sphere_jax.reference import check_reference
+    from sphere_jax.training.logging import duration
 
-    stored = workdir / "config.json"
-    if stored.exists() and (workdir / "results.json").exists():
-        before = json.loads(stored.read_text())["config"]
-        if before != json.loads(json.dumps(to_dict(config))):
-            raise UserError(f"{workdir} was run with another config; give another --workdir.")
-        print("finished before, skipped", flush=True)
-        return json.loads((workdir / "results.json").read_text())
-    run = open_run(config, workdir, make_mesh(config.mesh.data, config.mesh.fsdp))
-    run.begin()
-    for name in config.stages:
-        _share(run, name, root)
-    log = RunLog(workdir)
-    run.train_stages(log)
-    results = score_run(run, log)
-    log.close()
-    return results
-
-
-def _share(run, name: str, root: Path) -> None:
-    """Copies a finished stage of another arm, if it depends on the very same values."""
-    from sphere_jax.training.logging import read_rows, write_rows
-
-    if (run.workdir / "stages" / f"{name}.json").exists():
-        return
-    depends = run.depends(name)
-    for record in sorted(root.glob(f"*/stages/{name}.json")):
-        content, other = json.loads(record.read_text()), record.parent.parent
-        if not content["finished"] or content["depends"] != depends:
+    scored = {(c.data, c.evaluation): c for c in comparison.configs.values()}
+    for config in scored.values():  # before the first one trains
+        check_reference(config)
+    first = sorted(comparison.names, key=lambda name: name != comparison.baseline)
+    todo = [(seed, name) for seed in comparison.seeds for name in first]
+    known, spent, pending = {}, [], False
+    for number, (seed, name) in enumerate(todo, 1):
+        config, workdir = comparison.configs[seed, name], comparison.workdir(seed, name)
+        told = f"== arm {number} of {len(todo)}: {comparison.label} {name}, seed {seed}; "
+        told += f"{len(comparison.outcomes)} done"
+        if spent:
+            left = sum(spent) / len(spent) * (len(todo) - number + 1)
+            told += f", about {duration(left)} left"
+        print(told, flush=True)
+        results = running.finished_results(config, workdir)
+        if results and (workdir / "matched.json").exists():
+            print("finished before, skipped", flush=True)
+            comparison.outcomes[seed, name] = read_outcome(workdir, results, config)
+            pending = True
             continue
-        print(f"{name}: shared with {other.name}", flush=True)
-        for folder in (name, f"{name}.crc32"):
-            target = run.workdir / "checkpoints" / folder
-            shutil.copytree(other / "checkpoints" / folder, target, dirs_exist_ok=True)
-        own = [r for r in read_rows(run.workdir / "metrics.jsonl") if r["stage"] != name]
-        shared = [r for r in read_rows(other / "metrics.jsonl") if r["stage"] == name]
-        write_rows(run.workdir / "metrics.jsonl", own + shared)
-        if (other / "evaluator").exists() and run.config.evaluation == evaluation_of(other):
-            shutil.copytree(other / "evaluator", run.workdir / "evaluator", dirs_exist_ok=True)
-        (run.workdir / "stages").mkdir(exist_ok=True)
-        shutil.copy2(record.with_suffix(".npz"), run.workdir / "stages")
-        shutil.copy2(record, run.workdir / "stages")  # last: it says that the stage is finished
-        return
+        if pending:  # a page to look at while this arm trains
+            write_page(comparison)
+        started = time.monotonic()
+        run, scorer = running.open_arm(config, workdir, known)
+        if not scorer.scores:
+            raise UserError("A comparison needs scores, and these latents have no decoder.")
+        check_started(comparison, seed, name, _items(workdir))
+        results = results or running.train_arm(run, scorer, comparison.root)
+        comparison.outcomes[seed, name] = read_outcome(workdir, results, config)
+        spent.append(time.monotonic() - started)
+        write_page(comparison)
+    print(f"\n{write_page(comparison)}\npage: {comparison.root / 'comparison.html'}", flush=True)
 
 
-def evaluation_of(workdir: Path):
-    """The evaluation settings of an arm; only among equal ones is a feature network shared."""
-    return read_config(json.loads((workdir / "config.json").read_text())["config"]).evaluation
+def _items(workdir: Path) -> dict[str, str]:
+    from sphere_jax.comparing.matched import read_matched
+
+    return read_matched(workdir) or {}
 
 
-def write_table(root: Path, key: str, seeds: list[int], results: dict[str, list[dict]]) -> None:
-    """One row an arm: mean and standard deviation over seeds of every metric."""
-    from sphere_jax.evaluation.report import describe
-    from sphere_jax.files import write_json, write_text
+def _seeds(text: str) -> list[int]:
+    from sphere_jax.errors import UserError
 
-    first = next(iter(results.values()))[0]
-    names = list(first["metrics"])
-    header = [key, *(describe(name)[0] for name in names)]
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    summary = {}
-    for value, runs in results.items():
-        columns = {name: [_number(run["metrics"][name]) for run in runs] for name in names}
-        summary[value] = columns
-        cells = [_mean_and_deviation(columns[name]) for name in names]
-        lines.append("| " + " | ".join([value, *cells]) + " |")
-    cells = [f"{_number(first['yardstick'][name]):.3f}" for name in names]
-    lines.append("| " + " | ".join(["*yardstick*", *cells]) + " |")
-    spent = sorted({run["nfe"] for runs in results.values() for run in runs})
-    lines.append(f"\n{len(seeds)} seeds ({', '.join(map(str, seeds))}): mean ± standard deviation; "
-                 f"NFE {', '.join(map(str, spent))}.")  # fmt: skip
-    table = "\n".join(lines) + "\n"
-    write_text(root / "comparison.md", table)
-    write_json(root / "comparison.json", {"vary": key, "seeds": seeds, "arms": summary})
-    print("\n" + table, flush=True)
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds={text} must be numbers, say 0,1,2.") from None
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds={text} must be different.")
+    return seeds
 
 
-def _mean_and_deviation(values: list[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+def _target(text: str, configs):
+    from sphere_jax.comparing.outcomes import Target
+    from sphere_jax.errors import UserError
+    from sphere_jax.evaluation.score import curve_metrics
 
-
-def _number(value: float | None) -> float:
-    """JSON stores NaN as null."""
-    return float("nan") if value is None else value
+    if not text:
+        return None
+    metric, _, value = text.rpartition(":")
+    known = curve_metrics(next(iter(configs.values())).evaluation.features)
+    found = [name for name in known if metric and name.startswith(metric)]
+    try:
+        target = Target(found[0], float(value))
+    except (IndexError, ValueError):
+        raise UserError(
+            f"--target={text} must be METRIC:VALUE, the metric or its beginning one of "
+            f"{', '.join(known)}."
+        ) from None
+    if any(config.evaluation.every == 0 for config in configs.values()):
+        raise UserError("--target needs scores while training: --config.evaluation.every=N.")
+    return target
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Snapshots of the averages with power-function profiles, on disk: what `sphere_jax.ema` combines.
 
 A folder beside the checkpoints, one float32 .safetensors a width and step, named by both. All are
-kept: a profile that ends early in the run is made of early ones.
+kept: a profile that ends early in the run is made of early ones. `planned` counts them beforehand.
 """
 
 import dataclasses
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from sphere_jax.conversion.files import open_safetensors
@@ -15,6 +16,7 @@ from sphere_jax.conversion.weights import write_safetensors
 from sphere_jax.data.pipeline import to_host
 from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
+from sphere_jax.options import Stage
 from sphere_jax.training.ema_profiles import combination, gamma_of
 
 
@@ -31,6 +33,25 @@ class Snapshot:
 def snapshot_folder(checkpoints: Path) -> Path:
     """Beside the checkpoints of a stage."""
     return checkpoints.with_name(f"{checkpoints.name}-ema")
+
+
+def is_due(settings: Stage, step: int) -> bool:
+    """Whether snapshots are taken after `step`: every so many, and after the last."""
+    if not settings.ema_profiles:
+        return False
+    return step == settings.steps or step % settings.ema_snapshot_every == 0
+
+
+def planned(settings: Stage, params) -> tuple[int, int]:
+    """How many files a whole stage will leave, and their bytes (without headers).
+
+    `params` may be shapes.
+    """
+    if not settings.ema_profiles:
+        return 0, 0
+    steps = -(-settings.steps // settings.ema_snapshot_every)  # the last counts
+    count = steps * len(settings.ema_profiles)
+    return count, count * 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def save_snapshots(folder: Path, step: int, updates: int, profiles: dict) -> None:

@@ -1,43 +1,113 @@
-"""How many multiply-adds a function asks for, read off its jaxpr without compiling it."""
+"""How many multiply-adds a training step asks for, read off a jaxpr without compiling it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
 
 
 def matmul_flops(function: Callable, *args) -> float:
     """FLOPs of all matrix products and convolutions of `function(*args)`, the usual measure of a
-    model's work. `args` may be `jax.ShapeDtypeStruct`s. Scans count every turn; recomputation in
-    a backward pass counts too, so pass the forward function and take three times its result for a
-    training step.
+    model's work. `args` may be `jax.ShapeDtypeStruct`s. Scans count every turn, a `while` one.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    return _flops(function, args, trained=0)
 
 
-def _count(jaxpr) -> float:
-    total = 0.0
+def training_flops(function: Callable, *args) -> float:
+    """The same for `function` and its gradient with respect to its first argument.
+
+    A product of two factors is needed once for its value, and once more for each factor that the
+    first argument reaches: 3 in the middle of a network, 2 where it meets its inputs, and 1 in a
+    frozen encoder. What `jax.checkpoint` computes again in the backward pass is not counted.
+    """
+    return _flops(function, args, trained=1)
+
+
+def step_flops(method, params, frozen, shapes, batch_size: int) -> float:
+    """Of one training step of a method; `shapes` hold `(shape, dtype)` of an example by name."""
+    batch = {
+        name: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+        for name, (shape, dtype) in shapes.items()
+    }
+    draws = jax.eval_shape(lambda: method.draws(jax.random.key(0), batch_size))
+    return training_flops(lambda *a: method.loss(*a)[0], params, frozen, batch, draws)
+
+
+def _flops(function: Callable, args: tuple, trained: int) -> float:
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    leaves = len(jax.tree.leaves(args[:trained]))
+    return _count(jaxpr, [i < leaves for i in range(len(jaxpr.invars))])[0]
+
+
+def _count(jaxpr, reached: Sequence[bool]) -> tuple[float, list[bool]]:
+    """FLOPs, and which outputs the gradient goes through, given which inputs it goes through."""
+    total, live = 0.0, {v for v, is_live in zip(jaxpr.invars, reached, strict=True) if is_live}
+
+    def is_live(variable) -> bool:
+        return not isinstance(variable, Literal) and variable in live
+
     for equation in jaxpr.eqns:
+        given = [is_live(variable) for variable in equation.invars]
         name, params = equation.primitive.name, equation.params
         if name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
-            total += 2.0 * equation.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
+            own = 2.0 * equation.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
+            own, out = own * (1 + sum(given)), [any(given)]
         elif name == "conv_general_dilated":
             kernel = equation.invars[1].aval
             outputs = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
-            total += 2.0 * equation.outvars[0].aval.size * kernel.size / outputs
+            own = 2.0 * equation.outvars[0].aval.size * kernel.size / outputs
+            own, out = own * (1 + sum(given)), [any(given)]
         elif name == "scan":
-            total += params["length"] * _count(params["jaxpr"].jaxpr)
+            own, out = _scan(params, given)
+        elif name == "while":
+            own, out = _while(params, given)
         elif name == "cond":
-            total += max(_count(branch.jaxpr) for branch in params["branches"])
+            counts = [_count(branch.jaxpr, given[1:]) for branch in params["branches"]]
+            own = max(flops for flops, _ in counts)
+            out = [any(outs) for outs in zip(*(outs for _, outs in counts), strict=True)]
+        elif name == "stop_gradient":
+            own, out = 0.0, [False]
+        elif inner := next(_inner(params), None):  # jit, remat, custom derivatives
+            fits = len(inner.invars) == len(given)
+            own, out = _count(inner, given if fits else [any(given)] * len(inner.invars))
         else:
-            total += sum(_count(inner) for inner in _inner(params))
-    return total
+            own, out = 0.0, [any(given)] * len(equation.outvars)
+        total += own
+        for variable, through in zip(equation.outvars, out, strict=True):
+            if through and jnp.issubdtype(variable.aval.dtype, jnp.inexact):
+                live.add(variable)
+    return total, [is_live(variable) for variable in jaxpr.outvars]
 
 
-def _inner(params):
-    """The jaxprs inside an equation: jit, remat, custom derivatives, while."""
+def _scan(params, given: list[bool]) -> tuple[float, list[bool]]:
+    consts, carries = params["num_consts"], params["num_carry"]
+    flops, out = _settled(params["jaxpr"].jaxpr, given, consts, carries)
+    return params["length"] * flops, out
+
+
+def _while(params, given: list[bool]) -> tuple[float, list[bool]]:
+    test, body = params["cond_nconsts"], params["body_nconsts"]
+    carries = len(given) - test - body
+    return _settled(params["body_jaxpr"].jaxpr, given[test:], body, carries)
+
+
+def _settled(jaxpr, given: list[bool], consts: int, carries: int) -> tuple[float, list[bool]]:
+    """`_count` of a loop's body, once no more of what is carried turns out to be reached."""
+    while True:
+        flops, out = _count(jaxpr, given)
+        carried = [a or b for a, b in zip(given[consts : consts + carries], out, strict=False)]
+        settled = [*given[:consts], *carried, *given[consts + carries :]]
+        if settled == given:
+            return flops, carried + out[carries:]
+        given = settled
+
+
+def _inner(params) -> Iterator:
+    """The jaxprs inside an equation."""
     for value in params.values():
         inner = getattr(value, "jaxpr", value)  # closed or open
         if hasattr(inner, "eqns"):

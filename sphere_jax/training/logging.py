@@ -1,5 +1,6 @@
 """What a run tells while it goes: a line on the screen, `metrics.jsonl`, TensorBoard files."""
 
+import contextlib
 import json
 import math
 import time
@@ -37,6 +38,9 @@ class RunLog:
         rows = read_rows(self._path)
         write_rows(self._path, [r for r in rows if r["stage"] != stage or r["step"] <= step])
 
+    def seconds_before(self, stage: str, step: int) -> float:
+        return seconds_before(read_rows(self._path), stage, step)
+
     def write(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         if not is_main_process():
             return
@@ -72,6 +76,37 @@ def read_rows(path: Path) -> list[dict]:
 def write_rows(path: Path, rows: list[dict]) -> None:
     """Replaces a `metrics.jsonl`."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+class Stopwatch:
+    """Seconds of training, over all starts of a run; stands still before `start` and in `pause`."""
+
+    def __init__(self, seconds: float = 0.0):
+        self._seconds, self._since = seconds, None
+
+    @property
+    def seconds(self) -> float:
+        return self._seconds + (time.monotonic() - self._since if self._since else 0.0)
+
+    def start(self) -> None:
+        self._since = time.monotonic()
+
+    @contextlib.contextmanager
+    def pause(self):
+        self._seconds, running, self._since = self.seconds, self._since is not None, None
+        yield
+        if running:
+            self.start()
+
+
+def seconds_before(rows: list[dict], stage: str, step: int) -> float:
+    """Seconds that a stage had trained at `step`, from the rows of a `metrics.jsonl`.
+
+    Where no row is of that very step, the steps since the last one count at the rate before it.
+    """
+    timed = [r for r in rows if r["stage"] == stage and r.get("training_seconds") and r["step"] > 0]
+    last = max((r for r in timed if r["step"] <= step), key=lambda r: r["step"], default=None)
+    return last["training_seconds"] * step / last["step"] if last else 0.0
 
 
 class Meter:

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -12,16 +13,19 @@ from sphere_jax.data.pipeline import Batches, to_device, to_host
 from sphere_jax.data.sources import Source
 from sphere_jax.distribution.mesh import batch_sharding, put_global, replicated, tree_shardings
 from sphere_jax.errors import UserError
+from sphere_jax.files import in_bytes
 from sphere_jax.nn.compilation import quick_products, run_once_options
 from sphere_jax.options import Stage
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.ema_snapshots import (
     forget_snapshots_after,
+    is_due,
+    planned,
     save_snapshots,
     snapshot_folder,
 )
-from sphere_jax.training.flops import matmul_flops
-from sphere_jax.training.logging import Meter, RunLog, duration
+from sphere_jax.training.flops import step_flops
+from sphere_jax.training.logging import Meter, RunLog, Stopwatch, duration
 from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.signals import Interrupted, StopRequest
 from sphere_jax.training.step import init_state, make_train_step
@@ -66,11 +70,30 @@ def stage_key(seed: int, name: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
-def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) -> dict:
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Scores while a stage trains: `score(params) -> {name: number}` `every` so many steps and at
+    the last one."""
+
+    score: Callable[[dict], dict[str, float]]
+    every: int
+
+
+def train(
+    task: Task,
+    mesh,
+    folder: Path,
+    log: RunLog,
+    peak_flops: float,
+    show,
+    curve: Curve | None = None,
+) -> dict:
     """Trains to the last step, from the newest checkpoint in `folder` if there is one.
 
-    `show(step, pictures)` is given what `method.preview` drew. Returns the parameters that
-    `settings.weights` names, the average or the raw ones, sharded.
+    `show(step, pictures)` is given what `method.preview` drew. Scores of the `curve` become rows of
+    the log with `images_trained` and `training_seconds`, those of all starts without the first step
+    of each (which compiles), previews and scoring. Returns the parameters that `settings.weights`
+    names, the average or the raw ones, sharded.
 
     Raises:
       Interrupted: a signal asked to stop; a checkpoint of this very step has been saved.
@@ -112,6 +135,9 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
     log.forget_after(name, first)
     snapshots = snapshot_folder(folder)
     forget_snapshots_after(snapshots, first)
+    count, size = planned(settings, abstract["params"])
+    if count:
+        log.say(f"{name}: keeps {count:,} snapshots of averages, {in_bytes(size)} in all")
 
     # Step: compiled once, before the clock starts.
     train_step = jax.jit(
@@ -120,8 +146,11 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
         out_shardings=(shardings, replicated(mesh)),
         compiler_options=quick_products() if method.is_transformer else {},
     )
-    flops = 3.0 * _forward_flops(task, abstract["params"], frozen, mesh)
+    read = task.train.read(np.zeros(1, int))
+    shapes = {name: (array.shape[1:], array.dtype) for name, array in read.items()}
+    flops = step_flops(method, abstract["params"], frozen, shapes, settings.batch_size)
     meter = Meter(settings.batch_size, flops, peak_flops)
+    watch = Stopwatch(log.seconds_before(name, first))
     heldout = _HeldOut(task, frozen, mesh)
 
     def save(step):
@@ -138,7 +167,15 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
         pictures = heldout.pictures(state[STATE_ITEM[settings.weights]])
         if pictures is not None:
             show(step, pictures)
-        meter.restart()
+
+    def score(step):
+        started, params = time.monotonic(), state[STATE_ITEM[settings.weights]]
+        spent = {"images_trained": step * settings.batch_size, "training_seconds": watch.seconds}
+        metrics = curve.score(params)
+        log.write(name, step, metrics | spent)
+        shown = ", ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+        took = duration(time.monotonic() - started)
+        log.say(f"{name} {step:,}/{settings.steps:,}  {shown}  (in {took})")
 
     def settle():
         """Reads the numbers of the step before, which waits for that step and not for this one."""
@@ -170,7 +207,7 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
 
     def report(step, numbers):
         rates = meter.rates()
-        log.write(name, step, numbers | rates)
+        log.write(name, step, numbers | rates | {"training_seconds": watch.seconds})
         line = f"{name} {step:,}/{settings.steps:,}  loss {numbers['loss']:.4f}"
         if rates:
             left = (settings.steps - step) / rates["steps_per_second"]
@@ -194,20 +231,28 @@ def train(task: Task, mesh, folder: Path, log: RunLog, peak_flops: float, show) 
                 jax.block_until_ready(metrics)
                 log.say(f"{name}: compiled and ready after {duration(time.monotonic() - started)}")
                 meter.restart()
+                watch.start()
             else:
                 meter.step_done()
 
             last = step == settings.steps
-            if settings.ema_profiles and (last or step % settings.ema_snapshot_every == 0):
+            if is_due(settings, step):
                 settle()
                 snapshot(step)  # before the checkpoint: what is resumed from has its snapshots
             stopping = stop.agreed(meet=last or step % settings.log_every == 0)
             if last or stopping or step % settings.checkpoint_every == 0:
                 settle()
                 save(step)
-            if last or step % settings.preview_every == 0:
+            looks = last or step % settings.preview_every == 0
+            scores = curve is not None and (last or step % curve.every == 0)
+            if looks or scores:
                 settle()
-                look(step)
+                with watch.pause():
+                    if looks:
+                        look(step)
+                    if scores:  # before the checkpoint is sealed, so that no row can be missing
+                        score(step)
+                meter.restart()
             if stopping:
                 checkpoints.close()
                 raise Interrupted(f"{name}: saved at step {step:,} of {settings.steps:,}")
@@ -242,11 +287,3 @@ class _HeldOut:
     def pictures(self, params) -> np.ndarray | None:
         pictures = self._preview(params, self._frozen, self._few, self._key)
         return None if pictures is None else to_host(pictures)
-
-
-def _forward_flops(task: Task, params, frozen, mesh) -> float:
-    size = task.settings.batch_size
-    rows = task.train.read(np.zeros(1, int))
-    batch = {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype) for k, v in rows.items()}
-    draws = jax.eval_shape(lambda: task.method.draws(jax.random.key(0), size))
-    return matmul_flops(lambda *a: task.method.loss(*a)[0], params, frozen, batch, draws)

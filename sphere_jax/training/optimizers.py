@@ -35,8 +35,11 @@ def make_optimizer(
     """The stage's optimizer. Clipping needs the gradient norm, which the step measures anyway, so
     it is done there (`training/step.py`) and not in the chain.
 
-    `rates` multiply the learning rate, and with it the decay, of the parts that they name.
+    `rates` multiply the learning rate, and with it the decay, of the parts that they name. For a
+    stage of no steps, which takes published weights as they are, there are no moments to keep.
     """
+    if steps == 0:
+        return optax.identity()
     adamw = optax.adamw(
         schedule(settings, steps),
         b1=settings.b1,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sphere_jax.training.flops import matmul_flops
+from sphere_jax.training.flops import matmul_flops, training_flops
 
 X = jax.ShapeDtypeStruct((2, 3, 4), jnp.float32)
 W = jax.ShapeDtypeStruct((4, 4), jnp.float32)
@@ -50,3 +50,53 @@ def test_convolutions(stride, groups):
 
     outputs = 2 * (8 // stride) ** 2 * 6
     assert matmul_flops(convolve, images, kernel) == 2 * outputs * 9 * 4 / groups
+
+
+def frozen_then_trained(w, x, e):
+    """A product with a frozen matrix, then two trained ones."""
+    return ((x @ e) @ w @ w).sum()
+
+
+def scanned(w, x, e):
+    """Five layers; what is carried is reached by the parameters only after the first."""
+    return jax.lax.scan(lambda x, _: (x @ w, None), x @ e, length=5)[0].sum()
+
+
+def stacked(w, x, e):
+    """Scanned over the parameters of three layers, computed again in the backward pass."""
+
+    def layer(x, w):
+        return jax.nn.gelu(x @ w), None
+
+    return jax.lax.scan(jax.checkpoint(layer), x @ e, jnp.stack([w, w, w]))[0].sum()
+
+
+@pytest.mark.parametrize(
+    ("function", "products"),
+    [
+        (lambda w, x, e: (x @ e).sum(), 1),  # nothing is trained
+        (lambda w, x, e: (x @ w).sum(), 2),  # the inputs need no gradient
+        (lambda w, x, e: (x @ w @ e).sum(), 2 + 2),  # the gradient goes through a frozen decoder
+        (frozen_then_trained, 1 + 2 + 3),
+        (lambda w, x, e: (jax.lax.stop_gradient(x @ w) @ w).sum(), 2 + 2),
+        (scanned, 1 + 5 * 3),
+        (stacked, 1 + 3 * 3),
+        (jax.jit(lambda w, x, e: jax.nn.relu(jax.nn.relu(x @ w) @ w).sum()), 2 + 3),
+        (lambda w, x, e: jax.nn.one_hot((x @ w).argmax(-1), 4) @ e, 2 + 1),
+    ],
+    ids=["frozen", "first", "through", "both", "stop", "scan", "remat", "jit", "integers"],
+)
+def test_training_counts_a_product_once_and_once_a_factor_that_learns(function, products):
+    assert training_flops(function, W, X, W) == products * PRODUCT
+
+
+def test_training_flops_are_those_of_the_gradient_without_remat():
+    """JAX's own backward pass as the oracle, where nothing is computed twice."""
+
+    def loss(params, x):
+        for w in params:
+            x = jnp.tanh(x @ w)
+        return jnp.mean((jnp.einsum("bik,bjk->bij", x, x) - 1.0) ** 2)
+
+    gradient = jax.value_and_grad(loss)
+    assert training_flops(loss, [W, W, W], X) == matmul_flops(gradient, [W, W, W], X)

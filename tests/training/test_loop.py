@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from sphere_jax.errors import UserError
 from sphere_jax.methods.base import Method
+from sphere_jax.training.ema_snapshots import planned
 from sphere_jax.training.logging import RunLog, duration, read_rows
 from sphere_jax.training.loop import stage_key, train
 from sphere_jax.training.signals import Interrupted
@@ -122,7 +123,7 @@ def snapshots(tmp_path, name):
     return {file.name: load_file(file) for file in files}
 
 
-def test_snapshots_of_averages_are_the_same_after_a_kill(start, task, tmp_path):
+def test_snapshots_of_averages_are_the_same_after_a_kill(start, task, tmp_path, capsys):
     kept = dict(ema_profiles=(0.1, 0.25), ema_snapshot_every=3)
     whole = start(task(**kept), "whole")
 
@@ -139,6 +140,10 @@ def test_snapshots_of_averages_are_the_same_after_a_kill(start, task, tmp_path):
     assert sorted(expected) == [
         f"{step:08d}-{width}.safetensors" for step in (3, 6, 8) for width in (0.1, 0.25)
     ]
+    count, size = planned(task(**kept).settings, {"kernel": np.ones((4, 3)), "bias": np.ones(3)})
+    stored = sum(array.nbytes for tensors in expected.values() for array in tensors.values())
+    assert (len(expected), stored) == (count, size)
+    assert "toy: keeps 6 snapshots of averages, 360 B in all" in capsys.readouterr().out
     found = snapshots(tmp_path, "run")
     assert sorted(found) == sorted(expected)
     assert_equal(found, expected)

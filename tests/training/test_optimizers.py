@@ -115,3 +115,9 @@ def test_stacked_biases_and_scales_do_not_decay(name):
         else:
             assert not np.any(change), f"{jax.tree_util.keystr(path)} {change.shape} decays"
     assert decayed["kernel"] > 5 and decayed["table"] == 1
+
+
+def test_no_steps_keep_no_moments():
+    """Published weights that are taken as they are need no memory twice over beside them."""
+    state = make_optimizer(Optimizer(), 0, {"network": 0.1}).init({"network": jnp.ones(5)})
+    assert not jax.tree.leaves(state)

@@ -1,0 +1,1 @@
+"""Matched comparisons: arms that differ in named values alone, what they share, and their page."""

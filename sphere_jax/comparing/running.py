@@ -1,0 +1,99 @@
+"""Arms trained or picked up: what two arms have in common is copied, not trained again."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+from sphere_jax.comparing.matched import write_matched
+from sphere_jax.config import read_config
+from sphere_jax.distribution.mesh import make_mesh
+from sphere_jax.errors import UserError
+from sphere_jax.experiment import Run, open_run
+from sphere_jax.options import Config
+from sphere_jax.records import difference
+from sphere_jax.scoring import Scorer, score_run
+from sphere_jax.training.logging import RunLog, read_rows, write_rows
+
+OWN_FILES = ("comparison.md", "comparison.json", "comparison.html")
+
+
+def check_root(root: Path) -> None:
+    """Raises UserError for a folder with anything that no comparison wrote."""
+    for found in sorted(root.glob("*")) if root.is_dir() else []:
+        arm = found.is_dir() and found.name.startswith("seed") and "-" in found.name
+        if not arm and found.name not in OWN_FILES and not found.name.startswith("."):
+            raise UserError(
+                f"{root} holds {found.name}, which no comparison wrote; give another --workdir."
+            )
+
+
+def finished_results(config: Config, workdir: Path) -> dict | None:
+    """`results.json` of a finished arm, else None. Raises UserError if it is of another config."""
+    stored, results = workdir / "config.json", workdir / "results.json"
+    if not stored.exists() or not results.exists():
+        return None
+    try:
+        before, found = json.loads(stored.read_text())["config"], json.loads(results.read_text())
+        same = read_config(before) == config
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{workdir} is damaged ({error}); delete it to run it again.") from error
+    if not same:
+        raise UserError(f"{workdir} was run with another config; give another --workdir.")
+    if "metrics" not in found:
+        raise UserError(f"{workdir} was run without scores; give another --workdir.")
+    return found
+
+
+def open_arm(config: Config, workdir: Path, known: dict) -> tuple[Run, Scorer]:
+    """An arm begun: its folder claimed, and what it starts from measured (`matched.json`)."""
+    run = open_run(config, workdir, make_mesh(config.mesh.data, config.mesh.fsdp))
+    scorer = Scorer(run, known)
+    run.begin()
+    write_matched(run)
+    return run, scorer
+
+
+def train_arm(run: Run, scorer: Scorer, root: Path) -> dict:
+    """What its `results.json` holds, once it is trained and scored."""
+    for name in run.config.stages:
+        share_stage(run, name, root)
+    log = RunLog(run.workdir)
+    try:
+        run.train_stages(log, scorer.point_of_curve)
+        return score_run(run, log, scorer)
+    finally:
+        log.close()
+
+
+def share_stage(run: Run, name: str, root: Path) -> None:
+    """Copies a finished stage of another arm, if it depends on the very same values."""
+    if (run.workdir / "stages" / f"{name}.json").exists():
+        return
+    depends = run.depends(name)
+    for record in sorted(root.glob(f"*/stages/{name}.json")):
+        content, other = json.loads(record.read_text()), record.parent.parent
+        if not content["finished"] or difference(content["depends"], depends, run.config):
+            continue
+        print(f"{name}: shared with {other.name}", flush=True)
+        for folder in (name, f"{name}.crc32"):
+            target = run.workdir / "checkpoints" / folder
+            shutil.copytree(other / "checkpoints" / folder, target, dirs_exist_ok=True)
+        theirs = read_config(json.loads((other / "config.json").read_text())["config"])
+        own = [r for r in read_rows(run.workdir / "metrics.jsonl") if r["stage"] != name]
+        shared = [r for r in read_rows(other / "metrics.jsonl") if r["stage"] == name]
+        if not _sampled_alike(theirs, run.config):  # scores while training are of their sampler
+            shared = [row for row in shared if "images_trained" not in row]
+        write_rows(run.workdir / "metrics.jsonl", own + shared)
+        if (other / "evaluator").exists() and theirs.evaluation == run.config.evaluation:
+            shutil.copytree(other / "evaluator", run.workdir / "evaluator", dirs_exist_ok=True)
+        (run.workdir / "stages").mkdir(exist_ok=True)
+        shutil.copy2(record.with_suffix(".npz"), run.workdir / "stages")
+        shutil.copy2(record, run.workdir / "stages")  # last: it says that the stage is finished
+        return
+
+
+def _sampled_alike(one: Config, other: Config) -> bool:
+    groups = ("sampler", "space", "evaluation")
+    alike = all(getattr(one, group) == getattr(other, group) for group in groups)
+    return alike and dataclasses.asdict(one.data) == dataclasses.asdict(other.data)
