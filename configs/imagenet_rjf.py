@@ -54,7 +54,7 @@ def get_config():
     config.model.patch = 1  # published
     config.model.time_embedding = "fourier"  # published
     config.model.qk_norm = False  # published
-    config.model.compute_dtype = "float32"  # published
+    config.model.compute_dtype = "float32"  # published. bfloat16: see docs/bf16.md
     config.model.unroll = False  # one scanned layer: quick to compile
     config.model.remat = True
 
@@ -86,7 +86,8 @@ def get_config():
 
     config.sampler = ConfigDict()
     config.sampler.solver = "euler"  # published: along the exponential map
-    config.sampler.steps = 49  # published: 50 times, of which the last is 0.001 there and 0 here
+    config.sampler.steps = 49  # published: between 50 times
+    config.sampler.t_end = 0.001  # published: the last of them, before the shift
     config.sampler.guidance = 1.0  # published: unguided and guided, scale not given
     config.sampler.decode_radius = 45.1  # published: for scores; 27.7 in previews. Sweep it
     config.sampler.batch_size = 256

@@ -6,16 +6,23 @@ from functools import cache
 from sphere_jax.errors import UserError
 from sphere_jax.geometry.spaces import Space, make_space
 from sphere_jax.losses.perceptual import perceptual_loss
-from sphere_jax.methods.autoencoding import DecoderFinetuning, VAETraining
+from sphere_jax.methods.autoencoding import VAETraining
 from sphere_jax.methods.base import Method
+from sphere_jax.methods.decoder_finetuning import DecoderFinetuning
 from sphere_jax.methods.flow import Flow, time_shift
 from sphere_jax.methods.sphere_encoder import SphereEncoderTraining
 from sphere_jax.methods.sphere_latent import SphereLatent
 from sphere_jax.models.build import latent_network
+from sphere_jax.models.discriminator import (
+    Discriminator,
+    dino_discriminator,
+    patch_discriminator,
+)
 from sphere_jax.options import (
     Config,
     ConvVAETokenizer,
     Data,
+    DecoderStage,
     PrecomputedTokenizer,
     SphereEncoderTokenizer,
 )
@@ -56,7 +63,7 @@ def build_sampler(config: Config) -> Sampler | FewSteps:
     if settings.method == "flow":
         guidance = Guidance(s.guidance, s.guidance_low, s.guidance_high, s.auto_guidance)
         shift = time_shift(settings, build_tokenizer(config).latent_shape)
-        return Sampler(s.solver, s.steps, shift, guidance=guidance, decode_radius=s.decode_radius)
+        return Sampler(s.solver, s.steps, shift, s.t_end, guidance, s.decode_radius)
     place = s.guidance_at if settings.method == "sphere_encoder" else ""
     return FewSteps(s.steps, s.guidance, s.schedule, s.strength, s.share_noise, place)
 
@@ -64,7 +71,7 @@ def build_sampler(config: Config) -> Sampler | FewSteps:
 def build_method(config: Config, name: str) -> Method:
     """The method of stage `name`: pure functions, nothing allocated. Raises UserError."""
     settings, tokenizer = config.stage(name), build_tokenizer(config)
-    if config.data.source == "cache":  # nothing is left to encode
+    if config.data.source == "cache" and hasattr(settings, "encode"):  # nothing is left to encode
         settings = dataclasses.replace(settings, encode="once")
     classes = config.data.num_classes
     if settings.method == "sphere_encoder":
@@ -77,7 +84,18 @@ def build_method(config: Config, name: str) -> Method:
     if settings.method == "vae":
         return VAETraining(tokenizer, settings)
     if settings.method == "decoder":
-        return DecoderFinetuning(tokenizer, space, settings)
+        perceptual = perceptual_loss(bool(settings.lpips), False)
+        judge = _discriminator(settings, config.data.channels)
+        return DecoderFinetuning(tokenizer, space, settings, perceptual, judge, config.evaluation)
     network = latent_network(config.model, tokenizer.latent_shape, classes)
     kind = Flow if settings.method == "flow" else SphereLatent
     return kind(tokenizer, space, network, classes, settings, build_sampler(config))
+
+
+@cache
+def _discriminator(settings: DecoderStage, channels: int) -> Discriminator | None:
+    if settings.adversarial_weight == 0:
+        return None
+    return (
+        dino_discriminator() if settings.discriminator == "dino" else patch_discriminator(channels)
+    )

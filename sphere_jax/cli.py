@@ -46,6 +46,7 @@ def add_sampler_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--batch", type=int, dest="batch_size", help="images at a time")
     flow = flags.add_argument_group("flow matching")
     flow.add_argument("--solver", choices=("euler", "heun", "midpoint", "multistep"))
+    flow.add_argument("--t_end", type=float, help="where the last step ends; 0 is data")
     flow.add_argument("--auto_guidance", metavar="RUN", help="folder of a weaker run to guide by")
     flow.add_argument("--decode_radius", type=float, help="of decoded tokens; 0: the space's own")
     few = flags.add_argument_group("few-step systems (Sphere Encoder, Sphere Latent Encoder)")
@@ -60,13 +61,14 @@ def add_sampler_flags(flags: argparse.ArgumentParser) -> None:
 
 
 SAMPLER_FLAGS = (
-    "steps", "guidance", "batch_size", "solver", "auto_guidance", "decode_radius", "strength",
-    "schedule", "share_noise", "guidance_at",
+    "steps", "guidance", "batch_size", "solver", "t_end", "auto_guidance", "decode_radius",
+    "strength", "schedule", "share_noise", "guidance_at",
 )  # fmt: skip
 
 
 SWEPT = (  # in one run by one set of weights; the first two compile nothing anew
-    "guidance", "decode_radius", "guidance_low", "guidance_high", "solver", "steps", "strength",
+    "guidance", "decode_radius", "guidance_low", "guidance_high", "solver", "steps", "t_end",
+    "strength",
 )  # fmt: skip
 
 
@@ -126,27 +128,30 @@ def parse_with_config(parser: argparse.ArgumentParser, argv: list[str]):
 
 def load_config(path: str, overrides: list[str] = ()) -> Config:
     """The checked config of a file with overrides `--config.a.b=v`. Raises UserError."""
-    file = Path(path)
-    if not file.is_file():
+    if not Path(path).is_file():
         known = ", ".join(sorted(map(str, Path("configs").glob("*.py")))) or "none here"
         raise UserError(f"There is no config file '{path}'; known: {known}.")
-    if file.suffix != ".py":
-        raise UserError(f"--config={path} must be a Python file with get_config().")
-    spec = importlib.util.spec_from_file_location("sphere_jax_config_file", file)
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        config = module.get_config()
-    except Exception as error:
-        kind = type(error).__name__
-        raise UserError(f"{path} does not run ({kind}: {error}); mend the file.") from error
-    try:
-        raw = config.to_dict()
+        raw = run_file(path, "get_config").to_dict()
     except AttributeError:
         raise UserError(f"get_config() of {path} must return a ConfigDict.") from None
     for override in overrides:
         _override(raw, override)
     return read_config(raw)
+
+
+def run_file(path: str, function: str, *arguments: Any) -> Any:
+    """What a function of a Python file returns. Raises UserError for a file that does not run."""
+    if not path.endswith(".py") or not Path(path).is_file():
+        raise UserError(f"{path} must be a Python file with {function}().")
+    spec = importlib.util.spec_from_file_location("sphere_jax_config_file", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return getattr(module, function)(*arguments)
+    except Exception as error:
+        kind = type(error).__name__
+        raise UserError(f"{path} does not run ({kind}: {error}); mend the file.") from error
 
 
 def _override(raw: dict[str, Any], argument: str) -> None:

@@ -2,8 +2,10 @@
 
 from sphere_jax.errors import UserError
 from sphere_jax.options import (
+    RAW_PATHS,
     Config,
     ConvVAETokenizer,
+    DecoderStage,
     FlowSampler,
     FlowStage,
     KLVAETokenizer,
@@ -61,8 +63,6 @@ def _check_tokenizer(config: Config) -> None:
             "config.data.source='cache' holds latents of a published tokenizer, 'kl_vae', "
             f"'tiny_vae' or 'rae'; the weights of '{tokenizer.name}' are not known beforehand.",
         )
-        trained = [s for s in config.stages if config.stage(s).method not in ON_LATENTS]
-        check(not trained, f"Stages {trained} need images; a cache has their latents alone.")
     if isinstance(tokenizer, ConvVAETokenizer):
         check(
             len(tokenizer.widths) > 0 and min(tokenizer.widths) > 0,
@@ -92,9 +92,8 @@ def _check_tokenizer(config: Config) -> None:
         )
     if isinstance(tokenizer, KLVAETokenizer):
         check(
-            tokenizer.pretrained_statistics == "" or tokenizer.kind == "vavae",
-            "config.tokenizer.pretrained_statistics are those of kind='vavae'; the others bring "
-            "theirs.",
+            tokenizer.pretrained_statistics == "" or tokenizer.kind != "flux2",
+            "config.tokenizer.pretrained_statistics: kind='flux2' brings its own.",
         )
     if isinstance(tokenizer, (KLVAETokenizer, TinyVAETokenizer, RAETokenizer)):
         check(
@@ -112,10 +111,15 @@ def _check_sampler(config: Config) -> None:
             "config.sampler.guidance_low must not exceed guidance_high.",
         )
         check(
+            config.sampler.auto_guidance == "" or config.sampler.guidance != 1.0,
+            f"config.sampler.auto_guidance={config.sampler.auto_guidance} does nothing at guidance "
+            "1, which is off: set config.sampler.guidance above 1, or auto_guidance to ''.",
+        )
+        check(
             config.sampler.decode_radius == 0.0
-            or (config.space.path != "linear" and config.space.sphere == "token"),
+            or (config.space.path not in RAW_PATHS and config.space.sphere == "token"),
             "config.sampler.decode_radius needs tokens of one radius: config.space.sphere='token' "
-            "and a path other than 'linear'.",
+            "and a path that ends there, not 'linear' or 'polar'.",
         )
     unconditional = getattr(config.tokenizer, "conditional", True) is False
     check(
@@ -125,6 +129,26 @@ def _check_sampler(config: Config) -> None:
     check(
         all(steps > 0 for steps in config.evaluation.at_steps),
         f"config.evaluation.at_steps={config.evaluation.at_steps} must hold positive numbers.",
+    )
+    _check_evaluation(config)
+
+
+def _check_evaluation(config: Config) -> None:
+    evaluation = config.evaluation
+    check(
+        config.data.source == "cache" or evaluation.data_source == evaluation.data_path == "",
+        "config.evaluation.data_source and data_path name the images of config.data.source='cache';"
+        f" '{config.data.source}' is scored against config.data itself.",
+    )
+    check(
+        evaluation.every == 0 or evaluation.curve_samples > evaluation.neighbours,
+        f"config.evaluation.curve_samples={evaluation.curve_samples} must be more than "
+        f"neighbours={evaluation.neighbours}.",
+    )
+    check(
+        evaluation.every == 0 or config.data.source != "latents",
+        "config.evaluation.every needs images to score against; config.data.source='latents' has "
+        "none.",
     )
 
 
@@ -174,13 +198,15 @@ def _check_stage(config: Config, name: str, stage: Stage) -> None:
         f"config.{name}.encode='every_step' needs images; config.data.source="
         f"'{config.data.source}' has latents.",
     )
+    check(
+        stage.steps > 0 or stage.pretrained != "",
+        f"config.{name}.steps=0 takes config.{name}.pretrained as it is, and that is empty.",
+    )
     denoiser = config.model.name == "denoiser"
+    if isinstance(stage, DecoderStage):
+        _check_decoder(config, name, stage)
     if isinstance(stage, FlowStage):
         check(not denoiser, f"config.{name} needs a model with time: config.model.name='sit', say.")
-        check(
-            stage.steps > 0 or stage.pretrained != "",
-            f"config.{name}.steps=0 takes config.{name}.pretrained as it is, and that is empty.",
-        )
         check(
             stage.loss_weight == "none" or config.space.path == "slerp",
             f"config.{name}.loss_weight='{stage.loss_weight}' measures arcs of a sphere: "
@@ -198,9 +224,10 @@ def _check_stage(config: Config, name: str, stage: Stage) -> None:
     if isinstance(stage, SphereLatentStage):
         check(denoiser, f"config.{name} needs config.model.name='denoiser', which takes no time.")
         check(
-            config.space.path != "linear" and config.space.sphere == "global",
+            config.space.path not in (*RAW_PATHS, "data_projected")
+            and config.space.sphere == "global",
             f"config.{name} lives on the global sphere: config.space.sphere='global' and a path "
-            "other than 'linear'.",
+            "with noise on it, say 'slerp'.",
         )
     if isinstance(stage, SphereEncoderStage):
         check(
@@ -208,3 +235,27 @@ def _check_stage(config: Config, name: str, stage: Stage) -> None:
             f"config.{name}.batch_size={stage.batch_size} must be a multiple of "
             f"strata={stage.strata}.",
         )
+
+
+def _check_decoder(config: Config, name: str, stage: DecoderStage) -> None:
+    adversarial = stage.adversarial_weight > 0
+    check(
+        adversarial or (stage.discriminator, stage.dino) == ("patch", ""),
+        f"config.{name}.adversarial_weight=0 has no discriminator: set it to 0.5, say.",
+    )
+    check(
+        not adversarial or (stage.discriminator == "dino") == (stage.dino != ""),
+        f"config.{name}.discriminator='dino' and config.{name}.dino, the weights of DINO ViT-S/8, "
+        "go together.",
+    )
+    check(
+        stage.adversarial_from >= stage.discriminator_from,
+        f"config.{name}.adversarial_from={stage.adversarial_from} must not be before "
+        f"discriminator_from={stage.discriminator_from}.",
+    )
+    smallest = 32 if adversarial else 16 if stage.lpips else 0  # sides that the networks take
+    check(
+        config.data.image_size >= smallest,
+        f"config.data.image_size={config.data.image_size} is too small for what judges config."
+        f"{name}: at least {smallest} pixels.",
+    )

@@ -14,7 +14,11 @@ EPILOG = """\
 --sigma_rel is the width of the average's profile over the length of the run up to --step (Karras et
 al. 2024): 0.01 is nearly the last weights alone, 0.28 nearly the mean of all. It may be any, not
 only one that was tracked; how far the result is from it is printed.
-What it writes is for --config.flow.pretrained; with --config.flow.steps=0 it is scored as it is.
+What it writes is for --config.STAGE.pretrained of the same config; with --config.STAGE.steps=0
+those weights are sampled and scored as they are:
+  python -m sphere_jax.main --config=configs/imagenet_slerp.py --workdir=runs/slerp_ema_15 \
+      --config.flow.pretrained=weights.safetensors --config.flow.steps=0
+STAGE is a flow or a sphere_latent stage; the averages of other stages are not written.
 """
 
 

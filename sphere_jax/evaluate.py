@@ -21,7 +21,8 @@ from sphere_jax.cli import add_sampler_flags, parser, run_command, sampler_optio
 EPILOG = """\
 files of images are .npz with `images` uint8 NHWC and, for class agreement, `labels`;
 a reference needs both, and may hold `test_images`, `test_labels` as its held-out part.
-a sweep prints a table, one row a combination, and draws its curves beside --out.
+a sweep prints a table, one row a combination. --out is written, and its curves beside it, after
+every point; the same command goes on after the points that are there.
 exit codes: 0 done, 2 something to mend (one sentence says what).
 """
 
@@ -37,6 +38,8 @@ def main(argv: list[str]) -> None:
         "--features", default="", help="inception_fid, efficientnet_lite0, ...; see convert --list"
     )
     flags.add_argument("--pretrained", default="", help="weights of --features")
+    flags.add_argument("--data_path", default="", help="images behind a latent cache, if moved")
+    flags.add_argument("--data_source", default="", help="of --data_path: cifar10, folder, ...")
     add_sampler_flags(flags)
     flags.add_argument(
         "--sweep", action="append", metavar="KEY=VALUES", help="score every value; may be repeated"
@@ -49,8 +52,10 @@ def main(argv: list[str]) -> None:
     from sphere_jax.evaluation.report import describe
     from sphere_jax.files import make_folder, write_json
     from sphere_jax.generation import balanced_labels, draw
+    from sphere_jax.images import image_data
     from sphere_jax.loading import bare_run, load_run
-    from sphere_jax.scoring import generation_of, reference_of, score_images
+    from sphere_jax.reference import reference_of
+    from sphere_jax.scoring import generation_of, score_images
 
     if bool(arguments.workdir) == bool(arguments.reference):
         raise UserError("Give --workdir of a run, or --samples with --reference.")
@@ -62,14 +67,17 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out={arguments.out} must end in .json; curves go to .png beside it.")
     if arguments.out:
         make_folder(Path(arguments.out).parent)
-    given = {"features": arguments.features, "pretrained": arguments.pretrained}
-    features = {key: value for key, value in given.items() if value}
+    given = {
+        name: getattr(arguments, name)
+        for name in ("features", "pretrained", "data_source", "data_path")
+    }
+    evaluation = {key: value for key, value in given.items() if value}
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.workdir:
             sampler = sampler_options(arguments)
-            run = load_run(Path(arguments.workdir), sampler, features, data=True)
+            run = load_run(Path(arguments.workdir), sampler, evaluation, data=True)
         else:
-            run = bare_run(arguments.reference, Path(temporary), features)
+            run = bare_run(arguments.reference, Path(temporary), evaluation)
         if arguments.sweep:
             _sweep(run, arguments)
             return
@@ -83,7 +91,7 @@ def main(argv: list[str]) -> None:
                 raise UserError("This run has latents only and no decoder; nothing to score here.")
             images, generation = samples.images, generation_of(run, samples, arguments.seed)
         scored = score_images(reference, images, labels, run.config.evaluation.neighbours)
-        name = arguments.reference or run.config.data.source
+        name = arguments.reference or image_data(run.config).source
         stamp = protocol(reference, name, scored, run.config.evaluation.neighbours, generation)
     for key, value in scored.metrics.items():
         label, better = describe(key)
@@ -96,15 +104,20 @@ def main(argv: list[str]) -> None:
 
 def _sweep(run, arguments) -> None:
     from sphere_jax.cli import sweep_configs
-    from sphere_jax.files import write_bytes, write_json
+    from sphere_jax.files import read_json, write_bytes, write_json
     from sphere_jax.sweeping import curves, sweep, table
 
-    points = sweep_configs(run.config, arguments.sweep)
-    swept = sweep(run, points, arguments.num, arguments.seed)
+    points, out = sweep_configs(run.config, arguments.sweep), Path(arguments.out)
+
+    def keep(swept):
+        if arguments.out:
+            write_json(out, swept)
+            write_bytes(out.with_suffix(".png"), curves(swept))
+
+    before = read_json(out) if arguments.out else None
+    swept = sweep(run, points, arguments.num, arguments.seed, before, keep)
+    keep(swept)  # what an earlier sweep left in another order, say
     print(table(swept))
-    if arguments.out:
-        write_json(arguments.out, swept)
-        write_bytes(Path(arguments.out).with_suffix(".png"), curves(swept))
 
 
 def _read_samples(path: str):

@@ -9,7 +9,7 @@ W/metrics.jsonl, W/tensorboard/, W/samples/*.png, W/report.html, W/results.json
 
 import dataclasses
 import json
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,19 @@ from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
 from sphere_jax.evaluation.figures import grid, save_grid
 from sphere_jax.files import make_folder, write_json, write_npz
+from sphere_jax.images import images_of
 from sphere_jax.methods.base import Generator
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.options import (
+    RAW_PATHS,
     Config,
 )
+from sphere_jax.records import FREE_KEYS, WEIGHTS_FILES, difference, flatten
 from sphere_jax.tokenizers import Pretrained
 from sphere_jax.tokenizers.pretrained import latents_made_with, load_pretrained
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.logging import RunLog, measure_peak_flops
-from sphere_jax.training.loop import STATE_ITEM, Task, abstract_state, train
+from sphere_jax.training.loop import STATE_ITEM, Curve, Task, abstract_state, train
 from sphere_jax.versions import versions
 
 
@@ -58,25 +61,6 @@ def open_run(config: Config, workdir: Path, mesh) -> "Run":
     return Run(config, workdir, mesh, split, split.train.fingerprint)
 
 
-WEIGHTS_FILES = (  # options that name one: what counts is what it holds
-    ".lpips",
-    ".convnext",
-    ".pretrained",
-    ".pretrained_encoder",
-    ".pretrained_decoder",
-    ".pretrained_statistics",
-)
-# What may change between two starts of one run: it moves no weight.
-FREE_KEYS = (
-    ".log_every",
-    ".checkpoint_every",
-    ".preview_every",
-    ".ema_snapshot_every",
-    ".skip_nonfinite",
-    ".data.path",
-    ".data.threads",
-    *WEIGHTS_FILES,
-)
 ENCODE_BATCH = 256
 
 
@@ -115,8 +99,12 @@ class Run:
             content = {"config": to_dict(self.config), "versions": versions()}
             write_json(self.workdir / "config.json", content)
 
-    def train_stages(self, log: RunLog) -> None:
-        """Trains what is not finished. Raises what `training.loop.train` raises."""
+    def train_stages(self, log: RunLog, score=None) -> None:
+        """Trains what is not finished; `score(params)` scores the stage that generates meanwhile,
+        where `config.evaluation.every` asks for it. Raises what `training.loop.train` raises.
+        """
+        every = self.config.evaluation.every
+        curve = Curve(score, every) if score and every else None
         self._load_tokenizer()
         peak = None
         for name in self.config.stages:
@@ -131,9 +119,9 @@ class Run:
                 log.say(f"{name}: {sentence}")
             task = self._task(name, method)
             folder = self.workdir / "checkpoints" / name
-            params = train(
-                task, self.mesh, folder, log, peak, partial(self._show, name, method, log)
-            )
+            show = partial(self._show, name, method, log)
+            scored = curve if name == self.config.generator else None
+            params = train(task, self.mesh, folder, log, peak, show, scored)
             self._finish(name, method, task, params, record, log)
 
     def load_stages(self) -> None:
@@ -154,12 +142,24 @@ class Run:
             self._check_weights_files(name, record)
             self._load(name, build_method(self.config, name), record)
 
+    def _takes_images(self, name: str) -> bool:
+        """Whether stage `name` reads images, also where the data are a cache of their latents."""
+        return self.config.data.source != "cache" or self.config.stage(name).method == "decoder"
+
+    def _data_of(self, name: str) -> Split:
+        cached = self.config.data.source == "cache"
+        return self._images if cached and self._takes_images(name) else self.split
+
+    @cached_property
+    def _images(self) -> Split:
+        return images_of(self.config, self.split)
+
     def _load_tokenizer(self) -> None:
         tokenizer = build_tokenizer(self.config)
         if isinstance(tokenizer, Pretrained):
             found = load_pretrained(tokenizer, self.config.tokenizer)
-            if self.config.data.source == "cache":  # whose images were encoded beforehand
-                del found["encoder"]
+            if not any(map(self._takes_images, self.config.stages)):
+                del found["encoder"]  # of what a cache holds
             self._add_artifacts(found)
 
     def _task(self, name: str, method) -> Task:
@@ -174,7 +174,7 @@ class Run:
             _check_clock(settings.pretrained, self.config.model)
         self._add_artifacts(method.load())
         frozen = method.frozen(self.artifacts)
-        split = method.source(self.split, frozen, self.map_over)
+        split = method.source(self._data_of(name), frozen, self.map_over)
         if len(split.train) < settings.batch_size:
             raise UserError(
                 f"config.{name}.batch_size={settings.batch_size} is more than the "
@@ -188,7 +188,7 @@ class Run:
 
     def _finish(self, name, method, task, params, record, log) -> None:
         self.artifacts |= {part: params[part] for part in method.trains}
-        outcome = method.finish(params, task.frozen, self.split, self.map_over)
+        outcome = method.finish(params, task.frozen, self._data_of(name), self.map_over)
         self._add_artifacts(outcome.artifacts)
         self.metrics[name], self.arrays[name] = outcome.metrics, outcome.arrays
         for key, value in outcome.metrics.items():
@@ -272,14 +272,12 @@ class Run:
         return record
 
     def _check_depends(self, name: str, record: dict) -> None:
-        depends = self.depends(name)
-        for key in sorted(depends.keys() | record["depends"].keys()):
-            before, now = record["depends"].get(key), depends.get(key)
-            if before != now:
-                raise UserError(
-                    f"{self.workdir} holds stage '{name}' with {key}={before!r}, not {now!r}; "
-                    "give another --workdir, or the config that began this one."
-                )
+        differs = difference(record["depends"], self.depends(name), self.config)
+        if differs:
+            raise UserError(
+                f"{self.workdir} holds stage '{name}' with {differs}; give another --workdir, or "
+                "the config and the version that began this one."
+            )
 
     def _check_weights_files(self, name: str, record: dict) -> None:
         """Raises UserError if a frozen network's file is not the one that the stage saw."""
@@ -296,7 +294,7 @@ class Run:
     def _projection(self) -> str:
         """What becomes of latents before they are decoded, in words."""
         space = self.config.space
-        if space.path == "linear":
+        if space.path in RAW_PATHS:
             return "none"
         return f"{space.sphere} sphere of radius {space.radius or 'sqrt(d)'}"
 
@@ -330,12 +328,3 @@ def _check_clock(path: str, model) -> None:
             f"{path} holds '{name}', which says its field on another clock: set "
             f"config.model.clock='{clock_of(name)}', not '{ours}'."
         )
-
-
-def flatten(prefix: str, tree: dict) -> dict[str, Any]:
-    """{"a": {"b": 1}} to {"prefix.a.b": 1}."""
-    flat = {}
-    for key, value in tree.items():
-        name = f"{prefix}.{key}"
-        flat |= flatten(name, value) if isinstance(value, dict) else {name: value}
-    return flat

@@ -16,6 +16,7 @@ from sphere_jax.experiment import Run
 from sphere_jax.loading import load_run
 from sphere_jax.methods.flow import Flow
 from sphere_jax.nn.compilation import quick_products
+from sphere_jax.records import WEIGHTS_FILES, completed
 from sphere_jax.sampling import FewSteps, Sampler, sample_keys
 from sphere_jax.training.logging import duration, say
 
@@ -58,17 +59,27 @@ class Drawer:
             raise UserError("This config has no stage that generates; add a 'flow' stage, say.")
         if not 0 <= seed < 2**32:
             raise UserError(f"The seed {seed} must be 0..{2**32 - 1}.")
-        self.method, self.params = with_weaker(run)
+        self.method, self._weaker = with_weaker(run)
         self._run, self._key = run, jax.random.key(seed)
-        self._generators, self._to_images = (
-            {},
-            jax.jit(self.method.images, compiler_options=quick_products()),
-        )
-        self._to_images_at = jax.jit(lambda *given: self.method.images_at(*given))
+        self._generators = {}
+        self._to_images = jax.jit(self.method.images, compiler_options=quick_products())
 
-    def draw(self, labels: np.ndarray, sampler=None, decode: bool = True) -> Samples:
+    @property
+    def params(self) -> dict:
+        """Of the run, which may have trained since, and of the weaker network."""
+        return self._run.artifacts | self._weaker
+
+    def draw(
+        self,
+        labels: np.ndarray,
+        sampler=None,
+        decode: bool = True,
+        trained: dict | None = None,
+        quiet: bool = False,
+    ) -> Samples:
         """One sample for each label, by `sampler` or the config's own; latents if not `decode`.
 
+        `trained` are parameters in the place of the run's own, say of a run that still trains.
         Raises UserError for labels outside the data's classes.
         """
         method, sampler = self.method, sampler or self.method.sampler
@@ -80,16 +91,21 @@ class Drawer:
             )
         labels = labels.astype(np.int32)
         generate, scale = self._generator(sampler), jnp.float32(sampler.scale)
+        radius = jnp.float32(sampler.decode_radius)
         decode = decode and method.has_images
+        params = self.params | (trained or {})
 
         def sample_batch(indices, labels):
-            samples, trace = generate(self.params, indices, labels, scale)
-            made = {"images": self._decoded(samples, sampler)} if decode else {}
-            return (made or {"latents": samples}) | {"trace": trace}
+            samples, trace = generate(params, indices, labels, scale)
+            if decode:
+                return {"images": self._to_images(params, samples, radius), "trace": trace}
+            return {"latents": samples, "trace": trace}
 
         started = time.monotonic()
 
         def progress(done):
+            if quiet:
+                return
             rate = done / max(time.monotonic() - started, 1e-9)
             left = duration((len(labels) - done) / rate)
             say(f"samples {done:,}/{len(labels):,}  {rate:,.1f} img/s  {left} left")
@@ -99,16 +115,13 @@ class Drawer:
         trace = {name: rows.mean(0) for name, rows in out["trace"].items()}
         return Samples(out.get("images"), out.get("latents"), labels, trace, sampler)
 
-    def _decoded(self, samples, sampler):
-        radius = getattr(sampler, "decode_radius", 0.0)
-        if radius:
-            return self._to_images_at(self.params, samples, jnp.float32(radius))
-        return self._to_images(self.params, samples)
-
     def decode(self, latents: np.ndarray, radius: float) -> np.ndarray:
-        """uint8 images of latents that flow matching drew, their tokens brought to `radius`."""
+        """uint8 images of latents that `draw` returned, their tokens brought to `radius`, if any.
+
+        One compiled program serves all radii.
+        """
         radius = jnp.float32(radius)
-        return self._map(lambda z: self._to_images_at(self.params, z, radius), (latents,))
+        return self._map(lambda z: self._to_images(self.params, z, radius), (latents,))
 
     def _generator(self, sampler):
         """The compiled `(params, indices, labels, scale) -> samples, trace`."""
@@ -135,47 +148,72 @@ class Drawer:
 
 
 def with_weaker(run: Run):
-    """The generator of a run and its parameters, with the network that auto-guidance guides away
-    from, if the config names its run.
+    """The generator of a run, with the network that auto-guidance guides away from, if the config
+    names its run; and the parameters of that network, {"weaker": ...} or none.
 
     Raises UserError if that run generates from other latents, or is not finished.
     """
-    method, params = run.generator, run.artifacts
+    method = run.generator
     folder = getattr(run.config.sampler, "auto_guidance", "")
     if not folder:
-        return method, params
+        return method, {}
     other = load_run(Path(folder), mesh=run.mesh)
-    weaker = other.generator
+    unfit = _unfit(method, other.generator) or _other_latents(run, other)
+    if unfit:
+        raise UserError(f"config.sampler.auto_guidance={folder} {unfit}.")
+    method = dataclasses.replace(method, weaker=other.generator.network)
+    return method, {"weaker": other.artifacts["network"]}
 
-    def fits():
-        return (
-            isinstance(weaker, Flow)
-            and weaker.space == method.space
-            and weaker.tokenizer.latent_shape == method.tokenizer.latent_shape
-            and weaker.num_classes == method.num_classes
-            and _latents_of(other) == _latents_of(run)
-            and all(
-                _equal(other.artifacts[part], run.artifacts[part])
-                for part in method.tokenizer.parts
-                if part != "decoder" and part in other.artifacts and part in run.artifacts
-            )
-        )
 
-    if not fits():
-        raise UserError(
-            f"config.sampler.auto_guidance={folder} must be a flow on the same latents as "
-            f"{run.workdir}: the same space, latent shape, classes and encoder."
-        )
-    method = dataclasses.replace(method, weaker=weaker.network)
-    return method, params | {"weaker": other.artifacts["network"]}
+def _unfit(ours: Flow, theirs) -> str | None:
+    """Why two generators have no velocities that could be compared. Networks published on another
+    clock are on ours by now (`models.clock`)."""
+    if not isinstance(theirs, Flow):
+        return "must be the run of a 'flow' stage"
+    a, b = ours.tokenizer.latent_shape, theirs.tokenizer.latent_shape
+    if a != b:
+        return f"has latents of shape {b}, not {a}"
+    if ours.num_classes != theirs.num_classes:
+        return f"knows {theirs.num_classes} classes, not {ours.num_classes}"
+    if _path_of(ours) != _path_of(theirs):
+        return f"learnt the velocities of {theirs.space}, not of {ours.space}"
+    return None
+
+
+def _path_of(flow: Flow):
+    """Its space, however a sampler steps in it."""
+    space = flow.space
+    return dataclasses.replace(space, retraction="exp") if space.spherical else space
+
+
+def _other_latents(run: Run, other: Run) -> str | None:
+    """Why their latents differ, which may have one shape and mean other images."""
+    a, b = _latents_of(run), _latents_of(other)
+    for key in sorted(a.keys() & b.keys()) + sorted(a.keys() ^ b.keys()):
+        if a.get(key) != b.get(key):
+            return f"was trained on other latents: {key}={b.get(key)!r}, not {a.get(key)!r}"
+    for part in run.generator.tokenizer.parts:
+        both = part in other.artifacts and part in run.artifacts
+        if part != "decoder" and both and not _equal(other.artifacts[part], run.artifacts[part]):
+            return f"was trained on other latents: its tokenizer's {part} has other weights"
+    return None
 
 
 def _latents_of(run: Run) -> dict:
-    """What says which latents a finished run generates, in the record of its generator."""
+    """What says which latents a finished run generates, in the record of its generator: all of the
+    tokenizer but its decoder, or the data, where they are latents."""
     file = run.workdir / "stages" / f"{run.config.generator}.json"
-    record = json.loads(file.read_text()) if file.exists() else {"depends": {}}  # not from a folder
-    says = ("config.tokenizer.", "data fingerprint" if run.config.data.source == "latents" else ".")
-    return {key: value for key, value in record["depends"].items() if key.startswith(says)}
+    if not file.exists():  # not from a folder
+        return {}
+    found = completed(json.loads(file.read_text())["depends"], run.config)
+    if run.config.data.source == "latents":
+        return {key: found.get(key) for key in ("config.tokenizer.name", "data fingerprint")}
+    return {
+        key: value
+        for key, value in found.items()
+        if key.startswith("config.tokenizer.") and "decoder" not in key
+        if not key.endswith(WEIGHTS_FILES)  # where they lie; their fingerprints say what they are
+    }
 
 
 def _equal(a, b) -> bool:

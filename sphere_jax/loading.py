@@ -35,9 +35,9 @@ def load_run(
         )
     try:
         raw = json.loads(file.read_text())["config"]
-        raw |= {"sampler": raw["sampler"] | (sampler or {}), "mesh": {}}
-        raw |= {"evaluation": raw["evaluation"] | (evaluation or {})}
-    except (ValueError, KeyError, TypeError) as error:
+        raw |= {"sampler": raw.get("sampler", {}) | (sampler or {}), "mesh": {}}
+        raw |= {"evaluation": raw.get("evaluation", {}) | (evaluation or {})}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged ({error}); run sphere_jax.main again.") from error
     config = read_config(raw)
     mesh = mesh or make_mesh()

@@ -47,16 +47,17 @@ def main(argv: list[str]) -> None:
 
     from sphere_jax.errors import UserError
     from sphere_jax.experiment import open_run
-    from sphere_jax.scoring import score_run
+    from sphere_jax.scoring import Scorer, score_run
     from sphere_jax.training.logging import RunLog
 
     if not arguments.workdir:
         raise UserError("--workdir is missing; name a folder for the run, say runs/first.")
     run = open_run(config, Path(arguments.workdir), mesh)
+    scorer = Scorer(run)  # what it needs and is not there is said before anything trains
     run.begin()
     log = RunLog(run.workdir)
-    run.train_stages(log)
-    score_run(run, log)
+    run.train_stages(log, scorer.point_of_curve if scorer.scores else None)
+    score_run(run, log, scorer)
     log.close()
 
 

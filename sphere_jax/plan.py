@@ -6,13 +6,18 @@ import jax
 import numpy as np
 
 from sphere_jax.building import build_method, build_space, build_tokenizer
-from sphere_jax.data.sources import Source
+from sphere_jax.consistency import LATENT_SOURCES
+from sphere_jax.data.memory import available_bytes
+from sphere_jax.data.sources import READ_WHERE_INDEXED, Source
 from sphere_jax.distribution.mesh import check_batch, tree_shardings
+from sphere_jax.files import in_bytes
 from sphere_jax.methods.base import Generator
+from sphere_jax.methods.latents import latent_bytes
 from sphere_jax.options import Config
 from sphere_jax.tokenizers import Pretrained
 from sphere_jax.tokenizers.pretrained import pretrained_shapes
-from sphere_jax.training.flops import matmul_flops
+from sphere_jax.training.ema_snapshots import planned
+from sphere_jax.training.flops import step_flops
 from sphere_jax.training.loop import Task, abstract_state
 
 
@@ -26,6 +31,8 @@ def print_plan(config: Config, mesh) -> None:
     h, w, d = tokenizer.latent_shape
     if tokenizer.image_shape:
         print(f"images      {' x '.join(map(str, tokenizer.image_shape))}")
+        if config.data.source not in (*READ_WHERE_INDEXED, *LATENT_SOURCES):
+            print(f"memory      {_held(math.prod(tokenizer.image_shape))}")
     length = h * w * d
     print(f"latents     {h} x {w} x {d}  (sqrt(d) = {math.sqrt(d):.3f}, L = {length:,}, "
           f"sqrt(L) = {math.sqrt(length):.1f})")  # fmt: skip
@@ -40,7 +47,7 @@ def print_plan(config: Config, mesh) -> None:
     }
     if isinstance(tokenizer, Pretrained):
         artifacts = pretrained_shapes(tokenizer)
-        if config.data.source == "cache":
+        if config.data.source == "cache" and "decoder" not in methods:
             del artifacts["encoder"]
         for part, tree in artifacts.items():
             print(f"{part:<11} {_size(tree):,} parameters, frozen")
@@ -64,8 +71,8 @@ def _print_stage(config: Config, mesh, name: str, artifacts: dict) -> dict:
     if tables := sum(method.fixed_tables().values()):
         print(f"  {'':<11} {_size(params) + tables:,} with fixed position tables, as published")
     everything = {"state": state, "frozen": frozen}
-    print(f"  bytes       {_human(_bytes_per_device(mesh, state['params']))} parameters, "
-          f"{_human(_bytes_per_device(mesh, everything))} with EMA, moments and frozen parts, "
+    print(f"  bytes       {in_bytes(_bytes_per_device(mesh, state['params']))} parameters, "
+          f"{in_bytes(_bytes_per_device(mesh, everything))} with EMA, moments and frozen parts, "
           "per device")  # fmt: skip
     split = [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
@@ -77,8 +84,13 @@ def _print_stage(config: Config, mesh, name: str, artifacts: dict) -> dict:
         print(f"  sharded     {len(split)} arrays, say {path} {leaf.shape} as {leaf.sharding.spec}")
     else:
         print("  sharded     none (config.mesh.fsdp = 1): every device holds all parameters")
-    print(f"  work        {_training_flops(method, state, frozen, settings):.3g} "
-          "FLOP a step (matrix products, three times the forward pass)")  # fmt: skip
+    flops = step_flops(method, state["params"], frozen, method.batch_shapes(), settings.batch_size)
+    count, size = planned(settings, state["params"])
+    if count:
+        print(f"  snapshots   {count:,} of averages, {in_bytes(size)} on disk, all kept")
+    print(f"  work        {flops:.3g} FLOP a step (matrix products, forward and backward)")
+    if config.data.source not in LATENT_SOURCES and getattr(settings, "encode", "") == "once":
+        print(f"  memory      {_held(latent_bytes(method.tokenizer))} (encode='once')")
     for note in method.notes():
         print(f"  note        {note}")
     if isinstance(method, Generator) and name == config.generator:
@@ -86,14 +98,11 @@ def _print_stage(config: Config, mesh, name: str, artifacts: dict) -> dict:
     return params
 
 
-def _training_flops(method, state, frozen, settings) -> float:
-    size = settings.batch_size
-    batch = {
-        name: jax.ShapeDtypeStruct((size, *shape), dtype)
-        for name, (shape, dtype) in method.batch_shapes().items()
-    }
-    draws = jax.eval_shape(lambda: method.draws(jax.random.key(0), size))
-    return 3 * matmul_flops(lambda *a: method.loss(*a)[0], state["params"], frozen, batch, draws)
+def _held(each: int) -> str:
+    """How many images, or their latents, memory holds: what `check_fits` asks of a data set."""
+    free = available_bytes()
+    room = f"; the {in_bytes(free)} available hold {free // each:,}" if free is not None else ""
+    return f"{in_bytes(each)} an image, all of them held{room}"
 
 
 def _size(tree) -> int:
@@ -110,11 +119,3 @@ def _bytes_per_device(mesh, tree) -> int:
         return math.prod(sharding.shard_shape(leaf.shape)) * itemsize
 
     return sum(jax.tree.leaves(jax.tree.map(one, tree, shardings)))
-
-
-def _human(count: int) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

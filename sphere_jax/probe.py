@@ -37,6 +37,8 @@ def main(argv: list[str]) -> None:
     overrides = [a for a in argv if a.startswith("--config.")]
     arguments = flags.parse_args([a for a in argv if a not in overrides])
 
+    import jax
+
     from sphere_jax.errors import UserError
     from sphere_jax.files import make_folder
     from sphere_jax.probing.comparison import Comparison
@@ -70,6 +72,8 @@ def main(argv: list[str]) -> None:
         "images": f"{len(images)} held-out images of {'x'.join(map(str, tokenizer.image_shape))}",
         "seed": arguments.seed,
         **compare.networks,
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "seconds": round(time.monotonic() - started),
     }
     for claim in write(out, probed, protocol):
         print(f"{claim.shown:<8} {claim.statement} [{claim.source}]\n         {claim.found}")

@@ -9,6 +9,9 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault(
+    "SPHERE_JAX_LISTINGS", str(Path(tempfile.gettempdir()) / "sphere_jax_test_listings")
+)
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
@@ -26,6 +29,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 LONGEST = (
     "test_devices",
     "test_few_step_run",
+    "test_compare",
     "test_run",
     "test_pretrained_run",
     "test_prepare",

@@ -26,6 +26,19 @@ def flow(path="none"):
     return build_method(read_config(RAW | {"flow": RAW["flow"] | {"pretrained": path}}), "flow")
 
 
+DENOISER = {
+    "space": {"sphere": "global"},
+    "model": RAW["model"] | {"name": "denoiser"},
+    "stages": ("sphere_latent",),
+}
+
+
+def denoiser(path="none"):
+    stage = {"sphere_latent": {"steps": 0, "pretrained": path}}
+    raw = {key: value for key, value in RAW.items() if key != "flow"}
+    return build_method(read_config(raw | DENOISER | stage), "sphere_latent")
+
+
 def line(shapes, at):
     """Parameters that move on a line with the steps: an average is the line at the mean step."""
     return jax.tree.map(lambda s: jnp.full(s.shape, 2.0 + at / STEPS), shapes)
@@ -70,6 +83,27 @@ def test_the_weights_are_those_of_the_profile_and_a_flow_begins_from_them(
     assert jax.tree.map(lambda leaf: leaf.shape, begun) == jax.tree.map(lambda s: s.shape, shapes)
     for leaf in jax.tree.leaves(begun):
         np.testing.assert_allclose(np.asarray(leaf), expected, rtol=2e-4)
+
+
+def test_a_denoiser_begins_from_averages_too(tmp_path):
+    """Those of a sphere_latent stage; a flow on the same latents has another network."""
+    shapes = jax.eval_shape(denoiser().init, jax.random.key(0), {})
+    folder = snapshot_folder(tmp_path / "checkpoints" / "sphere_latent")
+    (tmp_path / "checkpoints" / "sphere_latent").mkdir(parents=True)
+    for step in (EVERY, 2 * EVERY):
+        profiles = {str(w): line(shapes, mean_step(step, w)) for w in WIDTHS}
+        save_snapshots(folder, step, step, profiles)
+    out = tmp_path / "weights.safetensors"
+    ema.main(flags(tmp_path, 0.1, f"--out={out}"))
+    begun = denoiser(str(out)).begin()
+    expected = 2.0 + mean_step(2 * EVERY, 0.1) / STEPS
+    assert jax.tree.structure(begun) == jax.tree.structure(shapes)
+    for leaf in jax.tree.leaves(begun):
+        np.testing.assert_allclose(np.asarray(leaf), expected, rtol=2e-4)
+    with pytest.raises(UserError, match="does not give the weights of config.model"):
+        flow(str(out)).begin()
+    with pytest.raises(UserError, match="takes config.sphere_latent.pretrained as it is"):
+        denoiser("")
 
 
 @pytest.mark.parametrize(

@@ -144,11 +144,22 @@ def trained(folder, cache):
 def test_a_run_on_a_cache_samples_without_it(folder, trained):
     assert len(trained) == 2 and np.all(np.isfinite(trained))
     results = json.loads((folder / "cached" / "results.json").read_text())
-    assert "metrics" not in results and (folder / "cached" / "samples" / "final.png").is_file()
+    assert results["protocol"]["reference"]["name"] == "npz, held-out split"
+    assert (folder / "cached" / "samples" / "final.png").is_file()
     workdir = f"--workdir={folder / 'cached'}"
     sample.main([workdir, "--num=4", f"--out={folder / 'drawn.npz'}"])
     assert np.load(folder / "drawn.npz")["images"].shape == (4, 8, 8, 3)
     assert "holds no latent cache" in refusal(evaluate.main, [workdir, "--num=4"])
+
+
+@pytest.mark.slow
+def test_a_decoder_is_finetuned_on_the_images_behind_a_cache(folder, cache):
+    both = ["--config.stages=(decoder,flow)", "--config.decoder.preview_every=2"]
+    train(folder, "tuned", *use(cache), *both)
+    record = json.loads((folder / "tuned" / "stages" / "decoder.json").read_text())
+    assert record["finished"]
+    sample.main([f"--workdir={folder / 'tuned'}", "--num=2", f"--out={folder / 'tuned.npz'}"])
+    assert np.load(folder / "tuned.npz")["images"].shape == (2, 8, 8, 3)
 
 
 @pytest.mark.slow
@@ -167,6 +178,11 @@ def test_the_plan_of_a_run_on_a_cache(folder, cache, capsys):
     main.main([f"--config={folder / 'config.py'}", "--dry_run", *use(cache)])
     printed = capsys.readouterr().out
     assert "decoder" in printed and "encoder" not in printed
+    assert "all of them held" not in printed
+    main.main([f"--config={folder / 'config.py'}", "--dry_run"])
+    printed = capsys.readouterr().out
+    assert "memory      192 B an image, all of them held; the " in printed
+    assert "memory      16 B an image, all of them held; the " in printed
 
 
 def test_a_cache_of_something_else_is_refused(folder, cache):
@@ -182,9 +198,60 @@ def test_a_cache_of_something_else_is_refused(folder, cache):
     found = words(f"--config.tokenizer.pretrained={other}")
     assert "config.tokenizer.pretrained fingerprint=" in found
     assert "holds no latent cache" in words(f"--config.data.path={folder}")
-    assert "need images; a cache has" in words("--config.stages=decoder,flow")
     found = words("--config.tokenizer.compute_dtype=bfloat16", "--config.flow.batch_size=64")
     assert "more than the 32 training examples" in found  # rounding is no other tokenizer
+
+
+def test_samples_are_scored_against_the_images_behind_a_cache(folder, cache, capsys):
+    """They are found where they were, or where the config says; other images are refused."""
+    scored = ["--config.evaluation.samples=4", "--config.evaluation.classifier_steps=2"]
+    original = folder / "images.npz"
+    index = json.loads((cache / "index.json").read_text())
+    assert index["images"] == {"source": "npz", "path": str(original)}
+    older = folder / "older"  # made before caches said where their images are
+    shutil.copytree(cache, older)
+    del index["images"]
+    (older / "index.json").write_text(json.dumps(index))
+
+    def words(*flags):
+        return refusal(train, folder, "moved_images", *scored, *flags)
+
+    assert "does not say which images" in words(*use(older))
+    assert not (folder / "moved_images" / "config.json").exists()  # said before anything trained
+    moved = shutil.move(original, folder / "elsewhere.npz")
+    try:
+        assert "by --config.evaluation.data_path" in words(*use(cache))
+        where = f"--config.evaluation.data_path={moved}"
+        train(folder, "moved_images", *scored, *use(cache), where)
+        source = "--config.evaluation.data_source=npz"
+        train(folder, "moved_images", *scored, *use(older), where, source)
+        assert capsys.readouterr().out.count("class_agreement = ") == 2
+        evaluate.main([f"--workdir={folder / 'moved_images'}", "--num=4", f"--data_path={moved}"])
+    finally:
+        shutil.move(moved, original)
+    other = folder / "other.npz"
+    rng = np.random.default_rng(1)
+    np.savez(other, images=rng.integers(0, 256, (40, 8, 8, 3), np.uint8), labels=np.arange(40) % 2)
+    found = words(*use(cache), f"--config.evaluation.data_path={other}")
+    assert "holds other images than those whose latents are in" in found
+    assert "is scored against config.data itself" in words("--config.evaluation.data_path=x")
+
+
+def test_images_written_by_the_command_are_trained_on(folder, capsys):
+    flags = [f"--config={folder / 'config.py'}", f"--out={folder / 'written'}", "--shard_size=12"]
+    prepare.main(["images", *flags])
+    said = capsys.readouterr().out
+    assert "train-00002: " in said and "32 training and 8 held-out images" in said
+    config = load_config(str(folder / "config.py"))
+    source = ["--config.data.source=array_record", f"--config.data.path={folder / 'written'}"]
+    written = load_config(str(folder / "config.py"), source)
+    for part, original in vars(load(config.data)).items():
+        found = getattr(load(written.data), part)
+        rows = np.arange(len(original))
+        np.testing.assert_array_equal(found.read(rows)["images"], original.read(rows)["images"])
+        np.testing.assert_array_equal(found.labels, original.labels)
+    other = ["--config.data.image_size=16"]
+    assert "begun with image_size=8, not 16" in refusal(prepare.main, ["images", *flags, *other])
 
 
 def test_what_cannot_be_encoded_is_one_sentence(folder, cache):

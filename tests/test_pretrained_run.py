@@ -83,8 +83,9 @@ def test_decoder_finetuning_begins_from_the_published_decoder(folder):
     flags = [f"--config={folder / 'config.py'}", f"--workdir={workdir}"]
     main.main([*flags, "--config.stages=decoder,"])
     metrics = json.loads((workdir / "stages" / "decoder.json").read_text())["metrics"]
-    when = ("before_projection", "after_projection", "after_finetuning")
-    assert set(metrics) == {f"psnr_{w}" for w in when}
+    cells = [f"{z}_{d}" for z in ("raw", "projected") for d in ("original", "finetuned")]
+    assert set(metrics) == {f"{m}_{cell}" for cell in cells for m in ("psnr", "ssim")}
+    assert (workdir / "report.html").is_file()
 
 
 def refusal(folder, *flags, workdir="refused"):

@@ -11,7 +11,7 @@ import pytest
 import tiny_run
 from PIL import Image
 
-from sphere_jax import compare, evaluate, main, sample
+from sphere_jax import evaluate, main, sample
 from sphere_jax.errors import UserError
 from sphere_jax.training.logging import read_rows, write_rows
 
@@ -69,10 +69,11 @@ def test_the_folder_of_a_run(finished):
     assert config["config"]["flow"]["steps"] == 12 and config["versions"]["jax"] == jax.__version__
     steps = [step for stage, step, heldout in kinds(finished) if stage == "flow" and not heldout]
     assert steps == list(range(1, 13))
-    names = {file.name for file in (finished / "samples").iterdir()}
+    names = {file.name for file in (finished / "samples").iterdir()} - {"first.npz"}
     assert names == {
         "vae_000006.png", "decoder_000004.png", "flow_000006.png", "flow_000012.png", "final.png"
     }  # fmt: skip
+    assert len(np.load(finished / "samples" / "first.npz")["images"]) > 0
     for name in names:
         assert np.asarray(Image.open(finished / "samples" / name)).std() > 0
 
@@ -365,54 +366,7 @@ def test_what_evaluate_refuses(finished, tmp_path, flags, words):
     assert words in refusal(evaluate, *flags)
 
 
-# Comparing
-
-
-def test_compare_shares_what_arms_have_in_common_and_goes_on(finished, tmp_path, capsys):
-    root = tmp_path / "compare"
-    shutil.copytree(finished, root / "seed0-slerp")  # one arm is there already
-    flags = [*tiny_run.FLAGS, f"--workdir={root}", "--vary=space.path=slerp,linear", "--seeds=0"]
-    compare.main(flags)
-    out = capsys.readouterr().out
-    assert "vae: shared with seed0-slerp" in out and "flow: shared" not in out
-    linear = root / "seed0-linear"
-    for a, b in zip(averages(linear, "vae", 6), averages(finished, "vae", 6), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert kinds(linear) == kinds(finished)
-    assert any(np.any(a != b) for a, b in zip(averages(linear), averages(finished), strict=True))
-    table = (root / "comparison.md").read_text()
-    assert "| slerp |" in table and "| linear |" in table and "*yardstick*" in table
-    arms = json.loads((root / "comparison.json").read_text())["arms"]
-    results = json.loads((linear / "results.json").read_text())
-    assert arms["linear"]["class_agreement"] == [results["metrics"]["class_agreement"]]
-
-    compare.main(flags)
-    assert capsys.readouterr().out.count("finished before, skipped") == 2
-    assert (root / "comparison.md").read_text() == table
-
-
-def test_arms_that_only_sample_otherwise_share_every_stage(finished, tmp_path, capsys):
-    root = tmp_path / "compare"
-    shutil.copytree(finished, root / "seed0-4")
-    compare.main([*tiny_run.FLAGS, f"--workdir={root}", "--vary=sampler.steps=4,2", "--seeds=0"])
-    out = capsys.readouterr().out
-    assert all(f"{name}: shared with seed0-4" in out for name in ("vae", "decoder", "flow"))
-    assert "NFE 4, 8." in (root / "comparison.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (("--vary=space.path",), "must be KEY=VALUE,VALUE"),
-        (("--vary=space.path=slerp,slrp",), "config.space.path='slrp' must be one of"),
-        (("--vary=space.pth=slerp",), "did you mean 'path'?"),
-        (("--vary=seed=0,1", "--seeds=a"), "--seeds=a must be numbers"),
-        (("--vary=space.path=slerp", NO_SCORES), "A comparison needs scores"),
-        (("--vary=space.path=slerp", "--config.stages=vae"), "A comparison needs scores"),
-    ],
-)
-def test_what_compare_refuses(tmp_path, flags, words):
-    assert words in refusal(compare, *tiny_run.FLAGS, f"--workdir={tmp_path}", *flags)
+# Sharing
 
 
 def test_one_stage_changed_trains_all_that_follow(finished, tmp_path):

@@ -1,6 +1,7 @@
 """Sweeps, decode radii and auto-guidance, on an untrained run with random weights."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -100,8 +101,8 @@ def reference(trained_reference, monkeypatch):
 def test_a_sweep_draws_once_for_all_radii_and_compiles_once_for_all_scales(
     run, reference, monkeypatch
 ):
-    drawn, traced = [], []
-    real_draw, real_generate = Drawer.draw, Flow.generate
+    drawn, traced, drawers = [], [], set()
+    real_draw, real_generate, real_decode = Drawer.draw, Flow.generate, Drawer.decode
 
     def counted_draw(self, labels, sampler=None, decode=True):
         drawn.append(sampler.scale)
@@ -111,11 +112,19 @@ def test_a_sweep_draws_once_for_all_radii_and_compiles_once_for_all_scales(
         traced.append(None)
         return real_generate(self, *given)
 
+    def counted_decode(self, latents, radius):
+        drawers.add(self)
+        return real_decode(self, latents, radius)
+
+    monkeypatch.setattr(Drawer, "decode", counted_decode)
     monkeypatch.setattr(Drawer, "draw", counted_draw)
     monkeypatch.setattr(Flow, "generate", counted_generate)
     points = sweep_configs(run.config, ["decode_radius=0,0.3", "guidance=1.5,2,1"])
     swept = sweeping.sweep(run, points, 12, 3)
     assert drawn == [1.5, 2.0, 1.0] and len(traced) == 2
+    (drawer,) = drawers
+    assert drawer._to_images._cache_size() == 1  # for both radii
+    assert [call._cache_size() for call in drawer._generators.values()] == [1, 1]  # guided and not
     values = {tuple(row["values"].values()): row for row in swept["rows"]}
     assert len(values) == 6 and [row["nfe"] for row in swept["rows"]] == [4, 4, 4, 4, 2, 2]
     row = values["0.3", "2"]
@@ -132,6 +141,46 @@ def test_a_sweep_draws_once_for_all_radii_and_compiles_once_for_all_scales(
     assert head.startswith("| decode_radius | guidance | NFE |") and len(lines) == 6
     assert lines[0].startswith("| 0 | 1.5 | 4 |") and yardstick.count("|") == head.count("|")
     assert sweeping.curves(swept).startswith(b"\x89PNG")
+
+
+def test_a_sweep_goes_on_from_what_it_kept(run, reference, monkeypatch):
+    """After one of four points and a kill: what is there is not drawn again, and stays."""
+    points = sweep_configs(run.config, ["decode_radius=0,0.3", "guidance=1.5,1"])
+    whole = sweeping.sweep(run, points, 12, 3)
+    kept = []
+
+    def cut_off(swept):
+        kept.append(json.loads(json.dumps(swept)))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweeping.sweep(run, points, 12, 3, None, cut_off)
+    (before,) = kept
+    assert len(before["rows"]) == 1 and sweeping.curves(before).startswith(b"\x89PNG")
+
+    decoded = []
+    real = Drawer.decode
+    monkeypatch.setattr(
+        Drawer, "decode", lambda self, z, radius: decoded.append(radius) or real(self, z, radius)
+    )
+    sizes = []
+    again = sweeping.sweep(run, points, 12, 3, before, lambda s: sizes.append(len(s["rows"])))
+    assert decoded == [0.3, 0.0, 0.3] and sizes == [2, 3, 4]
+    assert [row["values"] for row in again["rows"]] == [row["values"] for row in whole["rows"]]
+    for row, fresh in zip(again["rows"], whole["rows"], strict=True):
+        assert row["metrics"] == pytest.approx(fresh["metrics"], nan_ok=True)
+    assert sweeping.table(again) == sweeping.table(whole)
+
+    monkeypatch.setattr(Drawer, "draw", None)  # there is nothing left to draw
+    stored = json.loads(json.dumps(whole))
+    assert sweeping.table(sweeping.sweep(run, points, 12, 3, stored)) == sweeping.table(whole)
+    with pytest.raises(UserError, match="other weights or under another protocol"):
+        sweeping.sweep(run, points, 12, 4, stored)
+    with pytest.raises(UserError, match="other weights or under another protocol"):
+        sweeping.sweep(run, points, 12, 3, stored | {"weights": {"flow": "other"}})
+    for wrong in ({}, {"rows": [1], "weights": {}}, [1]):
+        with pytest.raises(UserError, match="holds no sweep"):
+            sweeping.sweep(run, points, 12, 3, wrong)
 
 
 def test_curves_are_drawn_along_words_too():
@@ -190,17 +239,65 @@ def test_guided_by_itself_or_by_a_smaller_network(run, guided_by):
     assert apart(draw(guided_by(smaller), LABELS, 3).images, plain.images) > 3
 
 
-def test_a_weaker_run_must_have_the_same_latents(run, guided_by):
+def test_a_weaker_run_must_have_the_same_latents(run, guided_by, tmp_path):
     encoder = jax.tree.map(lambda x: x + 1.0, run.artifacts["encoder"])
-    strangers = [
-        with_config(run, "--config.space.path=nlerp"),
-        with_config(run, encoder=encoder),
-        with_config(run, "--config.stages=vae"),
-    ]
-    for other in strangers:
-        with pytest.raises(UserError, match="must be a flow on the same latents"):
+    strangers = {
+        "learnt the velocities of TokenSphere": with_config(run, "--config.space.path=nlerp"),
+        "its tokenizer's encoder has other weights": with_config(run, encoder=encoder),
+        "must be the run of a 'flow' stage": with_config(run, "--config.stages=vae"),
+        "knows 12 classes, not 10": with_config(run, "--config.data.num_classes=12"),
+        r"has latents of shape \(2, 2, 8\)": with_config(
+            run, "--config.tokenizer.latent_channels=8"
+        ),
+    }
+    for words, other in strangers.items():
+        with pytest.raises(UserError, match=f"auto_guidance=weak .*{words}") as caught:
             with_weaker(guided_by(other))
+        assert "\n" not in str(caught.value)
     with_weaker(guided_by(with_config(run, decoder={})))  # which nothing here depends on
+    with_weaker(guided_by(with_config(run, "--config.space.retraction=renormalize")))  # a step's
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"config.tokenizer.blocks": None}, ""),  # from before that option, at its default
+        ({"config.tokenizer.pretrained_decoder fingerprint": "abc"}, ""),
+        ({"config.tokenizer.pretrained_encoder fingerprint": "abc"}, "='abc', not None"),
+        ({"config.tokenizer.blocks": 7}, "config.tokenizer.blocks=7, not 1"),
+    ],
+)
+def test_what_a_weaker_run_s_record_says(run, guided_by, tmp_path, changes, words):
+    ours, other = (dataclasses.replace(run, workdir=tmp_path / name) for name in ("ours", "other"))
+    for own, change in ((ours, {}), (other, changes)):
+        depends = own.depends("flow") | change
+        depends = {key: value for key, value in depends.items() if value is not None}
+        (own.workdir / "stages").mkdir(parents=True)
+        record = own.workdir / "stages" / "flow.json"
+        record.write_text(json.dumps({"depends": depends, "finished": True}))
+    guided = dataclasses.replace(guided_by(other), workdir=ours.workdir)
+    if not words:
+        with_weaker(guided)
+        return
+    with pytest.raises(UserError, match=f"was trained on other latents: .*{words}"):
+        with_weaker(guided)
+
+
+def test_a_weaker_network_on_another_clock_is_brought_to_ours(run, guided_by):
+    """The same weights on the reverse clock: a velocity of the other sign, at 1 - t."""
+    method, params = with_weaker(guided_by(with_config(run, "--config.model.clock=data_at_one")))
+    rng = np.random.default_rng(0)
+    z = jnp.asarray(rng.normal(size=(2, *method.tokenizer.latent_shape)), jnp.float32)
+    t, labels = jnp.array([0.2, 0.7]), jnp.array([1, 2])
+
+    @jax.jit
+    def both(params):
+        turned = -method.network.apply(params, z, 1 - t, labels)
+        return method.weaker.apply(params, z, t, labels), turned
+
+    found, expected = both(params["weaker"])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_previews_do_without_the_weaker_network(run, guided_by):

@@ -12,16 +12,15 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import NamedSharding
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from sphere_jax.conversion.tensors import named_leaves, path_name
+from sphere_jax.conversion.weights import write_safetensors
 from sphere_jax.distribution.mesh import replicated
 from sphere_jax.evaluation.checks import check_images, check_labels
 from sphere_jax.models.small_classifier import SmallClassifier
@@ -85,9 +84,7 @@ class Classifier:
             "accuracy": self.accuracy,
             "fingerprint": self.fingerprint,
         }
-        temporary = Path(f"{os.fspath(path)}.tmp")
-        save_file(named_leaves(self.params), temporary, {self.name: json.dumps(about)})
-        os.replace(temporary, path)
+        write_safetensors(path, named_leaves(self.params), {self.name: json.dumps(about)})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Classifier":

@@ -9,7 +9,6 @@ import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,6 +17,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from sphere_jax.evaluation.checks import check_images
+from sphere_jax.files import write_whole
 
 INK = "#808793"
 COLOURS = ("#3b82f6", "#f08c2e", "#22a06b", "#b565d9", "#e0555f", "#14a3b8")
@@ -49,11 +49,7 @@ def save_grid(images: np.ndarray, path: str | os.PathLike, columns: int) -> None
     """Writes `grid(images, columns)` as a PNG file, atomically; makes the folder if need be."""
     whole = grid(images, columns)
     picture = Image.fromarray(whole[..., 0] if whole.shape[-1] == 1 else whole)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    picture.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    write_whole(path, lambda temporary: picture.save(temporary, format="PNG"))
 
 
 def labelled_rows(rows: Mapping[str, np.ndarray]) -> bytes:
@@ -208,7 +204,7 @@ def score_curves(
     xlabel: str,
     x: Sequence,
     lines: Mapping[str, Mapping[str, Sequence[float]]],
-    yardstick: Mapping[str, float],
+    yardstick: Mapping[str, float | None],
 ) -> bytes:
     """One panel a metric: its values along x, one line a name; dashed, that of real images.
 
@@ -223,7 +219,8 @@ def score_curves(
             axes.plot(
                 x, values[metric], color=colour, lw=1.8, marker="o", markersize=3.5, label=name
             )
-        axes.axhline(yardstick[metric], color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+        if yardstick[metric] is not None:
+            axes.axhline(yardstick[metric], color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
         if len(lines) > 1 and i == 1:
             add_legend(axes)
     return as_png(figure)

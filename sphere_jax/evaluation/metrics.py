@@ -1,8 +1,8 @@
-"""Distances between sets of features, and between images. They take arrays, never networks."""
+"""Distances between sets of features. They take arrays, never networks."""
 
 import numpy as np
 
-from sphere_jax.evaluation.checks import check_features, check_images
+from sphere_jax.evaluation.checks import check_features
 from sphere_jax.evaluation.statistics import Statistics
 
 CHUNK = 1024  # rows of a distance matrix in memory at once
@@ -114,25 +114,3 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = a - origin, b - origin
     squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T
     return np.maximum(squared, 0.0)
-
-
-def psnr(images: np.ndarray, others: np.ndarray) -> float:
-    """Mean over images of the peak signal-to-noise ratio in dB, peak 255.
-
-    Equal images would be infinite; their squared error counts as 1/12, that of rounding to uint8,
-    which is 58.9 dB.
-
-    Args:
-      images, others: uint8 (N, H, W, C).
-
-    Raises:
-      ValueError: shapes differ, or not uint8 images.
-    """
-    images, others = check_images(images, "images"), check_images(others, "others")
-    if images.shape != others.shape:
-        raise ValueError(f"PSNR compares equal shapes, not {images.shape} and {others.shape}.")
-    errors = [
-        np.square(a.astype(np.float64) - b.astype(np.float64)).mean()
-        for a, b in zip(images, others, strict=True)
-    ]
-    return float(np.mean(10 * np.log10(255.0**2 / np.maximum(errors, 1 / 12))))

@@ -15,6 +15,7 @@ PEAK = 255.0
 WINDOW, SIGMA = 11, 1.5  # pixels
 C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 ROUNDING_ERROR = 1 / 12  # mean square of what rounding to uint8 loses
+READ = 256  # images on the host at a time
 
 
 @jax.jit
@@ -33,6 +34,24 @@ def psnr(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
     x, y = _pair(images, reconstructions)
     error = jnp.mean(jnp.square(x - y), axis=(1, 2, 3))
     return 10 * jnp.log10(PEAK**2 / jnp.maximum(error, ROUNDING_ERROR))
+
+
+def mean_psnr(images: np.ndarray, reconstructions: np.ndarray) -> float:
+    """Mean over images of `psnr`, on the host in float64; both may be read where they are indexed.
+
+    Args:
+      images, reconstructions: uint8 (N, H, W, 1 or 3).
+
+    Raises:
+      ValueError: shapes differ, or not uint8 images.
+    """
+    _check_pair(images, reconstructions)
+    found = []
+    for start in range(0, len(images), READ):
+        x, y = (np.asarray(part[start : start + READ]) for part in (images, reconstructions))
+        error = np.square(x.astype(np.float64) - y).mean(axis=(1, 2, 3))
+        found.append(10 * np.log10(PEAK**2 / np.maximum(error, ROUNDING_ERROR)))
+    return float(np.mean(np.concatenate(found)))
 
 
 @jax.jit
@@ -64,8 +83,7 @@ def ssim(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
     return jnp.mean(luminance * structure, axis=(1, 2, 3))
 
 
-def _pair(images, reconstructions) -> tuple[jax.Array, jax.Array]:
-    """Both as float32 0..255."""
+def _check_pair(images, reconstructions) -> None:
     check_images(images, "images")
     check_images(reconstructions, "reconstructions")
     if images.shape != reconstructions.shape:
@@ -73,6 +91,11 @@ def _pair(images, reconstructions) -> tuple[jax.Array, jax.Array]:
             f"Reconstructions {reconstructions.shape} are compared with images of another shape, "
             f"{images.shape}."
         )
+
+
+def _pair(images, reconstructions) -> tuple[jax.Array, jax.Array]:
+    """Both as float32 0..255."""
+    _check_pair(images, reconstructions)
     return images.astype(jnp.float32), reconstructions.astype(jnp.float32)
 
 

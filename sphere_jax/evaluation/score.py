@@ -7,6 +7,7 @@ image have the held-out images as theirs.
 """
 
 import dataclasses
+from functools import cached_property
 
 import numpy as np
 
@@ -29,7 +30,20 @@ class Reference:
     judge: Judge
     heldout_features: np.ndarray  # (M, F), in random order
     heldout_statistics: Statistics
-    heldout_distances: np.ndarray  # (M,) to the nearest training image
+    yardsticks: dict[tuple[int, int], dict[str, float]] = dataclasses.field(default_factory=dict)
+
+    @cached_property
+    def heldout_distances(self) -> np.ndarray:
+        """(M,) to the nearest training image."""
+        train, heldout = self.split.train.arrays, self.split.heldout.arrays
+        return nearest_training_image(heldout["images"], train["images"])[0]
+
+    def yardstick(self, count: int, neighbours: int) -> dict[str, float]:
+        """What compares distributions, of `count` training images (or all, if there are fewer)."""
+        if (count, neighbours) not in self.yardsticks:
+            real = _some(self.split.train, count).arrays["images"]
+            self.yardsticks[count, neighbours] = _distribution(self, real, neighbours)
+        return dict(self.yardsticks[count, neighbours])
 
 
 def prepare_reference(
@@ -49,7 +63,6 @@ def prepare_reference(
         judge=train_judge(train["images"], train["labels"], num_classes),
         heldout_features=shuffled,
         heldout_statistics=Statistics.of(features),
-        heldout_distances=nearest_training_image(heldout["images"], train["images"])[0],
     )
 
 
@@ -83,10 +96,9 @@ def score(
     """
     images = check_images(images, "samples", at_least=max(2, neighbours + 1))
     train, heldout = reference.split.train, reference.split.heldout.arrays
-    real = _some(train, len(images)).arrays["images"]
 
     metrics = _distribution(reference, images, neighbours)
-    yardstick = _distribution(reference, real, neighbours)
+    yardstick = reference.yardstick(len(images), neighbours)
     distances, _ = nearest_training_image(images, train.arrays["images"])
     metrics |= memorisation(distances, reference.heldout_distances)
     yardstick |= memorisation(reference.heldout_distances, reference.heldout_distances)
@@ -97,6 +109,26 @@ def score(
             reference.judge, heldout["images"], heldout["labels"]
         )
     return Score(metrics, yardstick, by_class, len(images))
+
+
+def point_of_curve(
+    reference: Reference, images: np.ndarray, labels: np.ndarray, neighbours: int = 3
+) -> dict[str, float]:
+    """The metrics of `score` that are quick enough for a score every so many steps: all but the
+    distances to training images.
+
+    Raises ValueError as `score` does.
+    """
+    images = check_images(images, "samples", at_least=max(2, neighbours + 1))
+    metrics = _distribution(reference, images, neighbours)
+    metrics["class_agreement"], _ = class_agreement(reference.judge, images, labels)
+    return metrics
+
+
+def curve_metrics(features: str) -> list[str]:
+    """The keys that `point_of_curve` gives in the features of that name."""
+    compared = ("frechet_distance", "precision", "recall")
+    return [*(f"{metric}_{features}" for metric in compared), "class_agreement"]
 
 
 def _distribution(reference: Reference, images: np.ndarray, neighbours: int) -> dict[str, float]:

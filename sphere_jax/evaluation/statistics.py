@@ -8,12 +8,12 @@ digits to a large mean.
 import dataclasses
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sphere_jax.evaluation.checks import check_features
+from sphere_jax.files import write_npz
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,10 +81,8 @@ class Statistics:
 
     def save(self, path: str | os.PathLike, protocol: dict[str, Any]) -> None:
         """An `.npz` with the field's usual `mu` and `sigma`, and `n` and `protocol` (JSON)."""
-        temporary = Path(f"{os.fspath(path)}.tmp")
-        with open(temporary, "wb") as file:
-            np.savez(file, mu=self.mu, sigma=self.sigma, n=self.n, protocol=json.dumps(protocol))
-        os.replace(temporary, path)
+        about = {"n": np.asarray(self.n), "protocol": np.asarray(json.dumps(protocol))}
+        write_npz(path, {"mu": self.mu, "sigma": self.sigma, **about})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> tuple["Statistics", dict[str, Any]]:

@@ -6,6 +6,7 @@ that no kind has an option which it does not read. `config.py` turns a config fi
 
 from sphere_jax.options.data import Data
 from sphere_jax.options.models import (
+    RAW_PATHS,
     Clock,
     DenoiserModel,
     LightningDDTModel,
@@ -46,6 +47,7 @@ from sphere_jax.options.tokenizers import (
 )
 
 __all__ = [
+    "RAW_PATHS",
     "Clock",
     "Config",
     "ConvVAETokenizer",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from sphere_jax.options.data import Data
+from sphere_jax.options.data import Data, ImageSource
 from sphere_jax.options.models import Model, SiTModel, Space
 from sphere_jax.options.option import option
 from sphere_jax.options.stages import Stage
@@ -21,6 +21,7 @@ class Sampler:
 @dataclasses.dataclass(frozen=True)
 class FlowSampler(Sampler):
     solver: Literal["euler", "heun", "midpoint", "multistep"] = "euler"
+    t_end: float = option(0.0, 0.0, 0.999)  # where the last step ends, before the shift; 0 is data
     guidance_low: float = option(0.0, 0.0, 1.0)  # guided for times in [low, high], t = 1 is noise
     guidance_high: float = option(1.0, 0.0, 1.0)
     auto_guidance: str = ""  # run folder of a weaker network, in the place of no label
@@ -73,7 +74,12 @@ class Evaluation:
     neighbours: int = option(3, 1)  # k of precision and recall
     features: Features = "small_classifier"  # what distributions are compared in
     pretrained: str = ""  # weights of published features: what sphere_jax.convert wrote
+    lpips: str = ""  # LPIPS-AlexNet weights, for decoders; "": not measured
     classifier_steps: int = option(300, 1)  # of the small classifier
+    every: int = option(0, 0)  # steps of the stage that generates; 0: scored at its end alone
+    curve_samples: int = option(1000, 2)  # drawn each time
+    data_source: Literal["", ImageSource] = ""  # images whose latents a cache holds; "": it says
+    data_path: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

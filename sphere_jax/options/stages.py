@@ -49,9 +49,20 @@ class VAEStage(Stage):
 
 @dataclasses.dataclass(frozen=True)
 class DecoderStage(Stage):
+    """methods.md A.5."""
+
     method: Literal["decoder"] = "decoder"
     l1_weight: float = option(1.0, 0.0)
     l2_weight: float = option(1.0, 0.0)
+    lpips: str = ""  # LPIPS-VGG weights (.safetensors); "" leaves the term out
+    lpips_weight: float = option(1.0, 0.0)
+    latent_noise: float = option(0.0, 0.0)  # up to this on projected latents, projected again
+    adversarial_weight: float = option(0.0, 0.0)  # 0: no discriminator; published for others: 0.5
+    discriminator: Literal["patch", "dino"] = "patch"
+    dino: str = ""  # weights of DINO ViT-S/8, on which discriminator="dino" stands
+    discriminator_rate: float = option(1.0, 0.0)  # its learning rate over the decoder's
+    discriminator_from: int = option(0, 0)  # step from which it learns
+    adversarial_from: int = option(0, 0)  # step from which it counts for the decoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +108,8 @@ class SphereLatentStage(Stage):
     """methods.md B.5; what the paper leaves open is `inferred` in the configs."""
 
     method: Literal["sphere_latent"] = "sphere_latent"
+    steps: int = option(1000, 0)  # 0 takes `pretrained` as it is
+    pretrained: str = ""  # weights to begin from, what sphere_jax.ema wrote
     label_dropout: float = option(0.1, 0.0, 1.0)
     encode: Literal["once", "every_step"] = "once"  # images; once: into memory, and unflipped
     level_mean: float = 0.0  # of the logit of the two noise levels

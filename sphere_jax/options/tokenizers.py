@@ -48,7 +48,7 @@ class KLVAETokenizer:
     kind: Literal["sd", "flux1", "repae_flux1", "flux2", "vavae"] = "sd"
     packed: bool = False  # each 2x2 of latents as one position
     pretrained: str = ""  # weights: what sphere_jax.convert wrote
-    pretrained_statistics: str = ""  # of VA-VAE's latents, which are else not normalised
+    pretrained_statistics: str = ""  # of latents: VA-VAE's, or sphere_jax.prepare statistics
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -59,6 +59,7 @@ class TinyVAETokenizer:
     name: Literal["tiny_vae"] = "tiny_vae"
     kind: Literal["taesd", "taef1", "taef2"] = "taef2"
     pretrained: str = ""
+    pretrained_statistics: str = ""  # of latents: what sphere_jax.prepare statistics wrote
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
 
 

@@ -52,6 +52,7 @@ def summary(probed: Probed, found: Sequence[Claim], protocol: dict[str, Any]) ->
     return {
         "protocol": protocol,
         "claims": [claim._asdict() for claim in found],
+        "anchors": _anchors(probed),
         "shells": {name: s._asdict() | {"cv": s.variation} for name, s in probed.shells.items()},
         "times": paths.TIMES,
         "paths": {
@@ -125,10 +126,9 @@ def _swap(probed: Probed) -> list:
         for name, both in probed.swaps.items()
         for parent, scores in both.items()
     ]
-    count = len(next(iter(probed.swaps.values()))["a"]["psnr"])
     text = (
-        f"{count} anchors a, each with another image b of its class: token by token the norm r of "
-        "one and the direction u of the other, decoded, against the decoded latents of both."
+        f"{_anchors(probed)} anchors a, each with another image b of its class: token by token the "
+        "norm r of one and the direction u of the other, decoded, against the decodes of both."
     )
     return [
         Text(text),
@@ -187,6 +187,11 @@ def _turned(probed: Probed) -> list:
     )
     table = Table(["sigma", "mean angle, degrees", *(MEASURES[m] for m in names)], rows)
     return [Text(text), table, Picture(labelled_rows(probed.strips["turned"]), "The same images.")]
+
+
+def _anchors(probed: Probed) -> int:
+    """How many images have another of their class to swap with."""
+    return len(next(iter(probed.swaps.values()))["a"]["psnr"])
 
 
 def _names(scores: Scores) -> list[str]:

@@ -35,6 +35,8 @@ class FewSteps:
     share_noise: bool = True
     guidance_at: str = ""
 
+    decode_radius = 0.0  # what is drawn is decoded as it is
+
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"steps is 1 or more, not {self.steps}")

@@ -19,8 +19,9 @@ from sphere_jax.sampling.times import time_grid
 class Sampler:
     """Settings of one way to sample; hashable, so it can be static under jit.
 
-    solver: "euler", "heun", "midpoint" or "multistep"; steps: from t = 1 to t_end; shift: of the
-    time grid; decode_radius: of the tokens that are decoded, 0 for the space's own.
+    solver: "euler", "heun", "midpoint" or "multistep"; steps: from t = 1 to t_end, which is a time
+    before the shift; shift: of the time grid; decode_radius: of the tokens that are decoded, 0 for
+    the space's own.
     Raises ValueError for values out of range.
     """
 
@@ -55,7 +56,7 @@ class Sampler:
         return nfe(self)
 
     def times(self):
-        """The `(steps + 1,)` numpy float32 times, from 1 to t_end."""
+        """The `(steps + 1,)` numpy float32 times, from 1 to the shifted t_end."""
         return time_grid(self.steps, self.shift, self.t_end)
 
 

@@ -27,10 +27,10 @@ def dimension_shift(latent_shape):
 
 
 def time_grid(steps, shift=1.0, t_end=0.0):
-    """The `steps + 1` times of `steps` steps, from exactly 1 to exactly `t_end`: numpy float32.
+    """The `steps + 1` times of `steps` steps, from exactly 1 to `S_shift(t_end)`: numpy float32.
 
-    The grid is uniform before the shift. Raises ValueError for steps < 1, shift <= 0 or t_end
-    outside [0, 1).
+    The grid is uniform from 1 to t_end before the shift, which leaves an end at 0 there. Raises
+    ValueError for steps < 1, shift <= 0 or t_end outside [0, 1).
     """
     if steps < 1:
         raise ValueError(f"steps is 1 or more, not {steps}")
@@ -38,10 +38,7 @@ def time_grid(steps, shift=1.0, t_end=0.0):
         raise ValueError(f"shift is positive, not {shift}")
     if not 0.0 <= t_end < 1.0:
         raise ValueError(f"t_end lies in [0, 1), not {t_end}")
-    base = np.linspace(1.0, _shift(t_end, 1.0 / shift), steps + 1)
-    times = _shift(base, shift).astype(np.float32)
-    times[-1] = t_end
-    return times
+    return _shift(np.linspace(1.0, t_end, steps + 1), shift).astype(np.float32)
 
 
 def _normal_cdf_of_logit(t, mean, std):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from sphere_jax.evaluation.metrics import frechet_distance, precision_recall, psnr
+from sphere_jax.evaluation.metrics import frechet_distance, precision_recall
 
 
 def covariance(size, rank, seed):
@@ -106,16 +106,3 @@ def test_precision_recall_refuses_too_few_and_nan():
         precision_recall(points, points, k=0)
     with pytest.raises(ValueError, match="lengths 2 and 3"):
         precision_recall(points, np.zeros((10, 3)))
-
-
-def test_psnr_of_known_errors_is_averaged_over_images():
-    images = np.full((2, 4, 4, 3), 100, np.uint8)
-    others = images.copy()
-    others[0] += 1  # 20 log10(255) = 48.1308 dB
-    others[1] -= 10  # 28.1308 dB; as uint8 the difference must not wrap
-    assert psnr(images, others) == pytest.approx(38.1308, abs=1e-4)
-    assert psnr(images, images) == pytest.approx(58.92, abs=0.01)
-    with pytest.raises(ValueError, match="equal shapes"):
-        psnr(images, others[:1])
-    with pytest.raises(ValueError, match="must be uint8"):
-        psnr(images / 255, others)

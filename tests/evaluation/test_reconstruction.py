@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.evaluation.reconstruction import psnr, ssim
+from sphere_jax.evaluation.reconstruction import mean_psnr, psnr, ssim
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,29 @@ def test_psnr_of_known_errors():
     np.testing.assert_allclose(
         psnr(images, others), [48.1308, 28.1308, 58.9226], atol=1e-3
     )  # the last: equal images, to within the rounding of uint8
+    np.testing.assert_allclose(mean_psnr(images, others), psnr(images, others).mean(), rtol=1e-6)
+
+
+def test_the_mean_on_the_host_reads_a_few_images_at_a_time(pair):
+    class Lazy:
+        """Arrays that tell what was read of them."""
+
+        def __init__(self, array):
+            self._array, self.read = array, []
+            self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+        def __len__(self):
+            return len(self._array)
+
+        def __getitem__(self, rows):
+            self.read.append(rows)
+            return self._array[rows]
+
+    many = [np.concatenate([part] * 130)[:300] for part in pair]
+    lazy = Lazy(many[0])
+    found = mean_psnr(lazy, many[1])
+    np.testing.assert_allclose(found, np.mean(psnr(*many)), rtol=1e-5)
+    assert lazy.read == [slice(0, 256), slice(256, 512)]
 
 
 def test_psnr_of_noise(pair):
@@ -92,7 +115,7 @@ def test_psnr_of_noise(pair):
     np.testing.assert_allclose(psnr(*pair), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim])
+@pytest.mark.parametrize("metric", [psnr, ssim, mean_psnr])
 def test_what_cannot_be_compared_is_refused(metric, pair):
     images, others = pair
     with pytest.raises(ValueError, match="another shape"):

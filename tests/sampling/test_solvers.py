@@ -149,13 +149,27 @@ def ends(space):
 
 
 @pytest.mark.parametrize("space", [TokenSphere(4.0), GlobalSphere()], ids=["token", "global"])
-@pytest.mark.parametrize("settings", [Sampler(steps=1), Sampler(steps=7, shift=8.0)])
+@pytest.mark.parametrize(
+    "settings", [Sampler(steps=1), Sampler(steps=7, shift=8.0), Sampler("heun", 3, 8.0, 0.01)]
+)
 def test_exponential_euler_reaches_the_end_of_a_geodesic_in_any_number_of_steps(space, settings):
     z0, noise = ends(space)
     velocity = geodesic(space, z0)
     labels = jnp.zeros(3, jnp.int32)
     z = sample(lambda z, t, y: velocity(z, t[0]), space, noise, labels, 0, settings)
-    np.testing.assert_allclose(z, z0, atol=2e-5)
+    end = settings.times()[-1]  # 0 but for the last, which stops short of the data
+    expected, _ = space.interpolate(z0, space.prior(noise), jnp.full(3, end))
+    np.testing.assert_allclose(z, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "midpoint", "multistep"])
+def test_every_solver_ends_where_its_grid_does(name):
+    """With t_end > 0: a straight line at constant speed, cut off at the shifted time."""
+    settings = Sampler(name, 4, shift=2.0, t_end=0.1)
+    z0, noise = ends(Euclidean())
+    z = sample(lambda z, t, y: noise - z0, Euclidean(), noise, jnp.zeros(3, int), 0, settings)
+    end = 0.2 / 1.1
+    np.testing.assert_allclose(z, (1 - end) * z0 + end * noise, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SOLVERS)

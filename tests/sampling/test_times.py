@@ -51,10 +51,18 @@ def test_the_shift_of_a_dimension(latent_shape, a):
 def test_a_grid_of_n_steps_has_n_plus_one_times(steps, a, t_end):
     times = time_grid(steps, a, t_end)
     assert times.shape == (steps + 1,) and times.dtype == np.float32
-    assert times[0] == 1.0 and times[-1] == np.float32(t_end)
+    assert times[0] == 1.0 and times[-1] == np.float32(shift(t_end, a))
     assert np.all(np.diff(times) < 0)
     base = shift(times.astype(np.float64), 1 / a)
     np.testing.assert_allclose(np.diff(base), np.diff(base)[0], rtol=2e-4)
+
+
+def test_the_grid_of_rjf_ends_before_the_data():
+    """D.10: 50 times from 1 to 0.001, then shifted, which are 49 steps."""
+    times = time_grid(49, math.sqrt(48), 0.001)
+    expected = shift(np.linspace(1.0, 0.001, 50), math.sqrt(48))
+    np.testing.assert_allclose(times, expected, rtol=1e-6)
+    assert times[-1] == pytest.approx(0.0068875, rel=1e-4)
 
 
 @pytest.mark.parametrize("bad", [(0,), (5, 0.0), (5, -1.0), (5, 1.0, 1.0), (5, 1.0, -0.1)])

@@ -1,0 +1,88 @@
+"""System A on a laptop's budget: CIFAR-10 at 64 pixels, latents of TAEF2, linear paths or spheres.
+
+docs/results.md has the commands and what came out. TAEF2 is a tiny autoencoder for the latents of
+the FLUX.2 VAE, 8x8x32 here: the tokenizer of A's main table in small. Encode once, one hour on one
+core (or take `--config.data.source=cifar10` and encode in every run):
+
+    python -m sphere_jax.prepare latents --config=configs/cifar10_taef2.py --out=C \\
+        --config.data.source=cifar10 --config.data.path=CIFAR --config.tokenizer.pretrained=TAEF2
+
+Sizes, steps and rates are inferred: no paper trains on this.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0
+    config.stages = ("decoder", "flow")  # raw latents keep the decoder: ("flow",)
+
+    config.data = ConfigDict()
+    config.data.source = "cache"  # 50,000 training images and 10,000 held out, each also mirrored
+    config.data.path = ""
+    config.data.image_size = 64  # 32x32, resized
+    config.data.channels = 3
+    config.data.num_classes = 10
+    config.data.flip = True
+
+    config.tokenizer = ConfigDict()
+    config.tokenizer.name = "tiny_vae"
+    config.tokenizer.kind = "taef2"  # published: latents of f8 and d = 32, as FLUX.2's
+    config.tokenizer.pretrained = ""  # what sphere_jax.convert --network taef2 wrote
+
+    config.space = ConfigDict()
+    config.space.path = "slerp"
+    config.space.sphere = "token"
+    config.space.radius = 4.7  # the mean norm of these tokens; sqrt(d) = 5.66 costs 3 dB of PSNR
+    config.space.retraction = "exp"
+
+    config.model = ConfigDict()
+    config.model.name = "sit"
+    config.model.width = 192
+    config.model.depth = 8
+    config.model.heads = 6
+    config.model.patch = 2  # published: A's SiT-B/2 on f8 latents
+    config.model.compute_dtype = "float32"
+
+    config.decoder = ConfigDict()
+    config.decoder.method = "decoder"
+    config.decoder.steps = 400
+    config.decoder.batch_size = 16
+    config.decoder.ema_decay = 0.99
+    config.decoder.optimizer = ConfigDict()
+    config.decoder.optimizer.learning_rate = 3e-4
+    config.decoder.optimizer.schedule = "cosine"
+    config.decoder.optimizer.warmup = 20
+    config.decoder.optimizer.clip_norm = 1.0
+
+    config.flow = ConfigDict()
+    config.flow.method = "flow"
+    config.flow.steps = 3000
+    config.flow.batch_size = 128
+    config.flow.ema_decay = 0.998
+    config.flow.log_every = 100
+    config.flow.checkpoint_every = 250
+    config.flow.preview_every = 1500
+    config.flow.label_dropout = 0.1
+    config.flow.time_density = "uniform"
+    config.flow.optimizer = ConfigDict()
+    config.flow.optimizer.learning_rate = 1e-3
+    config.flow.optimizer.schedule = "constant"
+    config.flow.optimizer.warmup = 100
+    config.flow.optimizer.clip_norm = 1.0
+
+    config.sampler = ConfigDict()
+    config.sampler.solver = "euler"
+    config.sampler.steps = 50
+    config.sampler.guidance = 1.0  # published: A's ablation is unguided
+
+    config.evaluation = ConfigDict()
+    config.evaluation.samples = 5000
+    config.evaluation.features = "efficientnet_lite0"
+    config.evaluation.pretrained = ""  # what sphere_jax.convert --network efficientnet_lite0 wrote
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1
+    config.mesh.fsdp = 1
+    return config

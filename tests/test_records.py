@@ -1,0 +1,89 @@
+"""The record of a stage from before an option: what it lacks counts as the option's default."""
+
+import json
+
+import pytest
+
+from sphere_jax.config import read_config, to_dict
+from sphere_jax.errors import UserError
+from sphere_jax.experiment import Run
+from sphere_jax.records import completed, difference, flatten
+
+RAW = {
+    "stages": ("flow",),
+    "data": {"source": "latents", "num_classes": 3},
+    "tokenizer": {"name": "precomputed", "latent_shape": (2, 2, 4)},
+    "model": {"width": 16, "depth": 1, "heads": 2},
+    "flow": {"steps": 7, "time_shift": 2.0},
+}
+NEWER = ("config.flow.encode", "config.flow.optimizer.hold", "config.model.clock")
+
+
+def config_of(**flow):
+    return read_config(RAW | {"flow": RAW["flow"] | flow})
+
+
+@pytest.fixture
+def depends(tmp_path):
+    return lambda **flow: Run(config_of(**flow), tmp_path, None).depends("flow")
+
+
+def test_a_record_without_newer_options(depends):
+    now = depends()
+    old = {key: value for key, value in now.items() if key not in NEWER}
+    assert len(old) == len(now) - len(NEWER)
+    assert difference(now, now, config_of()) is None
+    assert difference(old, now, config_of()) is None
+    assert difference(old, depends(steps=8), config_of(steps=8)) == "config.flow.steps=7, not 8"
+    other = depends(encode="once", optimizer={"schedule": "linear", "hold": 2})
+    assert "optimizer.hold=0, not 2" in difference(
+        {**old, "config.flow.optimizer.schedule": "linear"}, other, config_of()
+    )
+    # What was given explicitly is not what a default would say.
+    short = {key: value for key, value in now.items() if key != "config.flow.time_shift"}
+    assert difference(short, now, config_of()) == "config.flow.time_shift=1.0, not 2.0"
+    assert completed(short, config_of())["config.flow.time_shift"] == 1.0
+
+
+def test_what_nobody_knows_any_more(depends):
+    now = depends()
+    said = difference(now | {"config.flow.gamma": 0.5}, now, config_of())
+    assert said == "config.flow.gamma=0.5, which this version does not know"
+    assert difference(now | {"config.flow.log_every": 3}, now, config_of()) is None  # free today
+    told = now | {"config.flow.pretrained fingerprint": "abc"}
+    assert (
+        difference(told, now, config_of()) == "config.flow.pretrained fingerprint='abc', not None"
+    )
+    assert (
+        difference(now, told, config_of()) == "config.flow.pretrained fingerprint=None, not 'abc'"
+    )
+
+
+def test_another_kind_is_named_before_its_options(depends):
+    now = depends()
+    before = {key: value for key, value in now.items() if not key.startswith("config.model")}
+    before |= {"config.model.name": "lightning_dit", "config.model.aardvark": 1}
+    said = difference(before, now, config_of())
+    assert said == "config.model.name='lightning_dit', not 'sit'"
+
+
+def test_a_run_begins_again_in_an_older_folder(tmp_path):
+    run = Run(config_of(), tmp_path, None)
+    record = tmp_path / "stages" / "flow.json"
+    record.parent.mkdir()
+    old = {key: value for key, value in run.depends("flow").items() if key not in NEWER}
+    record.write_text(json.dumps({"depends": old, "finished": True}))
+    run.begin()
+    stored = json.loads((tmp_path / "config.json").read_text())["config"]
+    for key in NEWER:  # config.json is as old
+        *groups, last = key.split(".")[1:]
+        group = stored
+        for name in groups:
+            group = group[name]
+        del group[last]
+    del stored["evaluation"]
+    assert read_config(stored) == run.config
+    assert flatten("", to_dict(read_config(stored))) == flatten("", to_dict(run.config))
+    record.write_text(json.dumps({"depends": old | {"config.flow.gamma": 1}, "finished": True}))
+    with pytest.raises(UserError, match="config.flow.gamma=1, which this version does not know"):
+        run.begin()
