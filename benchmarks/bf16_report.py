@@ -25,14 +25,19 @@ SHOWN = {  # in the picture: (colour, line)
 
 def print_table(found: Sequence[dict]) -> None:
     """Of every arm: final held-out loss of raw and averaged parameters, its distance from float32
-    of the same seed, and the largest such distance on the way, in per cent; what broke."""
+    of the same seed, and the largest such distance on the way, in per cent; what broke.
+
+    Above it, the losses of float32 before the first step, and how far its seeds end apart.
+    """
     exact = {run["seed"]: np.array(run["curve"]) for run in found if run["arm"] == "float32"}
     if not found or 0 not in exact:
         return
     finals = np.array([curve[-1, 1:] for curve in exact.values()])
     steps, model = found[0]["steps"], found[0]["model"]
+    first = ", ".join(f"{curve[0, 1]:.4f}" for curve in exact.values())
     print(f"\n{model}, {steps} steps; float32, seeds {', '.join(map(str, exact))}: ", end="")
     apart = 100 * np.ptp(finals, axis=0) / finals.mean(axis=0)
+    print(f"at step 0 {first}; ", end="")
     print(f"from seed to seed {apart[0]:.2f} % (raw), {apart[1]:.2f} % (average)\n")
     names = ["arm", "seed", "loss", "to float32", "largest", "average's loss", "to float32"]
     names += ["gradient norm", "spikes", "not finite"]

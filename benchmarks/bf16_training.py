@@ -6,9 +6,9 @@
 The published objective and optimizer of D (methods.md D.7: slerp on token spheres of radius
 sqrt(d), shift 8, radial weight 0.1, AdamW, clip 1, EMA 0.9995), at 5 times its learning rate, on a
 small LightningDiT without QK-norm and synthetic latents of 10 classes. Runs of one seed share
-initial parameters, batches and noise. Every arm is one file in the folder; arms that are there are
-not run again, so a study that was stopped goes on. Prints the table of all arms found, and draws
-their curves.
+initial parameters, batches and noise. A folder holds one study, every arm in a file of its own;
+arms that are there are not run again, so a study that was stopped goes on. Prints the table of all
+arms found, and draws their curves.
 
 All arms are measured alike: on held-out latents with the same noise, by the library in float32.
 """
@@ -25,6 +25,8 @@ import numpy as np
 
 from benchmarks import bf16_twins as twins
 from benchmarks.bf16_report import draw, print_table
+from sphere_jax.cli import run_command
+from sphere_jax.errors import UserError
 from sphere_jax.geometry.spaces import TokenSphere
 from sphere_jax.methods.flow import Flow
 from sphere_jax.models.lightning_dit import LightningDiT
@@ -53,6 +55,8 @@ ARMS = {
 }
 HALF_PARAMETERS = ("ours, but parameters and moments", "everything")
 SEVERAL_SEEDS = ("float32", "ours")
+SETTINGS = ("model", "qk_norm", "rate", "steps")  # what the arms of a study share
+UNTOLD = {"qk_norm": False, "rate": 1e-3}  # of records from before they were written down
 
 
 def latents(count: int, seed: int) -> dict[str, np.ndarray]:
@@ -141,8 +145,7 @@ def train(arm: str, seed: int, args) -> dict:
     return {
         "arm": arm,
         "seed": seed,
-        "model": args.model,
-        "steps": args.steps,
+        **{name: getattr(args, name) for name in SETTINGS},
         "curve": curve,
         "gradient_norm": float(np.median(norms[-500:])),
         "spikes": spikes(np.array(norms)),
@@ -157,7 +160,19 @@ def spikes(norms: np.ndarray, window: int = 50) -> int:
     return sum(bool(now > 3 * usual) for now, usual in zip(norms[window:], before, strict=True))
 
 
-def main():
+def read_study(args) -> list[dict]:
+    """The records in the folder. Raises UserError where one was made with other settings."""
+    found = []
+    for path in sorted(args.out.glob("*.json")):
+        record = UNTOLD | json.loads(path.read_text())
+        differ = [f"{k} {record[k]}" for k in SETTINGS if record[k] != getattr(args, k)]
+        if differ:
+            raise UserError(f"{path} was made with {', '.join(differ)}; give another --out.")
+        found.append(record)
+    return sorted(found, key=lambda record: (list(ARMS).index(record["arm"]), record["seed"]))
+
+
+def main(argv: list[str]):
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--out", type=Path, required=True, help="folder of the arms' results")
     options.add_argument("--model", choices=("lightning_dit", "sit"), default="lightning_dit")
@@ -167,8 +182,11 @@ def main():
     options.add_argument("--seeds", type=int, default=2, help=f"of {' and '.join(SEVERAL_SEEDS)}")
     options.add_argument("--arms", nargs="*", choices=tuple(ARMS), default=tuple(ARMS))
     options.add_argument("--plot", type=Path, help="draw the curves here")
-    args = options.parse_args()
+    args = options.parse_args(argv)
+    if args.steps < CHUNK or args.steps % CHUNK:
+        raise UserError(f"--steps must be a multiple of {CHUNK}, got {args.steps}.")
 
+    read_study(args)  # refuses, before anything is run
     args.out.mkdir(parents=True, exist_ok=True)
     runs = [(a, s) for a in args.arms for s in range(args.seeds if a in SEVERAL_SEEDS else 1)]
     for arm, seed in runs:
@@ -178,12 +196,11 @@ def main():
             found = json.dumps(train(arm, seed, args))
             path.write_text(found)
             print(f"{arm}, seed {seed}: {found}", flush=True)
-    found = [json.loads(path.read_text()) for path in sorted(args.out.glob("*.json"))]
-    found.sort(key=lambda f: (list(ARMS).index(f["arm"]), f["seed"]))
+    found = read_study(args)
     print_table(found)
     if args.plot:
         draw(found, args.plot)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

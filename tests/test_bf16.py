@@ -1,5 +1,6 @@
 """bfloat16 compute: what stays float32, read from traced programs, and that it trains alike."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
+from sphere_jax.errors import UserError
 from sphere_jax.geometry.spaces import TokenSphere
 from sphere_jax.methods.flow import Flow
 from sphere_jax.models.lightning_ddt import LightningDDT
 from sphere_jax.models.lightning_dit import LightningDiT
+from sphere_jax.models.rae_decoder import RAEDecoder
 from sphere_jax.models.sit import SiT
+from sphere_jax.models.sphere_encoder import Encoder
 from sphere_jax.nn.functional import Network
 from sphere_jax.options import FlowStage, Optimizer
 from sphere_jax.sampling import Sampler
@@ -24,6 +28,7 @@ from sphere_jax.tokenizers import Precomputed
 from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.step import init_state, make_train_step
 
+ROOT = Path(__file__).parents[1]
 SHAPE, CLASSES, BATCH, DEPTH = (2, 2, 16), 3, 8, 2
 SIZES = (SHAPE, 1, 16, DEPTH, 2, CLASSES)
 NETWORKS = {
@@ -31,6 +36,16 @@ NETWORKS = {
     "qk_norm": partial(LightningDiT, *SIZES, qk_norm=True),
     "sit": partial(SiT, *SIZES),
     "ddt": partial(LightningDDT, *SIZES, head_width=24, head_depth=1, head_heads=2),
+}
+HALVES = {  # of autoencoders: the module and what it takes
+    "sphere_encoder": (
+        partial(Encoder, (8, 8, 3), 6, 4, 16, DEPTH, 2, CLASSES, compute_dtype=jnp.bfloat16),
+        (np.zeros((BATCH, 8, 8, 3), np.float32), np.zeros(BATCH, np.int32)),
+    ),
+    "rae_decoder": (
+        partial(RAEDecoder, (2, 2), 12, DEPTH, 16, 2, 24, dtype=jnp.bfloat16),
+        (np.zeros((BATCH, 3, 3, 12), np.float32),),  # of another grid, so resized
+    ),
 }
 
 
@@ -106,6 +121,28 @@ def test_tokens_between_blocks_and_the_vector_are_float32(name):
         assert array.dtype == jnp.float32, feature
 
 
+@pytest.mark.parametrize("name", HALVES)
+def test_halves_of_autoencoders_keep_float32_tokens_statistics_and_sums(name):
+    """Tokens of width 16 are what the scans over blocks carry, and their gradients."""
+    build, inputs = HALVES[name]
+    network = Network(lambda rngs: build(rngs=rngs))
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    slope = jax.grad(lambda p: jnp.mean(network.apply(p, *inputs) ** 2))
+    traced = list(equations(jax.make_jaxpr(slope)(params).jaxpr))
+    for primitive in ("reduce_sum", "rsqrt", "reduce_max"):
+        assert dtypes(traced, primitive) == {jnp.dtype("float32")}, primitive
+    assert jnp.dtype("bfloat16") in dtypes(traced, "dot_general")
+    carried = [v.aval for e in traced if e.primitive.name == "scan" for v in carries(e)]
+    tokens = [a for a in carried if a.ndim == 3 and a.shape[-1] == 16]
+    assert len(tokens) == 2 and all(a.dtype == jnp.float32 for a in tokens)
+
+
+def carries(scan):
+    """The variables that a scan hands on from one iteration to the next."""
+    first = scan.params["num_consts"]
+    return scan.invars[first : first + scan.params["num_carry"]]
+
+
 def train(dtype, steps):
     method = flow("lightning_dit", dtype)
     optimizer = make_optimizer(method.settings.optimizer, steps)
@@ -130,14 +167,38 @@ def test_bfloat16_trains_like_float32():
     assert all(x.dtype == jnp.float32 for x in kept if jnp.issubdtype(x.dtype, jnp.floating))
 
 
+def test_the_benchmark_refuses_a_folder_of_other_settings(tmp_path, monkeypatch, capsys):
+    """Records from before rate and QK-norm were written down have the defaults."""
+    monkeypatch.syspath_prepend(ROOT)
+    study = importlib.import_module("benchmarks.bf16_training")
+    record = {"arm": "float32", "seed": 0, "model": "lightning_dit", "steps": 100}
+    record |= {"curve": [[0, 2.5, 2.5], [100, 2.0, 2.25]]}
+    record |= {"gradient_norm": 1.0, "spikes": 0, "not_finite": 0}
+    (tmp_path / "float32_0.json").write_text(json.dumps(record))
+    arguments = [f"--out={tmp_path}", "--arms", "float32", "--seeds=1"]
+    study.main([*arguments, "--steps=100"])
+    assert "at step 0 2.5000" in (table := capsys.readouterr().out)
+    assert "| float32 | 0 | 2.0000 |" in table
+    for other, told in (
+        (["--steps=200"], "steps 100"),
+        (["--steps=100", "--rate=0.1", "--qk_norm"], "qk_norm False, rate 0.001"),
+        (["--steps=100", "--model=sit"], "model lightning_dit"),
+    ):
+        with pytest.raises(UserError, match=f"was made with {told}; give another --out"):
+            study.main(arguments + other)
+    for steps in (0, 150):
+        with pytest.raises(UserError, match=f"multiple of 100, got {steps}"):
+            study.main([f"--out={tmp_path / 'new'}", f"--steps={steps}"])
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.slow
 def test_the_benchmark_runs_resumes_and_measures(tmp_path):
-    root = Path(__file__).parents[1]
     command = [sys.executable, "-m", "benchmarks.bf16_training", f"--out={tmp_path}"]
     command += ["--steps=100", "--seeds=1", "--arms", "float32", "ours", "everything"]
     for _ in range(2):  # the second finds all arms done
         done = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, timeout=800, check=True
+            command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=True
         )
     assert "seed 0: {" not in done.stdout and "| everything | 0 |" in done.stdout
     found = {p.stem: json.loads(p.read_text()) for p in tmp_path.glob("*.json")}

@@ -31,8 +31,8 @@ class RAEDecoder(nnx.Module):
     A linear embedding of every token, a trained CLS token in front, fixed sin-cos positions (zero
     at the CLS token), pre-norm blocks, a layer norm, a linear layer to the pixels of each patch.
     `grid` (h, w) is that of the tokens; features on another grid are resized to it bilinearly once
-    they are embedded. `dtype` is that of the products and of the residual stream; parameters are
-    float32.
+    they are embedded. `dtype` is that of the products; parameters and tokens between blocks are
+    float32 (docs/bf16.md).
 
     Raises:
       ValueError: 4 does not divide the width, or `heads`.
@@ -54,7 +54,6 @@ class RAEDecoder(nnx.Module):
     ):
         sincos_positions(grid, width)  # raises here, not at the first call
         self.grid, self.depth, self.width = grid, depth, width
-        self.dtype = dtype
 
         def block(rngs: nnx.Rngs) -> Block:
             return Block(
@@ -81,7 +80,7 @@ class RAEDecoder(nnx.Module):
     def features(self, z: jax.Array) -> dict[str, jax.Array]:
         """z (B, h, w, channels) -> "embed", "block_0", "block_1", ..., "norm".
 
-        Each (B, 1 + h w, width) in `dtype`, the CLS token first: the tokens with their positions,
+        Each (B, 1 + h w, width) float32, the CLS token first: the tokens with their positions,
         after every block, and after the norm.
         """
         x = self.tokens(z)
@@ -90,13 +89,13 @@ class RAEDecoder(nnx.Module):
         return {"embed": x, **blocks, "norm": self.norm(states[-1])}
 
     def tokens(self, z: jax.Array) -> jax.Array:
-        """z (B, h, w, channels) -> CLS and tokens with their positions, (B, 1 + h w, width)."""
-        x = self.embed(z)
+        """z (B, h, w, channels) -> CLS and positioned tokens, (B, 1 + h w, width), float32."""
+        x = self.embed(z).astype(jnp.float32)
         if x.shape[1:3] != self.grid:
-            x = bilinear(x, *self.grid).astype(self.dtype)
-        positions = jnp.asarray(sincos_positions(self.grid, self.width), self.dtype)[None]
+            x = bilinear(x, *self.grid)
+        positions = jnp.asarray(sincos_positions(self.grid, self.width))[None]
         x = x.reshape(len(z), -1, self.width) + positions
-        cls = jnp.broadcast_to(self.cls[...].astype(self.dtype), (len(z), 1, self.width))
+        cls = jnp.broadcast_to(self.cls[...], (len(z), 1, self.width))
         return jnp.concatenate([cls, x], axis=1)
 
     def pixels(self, x: jax.Array) -> jax.Array:

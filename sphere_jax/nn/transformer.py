@@ -4,7 +4,7 @@ Equations: methods.md K. `c` is the conditioning vector after SiLU: (B, width), 
 tokens, or (B, N, width), one for each.
 
 In bfloat16 only matrix products, and what lies between two of them, are computed. Tokens `x` keep
-the dtype that they come in, float32 in every network that is trained, so that 2 x depth small
+the dtype that they come in, float32 in every network made of these blocks, so that 2 x depth small
 additions are not rounded away. Modulation and gates are float32 too, in which their gradients, sums
 over all tokens, are then taken (docs/bf16.md).
 """
