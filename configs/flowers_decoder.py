@@ -55,7 +55,6 @@ def get_config():
     config.decoder.adversarial_weight = 0.0  # published: on; no discriminator comes with TAEF2, and
     # one from nothing learns little in 250 steps (0.5 turns it on)
     config.decoder.discriminator = "patch"
-    config.decoder.discriminator_from = 0
     config.decoder.adversarial_from = 0
     config.decoder.optimizer = ConfigDict()
     config.decoder.optimizer.learning_rate = 5e-4  # inferred, as all below

@@ -20,6 +20,7 @@ from sphere_jax.options import (
 
 ON_LATENTS = ("flow", "sphere_latent")  # methods that train without images
 LATENT_SOURCES = ("latents", "cache")
+ALEXNET_SIDE = 31  # pixels that LPIPS-AlexNet needs; models stand on a higher floor
 TRAINED = {"vae": ConvVAETokenizer, "sphere_encoder": SphereEncoderTokenizer}  # by a method
 
 
@@ -141,6 +142,13 @@ def _check_evaluation(config: Config) -> None:
         f" '{config.data.source}' is scored against config.data itself.",
     )
     check(
+        evaluation.samples == 0
+        or evaluation.samples > evaluation.neighbours
+        or config.data.source == "latents",  # drawn, not scored
+        f"config.evaluation.samples={evaluation.samples} must be more than "
+        f"neighbours={evaluation.neighbours}, or 0 to score none.",
+    )
+    check(
         evaluation.every == 0 or evaluation.curve_samples > evaluation.neighbours,
         f"config.evaluation.curve_samples={evaluation.curve_samples} must be more than "
         f"neighbours={evaluation.neighbours}.",
@@ -149,6 +157,26 @@ def _check_evaluation(config: Config) -> None:
         evaluation.every == 0 or config.data.source != "latents",
         "config.evaluation.every needs images to score against; config.data.source='latents' has "
         "none.",
+    )
+    measured = any(isinstance(stage, DecoderStage) for stage in config.groups.values())
+    check(
+        evaluation.lpips == "" or measured,
+        "config.evaluation.lpips needs a 'decoder' stage, which measures it.",
+    )
+    check(
+        evaluation.lpips == "" or config.data.image_size >= ALEXNET_SIDE,
+        f"config.evaluation.lpips needs config.data.image_size of at least {ALEXNET_SIDE}.",
+    )
+    published = evaluation.features != "small_classifier"
+    scored = evaluation.samples > 0 and config.generator  # which says so itself before it trains
+    check(
+        evaluation.pretrained == "" or published,
+        "config.evaluation.pretrained holds weights of published config.evaluation.features.",
+    )
+    check(
+        evaluation.pretrained != "" or scored or not (measured and published),
+        f"config.evaluation.features='{evaluation.features}' of a 'decoder' stage needs "
+        "config.evaluation.pretrained, their weights.",
     )
 
 
@@ -239,19 +267,29 @@ def _check_stage(config: Config, name: str, stage: Stage) -> None:
 
 def _check_decoder(config: Config, name: str, stage: DecoderStage) -> None:
     adversarial = stage.adversarial_weight > 0
+    judge = (stage.discriminator, stage.dino, stage.discriminator_rate, stage.adversarial_from)
     check(
-        adversarial or (stage.discriminator, stage.dino) == ("patch", ""),
-        f"config.{name}.adversarial_weight=0 has no discriminator: set it to 0.5, say.",
+        adversarial or judge == ("patch", "", 1.0, 0),
+        f"config.{name}.adversarial_weight=0 has no discriminator: set it to 0.5, say, or leave "
+        "discriminator, dino, discriminator_rate and adversarial_from as they are.",
+    )
+    check(
+        not adversarial or stage.adversarial_from < stage.steps,
+        f"config.{name}.adversarial_from={stage.adversarial_from} is past the last of "
+        f"{stage.steps} steps: the discriminator would count for nothing.",
+    )
+    check(
+        stage.lpips == "" or stage.lpips_weight > 0,
+        f"config.{name}.lpips_weight=0 leaves config.{name}.lpips out: set one of both.",
+    )
+    check(
+        stage.l1_weight + stage.l2_weight > 0 or stage.lpips != "",
+        f"config.{name} has no reconstruction loss: l1_weight, l2_weight or lpips must be on.",
     )
     check(
         not adversarial or (stage.discriminator == "dino") == (stage.dino != ""),
         f"config.{name}.discriminator='dino' and config.{name}.dino, the weights of DINO ViT-S/8, "
         "go together.",
-    )
-    check(
-        stage.adversarial_from >= stage.discriminator_from,
-        f"config.{name}.adversarial_from={stage.adversarial_from} must not be before "
-        f"discriminator_from={stage.discriminator_from}.",
     )
     smallest = 32 if adversarial else 16 if stage.lpips else 0  # sides that the networks take
     check(

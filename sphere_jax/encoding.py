@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.building import build_tokenizer
-from sphere_jax.conversion.weights import write_weights
+from sphere_jax.conversion.weights import fingerprint_of, write_weights
 from sphere_jax.data.latent_cache import PARTS, CacheWriter
 from sphere_jax.data.moments import merged, moments_of, statistics_of
 from sphere_jax.data.sources import load
@@ -111,7 +111,9 @@ def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
     params = {name: np.float32(found[f"channel_{name}"]) for name in ("mean", "std")}
     params["std"] = np.maximum(params["std"], 1e-6)  # of a dead channel
     if is_main_process():
-        write_weights(out, params, f"{settings.kind}_statistics", f"{len(images)} images")
+        size, weights = config.data.image_size, fingerprint_of(settings.pretrained)
+        source = f"{len(images)} images of {size} px, mirrored too, by weights {weights}"
+        write_weights(out, params, f"{settings.kind}_statistics", source)
     return found
 
 

@@ -148,10 +148,11 @@ class Run:
 
     def _data_of(self, name: str) -> Split:
         cached = self.config.data.source == "cache"
-        return self._images if cached and self._takes_images(name) else self.split
+        return self.images if cached and self._takes_images(name) else self.split
 
     @cached_property
-    def _images(self) -> Split:
+    def images(self) -> Split:
+        """Those of the data, or those that its latents were made of. Raises UserError."""
         return images_of(self.config, self.split)
 
     def _load_tokenizer(self) -> None:

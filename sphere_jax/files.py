@@ -81,7 +81,7 @@ def write_whole(path: str | os.PathLike, fill: Callable[[Path], Any]) -> None:
     Raises UserError if that cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # others may write it too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fill(temporary)

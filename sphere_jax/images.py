@@ -33,7 +33,7 @@ def image_data(config: Config) -> Data:
             f"{data.path} does not say which images it holds the latents of; give "
             "--config.evaluation.data_source and --config.evaluation.data_path."
         )
-    if Path(path).is_absolute() and not Path(path).exists():
+    if path and source != "tfds" and not Path(path).exists():  # tfds: a name will do
         raise UserError(
             f"The images behind the latent cache {data.path} are not at {path}; say where they "
             "are by --config.evaluation.data_path."

@@ -12,7 +12,8 @@
     python -m sphere_jax.main --config=configs/X.py --workdir=runs/X \\
         --config.tokenizer.pretrained_statistics=weights/X.safetensors
 
-Run the same command again after an interruption: finished files are checked and kept.
+Latents and images go on after an interruption with the same command: finished files are checked and
+kept. Statistics begin again.
 """
 
 from pathlib import Path
@@ -34,6 +35,8 @@ mirrored. tiny_vae and kl_vae normalise by them before anything is projected on 
 On several hosts start the same command on each (see launch/), with --out on storage that all see.
 exit codes: 0 done, 2 something to mend (one sentence says what).
 """
+DEFAULTS = {"shard_size": 1024, "dtype": "float16", "batch": 32}
+IDLE = {"latents": (), "images": ("dtype", "batch"), "statistics": ("shard_size", "dtype")}
 
 
 def main(argv: list[str]) -> None:
@@ -43,16 +46,13 @@ def main(argv: list[str]) -> None:
     flags.add_argument(
         "--out", required=True, metavar="PATH", help="a folder, made or gone on with; a file"
     )
-    flags.add_argument("--shard_size", type=int, default=1024, help="images a file (default 1024)")
+    flags.add_argument("--shard_size", type=int, help="images a file (default 1024)")
     flags.add_argument(
         "--dtype",
         choices=("float16", "bfloat16", "float32"),
-        default="float16",
-        help="of stored latents",
+        help="of stored latents (default float16)",
     )
-    flags.add_argument(
-        "--batch", type=int, default=32, help="images encoded a device at a time (32)"
-    )
+    flags.add_argument("--batch", type=int, help="images encoded a device at a time (default 32)")
     arguments, config = parse_with_config(flags, argv)
 
     # Imports that need seconds come after the flags, so that --help and mistakes answer at once.
@@ -60,20 +60,25 @@ def main(argv: list[str]) -> None:
     from sphere_jax.encoding import encode_data_set, write_statistics
     from sphere_jax.errors import UserError
 
-    if min(arguments.shard_size, arguments.batch) < 1:
+    given = {name: getattr(arguments, name) for name in DEFAULTS}
+    for name in IDLE[arguments.what]:
+        if given[name] is not None:
+            raise UserError(f"--{name} does nothing to 'prepare {arguments.what}': leave it out.")
+    size, dtype, batch = (DEFAULTS[k] if v is None else v for k, v in given.items())
+    if min(size, batch) < 1:
         raise UserError("--shard_size and --batch must be at least 1.")
     start_processes()
-    out, size, dtype = Path(arguments.out), arguments.shard_size, arguments.dtype
+    out = Path(arguments.out)
     if arguments.what == "images":
         _prepare_images(config.data, out, size)
         return
     if arguments.what == "statistics":
-        statistics = write_statistics(config, out, arguments.batch)
+        statistics = write_statistics(config, out, batch)
         if is_main_process():
             print(f"{out}: {statistics['tokens']:,} tokens")
             _tell_moments(statistics)
         return
-    index = encode_data_set(config, out, size, dtype, arguments.batch)
+    index = encode_data_set(config, out, size, dtype, batch)
     if is_main_process():
         _tell(out, index)
 

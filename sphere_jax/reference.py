@@ -11,7 +11,7 @@ from sphere_jax.evaluation.classifier import Classifier, train_classifier
 from sphere_jax.evaluation.features import PublishedFeatures
 from sphere_jax.evaluation.score import Reference, prepare_reference
 from sphere_jax.experiment import Run
-from sphere_jax.images import image_data, images_of
+from sphere_jax.images import image_data
 from sphere_jax.options import Config
 from sphere_jax.training.logging import duration, say
 
@@ -36,7 +36,7 @@ def reference_of(run: Run, known: dict | None = None) -> Reference:
     weights = fingerprint_of(pretrained) if pretrained else config.evaluation.classifier_steps
     key = (run.data_fingerprint, config.data.num_classes, name, weights)
     if key not in known:
-        published, split = check_reference(config), images_of(config, run.split)
+        published, split = check_reference(config), run.images
         features = published or _classifier(run, split)
         try:
             known[key] = prepare_reference(split, features, config.data.num_classes)

@@ -19,7 +19,7 @@ KEPT_SAMPLES = 16
 
 
 def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results, others) -> None:
-    """`samples/final.png` (or `.npz`), `results.json`, `report.html`."""
+    """`samples/final.png` (or `.npz`), `report.html`, `results.json`."""
     config, workdir = run.config, run.workdir
     names = [str(label) for label in range(config.data.num_classes)]
     sections, headlines = [], []
@@ -58,18 +58,18 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
         f"{_system(config)} on {config.data.source}, seed {results['seed']}: "
         f"{len(samples.labels):,} samples, {samples.sampler}, NFE {samples.sampler.evaluations}."
     )
-    write_json(workdir / "results.json", results)
     page.write_report(workdir / "report.html", f"{workdir.name}", summary, headlines, sections)
+    write_json(workdir / "results.json", results)  # last: it says that the run is finished
 
 
 def write_stages(run: Run, results: dict) -> None:
-    """`results.json` and `report.html` of a run that does not generate."""
+    """`report.html` and `results.json` of a run that does not generate."""
     config, workdir = run.config, run.workdir
     rows = read_rows(workdir / "metrics.jsonl")
     sections = [*_stage_sections(run), *_loss_section(rows), _reproduce_section(run)]
     summary = f"{', '.join(config.stages)} on {config.data.source}, seed {config.seed}."
-    write_json(workdir / "results.json", results)
     page.write_report(workdir / "report.html", f"{workdir.name}", summary, [], sections)
+    write_json(workdir / "results.json", results)
 
 
 def _loss_section(rows: list[dict]) -> list[page.Section]:

@@ -118,12 +118,14 @@ def _weights(run: Run) -> dict[str, str]:
 
 
 def _known(before: dict, weights: dict[str, str], stamps: dict[str, dict]):
-    """The rows of an earlier sweep that are asked for again, by name, and its yardstick.
+    """The rows of an earlier sweep, by name, and its yardstick.
 
-    Raises UserError if they were drawn from other weights or under another protocol.
+    Raises UserError if they were drawn from other weights or under another protocol, or are not all
+    asked for again: they would be lost.
     """
     try:
         found = {_named(row["values"]): row for row in before["rows"]}
+        left_out = [name for name in found if name not in stamps]
         found = {name: found[name] for name in stamps if name in found}
         same = before["weights"] == weights and all(
             row["protocol"] == json.loads(json.dumps(stamps[name])) for name, row in found.items()
@@ -132,6 +134,11 @@ def _known(before: dict, weights: dict[str, str], stamps: dict[str, dict]):
         yardstick = _numbers(before["yardstick"])
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError("--out is a file that holds no sweep; give another.") from error
+    if left_out:
+        raise UserError(
+            f"--out holds a sweep with {left_out[0]}, which would be lost; sweep over that value "
+            "too, or give another file."
+        )
     if not same:
         raise UserError(
             "--out holds a sweep of other weights or under another protocol (number, seed, "

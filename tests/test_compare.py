@@ -10,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny_run
+from scipy import stats
 
 from sphere_jax import compare
 from sphere_jax.comparing import running
@@ -90,6 +91,7 @@ def test_the_page_names_every_arm_and_needs_nothing_else(compared):
     for words in (
         "our slerp", "chord", "While training", "Time to a target", "Against our slerp", "Samples",
         "Matched", "data order", "space.path: 'nlerp'", "95% t-intervals", "yardstick",
+        "± 95% interval",
     ):  # fmt: skip
         assert words in text, words
     assert page.count("data:image/png;base64,") == 4  # two of curves, samples of two seeds
@@ -110,7 +112,12 @@ def test_the_numbers_of_the_page(compared):
         assert [row["images_trained"] for row in rows] == [32, 64, 96]
         last = found["curves"]["our slerp"][str(seed)][-1]
         assert found["target"]["values"][str(seed)] == last[DISTANCE]
-        assert found["target"]["steps"]["our slerp"][str(seed)] <= 6
+        values = [row[DISTANCE] for row in found["curves"]["our slerp"][str(seed)]]
+        reached = next(i for i in range(3) if values[i] <= values[-1])
+        before, at = values[max(reached - 1, 0)], values[reached]
+        part = (before - values[-1]) / (before - at) if before != at else 1
+        steps = found["target"]["steps"]["our slerp"][str(seed)]
+        assert steps == pytest.approx(max(2 * reached, 2) + 2 * (part if reached else 0))
     assert found["target"]["metric"] == DISTANCE
     of_seed = [
         [found["arms"][arm][DISTANCE][seed] for arm in ("chord", "our slerp")] for seed in (0, 1)
@@ -118,7 +125,13 @@ def test_the_numbers_of_the_page(compared):
     difference = found["differences"]["chord"][DISTANCE]
     assert difference["mean"] == pytest.approx(np.mean([a - b for a, b in of_seed]))
     assert difference["seeds"] == 2
-    assert difference["verdict"] in ("better", "worse", "not decided")
+    test = stats.ttest_rel(*zip(*of_seed, strict=True))
+    if test.pvalue > 0.05:
+        assert difference["verdict"] == "not decided"
+    else:
+        assert difference["verdict"] == ("better" if difference["mean"] < 0 else "worse")
+    low, high = test.confidence_interval(0.95)
+    assert difference["half_width"] == pytest.approx((high - low) / 2)
     items = {"training data", "data order", "initial weights", "training noise", "sampling noise"}
     assert found["matched"]["chord"] == dict.fromkeys((*items, "reference"), "yes")
     table = (compared / "comparison.md").read_text()
@@ -192,6 +205,23 @@ def test_arms_that_only_sample_otherwise_share_weights_but_no_curve(copied, caps
     assert "three steps" not in found["target"]["steps"]
     assert "NFE 4, 6." in (copied / "comparison.md").read_text()
     assert "One seed: there is no interval" in (copied / "comparison.html").read_text()
+
+
+@pytest.mark.slow
+def test_arms_in_another_decoder_share_the_generator_but_no_curve(copied, capsys):
+    """A flow never reads the decoder that a stage before it finetunes."""
+    tuned = "--arm=tuned:space.path=slerp,stages=(vae,decoder,flow)"
+    compare.main([*TINY, *ARMS[:1], tuned, "--seeds=0", f"--workdir={copied}"])
+    out = capsys.readouterr().out
+    assert "flow: shared with seed0-our-slerp" in out and "decoder: shared" not in out
+    own, other = (copied / f"seed0-{arm}" / "stages" for arm in ("tuned", "our-slerp"))
+    content, before = (json.loads((folder / "flow.json").read_text()) for folder in (own, other))
+    assert content["depends"]["earlier stages"] == ["vae", "decoder"]
+    assert content["depends"].keys() > before["depends"].keys()
+    assert content["metrics"] == before["metrics"]
+    found = summary(copied)
+    assert found["curves"]["tuned"] == {"0": []}  # its images come from another decoder
+    assert found["arms"]["tuned"] != found["arms"]["our slerp"]
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,8 @@ def test_out_of_range(values, sentence):
         ({"flow__ema_snapshot_every": 9}, "config.flow.ema_profiles and ema_snapshot_every go"),
         ({"sampler__guidance_low": 0.9, "sampler__guidance_high": 0.1}, "must not exceed"),
         ({"sampler__auto_guidance": "weak"}, "auto_guidance=weak does nothing at guidance 1"),
+        ({"evaluation__lpips": "w"}, "config.evaluation.lpips needs a 'decoder' stage"),
+        ({"evaluation__samples": 3}, "config.evaluation.samples=3 must be more than neighbours=3"),
         ({"sampler__t_end": 1.0}, "config.sampler.t_end=1.0 must be at most 0.999"),
         ({"sampler__t_end": -0.1}, "config.sampler.t_end=-0.1 must be at least 0.0"),
         ({"data__source": "latents"}, "go together"),

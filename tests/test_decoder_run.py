@@ -11,10 +11,12 @@ from sphere_jax import main, prepare
 from sphere_jax.building import build_tokenizer
 from sphere_jax.cli import load_config
 from sphere_jax.config import read_config
-from sphere_jax.conversion.weights import write_weights
+from sphere_jax.conversion.files import open_safetensors
+from sphere_jax.conversion.weights import fingerprint_of, write_weights
 from sphere_jax.data.sources import load
 from sphere_jax.errors import UserError
 from sphere_jax.loading import load_run
+from sphere_jax.models.alexnet import AlexNet
 from sphere_jax.models.tiny_vae import KINDS, TinyVAE
 from sphere_jax.nn.functional import Network
 from sphere_jax.tokenizers.images import to_float
@@ -30,9 +32,9 @@ def test_a_run_with_a_discriminator_ends_with_a_report(tmp_path):
         "stages": "vae,decoder",
         "data.image_size": 32,
         "tokenizer.patch": 8,
+        "decoder.batch_size": 2,  # the discriminator has its published width
         "decoder.log_every": 1,
         "decoder.adversarial_weight": 0.5,
-        "decoder.discriminator_from": 1,
         "decoder.adversarial_from": 2,
         "decoder.latent_noise": 0.1,
     }
@@ -108,6 +110,13 @@ def test_statistics_normalise_the_latents(folder, tmp_path):
     again = ["statistics", path, override, f"--out={tmp_path / 's.safetensors'}"]
     with pytest.raises(UserError, match="must be empty to measure them"):
         prepare.main(again)
+    for idle in ("--dtype=float32", "--shard_size=8"):
+        with pytest.raises(UserError, match=f"{idle.split('=')[0]} does nothing to 'prepare stat"):
+            prepare.main(["statistics", path, f"--out={tmp_path / 's.safetensors'}", idle])
+    (file,) = folder.glob("statistics.safetensors")
+    source = open_safetensors(file).metadata()["source"]
+    weights = fingerprint_of(folder / "taesd.safetensors")
+    assert source == f"16 images of 16 px, mirrored too, by weights {weights}"
 
 
 @pytest.mark.slow
@@ -122,12 +131,13 @@ def test_a_flow_on_the_finetuned_decoder(folder):
 
 
 def test_what_does_not_go_together_is_one_sentence():
-    def refusal(**settings):
+    def refusal(evaluation=(), size=16, **settings):
         raw = {
             "stages": ("decoder",),
-            "data": {"image_size": 16, "channels": 3},
+            "data": {"image_size": size, "channels": 3},
             "tokenizer": {"name": "tiny_vae"},
             "decoder": {"method": "decoder", **settings},
+            "evaluation": dict(evaluation),
         }
         with pytest.raises(UserError) as error:
             read_config(raw)
@@ -137,8 +147,18 @@ def test_what_does_not_go_together_is_one_sentence():
     assert "has no discriminator" in refusal(discriminator="dino")
     assert "go together" in refusal(adversarial_weight=0.5, discriminator="dino")
     assert "go together" in refusal(adversarial_weight=0.5, dino="weights")
-    words = refusal(adversarial_weight=0.5, discriminator_from=5, adversarial_from=2)
-    assert "adversarial_from=2 must not be before discriminator_from=5" in words
+    assert "has no discriminator" in refusal(discriminator_rate=2.0)
+    assert "has no discriminator" in refusal(adversarial_from=2)
+    words = refusal(adversarial_weight=0.5, adversarial_from=9, steps=9)
+    assert "adversarial_from=9 is past the last of 9 steps" in words
+    assert "lpips_weight=0 leaves config.decoder.lpips out" in refusal(lpips="x", lpips_weight=0.0)
+    least = AlexNet.smallest_side
+    words = refusal({"lpips": "x"}, least - least % 8)
+    assert f"config.evaluation.lpips needs config.data.image_size of at least {least}." in words
+    assert "holds weights of published" in refusal({"pretrained": "x"})
+    words = refusal({"features": "inception_fid"})
+    assert "'inception_fid' of a 'decoder' stage needs config.evaluation.pretrained" in words
+    assert "has no reconstruction loss" in refusal(l1_weight=0.0, l2_weight=0.0)
     assert "too small for what judges config.decoder: at least 32" in refusal(
         adversarial_weight=0.5
     )

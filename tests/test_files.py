@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sphere_jax.files import cache_folder, in_bytes
+from sphere_jax import files
+from sphere_jax.files import cache_folder, in_bytes, write_whole
 
 
 def test_cache_folders(monkeypatch, tmp_path):
@@ -23,3 +24,18 @@ def test_cache_folders(monkeypatch, tmp_path):
 )
 def test_sizes_in_words(count, words):
     assert in_bytes(count) == words
+
+
+def test_two_processes_may_write_one_file(tmp_path, monkeypatch):
+    """One in the middle of the other's: both succeed, and the last to end has the say."""
+    file = tmp_path / "page.html"
+
+    def fill(temporary):
+        temporary.write_text("ours")
+        with monkeypatch.context() as other:
+            other.setattr(files.os, "getpid", lambda: -1)
+            write_whole(file, lambda path: path.write_text("theirs"))
+        assert file.read_text() == "theirs"
+
+    write_whole(file, fill)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "ours")]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from sphere_jax import evaluate, main, prepare, sample
+from sphere_jax import evaluate, experiment, main, prepare, sample
 from sphere_jax.building import build_tokenizer
 from sphere_jax.cli import load_config
 from sphere_jax.conversion.weights import write_weights
@@ -153,9 +153,15 @@ def test_a_run_on_a_cache_samples_without_it(folder, trained):
 
 
 @pytest.mark.slow
-def test_a_decoder_is_finetuned_on_the_images_behind_a_cache(folder, cache):
+def test_a_decoder_is_finetuned_on_the_images_behind_a_cache(folder, cache, monkeypatch):
+    read, images_of = [], experiment.images_of
+    monkeypatch.setattr(
+        experiment, "images_of", lambda *given: read.append(given) or images_of(*given)
+    )
     both = ["--config.stages=(decoder,flow)", "--config.decoder.preview_every=2"]
-    train(folder, "tuned", *use(cache), *both)
+    scored = ["--config.evaluation.samples=4", "--config.evaluation.classifier_steps=2"]
+    train(folder, "tuned", *use(cache), *both, *scored)
+    assert len(read) == 1  # for the stage and for the scores
     record = json.loads((folder / "tuned" / "stages" / "decoder.json").read_text())
     assert record["finished"]
     sample.main([f"--workdir={folder / 'tuned'}", "--num=2", f"--out={folder / 'tuned.npz'}"])
@@ -179,6 +185,9 @@ def test_the_plan_of_a_run_on_a_cache(folder, cache, capsys):
     printed = capsys.readouterr().out
     assert "decoder" in printed and "encoder" not in printed
     assert "all of them held" not in printed
+    every_step = "--config.flow.encode=every_step"  # which leaves a cache as it is
+    main.main([f"--config={folder / 'config.py'}", "--dry_run", *use(cache), every_step])
+    assert capsys.readouterr().out == printed
     main.main([f"--config={folder / 'config.py'}", "--dry_run"])
     printed = capsys.readouterr().out
     assert "memory      192 B an image, all of them held; the " in printed
@@ -221,6 +230,8 @@ def test_samples_are_scored_against_the_images_behind_a_cache(folder, cache, cap
     moved = shutil.move(original, folder / "elsewhere.npz")
     try:
         assert "by --config.evaluation.data_path" in words(*use(cache))
+        nowhere = "--config.evaluation.data_path=nowhere.npz"
+        assert "are not at nowhere.npz" in words(*use(cache), nowhere)
         where = f"--config.evaluation.data_path={moved}"
         train(folder, "moved_images", *scored, *use(cache), where)
         source = "--config.evaluation.data_source=npz"
@@ -250,6 +261,8 @@ def test_images_written_by_the_command_are_trained_on(folder, capsys):
         rows = np.arange(len(original))
         np.testing.assert_array_equal(found.read(rows)["images"], original.read(rows)["images"])
         np.testing.assert_array_equal(found.labels, original.labels)
+    assert "--dtype does nothing" in refusal(prepare.main, ["images", *flags, "--dtype=float32"])
+    assert "--batch does nothing" in refusal(prepare.main, ["images", *flags, "--batch=8"])
     other = ["--config.data.image_size=16"]
     assert "begun with image_size=8, not 16" in refusal(prepare.main, ["images", *flags, *other])
 

@@ -178,6 +178,8 @@ def test_a_sweep_goes_on_from_what_it_kept(run, reference, monkeypatch):
         sweeping.sweep(run, points, 12, 4, stored)
     with pytest.raises(UserError, match="other weights or under another protocol"):
         sweeping.sweep(run, points, 12, 3, stored | {"weights": {"flow": "other"}})
+    with pytest.raises(UserError, match="with decode_radius=0.3, guidance=1, which would be lost"):
+        sweeping.sweep(run, points[:3], 12, 3, stored)
     for wrong in ({}, {"rows": [1], "weights": {}}, [1]):
         with pytest.raises(UserError, match="holds no sweep"):
             sweeping.sweep(run, points, 12, 3, wrong)

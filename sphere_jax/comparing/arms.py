@@ -96,7 +96,8 @@ def plan(
 ) -> dict[tuple[int, str], Config]:
     """The checked config of every arm in every seed, seed by seed: all before the first one trains.
 
-    Raises UserError for configs that are wrong, alike, without scores, or of one name.
+    Raises UserError for configs that are wrong, alike, without scores or in several features, and
+    for names that are one folder's.
     """
     folders = [arm.folder(0) for arm in arms]
     for arm in arms:
@@ -115,6 +116,12 @@ def plan(
                 "A comparison needs scores: a stage that generates, a decoder, and "
                 "config.evaluation.samples above 0."
             )
+    features = {config.evaluation.features for config in found.values()}
+    if len(features) > 1:
+        raise UserError(
+            "Arms can be compared in one kind of features: config.evaluation.features is "
+            f"{' and '.join(sorted(features))}."
+        )
     of_one_seed = [(arm.name, found[seeds[0], arm.name]) for arm in arms]
     for (a, one), (b, other) in itertools.combinations(of_one_seed, 2):
         if one == other:

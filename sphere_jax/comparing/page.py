@@ -139,6 +139,7 @@ def _headlines(comparison: Comparison) -> list[page.Headline]:
         if comparison.seeds_of(arm):
             mean, half = mean_interval(comparison.values(arm, metric))
             note = f"{name}; better: {better}"
+            note += f"; ± {CONFIDENCE:.0%} interval" if half is not None else ""
             value = f"{mean:.3g}" + (f" ± {half:.2g}" if half is not None else "")
             found.append(page.Headline(arm, value, note))
     return found
@@ -247,7 +248,8 @@ def _reached(reached) -> tuple[str, str]:
     if not there:
         return "not reached", "–"
     each = ", ".join("never" if value is None else f"{value:,.4g}" for value in values)
-    text = f"{np.mean(there):,.4g} ({each})" if len(values) > 1 else each
+    mean = f"{np.mean(there):,.4g} " if len(there) == len(values) else ""  # of all seeds or none
+    text = f"{mean}({each})" if len(values) > 1 else each
     if reached.speed_up is None:
         return text, "–"
     factor, interval = reached.speed_up

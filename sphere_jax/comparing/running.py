@@ -1,15 +1,16 @@
 """Arms trained or picked up: what two arms have in common is copied, not trained again."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 from sphere_jax.comparing.matched import write_matched
 from sphere_jax.config import read_config
+from sphere_jax.consistency import ON_LATENTS
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.errors import UserError
 from sphere_jax.experiment import Run, open_run
+from sphere_jax.files import write_json
 from sphere_jax.options import Config
 from sphere_jax.records import difference
 from sphere_jax.scoring import Scorer, score_run
@@ -71,29 +72,52 @@ def share_stage(run: Run, name: str, root: Path) -> None:
     if (run.workdir / "stages" / f"{name}.json").exists():
         return
     depends = run.depends(name)
+    needed = _weights_depend_on(name, depends)
     for record in sorted(root.glob(f"*/stages/{name}.json")):
         content, other = json.loads(record.read_text()), record.parent.parent
-        if not content["finished"] or difference(content["depends"], depends, run.config):
+        theirs = _weights_depend_on(name, content["depends"])
+        if not content["finished"] or difference(theirs, needed, run.config):
             continue
         print(f"{name}: shared with {other.name}", flush=True)
         for folder in (name, f"{name}.crc32"):
             target = run.workdir / "checkpoints" / folder
             shutil.copytree(other / "checkpoints" / folder, target, dirs_exist_ok=True)
-        theirs = read_config(json.loads((other / "config.json").read_text())["config"])
+        config = read_config(json.loads((other / "config.json").read_text())["config"])
         own = [r for r in read_rows(run.workdir / "metrics.jsonl") if r["stage"] != name]
         shared = [r for r in read_rows(other / "metrics.jsonl") if r["stage"] == name]
-        if not _sampled_alike(theirs, run.config):  # scores while training are of their sampler
+        if not _sampled_alike(config, run.config):  # scores while training are of their sampler
             shared = [row for row in shared if "images_trained" not in row]
         write_rows(run.workdir / "metrics.jsonl", own + shared)
-        if (other / "evaluator").exists() and theirs.evaluation == run.config.evaluation:
+        if (other / "evaluator").exists() and config.evaluation == run.config.evaluation:
             shutil.copytree(other / "evaluator", run.workdir / "evaluator", dirs_exist_ok=True)
         (run.workdir / "stages").mkdir(exist_ok=True)
         shutil.copy2(record.with_suffix(".npz"), run.workdir / "stages")
-        shutil.copy2(record, run.workdir / "stages")  # last: it says that the stage is finished
+        own_record = run.workdir / "stages" / f"{name}.json"
+        write_json(own_record, content | {"depends": depends})  # last: it says that it is finished
         return
 
 
+def _weights_depend_on(name: str, depends: dict) -> dict:
+    """Of a record's `depends`, what the weights of stage `name` are a function of: a generator of
+    latents never reads the decoder that an earlier stage finetunes."""
+    if depends.get(f"config.{name}.method") not in ON_LATENTS:
+        return depends
+    methods = {key.split(".")[1]: v for key, v in depends.items() if key.endswith(".method")}
+    tuned = [stage for stage, method in methods.items() if method == "decoder"]
+    starts = tuple(f"config.{stage}." for stage in tuned)
+    kept = {key: value for key, value in depends.items() if not key.startswith(starts)}
+    earlier = [stage for stage in depends["earlier stages"] if stage not in tuned]
+    return kept | {"earlier stages": earlier}
+
+
 def _sampled_alike(one: Config, other: Config) -> bool:
-    groups = ("sampler", "space", "evaluation")
+    """Whether the same weights would draw the same images."""
+    groups = ("sampler", "space", "evaluation", "data")
     alike = all(getattr(one, group) == getattr(other, group) for group in groups)
-    return alike and dataclasses.asdict(one.data) == dataclasses.asdict(other.data)
+    return alike and _decoders(one) == _decoders(other)
+
+
+def _decoders(config: Config) -> list:
+    """What finetunes the decoder."""
+    stages = ((name, config.stage(name)) for name in config.stages)
+    return [(name, stage) for name, stage in stages if stage.method == "decoder"]

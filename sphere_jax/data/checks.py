@@ -67,6 +67,11 @@ def check_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
         raise UserError(f"{where} has {count} examples but labels of shape {labels.shape}.")
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"Labels of {where} are {labels.dtype}; store them as integers.")
+    if len(labels) and (labels.min() < -(2**31) or labels.max() >= 2**31):
+        raise UserError(
+            f"Labels of {where} run from {labels.min()} to {labels.max()}; they must be classes, "
+            "numbered from 0."
+        )
     return labels.astype(np.int32)
 
 

@@ -24,7 +24,7 @@ def parse_example(record: bytes) -> dict[str, Feature]:
         for features in _messages(record, 1):
             for entry in _messages(features, 1):
                 fields = dict(_fields(entry))
-                found[bytes(fields[1]).decode()] = _feature(fields.get(2, b""))
+                found[str(fields[1], "utf-8")] = _feature(fields.get(2, b""))
     except (IndexError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"it is no tf.train.Example ({error})") from error
     return {name: values for name, values in found.items() if values}
@@ -47,7 +47,7 @@ def _feature(message) -> Feature:
     for kind, part in _fields(message):
         for _, value in _fields(part) if kind in (1, 3) else ():
             if kind == 1:
-                values.append(bytes(value))
+                values.append(memoryview(value).tobytes())
             elif isinstance(value, int):
                 values.append(_signed(value))
             else:  # packed
@@ -91,7 +91,7 @@ def _read_varint(view, at: int) -> tuple[int, int]:
         byte = view[at]
         value, at = value | (byte & 127) << shift, at + 1
         if byte < 128:
-            return value, at
+            return value & (2**64 - 1), at
         shift += 7
         if shift > 63:
             raise IndexError("a number of more than 64 bits")

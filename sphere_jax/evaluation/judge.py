@@ -14,6 +14,7 @@ from sphere_jax.evaluation.checks import check_images, check_labels
 
 LARGEST_SET = 5_000  # the kernel matrix is 200 MB then
 PENALTY = 10.0
+TOGETHER = 1024  # images that are judged at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,7 +40,11 @@ class Judge:
             raise ValueError(
                 f"The judge takes images of shape {self.image_shape}, not {images.shape[1:]}."
             )
-        return self.machine.predict(_kernel(_pixels(np.asarray(images)), self.pixels, self.gamma))
+        found = []
+        for start in range(0, len(images), TOGETHER):  # pixels and kernel are float64
+            some = _pixels(np.asarray(images[start : start + TOGETHER]))
+            found.append(self.machine.predict(_kernel(some, self.pixels, self.gamma)))
+        return np.concatenate(found)
 
 
 def train_judge(

@@ -38,6 +38,12 @@ class Reference:
         train, heldout = self.split.train.arrays, self.split.heldout.arrays
         return nearest_training_image(heldout["images"], train["images"])[0]
 
+    @cached_property
+    def heldout_agreement(self) -> float:
+        """The judge's accuracy on the held-out images."""
+        heldout = self.split.heldout.arrays
+        return class_agreement(self.judge, heldout["images"], heldout["labels"])[0]
+
     def yardstick(self, count: int, neighbours: int) -> dict[str, float]:
         """What compares distributions, of `count` training images (or all, if there are fewer)."""
         if (count, neighbours) not in self.yardsticks:
@@ -95,7 +101,7 @@ def score(
       ValueError: wrong or too few images or labels.
     """
     images = check_images(images, "samples", at_least=max(2, neighbours + 1))
-    train, heldout = reference.split.train, reference.split.heldout.arrays
+    train = reference.split.train
 
     metrics = _distribution(reference, images, neighbours)
     yardstick = reference.yardstick(len(images), neighbours)
@@ -105,9 +111,7 @@ def score(
     by_class = None
     if labels is not None:
         metrics["class_agreement"], by_class = class_agreement(reference.judge, images, labels)
-        yardstick["class_agreement"], _ = class_agreement(
-            reference.judge, heldout["images"], heldout["labels"]
-        )
+        yardstick["class_agreement"] = reference.heldout_agreement
     return Score(metrics, yardstick, by_class, len(images))
 
 

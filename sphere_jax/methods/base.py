@@ -28,12 +28,14 @@ class Method:
 
     trains: what its parameters are called among a run's artifacts.
     rates: learning rates of some of them, over the optimizer's.
+    clipped_apart: those whose gradient has a norm of its own to be clipped by.
     is_transformer: its loss is matrix products without convolutions.
     preview_columns: how many pictures of a preview stand in a row.
     """
 
     trains: tuple[str, ...] = ()
     rates: dict[str, float] = {}
+    clipped_apart: tuple[str, ...] = ()
     is_transformer = False
     preview_columns = 16
 

@@ -36,9 +36,9 @@ class DecoderFinetuning(Method):
     projected through the inverse of the normalisation (methods.md A.10). In a Euclidean space the
     projection is the identity, and this is the paper's control, "FT-vanilla".
 
-    With a discriminator, `adversarial_weight * w * -mean D(decoded)` is added, where w balances the
-    gradients of both in the decoder's last layer, over the batch or micro-batch: accumulation is
-    exact for everything but w.
+    With a discriminator, which learns from the first step, `adversarial_weight * w * -mean
+    D(decoded)` is added from step `adversarial_from`, where w balances the gradients of both in the
+    decoder's last layer, over the batch or micro-batch: accumulation is exact for everything but w.
     """
 
     tokenizer: Tokenizer
@@ -54,14 +54,16 @@ class DecoderFinetuning(Method):
 
     @property
     def rates(self):
-        return (
-            {}
-            if self.discriminator is None
-            else {"discriminator": self.settings.discriminator_rate}
-        )
+        rate = self.settings.discriminator_rate
+        return {} if self.discriminator is None else {"discriminator": rate}
+
+    @property
+    def clipped_apart(self):
+        return () if self.discriminator is None else ("discriminator",)
 
     def load(self):
         s, found = self.settings, {}
+        Fidelity.load(self.evaluation, self.tokenizer.image_shape)  # a wrong file is said now
         if self.perceptual.active:
             found["perceptual"] = load_perceptual(self.perceptual, s.lpips, "")
         if self.discriminator is not None and self.discriminator.backbone is not None:
@@ -70,17 +72,14 @@ class DecoderFinetuning(Method):
         return found
 
     def notes(self):
-        s, terms = (
-            self.settings,
-            [f"L1 {self.settings.l1_weight:g}", f"L2 {self.settings.l2_weight:g}"],
-        )
+        s = self.settings
+        weights = {"L1": s.l1_weight, "L2": s.l2_weight}
         if self.perceptual.active:
-            terms.append(f"LPIPS-VGG {s.lpips_weight:g}")
+            weights["LPIPS-VGG"] = s.lpips_weight
+        terms = [f"{name} {weight:g}" for name, weight in weights.items() if weight]
         if self.discriminator is not None:
-            terms.append(
-                f"'{s.discriminator}' discriminator {s.adversarial_weight:g} from step "
-                f"{s.adversarial_from:,}, which learns from step {s.discriminator_from:,}"
-            )
+            kind, weight, first = s.discriminator, s.adversarial_weight, s.adversarial_from
+            terms.append(f"'{kind}' discriminator {weight:g} from step {first:,}")
         return [f"Loss: {', '.join(terms)}."]
 
     def frozen(self, artifacts):
@@ -94,12 +93,10 @@ class DecoderFinetuning(Method):
         return params
 
     def schedule(self, step):
-        """Whether the discriminator learns, and whether it counts for the decoder: 0 or 1."""
-        s = self.settings
+        """Whether the discriminator counts for the decoder: 0 or 1."""
         if self.discriminator is None:
             return {}
-        starts = {"discriminator": s.discriminator_from, "adversarial": s.adversarial_from}
-        return {name: (step >= first).astype(jnp.float32) for name, first in starts.items()}
+        return {"adversarial": (step >= self.settings.adversarial_from).astype(jnp.float32)}
 
     def loss(self, params, frozen, batch, draws):
         """With a schedule among the frozen, of decoder and discriminator; without (held-out
@@ -133,10 +130,10 @@ class DecoderFinetuning(Method):
             reconstruction + scale * adversarial, params["decoder"], gradient
         )
 
-        real, fake = (
-            self._logits(params["discriminator"], frozen, x)
-            for x in (images, jax.lax.stop_gradient(decoded))
-        )
+        shown = jax.lax.stop_gradient(decoded)
+        if self.discriminator.backbone is not None:  # D.5: no tell-tale fractions for DINO
+            shown = to_float(to_uint8(shown))
+        real, fake = (self._logits(params["discriminator"], frozen, x) for x in (images, shown))
         hinge = discriminator_hinge(real, fake)
         parts |= {
             "adversarial": adversarial,
@@ -145,7 +142,7 @@ class DecoderFinetuning(Method):
             "logit_real": jnp.mean(real),
             "logit_decoded": jnp.mean(fake),
         }
-        return decoder_loss + schedule["discriminator"] * hinge, parts
+        return decoder_loss + hinge, parts
 
     def _latents(self, frozen, images, draws):
         """Projected; with `latent_noise`, moved by noise and projected again."""

@@ -1,7 +1,7 @@
 """Flow matching between data latents and noise, in any space (methods.md A.3, D.7).
 
 The space decides what a path, a tangent and a step are, so this one file is linear flow matching,
-shell-linear, nlerp and slerp flow matching, Euclidean or Riemannian.
+shell-linear, data-projected, polar, nlerp and slerp flow matching, Euclidean or Riemannian.
 """
 
 import dataclasses

@@ -61,8 +61,7 @@ class DecoderStage(Stage):
     discriminator: Literal["patch", "dino"] = "patch"
     dino: str = ""  # weights of DINO ViT-S/8, on which discriminator="dino" stands
     discriminator_rate: float = option(1.0, 0.0)  # its learning rate over the decoder's
-    discriminator_from: int = option(0, 0)  # step from which it learns
-    adversarial_from: int = option(0, 0)  # step from which it counts for the decoder
+    adversarial_from: int = option(0, 0)  # step from which it counts for the decoder, too
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,6 +32,8 @@ def step_flops(method, params, frozen, shapes, batch_size: int) -> float:
         for name, (shape, dtype) in shapes.items()
     }
     draws = jax.eval_shape(lambda: method.draws(jax.random.key(0), batch_size))
+    if schedule := jax.eval_shape(method.schedule, jax.ShapeDtypeStruct((), jnp.int32)):
+        frozen = frozen | {"schedule": schedule}
     return training_flops(lambda *a: method.loss(*a)[0], params, frozen, batch, draws)
 
 
@@ -48,7 +50,7 @@ def _count(jaxpr, reached: Sequence[bool]) -> tuple[float, list[bool]]:
     def is_live(variable) -> bool:
         return not isinstance(variable, Literal) and variable in live
 
-    for equation in jaxpr.eqns:
+    for equation in _used(jaxpr):
         given = [is_live(variable) for variable in equation.invars]
         name, params = equation.primitive.name, equation.params
         if name == "dot_general":
@@ -81,6 +83,17 @@ def _count(jaxpr, reached: Sequence[bool]) -> tuple[float, list[bool]]:
             if through and jnp.issubdtype(variable.aval.dtype, jnp.inexact):
                 live.add(variable)
     return total, [is_live(variable) for variable in jaxpr.outvars]
+
+
+def _used(jaxpr) -> list:
+    """The equations that the outputs depend on, which are those that a compiler leaves."""
+    wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    kept = []
+    for equation in reversed(jaxpr.eqns):
+        if not wanted.isdisjoint(equation.outvars):
+            kept.append(equation)
+            wanted |= {v for v in equation.invars if not isinstance(v, Literal)}
+    return kept[::-1]
 
 
 def _scan(params, given: list[bool]) -> tuple[float, list[bool]]:

@@ -87,8 +87,7 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
 
         norm = optax.tree.norm(grads)
         if settings.optimizer.clip_norm > 0:
-            scale = jnp.minimum(1.0, settings.optimizer.clip_norm / jnp.maximum(norm, 1e-12))
-            grads = jax.tree.map(lambda g: g * scale, grads)
+            grads = _clipped(grads, settings.optimizer.clip_norm, method.clipped_apart)
         updates, moments = optimizer.update(grads, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         ema = update_ema(state["ema"], params, settings.ema_decay, progress["updates"])
@@ -116,3 +115,16 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
         return new_state, {**metrics, "gradient_norm": norm, "finite": finite}
 
     return train_step
+
+
+def _clipped(grads: dict, limit: float, apart: tuple[str, ...]) -> dict:
+    """Scaled down to a norm of at most `limit`: each part of `apart` by itself, the others in one.
+
+    An adversary's gradient would else decide how far its opponent may go, and the other way round.
+    """
+    together = {name: tree for name, tree in grads.items() if name not in apart}
+    clipped = {}
+    for group in (together, *({name: grads[name]} for name in apart)):
+        scale = jnp.minimum(1.0, limit / jnp.maximum(optax.tree.norm(group), 1e-12))
+        clipped |= jax.tree.map(lambda g, scale=scale: g * scale, group)
+    return clipped

@@ -65,6 +65,9 @@ def test_plans_are_checked_whole():
     assert "would share the folder" in words(one, named_arm("a-b:space.path=linear"))
     assert "by --seeds" in words(named_arm("a:seed=1"))
     assert "needs scores" in words(named_arm("a:evaluation.samples=0"))
+    other = "evaluation.features=inception_fid,evaluation.pretrained=F.safetensors"
+    said = words(one, named_arm(f"c:{other}"))
+    assert "config.evaluation.features is inception_fid and small_classifier." in said
 
 
 def test_what_flags_refuse(tmp_path):
@@ -102,16 +105,25 @@ def config_of(*overrides):
         ("data order", "flow.batch_size=32", ["flow.batch_size"]),
         ("data order", "flow.optimizer.learning_rate=1.0", []),
         ("data order", "space.path=linear", []),
+        ("data order", "stages=vae,decoder,flow", []),
+        ("data order", "data.threads=4", []),
+        ("data order", "data.num_classes=11", []),
+        ("data order", "data.path=other", ["data.path"]),
+        ("training data", "data.threads=4", []),
         ("initial weights", "model.width=96", ["model.width"]),
         ("initial weights", "flow.batch_size=32", []),
+        ("initial weights", "stages=vae,decoder,flow", []),
+        ("initial weights", "data.path=other", []),
         ("sampling noise", "tokenizer.latent_channels=4", ["tokenizer.latent_channels"]),
         ("sampling noise", "sampler.steps=3", []),
         ("training noise", "model.width=96", []),
+        ("training noise", "stages=vae,decoder,flow", []),
         ("reference", "evaluation.samples=7", ["evaluation.samples"]),
     ],
 )
 def test_what_explains_a_difference(item, override, explained):
-    assert explanation(item, config_of(), config_of(override)) == explained
+    plain = config_of("stages=vae,flow")
+    assert explanation(item, plain, config_of("stages=vae,flow", override)) == explained
 
 
 def test_a_difference_that_nothing_explains_is_refused(tmp_path):
@@ -127,6 +139,18 @@ def test_a_difference_that_nothing_explains_is_refused(tmp_path):
     assert found == {"data order": "yes", "initial weights": "no: model.width"}
     words = refusal(told, wider, "space.path=linear")
     assert "Arms 'other' and 'slerp' of seed 3" in words and "initial weights differ" in words
+
+
+def test_data_elsewhere_explain_another_order_only_where_they_are_other_data(tmp_path):
+    baseline = ("here", {"training data": "1", "data order": "1"}, config_of())
+    there = config_of("data.path=there")
+
+    def told(items):
+        return check_matched(tmp_path, 0, ("there", items, there), baseline)
+
+    found = told({"training data": "2", "data order": "2"})
+    assert set(found.values()) == {"no: data.path"}
+    assert "data order differ" in refusal(told, {"training data": "1", "data order": "2"})
 
 
 def test_a_digest_is_of_every_byte():

@@ -1,6 +1,7 @@
 """Files of weights of every kind, and those that `write_weights` makes."""
 
 import argparse
+import os
 import pickle
 
 import jax
@@ -218,7 +219,7 @@ def test_what_is_not_the_network_is_refused_in_one_sentence(tmp_path, tensors):
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
     file = tmp_path / "two.safetensors"
-    (tmp_path / ".two.safetensors.tmp").mkdir()
+    (tmp_path / f".two.safetensors.{os.getpid()}.tmp").mkdir()
     with pytest.raises(UserError, match="Cannot write .*two.safetensors"):
         write_weights(file, network_params(), "two", "somewhere")
     assert not file.exists()

@@ -139,6 +139,7 @@ def test_what_is_wrong_with_a_folder(tmp_path):
         ([{"image": encoded(0), "label": b"cat"}], "it has image, label, not"),
         (numbered([0, 1]), "nothing to hold out"),
         ([{"image": encoded(0), "label": 1000}] * 5, "run from 1000 to 1000"),
+        ([{"image": encoded(0), "label": 2**32}] * 5, "they must be classes"),  # 0 as an int32
     ):
         write(file, examples)
         assert words in refusal(load, data(tmp_path))

@@ -69,19 +69,54 @@ def test_there_and_back():
     assert parse_example(write_example(FEATURES)) == {k: [v] for k, v in FEATURES.items()}
 
 
+def varint(value: int) -> bytes:
+    return bytes([*((value >> shift & 127) | 128 for shift in range(0, 63, 7)), value >> 63])
+
+
+def sized(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def entry(key: bytes, feature: bytes) -> bytes:
+    return sized(1, sized(1, key + feature))
+
+
+def hostile() -> list[bytes]:
+    """Numbers where bytes belong: `bytes(2**40)` would ask for a terabyte."""
+    huge = varint(2**40)
+    name = sized(1, b"image")
+    return [
+        entry(b"\x08" + huge, sized(2, b"")),  # a key
+        entry(name, sized(2, sized(1, b"\x08" + huge))),  # a value of a list of bytes
+        entry(name, sized(2, b"\x08" + huge)),  # the list itself
+        entry(name, b"\x10" + huge),  # a feature
+        b"\x08" + huge,  # all of them
+    ]
+
+
+def test_numbers_are_read_modulo_two_to_the_64():
+    for content, value in ((varint(2**64 - 2), -2), (b"\xfe" + b"\xff" * 8 + b"\x7f", -2)):
+        for number in (b"\x08" + content, sized(1, content)):  # alone and packed
+            record = entry(sized(1, b"label"), sized(2, sized(3, number)))
+            assert parse_example(record) == {"label": [value]}
+
+
 def test_damage_is_a_value_error_or_leaves_a_message():
     whole = write_example({"image": b"abc", "label": 300})
     for cut in range(1, len(whole)):
         with pytest.raises(ValueError, match="no tf.train.Example"):
             parse_example(whole[:cut])
     for at in range(len(whole)):
-        for bit in (1, 8, 128):
+        for bit in (1, 2, 8, 32, 128):
             damaged = bytearray(whole)
             damaged[at] ^= bit
             try:
                 assert isinstance(parse_example(bytes(damaged)), dict)
             except ValueError as error:
                 assert "no tf.train.Example" in str(error)
+    for other in hostile():
+        with pytest.raises(ValueError, match="no tf.train.Example"):
+            parse_example(other)
     for other in (b"\xff" * 20, b"\x89PNG\r\n\x1a\n" + bytes(20)):
         with pytest.raises(ValueError, match="no tf.train.Example"):
             parse_example(other)

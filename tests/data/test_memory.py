@@ -36,6 +36,10 @@ def test_available_memory_is_what_the_system_and_the_container_leave(tmp_path, m
     for limit, expected in (("max\n", 2_048_000_000), ("1000\n", 400), ("500\n", 0)):
         (tmp_path / "memory.max").write_text(limit)
         assert memory.available_bytes() == expected
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 300\nactive_file 7\n")
+    for limit, expected in (("1000\n", 700), ("max\n", 2_048_000_000)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert memory.available_bytes() == expected  # files that were read give way
 
 
 def test_what_fits_passes_and_what_does_not_is_one_sentence(monkeypatch):

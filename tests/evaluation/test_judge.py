@@ -12,11 +12,13 @@ def test_it_knows_held_out_digits(reference, digits):
     assert len(by_class) == 10 and min(by_class) > 0.8
 
 
-def test_it_is_the_rbf_svm_of_scikit_learn(reference, digits):
+def test_it_is_the_rbf_svm_of_scikit_learn(reference, digits, monkeypatch):
     train, heldout = digits.train.arrays, digits.heldout.arrays
     machine = SVC(C=10.0, kernel="rbf", gamma="scale")
     machine.fit(train["images"].reshape(-1, 64) / 255.0, train["labels"])
     expected = machine.predict(heldout["images"].reshape(-1, 64) / 255.0)
+    np.testing.assert_array_equal(reference.judge.predict(heldout["images"]), expected)
+    monkeypatch.setattr("sphere_jax.evaluation.judge.TOGETHER", 100)  # and in parts
     np.testing.assert_array_equal(reference.judge.predict(heldout["images"]), expected)
 
 

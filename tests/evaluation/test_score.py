@@ -1,8 +1,10 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
+from sphere_jax.evaluation.judge import Judge
 from sphere_jax.evaluation.protocol import protocol
 from sphere_jax.evaluation.score import score
 
@@ -49,6 +51,18 @@ def test_each_fault_shows_in_its_own_metric(reference, digits):
     nonsense = score(reference, noise, None)
     assert nonsense.metrics[DISTANCE] > 5 * nonsense.yardstick[DISTANCE]
     assert nonsense.metrics["precision_small_classifier"] < 0.2
+
+
+def test_what_depends_on_the_data_alone_is_judged_once(reference, digits, monkeypatch):
+    train, judged = digits.train.read(np.arange(50)), []
+    predict = Judge.predict
+    monkeypatch.setattr(
+        Judge, "predict", lambda self, images: judged.append(len(images)) or predict(self, images)
+    )
+    fresh = dataclasses.replace(reference)
+    first, again = (score(fresh, train["images"], train["labels"]) for _ in range(2))
+    assert judged == [50, len(digits.heldout), 50]
+    assert first.yardstick == again.yardstick
 
 
 def test_without_labels_there_is_no_agreement(reference, digits):

@@ -18,6 +18,7 @@ PRODUCT = 2 * (2 * 3) * 4 * 4
         (lambda x, w: jax.nn.relu(x @ w + 1.0).sum(), PRODUCT),
         (lambda x, w: jnp.einsum("bik,bjk->bij", x, x), 2 * 2 * 3 * 3 * 4),
         (lambda x, w: x * 2, 0),
+        (lambda x, w: (x @ w @ w, x @ w)[1], PRODUCT),
         (jax.jit(lambda x, w: x @ w), PRODUCT),
         (jax.checkpoint(lambda x, w: x @ w), PRODUCT),
         (lambda x, w: jax.lax.scan(lambda x, _: (x @ w, None), x, length=5)[0], 5 * PRODUCT),
@@ -27,7 +28,7 @@ PRODUCT = 2 * (2 * 3) * 4 * 4
         ),
         (lambda x, w: jax.vmap(lambda row: row @ w)(x), PRODUCT),
     ],
-    ids=["dot", "around", "batched", "none", "jit", "remat", "scan", "cond", "vmap"],
+    ids=["dot", "around", "batched", "none", "unused", "jit", "remat", "scan", "cond", "vmap"],
 )
 def test_matrix_products(function, expected):
     assert matmul_flops(function, X, W) == expected

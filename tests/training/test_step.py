@@ -99,6 +99,34 @@ def test_clipping_scales_to_the_norm_and_reports_the_norm_before(task):
         np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-6)
 
 
+class Rivals(Method):
+    """Two parts of very different gradients, and a third beside the first."""
+
+    trains = ("player", "judge", "third")
+
+    def init(self, key, frozen):
+        return {name: {"w": jnp.zeros(4)} for name in self.trains}
+
+    def loss(self, params, frozen, batch, keys):
+        slopes = {"player": 3.0, "judge": 1e4, "third": 4.0}  # each times sqrt(4)
+        return sum(slope * jnp.sum(params[name]["w"]) for name, slope in slopes.items()), {}
+
+
+@pytest.mark.parametrize("apart", [(), ("judge",)])
+def test_a_part_clipped_apart_leaves_the_others_their_step(apart):
+    method, sgd = Rivals(), optax.sgd(1.0)
+    method.clipped_apart = apart
+    state = init_state(method, sgd, jax.random.key(0), {})
+    step = jax.jit(make_train_step(method, FlowStage(optimizer=Optimizer(clip_norm=5.0)), sgd))
+    after, metrics = step(state, {}, {"labels": jnp.zeros((1,), jnp.int32)})
+    moved = {name: -float(tree["w"][0]) for name, tree in after["params"].items()}
+    whole = 2 * np.sqrt(3**2 + 1e8 + 4**2)
+    np.testing.assert_allclose(metrics["gradient_norm"], whole, rtol=1e-6)  # of all, before
+    scales = (0.5, 5 / 2e4) if apart else (5 / whole, 5 / whole)  # |(6, 8)| = 10 halves
+    expected = {"player": 3 * scales[0], "judge": 1e4 * scales[1], "third": 4 * scales[0]}
+    assert moved == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_step_that_is_not_finite_changes_nothing(task, bad):
     task, adam = task(), optax.adam(0.1)

@@ -1,0 +1,42 @@
+"""`results.json` says that a run is finished, so it is written when all else is."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny_run
+
+from sphere_jax import reporting
+from sphere_jax.building import build_sampler
+from sphere_jax.cli import load_config
+from sphere_jax.errors import UserError
+from sphere_jax.generation import Samples
+
+
+def write_files(run):
+    latents = np.zeros((2, 2, 2, 4), np.float32)
+    samples = Samples(None, latents, np.zeros(2, np.int32), {}, build_sampler(run.config))
+    reporting.write_files(run, samples, None, None, {"seed": 0}, [])
+
+
+def write_stages(run):
+    reporting.write_stages(run, {"seed": 0})
+
+
+@pytest.mark.parametrize("write", [write_files, write_stages])
+def test_results_come_after_the_report(tmp_path, monkeypatch, write):
+    path, *flags = [flag.removeprefix("--config=") for flag in tiny_run.FLAGS]
+    config = load_config(path, flags)
+    nothing = {name: {} for name in config.stages}
+    run = SimpleNamespace(config=config, workdir=tmp_path, arrays=nothing, metrics=nothing)
+
+    def full(*given):
+        raise UserError("Cannot write report.html (No space left on device).")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(reporting.page, "write_report", full)
+        with pytest.raises(UserError, match="No space left"):
+            write(run)
+    assert not (tmp_path / "results.json").exists()
+    write(run)
+    assert (tmp_path / "results.json").exists() and (tmp_path / "report.html").exists()
