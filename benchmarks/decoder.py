@@ -148,10 +148,17 @@ def cost(metrics: dict[str, float]) -> str:
             f"Projection costs no PSNR with the decoder as published ({abs(lost):+.2f} dB); "
             f"finetuning on projected latents adds {back:+.2f} dB to theirs."
         )
-    return (
+    told = (
         f"Projection costs {lost:.2f} dB of PSNR with the decoder as published, and finetuning on "
         f"projected latents gives back {back:.2f} dB of it, {100 * back / lost:.0f} %."
     )
+    worse = [
+        name.removesuffix("_projected_finetuned").replace("_", " ")
+        for name, value in metrics.items()
+        if name.startswith(("lpips", "frechet")) and name.endswith("_projected_finetuned")
+        if value > metrics[name.replace("finetuned", "original")]
+    ]
+    return told + (f" It makes this worse: {', '.join(worse)}." if worse else "")
 
 
 def by_itself(control: dict | None) -> str:

@@ -155,6 +155,7 @@ def train(dtype, steps):
     return np.array(losses), state
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_like_float32():
     """30 steps on the same batches and noise: no loss differs by more than a fifth of the fall, and
     everything that is kept is float32."""

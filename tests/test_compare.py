@@ -65,6 +65,7 @@ def curve(workdir):
     return [{k: v for k, v in row.items() if k != "training_seconds"} for row in rows]
 
 
+@pytest.mark.slow
 def test_arms_share_what_they_have_in_common(compared):
     assert sorted(path.name for path in compared.iterdir()) == [
         "comparison.html", "comparison.json", "comparison.md",
@@ -85,6 +86,7 @@ def test_arms_share_what_they_have_in_common(compared):
     assert any(np.any(a != b) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_the_page_names_every_arm_and_needs_nothing_else(compared):
     page = (compared / "comparison.html").read_text()
     text = html.unescape(re.sub(r"<[^>]+>", " ", page))
@@ -100,6 +102,7 @@ def test_the_page_names_every_arm_and_needs_nothing_else(compared):
     assert "Scores of 10 samples by the weights of these steps" in own
 
 
+@pytest.mark.slow
 def test_the_numbers_of_the_page(compared):
     found = summary(compared)
     assert found["finished"] == [4, 4] and found["baseline"] == "our slerp"
@@ -139,6 +142,7 @@ def test_the_numbers_of_the_page(compared):
     assert "2 seeds (0, 1): mean ± standard deviation; NFE 4." in table
 
 
+@pytest.mark.slow
 def test_running_again_trains_nothing(copied, capsys):
     before = (copied / "comparison.json").read_text()
     compare.main([*TINY, *ARMS, f"--workdir={copied}", "--baseline=chord", "--target=frechet:1e9"])
@@ -150,6 +154,7 @@ def test_running_again_trains_nothing(copied, capsys):
     assert (copied / "comparison.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_goes_on_to_the_same_rows(compared, copied, monkeypatch, capsys):
     """Stopped after a scored step that no checkpoint had kept, with an arm not begun at all."""
     shutil.rmtree(copied / "seed1-chord")
@@ -182,6 +187,7 @@ def test_an_interrupted_comparison_goes_on_to_the_same_rows(compared, copied, mo
     assert after["arms"] == before["arms"] and after["differences"] == before["differences"]
 
 
+@pytest.mark.slow
 def test_what_should_be_equal_and_is_not_is_refused(copied):
     again = [*TINY, *ARMS, f"--workdir={copied}"]
     file = copied / "seed1-chord" / "matched.json"
@@ -194,6 +200,7 @@ def test_what_should_be_equal_and_is_not_is_refused(copied):
     assert json.loads(file.read_text()) == true
 
 
+@pytest.mark.slow
 def test_arms_that_only_sample_otherwise_share_weights_but_no_curve(copied, capsys):
     more = "--arm=three steps:space.path=slerp,sampler.steps=3"
     compare.main([*TINY, *ARMS[:2], more, "--seeds=0", f"--workdir={copied}"])
@@ -263,6 +270,7 @@ def test_what_compare_refuses_before_anything_trains(tmp_path, flags, words):
     assert not root.exists()
 
 
+@pytest.mark.slow
 def test_folders_of_something_else(copied, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()

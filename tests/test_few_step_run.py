@@ -86,6 +86,7 @@ def test_a_run_of_sphere_encoder(encoder):
     assert generation["guidance_at"] == "combo" and generation["weights"] == "ema"
 
 
+@pytest.mark.slow
 def test_a_run_of_sphere_latent_encoder(tmp_path):
     main.main([*TINY_LATENT, f"--workdir={tmp_path / 'latent'}"])
     results = results_of(tmp_path / "latent")

@@ -211,6 +211,7 @@ def test_a_cache_of_something_else_is_refused(folder, cache):
     assert "more than the 32 training examples" in found  # rounding is no other tokenizer
 
 
+@pytest.mark.slow
 def test_samples_are_scored_against_the_images_behind_a_cache(folder, cache, capsys):
     """They are found where they were, or where the config says; other images are refused."""
     scored = ["--config.evaluation.samples=4", "--config.evaluation.classifier_steps=2"]

@@ -64,6 +64,7 @@ def test_a_run_on_a_frozen_tokenizer(run, folder):
     assert len(depends["config.tokenizer.pretrained fingerprint"]) == 16
 
 
+@pytest.mark.slow
 def test_a_trained_network_goes_out_and_comes_back(run, folder):
     """Exported to PyTorch's layout, it is taken as it is by a run of no steps."""
     out = folder / "sit.safetensors"

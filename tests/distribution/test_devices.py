@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import tiny_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):

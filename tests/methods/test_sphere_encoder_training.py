@@ -256,6 +256,7 @@ def test_draws_do_not_depend_on_how_a_batch_is_split(params):
     assert np.ptp(parts) > 1e-4
 
 
+@pytest.mark.slow
 def test_spherify_is_float32_under_bfloat16_networks():
     config = {
         "stages": ("sphere_encoder",),

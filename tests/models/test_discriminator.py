@@ -51,6 +51,7 @@ def on_dino(monkeypatch):
     return Discriminator(Network(lambda rngs: Heads(16, 5, rngs=rngs)), dino)
 
 
+@pytest.mark.slow
 def test_dino_discriminator(on_dino):
     params = on_dino.network.init(jax.random.key(0))
     frozen = on_dino.backbone.init(jax.random.key(1))

@@ -54,6 +54,7 @@ def test_accumulation_is_the_gradient_of_the_whole_batch(task, parts):
     assert np.abs(change).max() > 0.1
 
 
+@pytest.mark.slow
 def test_accumulation_with_the_flow_method(task):
     raw = {
         "stages": ("flow",),
