@@ -1,10 +1,10 @@
 """The page of benchmarks/decoder.py, from run folders written by hand."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+import tiny_run
 
 from sphere_jax.cli import load_config
 from sphere_jax.config import to_dict
@@ -15,10 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def command():
-    spec = importlib.util.spec_from_file_location("d", ROOT / "benchmarks" / "decoder.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tiny_run.benchmark("decoder")
 
 
 METRICS = {

@@ -12,13 +12,11 @@ from sphere_jax.building import build_tokenizer
 from sphere_jax.cli import load_config
 from sphere_jax.config import read_config
 from sphere_jax.conversion.files import open_safetensors
-from sphere_jax.conversion.weights import fingerprint_of, write_weights
+from sphere_jax.conversion.weights import fingerprint_of
 from sphere_jax.data.sources import load
 from sphere_jax.errors import UserError
 from sphere_jax.loading import load_run
 from sphere_jax.models.alexnet import AlexNet
-from sphere_jax.models.tiny_vae import KINDS, TinyVAE
-from sphere_jax.nn.functional import Network
 from sphere_jax.tokenizers.images import to_float
 from sphere_jax.tokenizers.pretrained import load_pretrained, pretrained_shapes
 from sphere_jax.training.logging import read_rows
@@ -77,10 +75,7 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (20, 16, 16, 3), np.uint8)
     np.savez(folder / "images.npz", images=images, labels=np.arange(20) % 2)
-    network = Network(lambda rngs: TinyVAE(*KINDS["taesd"], rngs=rngs))
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
-    params = jax.tree.map(lambda s: 0.05 * rng.standard_normal(s.shape).astype("f4"), shapes)
-    write_weights(folder / "taesd.safetensors", params, "taesd", "random")
+    tiny_run.write_tiny_vae(folder / "taesd.safetensors", rng)
     (folder / "config.py").write_text(CONFIG.format(folder=folder))
     return folder
 

@@ -12,12 +12,9 @@ import tiny_run
 from sphere_jax import evaluate, experiment, main, prepare, sample
 from sphere_jax.building import build_tokenizer
 from sphere_jax.cli import load_config
-from sphere_jax.conversion.weights import write_weights
 from sphere_jax.data.sources import load
 from sphere_jax.encoding import Encoder
 from sphere_jax.errors import UserError
-from sphere_jax.models.tiny_vae import KINDS, TinyVAE
-from sphere_jax.nn.functional import Network
 from sphere_jax.tokenizers.images import to_float
 from sphere_jax.tokenizers.pretrained import load_pretrained
 from sphere_jax.training.logging import read_rows
@@ -55,11 +52,7 @@ def folder(tmp_path_factory):
 
 
 def write_tokenizer(file, seed, kind="taesd"):
-    rng = np.random.default_rng(seed)
-    network = Network(lambda rngs: TinyVAE(*KINDS[kind], rngs=rngs))
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
-    params = jax.tree.map(lambda s: 0.05 * rng.standard_normal(s.shape).astype("f4"), shapes)
-    write_weights(file, params, kind, "random")
+    tiny_run.write_tiny_vae(file, np.random.default_rng(seed), kind)
 
 
 def encode(folder, out, *flags):

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import tiny_run
 from safetensors.numpy import load_file
 
 from sphere_jax import convert, main, sample
@@ -38,10 +39,7 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 16, 16, 3), np.uint8)
     np.savez(folder / "images.npz", images=images, labels=np.arange(40) % 2)
-    network = Network(lambda rngs: TinyVAE(*KINDS["taesd"], rngs=rngs))
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
-    params = jax.tree.map(lambda s: 0.05 * rng.standard_normal(s.shape).astype("f4"), shapes)
-    write_weights(folder / "taesd.safetensors", params, "taesd", "random")
+    tiny_run.write_tiny_vae(folder / "taesd.safetensors", rng)
     (folder / "config.py").write_text(CONFIG.format(folder=folder))
     return folder
 

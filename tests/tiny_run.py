@@ -1,5 +1,6 @@
-"""The smallest whole run, and commands in processes of their own."""
+"""The smallest whole run, a tiny tokenizer's weights, and commands in processes of their own."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -65,3 +66,25 @@ def finish(process: subprocess.Popen, code: int = 0, timeout: float = 400) -> tu
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return out, err
+
+
+def write_tiny_vae(file: Path, rng, kind: str = "taesd") -> None:
+    """Weights of a tiny VAE drawn from `rng`, as `sphere_jax.convert` writes them."""
+    import jax  # here, because some set what JAX reads at its import
+
+    from sphere_jax.conversion.weights import write_weights
+    from sphere_jax.models.tiny_vae import KINDS, TinyVAE
+    from sphere_jax.nn.functional import Network
+
+    network = Network(lambda rngs: TinyVAE(*KINDS[kind], rngs=rngs))
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    params = jax.tree.map(lambda s: 0.05 * rng.standard_normal(s.shape).astype("f4"), shapes)
+    write_weights(file, params, kind, "random")
+
+
+def benchmark(name: str):
+    """benchmarks/NAME.py as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -10,10 +10,8 @@ C/index.json                written last: the plan, all shards, statistics of th
 A shard is written whole or not at all; processes may write into one folder, each its own shards.
 """
 
-import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ import numpy as np
 
 from sphere_jax.data.checks import check_has, read_npz
 from sphere_jax.data.moments import merged, moments_of, statistics_of
-from sphere_jax.data.records import RecordFiles, open_records
+from sphere_jax.data.records import RecordFiles, whole_records
 from sphere_jax.errors import UserError
 from sphere_jax.files import crc32, make_folder, read_json, write_json, write_npz
 
@@ -110,30 +108,17 @@ class CacheWriter:
         Raises:
           UserError: a latent is not a finite number of the cache's type, or the disk is full.
         """
-        from array_record.python.array_record_module import ArrayRecordWriter
-
         dtype, images, moments = DTYPES[self.plan["dtype"]], 0, None
         file = self.folder / f"{shard.name}.arrayrecord"
-        temporary = file.with_name(f".{file.name}.tmp")
-        with writing(file):
-            writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
-        for latents in batches:
-            with np.errstate(over="ignore"):
-                stored = latents.astype(dtype)
-            check_finite(stored, latents, shard)
-            with writing(file):
-                for record in stored.reshape(-1, *stored.shape[2:]):
-                    writer.write(record.tobytes())
-            moments, images = merged(moments, moments_of(stored)), images + len(stored)
-        with writing(file):
-            writer.close()
-            size, checksum = temporary.stat().st_size, crc32(temporary)
-            # Neither opening nor closing tells of a file that could not be written.
-            if open_records(temporary).num_records() != 2 * images:
-                raise OSError("not all of it was written")
-            os.replace(temporary, file)
-        record = {"images": images, "bytes": size, "crc32": checksum, "moments": moments}
-        write_json(self.folder / f"{shard.name}.json", record)
+        with whole_records(file) as add:
+            for latents in batches:
+                with np.errstate(over="ignore"):
+                    stored = latents.astype(dtype)
+                check_finite(stored, latents, shard)
+                add(record.tobytes() for record in stored.reshape(-1, *stored.shape[2:]))
+                moments, images = merged(moments, moments_of(stored)), images + len(stored)
+        record = {"images": images, "bytes": file.stat().st_size, "crc32": crc32(file)}
+        write_json(self.folder / f"{shard.name}.json", record | {"moments": moments})
 
     def finish(self, write: bool = True) -> dict[str, Any]:
         """The index, once all shards are there; for one process to `write`."""
@@ -262,12 +247,3 @@ def check_finite(stored: np.ndarray, latents: np.ndarray, shard: Shard) -> None:
             f"Latents reach {np.abs(latents).max():.3g}, more than {stored.dtype} holds; give "
             "--dtype=bfloat16 or float32."
         )
-
-
-@contextlib.contextmanager
-def writing(file: Path):
-    """Raises UserError where a file cannot be written."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"Cannot write {file} ({error}).") from error

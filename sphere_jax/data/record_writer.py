@@ -10,7 +10,6 @@ all, and processes take files in turn.
 
 import io
 import json
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from sphere_jax.data.examples import write_example
-from sphere_jax.data.latent_cache import PARTS, Shard, first_difference, shards_of, writing
-from sphere_jax.data.records import PLAN, open_records
+from sphere_jax.data.latent_cache import PARTS, Shard, first_difference, shards_of
+from sphere_jax.data.records import PLAN, whole_records
 from sphere_jax.data.sources import Source, load
 from sphere_jax.distribution.start import is_main_process, meet
 from sphere_jax.errors import UserError
@@ -82,24 +81,10 @@ def _file(folder: Path, shard: Shard) -> Path:
 
 
 def _write(file: Path, source: Source, shard: Shard) -> None:
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    temporary = file.with_name(f".{file.name}.tmp")
-    with writing(file):
-        writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, whole_records(file) as add:
         for start in range(shard.start, shard.stop, TOGETHER):
             read = source.read(np.arange(start, min(start + TOGETHER, shard.stop)))
-            records = pool.map(_record, read["images"], read["labels"].tolist())
-            with writing(file):
-                for record in records:
-                    writer.write(record)
-    with writing(file):
-        writer.close()
-        # Neither opening nor closing tells of a file that could not be written.
-        if open_records(temporary).num_records() != shard.stop - shard.start:
-            raise OSError("not all of it was written")
-        os.replace(temporary, file)
+            add(pool.map(_record, read["images"], read["labels"].tolist()))
 
 
 def _record(image: np.ndarray, label: int) -> bytes:

@@ -1,11 +1,12 @@
 """ArrayRecord files: read by number, and those of `tf.train.Example`s as pictures with labels."""
 
+import contextlib
 import dataclasses
 import io
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -79,6 +80,44 @@ def open_records(file: Path):
     if not reader.ok():  # which says "0 records" otherwise
         raise RuntimeError("it is cut off, or of another kind")
     return reader
+
+
+@contextlib.contextmanager
+def whole_records(file: Path) -> Iterator[Callable[[Iterable[bytes]], None]]:
+    """An ArrayRecord file that is there whole, or not at all: gives what adds records to it.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    temporary, count = file.with_name(f".{file.name}.tmp"), 0
+    with _writing(file):
+        writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+
+    def add(records: Iterable[bytes]) -> None:
+        nonlocal count
+        with _writing(file):
+            for record in records:
+                writer.write(record)
+                count += 1
+
+    yield add
+    with _writing(file):
+        writer.close()
+        # Neither opening nor closing tells of a file that could not be written.
+        if open_records(temporary).num_records() != count:
+            raise OSError("not all of it was written")
+        os.replace(temporary, file)
+
+
+@contextlib.contextmanager
+def _writing(file: Path):
+    """Raises UserError where a file cannot be written."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"Cannot write {file} ({error}).") from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

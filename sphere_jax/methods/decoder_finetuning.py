@@ -173,13 +173,9 @@ class DecoderFinetuning(Method):
 
     def preview(self, params, frozen, batch, key):
         """Originals above their reconstructions from projected latents."""
-        decoded = self._reconstruct(frozen | params, batch["images"], project=True)
+        latents = self.space.project(self.tokenizer.encode(frozen, to_float(batch["images"])))
+        decoded = to_uint8(self.tokenizer.decode(frozen | params, latents))
         return jnp.concatenate([batch["images"], decoded])
-
-    def _reconstruct(self, params, images, project: bool):
-        latents = self.tokenizer.encode(params, to_float(images))
-        latents = self.space.project(latents) if project else latents
-        return to_uint8(self.tokenizer.decode(params, latents))
 
     def finish(self, params, frozen, split, map_over):
         """Held-out reconstructions from raw and projected latents by both decoders."""
@@ -189,17 +185,21 @@ class DecoderFinetuning(Method):
         some = np.linspace(0, len(images) - 1, SHOWN).astype(int)
         metrics, shown = {}, {"original": np.asarray(images[some])}
 
-        def raw(p, x):
-            return self._reconstruct(p, x, project=False)
+        def encode(p, x):
+            return self.tokenizer.encode(p, to_float(x))
 
-        def projected(p, x):  # two functions for four cells: each is compiled once
-            return self._reconstruct(p, x, project=True)
+        def raw(p, z):
+            return to_uint8(self.tokenizer.decode(p, z))
+
+        def projected(p, z):
+            return raw(p, self.space.project(z))
 
         original = {name: frozen[name] for name in self.tokenizer.parts}
+        encoded = map_over(encode, original, images)
         finetuned = original | {"decoder": params["decoder"]}
         for decoder, weights in (("original", original), ("finetuned", finetuned)):
-            for latents, reconstruct in (("raw", raw), ("projected", projected)):
-                pictures = map_over(reconstruct, weights, images)
+            for latents, decode in (("raw", raw), ("projected", projected)):
+                pictures = map_over(decode, weights, encoded)
                 cell = f"{latents}_{decoder}"
                 shown[cell] = pictures[some]
                 for name, value in fidelity.scores(images, pictures, moments).items():

@@ -1,10 +1,10 @@
 """The command that writes the tables of docs/probe.md, on probes of two toy tokenizers."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+import tiny_run
 from test_probe_claims import probe
 
 from sphere_jax.errors import UserError
@@ -15,10 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def command():
-    spec = importlib.util.spec_from_file_location("t", ROOT / "benchmarks" / "probe_tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tiny_run.benchmark("probe_tables")
 
 
 @pytest.fixture(scope="module")
