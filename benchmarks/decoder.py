@@ -1,11 +1,11 @@
-"""What finetuning a decoder on projected latents wins and loses: the four cells, and the control.
+"""What finetuning a decoder on projected latents wins and loses: the four cells, and the controls.
 
-    python -m benchmarks.decoder --run=runs/flowers_decoder --control=runs/flowers_vanilla \\
-        --out=docs/decoder.md
+    python -m benchmarks.decoder runs/pixels runs/pixels_raw runs/lpips --out=docs/decoder.md
 
-Both are runs of one config with a 'decoder' stage; the control's is `--config.space.path=linear`,
-and may be left out. Reads what their stages measured, prints the page and writes it. Pictures are
-in the runs' own report.html.
+Runs of one tokenizer on one data set with a 'decoder' stage each. One that projects nothing
+(`--config.space.path=linear`) is the control of the run that it equals otherwise. Reads what their
+stages measured, prints the page and writes it; a recipe is called as its folder. Pictures are in
+the runs' own report.html.
 """
 
 import json
@@ -24,25 +24,21 @@ from sphere_jax.files import read_json, write_text
 from sphere_jax.options import Config
 from sphere_jax.training.logging import read_rows
 
-CELLS = {
-    "raw_original": ("raw", "as published"),
-    "projected_original": ("projected", "as published"),
-    "projected_finetuned": ("projected", "finetuned on projected"),
-    "raw_finetuned": ("raw", "finetuned on projected"),
-}
 NAMES = {"psnr": "PSNR, dB ↑", "ssim": "SSIM ↑", "lpips": "LPIPS (AlexNet) ↓"}
+ABOUT = """wrote this page from what 'decoder' stages measured at their end
+(`methods/decoder_finetuning.py`); pictures of the cells are in the runs' `report.html`. The encoder
+is frozen. "Raw" latents are decoded as they were encoded. A control is the same training without
+projection, the paper's FT-vanilla: what finetuning does by itself."""
 
 
 def main(argv: list[str]) -> None:
     flags = parser(__doc__.splitlines()[0], "exit codes: 0 done, 2 something to mend")
-    flags.add_argument("--run", required=True, type=Path, help="folder of a finished run")
-    flags.add_argument("--control", type=Path, help="that of the same on raw latents")
+    flags.add_argument("runs", nargs="+", type=Path, help="folders of finished runs and controls")
     flags.add_argument("--out", type=Path, help="the page, say docs/decoder.md")
     arguments = flags.parse_args(argv)
-    run = read_stage(arguments.run)
-    control = read_stage(arguments.control) if arguments.control else None
-    check(run, control)
-    text = page(f"python -m benchmarks.decoder {shlex.join(argv)}", run, control)
+    stages = [read_stage(folder) for folder in arguments.runs]
+    runs = paired([s for s in stages if not is_control(s)], [s for s in stages if is_control(s)])
+    text = page(f"python -m benchmarks.decoder {shlex.join(argv)}", runs)
     print(text)
     if arguments.out:
         write_text(arguments.out, text)
@@ -57,6 +53,7 @@ def read_stage(folder: Path) -> dict[str, Any]:
     rows = [row for row in read_rows(folder / "metrics.jsonl") if row["stage"] == "decoder"]
     seconds = [row["training_seconds"] for row in rows if "training_seconds" in row]
     return {
+        "name": folder.name,
         "config": found["config"],
         "jax": found["versions"]["jax"],
         "depends": record["depends"],
@@ -65,48 +62,77 @@ def read_stage(folder: Path) -> dict[str, Any]:
     }
 
 
-def check(run: dict, control: dict | None) -> None:
-    """Raises UserError unless the two differ in nothing but what is projected."""
-    if run["depends"]["projection"] == "none":
-        raise UserError("The run must project its latents; --control is for one that does not.")
-    if control is None:
-        return
-    ours, theirs = (dict(stage["depends"]) for stage in (run, control))
-    projections = [values.pop("projection") for values in (ours, theirs)]
-    if ours != theirs:
-        differ = [key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)]
-        raise UserError(f"Run and control differ in {', '.join(sorted(differ))}.")
-    if projections[1] != "none":
-        raise UserError("The control must not project its latents: --config.space.path=linear.")
+def is_control(stage: dict) -> bool:
+    return stage["depends"]["projection"] == "none"
 
 
-def page(command: str, run: dict, control: dict | None) -> str:
-    paragraphs = [
-        "wrote this page from what 'decoder' stages measured at their end "
-        "(`methods/decoder_finetuning.py`); pictures of the cells are in the runs' `report.html`. "
-        f"The encoder is frozen. {projection(run)}",
-        f"{cost(run['metrics'])} {by_itself(control)}",
-        protocol(run),
-    ]
-    about, result, made = (
-        textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
-        for text in paragraphs
-    )
-    rows = "\n".join(table(run, control))
+def paired(runs: list[dict], controls: list[dict]) -> list[dict]:
+    """Runs, each with its "control" or None. Raises UserError for what is no comparison."""
+    if not runs:
+        raise UserError("None of these runs projects its latents; give the run of a control, too.")
+    first = _measured_on(runs[0])
+    for run in (*runs, *controls):
+        differ = [key for key, value in _measured_on(run).items() if value != first.get(key)]
+        if differ:
+            raise UserError(f"{run['name']} and {runs[0]['name']} differ in {', '.join(differ)}.")
+    left, found = list(controls), []
+    for run in runs:
+        own = [c for c in left if _recipe_of(c) == _recipe_of(run)]
+        left = [c for c in left if c not in own]
+        found.append(run | {"control": own[0] if own else None})
+    if left:
+        raise UserError(f"{left[0]['name']} projects nothing and is the control of no run here.")
+    return found
+
+
+def _measured_on(stage: dict) -> dict[str, Any]:
+    """What the first row of the table is a function of."""
+    starts = ("data fingerprint", "config.data.", "config.tokenizer.")
+    depends = {key: v for key, v in stage["depends"].items() if key.startswith(starts)}
+    for key in [key for key in depends if "statistics" in key]:
+        del depends[key]
+    return depends | {"held-out images measured": stage["config"]["decoder"].get("measured", 0)}
+
+
+def _recipe_of(stage: dict) -> dict[str, Any]:
+    return stage["depends"] | {"projection": None}
+
+
+def page(command: str, runs: list[dict]) -> str:
+    result = [f"- **`{run['name']}`**, {recipe(run)}. {cost(run['metrics'])}" for run in runs]
+    about, made = _filled(ABOUT), _filled(protocol(runs[0]))
+    found = "\n".join(_filled(text, "  ") for text in result)
+    rows = "\n".join(table(runs))
     title = "# A decoder finetuned on projected latents"
-    return f"{title}\n\n    {command}\n\n{about}\n\n{rows}\n\n{result}\n\n{made}\n"
+    return f"{title}\n\n    {command}\n\n{about}\n\n{rows}\n\n{found}\n\n{made}\n"
 
 
-def table(run: dict, control: dict | None) -> list[str]:
+def _filled(text: str, indent: str = "") -> str:
+    text = " ".join(text.split())
+    return textwrap.fill(
+        text, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def table(runs: list[dict]) -> list[str]:
     measured = [
-        key.removesuffix("_raw_original") for key in run["metrics"] if key.endswith("_raw_original")
+        key.removesuffix("_raw_original")
+        for key in dict.fromkeys(key for run in runs for key in run["metrics"])
+        if key.endswith("_raw_original")
     ]
     heads = [NAMES.get(name, name.replace("_", " ") + " ↓") for name in measured]
-    lines = [["latents", "decoder", *heads], ["---"] * (2 + len(heads))]
-    lines += [[*words, *values(run, measured, cell)] for cell, words in CELLS.items()]
-    if control:
-        found = values(control, measured, "raw_finetuned")
-        lines.append(["raw", "finetuned on raw (FT-vanilla)", *found])
+    lines = [["decoder", "latents", *heads], ["---"] * (2 + len(heads))]
+    lines.append(["as published", "raw", *values(runs[0], measured, "raw_original")])
+    for where in dict.fromkeys(projection(run) for run in runs):
+        alike = [run for run in runs if projection(run) == where]
+        lines.append(["as published", where, *values(alike[0], measured, "projected_original")])
+        for run in alike:
+            name = f"`{run['name']}`"
+            lines.append([name, where, *values(run, measured, "projected_finetuned")])
+            lines.append([name, "raw", *values(run, measured, "raw_finetuned")])
+            if run["control"]:
+                cells = values(run["control"], measured, "raw_finetuned")
+                lines.append([f"control of {name}", "raw", *cells])
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
@@ -124,12 +150,7 @@ def projection(run: dict) -> str:
     """What became of latents, in words."""
     where = run["depends"]["projection"]
     where = "global sphere, RMS 1" if where.startswith("global") else where
-    if is_normalised(run["config"]):
-        return (
-            f"Latents are normalised per channel, then projected ({where}); the decoder gets them "
-            "through the inverse of the normalisation (methods.md A.10)."
-        )
-    return f"Latents are projected as they are encoded ({where}), not normalised per channel first."
+    return f"normalised per channel, then {where}" if is_normalised(run["config"]) else where
 
 
 def is_normalised(config: dict[str, Any]) -> bool:
@@ -161,39 +182,44 @@ def cost(metrics: dict[str, float]) -> str:
     return told + (f" It makes this worse: {', '.join(worse)}." if worse else "")
 
 
-def by_itself(control: dict | None) -> str:
-    told = "the same run with `--config.space.path=linear`"
-    if control is None:
-        return f"What finetuning does by itself is not known: the control, {told}, was not given."
+def recipe(run: dict) -> str:
+    """The loss in words."""
+    stage = run["config"]["decoder"]
+    used = {"lpips_weight": stage["lpips"]}  # a weight counts where there is what it weighs
+    weights = {"L1": "l1_weight", "L2": "l2_weight", "LPIPS-VGG": "lpips_weight"}
+    terms = [
+        f"{name} {stage[key]:g}" for name, key in weights.items() if stage[key] and used.get(key, 1)
+    ]
+    if stage["adversarial_weight"]:
+        terms.append(
+            f"'{stage['discriminator']}' discriminator {stage['adversarial_weight']:g} from fresh "
+            f"weights, at {stage['discriminator_rate']:g} times the learning rate, counted from "
+            f"step {stage['adversarial_from']:,}"
+        )
+    target = "images"
+    if stage.get("target", "images") == "original":
+        target = "what the decoder as published makes of raw latents"
+    noise = f", noise on latents up to {stage['latent_noise']:g}" if stage["latent_noise"] else ""
+    optimizer = {key: value for key, value in stage["optimizer"].items() if value}
+    minutes = f", {run['seconds'] / 60:.0f} minutes" if run["seconds"] else ""
     return (
-        "The last row against the first is what finetuning does by itself: the paper's control, "
-        f"{told}."
+        f"{stage['steps']:,} steps of {stage['batch_size']}{minutes}; loss: {', '.join(terms)}; "
+        f"target: {target}{noise}; optimizer {json.dumps(optimizer)}, EMA {stage['ema_decay']}"
     )
 
 
 def protocol(run: dict) -> str:
-    config, stage = run["config"], run["config"]["decoder"]
+    config = run["config"]
     tokenizer = config["tokenizer"].get("kind", config["tokenizer"]["name"])
-    minutes = f" ({run['seconds'] / 60:.0f} minutes)" if run["seconds"] else ""
-    used = {"lpips_weight": stage["lpips"]}  # a weight counts where there is what it weighs
-    weights = {k: v for k, v in stage.items() if k.endswith("_weight") and v and used.get(k, True)}
-    optimizer = {k: v for k, v in stage["optimizer"].items() if v}
-    judge, noise = "none", stage["latent_noise"]
-    if stage["adversarial_weight"]:
-        judge = (
-            f"'{stage['discriminator']}' from fresh weights, at {stage['discriminator_rate']:g} "
-            f"times the learning rate, counted from step {stage['adversarial_from']:,}"
-        )
+    measured = config["decoder"].get("measured", 0)
     return (
         f"**Protocol.** `{tokenizer}`, {config['data']['source']} data at "
-        f"{config['data']['image_size']} px, all held-out images. {stage['steps']:,} steps of "
-        f"{stage['batch_size']} images, seed {config['seed']}{minutes}. Weights of the loss: "
-        f"{json.dumps(weights)}. Discriminator: {judge}. Noise on latents: "
-        f"{f'up to {noise:g}' if noise else 'none'}. Optimizer: {json.dumps(optimizer)}. EMA: "
-        f"{stage['ema_decay']}. Images are clipped and rounded to uint8 before they are measured. "
-        "Each number is a mean over images, but for the Frechet distance, which is between the "
-        "reconstructions and their own images. One seed: no spread is known. Trained with jax "
-        f"{run['jax']}; this page was written on {os.cpu_count()} {platform.machine()} cores."
+        f"{config['data']['image_size']} px, {f'{measured:,}' if measured else 'all'} held-out "
+        f"images, seed {config['seed']}. Images are clipped and rounded to uint8 before they are "
+        "measured. Each number is a mean over images, but for the Frechet distance, which is "
+        "between the reconstructions and their own images. One seed: no spread is known. Trained "
+        f"with jax {run['jax']}; this page was written on {os.cpu_count()} {platform.machine()} "
+        "cores."
     )
 
 

@@ -40,15 +40,16 @@ def get_config():
     config.model = ConfigDict()
     config.model.name = "sit"
     config.model.width = 192
-    config.model.depth = 8
+    config.model.depth = 4
     config.model.heads = 6
     config.model.patch = 2  # published: A's SiT-B/2 on f8 latents
     config.model.compute_dtype = "float32"
 
     config.decoder = ConfigDict()
     config.decoder.method = "decoder"
-    config.decoder.steps = 400
-    config.decoder.batch_size = 16
+    config.decoder.steps = 200
+    config.decoder.batch_size = 8
+    config.decoder.measured = 1000
     config.decoder.ema_decay = 0.99
     config.decoder.optimizer = ConfigDict()
     config.decoder.optimizer.learning_rate = 3e-4
@@ -58,12 +59,12 @@ def get_config():
 
     config.flow = ConfigDict()
     config.flow.method = "flow"
-    config.flow.steps = 3000
-    config.flow.batch_size = 128
+    config.flow.steps = 2000
+    config.flow.batch_size = 64
     config.flow.ema_decay = 0.998
     config.flow.log_every = 100
     config.flow.checkpoint_every = 250
-    config.flow.preview_every = 1500
+    config.flow.preview_every = 1000
     config.flow.label_dropout = 0.1
     config.flow.time_density = "uniform"
     config.flow.optimizer = ConfigDict()
@@ -74,7 +75,7 @@ def get_config():
 
     config.sampler = ConfigDict()
     config.sampler.solver = "euler"
-    config.sampler.steps = 50
+    config.sampler.steps = 25
     config.sampler.guidance = 1.0  # published: A's ablation is unguided
 
     config.evaluation = ConfigDict()

@@ -52,6 +52,7 @@ def get_config():
     config.decoder.log_every = 100
     config.decoder.checkpoint_every = 1_000
     config.decoder.preview_every = 1_000
+    config.decoder.target = "images"  # published; "original" is ours: docs/decoder.md
     config.decoder.l1_weight = 1.0  # published: L1, LPIPS and a patch discriminator
     config.decoder.l2_weight = 0.0
     config.decoder.lpips = ""  # LPIPS-VGG: what sphere_jax.convert --network lpips_vgg16 wrote

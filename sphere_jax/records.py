@@ -25,6 +25,7 @@ FREE_KEYS = (
     ".preview_every",
     ".ema_snapshot_every",
     ".skip_nonfinite",
+    ".measured",
     ".data.path",
     ".data.threads",
     ".space.retraction",  # of a sampler's steps; training takes none

@@ -24,57 +24,77 @@ METRICS = {
 }  # fmt: skip
 
 
-def written(folder, projection="token sphere of radius sqrt(d)", depends=(), metrics=(), **stage):
+SPHERE = "token sphere of radius sqrt(d)"
+
+
+def written(folder, projection=SPHERE, depends=(), metrics=(), normalised=False, **stage):
     """A run folder of flowers_decoder.py, with values of its stage changed or added."""
     config = to_dict(load_config(str(ROOT / "configs" / "flowers_decoder.py")))
     config["decoder"] |= stage
+    config["tokenizer"]["pretrained_statistics"] = "s.safetensors" if normalised else ""
     (folder / "stages").mkdir(parents=True)
     found = {"config": config, "versions": {"jax": "9.8.7"}}
     (folder / "config.json").write_text(json.dumps(found))
-    record = {
-        "finished": True,
-        "depends": {"config.decoder.steps": 250, "projection": projection} | dict(depends),
-        "metrics": METRICS | dict(metrics),
-    }
+    depends = {
+        "config.decoder.steps": 250, "config.data.image_size": 128, "projection": projection,
+        "config.tokenizer.pretrained_statistics fingerprint": str(normalised),
+    } | dict(depends)  # fmt: skip
+    record = {"finished": True, "depends": depends, "metrics": METRICS | dict(metrics)}
     (folder / "stages" / "decoder.json").write_text(json.dumps(record))
     row = {"stage": "decoder", "step": 250, "training_seconds": 1200.0}
     (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
-    return folder
+    return str(folder)
 
 
-def test_a_page_of_run_and_control(command, tmp_path):
-    run = written(tmp_path / "run", latent_noise=0.5, an_option_that_is_gone=0)
-    control = written(tmp_path / "control", "none", metrics={"psnr_raw_finetuned": 30.25})
+def test_a_page_of_recipes_and_a_control(command, tmp_path):
+    run = written(tmp_path / "pixels", latent_noise=0.5, an_option_that_is_gone=0)
+    control = written(tmp_path / "raw", "none", metrics={"psnr_raw_finetuned": 30.25})
+    longer = written(
+        tmp_path / "own", depends={"config.decoder.steps": 300}, metrics={"lpips_raw_finetuned": 1},
+        steps=300, target="original",
+    )  # fmt: skip
+    other = written(tmp_path / "first", normalised=True)
     out = tmp_path / "page.md"
-    command.main([f"--run={run}", f"--control={control}", f"--out={out}"])
+    command.main([control, run, longer, other, f"--out={out}"])
     text = out.read_text()
-    assert max(len(line) for line in text.splitlines() if not line.startswith("    ")) <= 100
+    assert max(len(line) for line in text.splitlines() if line[:2] not in ("  ", "| ")) <= 100
+    where = f"normalised per channel, then {SPHERE}"
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert rows[0] == "| latents | decoder | PSNR, dB ↑ | LPIPS (AlexNet) ↓ |"
-    assert rows[2] == "| raw | as published | 30.00 | 0.0500 |"
-    assert rows[3] == "| projected | as published | 24.00 | – |"
-    assert rows[-1] == "| raw | finetuned on raw (FT-vanilla) | 30.25 | – |"
+    assert rows == [
+        "| decoder | latents | PSNR, dB ↑ | LPIPS (AlexNet) ↓ |",
+        "| --- | --- | --- | --- |",
+        "| as published | raw | 30.00 | 0.0500 |",
+        f"| as published | {SPHERE} | 24.00 | – |",
+        f"| `pixels` | {SPHERE} | 27.00 | – |",
+        "| `pixels` | raw | 28.50 | – |",
+        "| control of `pixels` | raw | 30.25 | – |",
+        f"| `own` | {SPHERE} | 27.00 | – |",
+        "| `own` | raw | 28.50 | 1.0000 |",
+        f"| as published | {where} | 24.00 | – |",
+        f"| `first` | {where} | 27.00 | – |",
+        "| `first` | raw | 28.50 | – |",
+    ]
     words = " ".join(text.split())
     assert "Projection costs 6.00 dB" in words and "gives back 3.00 dB of it, 50 %." in words
-    assert "The last row against the first" in words
-    assert "(token sphere of radius sqrt(d)), not normalised per channel first." in words
-    assert "250 steps of 4 images, seed 0 (20 minutes)." in words
-    assert 'Weights of the loss: {"l1_weight": 1.0, "l2_weight": 1.0}.' in words
-    assert "Discriminator: none. Noise on latents: up to 0.5." in words
+    assert "**`pixels`**, 250 steps of 4, 20 minutes; loss: L1 1, L2 1; target: images, " in words
+    assert "noise on latents up to 0.5; optimizer" in words
+    assert "300 steps of 4, 20 minutes; loss: L1 1, L2 1; target: what the decoder as" in words
+    assert "all held-out images, seed 0" in words
     assert "Trained with jax 9.8.7; this page was written on" in words
 
 
-def test_a_page_without_a_control(command, tmp_path, capsys):
+def test_what_is_worse_is_said(command, tmp_path, capsys):
     judged = {"adversarial_weight": 0.5, "adversarial_from": 50, "discriminator_rate": 2.0}
     better = {"psnr_projected_original": 30.5, "psnr_projected_finetuned": 30.0}
-    projection = "global sphere of radius sqrt(d)"
-    command.main([f"--run={written(tmp_path / 'run', projection, metrics=better, **judged)}"])
+    command.main([written(tmp_path / "a", "global sphere", metrics=better, **judged)])
     words = " ".join(capsys.readouterr().out.split())
-    assert "FT-vanilla" not in words and "was not given" in words
     assert "Projection costs no PSNR with the decoder as published (+0.50 dB)" in words
-    assert "adds -0.50 dB to theirs" in words and "(global sphere, RMS 1)" in words
-    assert "'patch' from fresh weights, at 2 times the learning rate, counted from step 50" in words
-    assert '"adversarial_weight": 0.5' in words and "Noise on latents: none." in words
+    assert "adds -0.50 dB to theirs" in words and "| global sphere, RMS 1 |" in words
+    told = "'patch' discriminator 0.5 from fresh weights, at 2 times the learning rate, counted"
+    assert told in words
+    lpips = {"lpips_projected_original": 0.06, "lpips_projected_finetuned": 0.07}
+    command.main([written(tmp_path / "b", metrics=lpips)])
+    assert "It makes this worse: lpips." in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -93,18 +113,19 @@ def test_whether_latents_are_normalised(command, tokenizer, normalised):
 
 def test_what_is_no_comparison_is_refused(command, tmp_path):
     run = written(tmp_path / "run")
-    longer = written(tmp_path / "longer", "none", depends={"config.decoder.steps": 300})
-    raw = written(tmp_path / "raw", "none")
+    raw = written(tmp_path / "raw", "none", depends={"config.decoder.steps": 300})
+    large = written(tmp_path / "large", depends={"config.data.image_size": 256})
+    few = written(tmp_path / "few", measured=10)
     unfinished = written(tmp_path / "unfinished")
-    (unfinished / "stages" / "decoder.json").write_text('{"finished": false}')
+    Path(unfinished, "stages", "decoder.json").write_text('{"finished": false}')
 
     def refusal(*flags):
         with pytest.raises(UserError) as error:
             command.main([*flags])
         return str(error.value)
 
-    words = refusal(f"--run={run}", f"--control={longer}")
-    assert words == "Run and control differ in config.decoder.steps."
-    assert "control must not project" in refusal(f"--run={run}", f"--control={run}")
-    assert "run must project" in refusal(f"--run={raw}", f"--control={run}")
-    assert "no finished stage 'decoder'" in refusal(f"--run={unfinished}")
+    assert refusal(run, raw) == "raw projects nothing and is the control of no run here."
+    assert refusal(run, large) == "large and run differ in config.data.image_size."
+    assert refusal(run, few) == "few and run differ in held-out images measured."
+    assert "None of these runs projects its latents" in refusal(raw)
+    assert "no finished stage 'decoder'" in refusal(unfinished)

@@ -19,6 +19,7 @@ from sphere_jax.losses.adversarial import (
 from sphere_jax.losses.perceptual import Perceptual, load_perceptual
 from sphere_jax.losses.pixel import pixel_loss
 from sphere_jax.methods.base import Method, Outcome
+from sphere_jax.methods.latents import evenly
 from sphere_jax.models.discriminator import DINO_KIND, Discriminator
 from sphere_jax.options import DecoderStage, Evaluation
 from sphere_jax.sampling import noise_of
@@ -35,6 +36,10 @@ class DecoderFinetuning(Method):
     Latents are normalised per channel by the tokenizer, then projected; the decoder gets what is
     projected through the inverse of the normalisation (methods.md A.10). In a Euclidean space the
     projection is the identity, and this is the paper's control, "FT-vanilla".
+
+    With `target="original"` it is not the images that are to be reconstructed, but what the decoder
+    made of their raw latents before it was finetuned. Ours (no paper has it): where nothing is
+    projected there is then nothing to learn, so finetuning by itself costs nothing.
 
     With a discriminator, which learns from the first step, `adversarial_weight * w * -mean
     D(decoded)` is added from step `adversarial_from`, where w balances the gradients of both in the
@@ -80,7 +85,8 @@ class DecoderFinetuning(Method):
         if self.discriminator is not None:
             kind, weight, first = s.discriminator, s.adversarial_weight, s.adversarial_from
             terms.append(f"'{kind}' discriminator {weight:g} from step {first:,}")
-        return [f"Loss: {', '.join(terms)}."]
+        target = {"images": "images", "original": "what the decoder made of raw latents before"}
+        return [f"Loss: {', '.join(terms)}; target: {target[s.target]}."]
 
     def frozen(self, artifacts):
         names = (*self.tokenizer.parts, "perceptual", "dino")
@@ -103,20 +109,24 @@ class DecoderFinetuning(Method):
         images), of the reconstruction alone.
         """
         images = to_float(batch["images"])
-        latents = self._latents(frozen, images, draws)
+        encoded = self.tokenizer.encode(frozen, images)
+        latents = self._latents(encoded, draws)
+        target = images
+        if self.settings.target == "original":
+            target = jax.lax.stop_gradient(self.tokenizer.decode(frozen, encoded))
 
         def decode(decoder):
             return self.tokenizer.decode(frozen | {"decoder": decoder}, latents)
 
         if self.discriminator is None or "schedule" not in frozen:
-            return self._reconstruction(frozen, decode(params["decoder"]), images)
+            return self._reconstruction(frozen, decode(params["decoder"]), target)
 
         # The decoder is run once and gone back through once: its gradient is that of a weighted sum
         # whose weight depends on the gradients of the summands in the last layer.
         s, schedule = self.settings, frozen["schedule"]
         decoded, back = jax.vjp(decode, jax.lax.stop_gradient(params["decoder"]))
         reconstruction, by_image, parts = jax.vjp(
-            lambda x: self._reconstruction(frozen, x, images), decoded, has_aux=True
+            lambda x: self._reconstruction(frozen, x, target), decoded, has_aux=True
         )
         (by_image,) = by_image(jnp.ones_like(reconstruction))
         fixed = jax.lax.stop_gradient(params["discriminator"])
@@ -130,10 +140,10 @@ class DecoderFinetuning(Method):
             reconstruction + scale * adversarial, params["decoder"], gradient
         )
 
-        shown = jax.lax.stop_gradient(decoded)
+        shown = target, jax.lax.stop_gradient(decoded)
         if self.discriminator.backbone is not None:  # D.5: no tell-tale fractions for DINO
-            shown = to_float(to_uint8(shown))
-        real, fake = (self._logits(params["discriminator"], frozen, x) for x in (images, shown))
+            shown = [to_float(to_uint8(x)) for x in shown]
+        real, fake = (self._logits(params["discriminator"], frozen, x) for x in shown)
         hinge = discriminator_hinge(real, fake)
         parts |= {
             "adversarial": adversarial,
@@ -144,9 +154,9 @@ class DecoderFinetuning(Method):
         }
         return decoder_loss + hinge, parts
 
-    def _latents(self, frozen, images, draws):
+    def _latents(self, encoded, draws):
         """Projected; with `latent_noise`, moved by noise and projected again."""
-        latents = self.space.project(self.tokenizer.encode(frozen, images))
+        latents = self.space.project(encoded)
         if self.settings.latent_noise == 0:
             return latents
         keys = jax.vmap(lambda key: jax.random.split(key))(draws)
@@ -154,12 +164,12 @@ class DecoderFinetuning(Method):
         noise = noise_of(keys[:, 1], latents.shape[1:])
         return self.space.project(latents + sigma.reshape(-1, 1, 1, 1) * noise)
 
-    def _reconstruction(self, frozen, decoded, images):
+    def _reconstruction(self, frozen, decoded, target):
         s = self.settings
-        total = pixel_loss(decoded, images, s.l1_weight, s.l2_weight)
+        total = pixel_loss(decoded, target, s.l1_weight, s.l2_weight)
         parts = {"pixel": total}
         if self.perceptual.active:
-            parts["lpips"] = self.perceptual(frozen["perceptual"], decoded, images)
+            parts["lpips"] = self.perceptual(frozen["perceptual"], decoded, target)
             total += s.lpips_weight * parts["lpips"]
         return total, parts
 
@@ -179,7 +189,8 @@ class DecoderFinetuning(Method):
 
     def finish(self, params, frozen, split, map_over):
         """Held-out reconstructions from raw and projected latents by both decoders."""
-        images = split.heldout.arrays["images"]
+        count, heldout = self.settings.measured, split.heldout
+        images = (evenly(heldout, count) if count else heldout).arrays["images"]
         fidelity = Fidelity.load(self.evaluation, self.tokenizer.image_shape)
         moments = fidelity.moments(images)
         some = np.linspace(0, len(images) - 1, SHOWN).astype(int)

@@ -52,6 +52,7 @@ class DecoderStage(Stage):
     """methods.md A.5."""
 
     method: Literal["decoder"] = "decoder"
+    target: Literal["images", "original"] = "images"  # original: what it made of raw latents before
     l1_weight: float = option(1.0, 0.0)
     l2_weight: float = option(1.0, 0.0)
     lpips: str = ""  # LPIPS-VGG weights (.safetensors); "" leaves the term out
@@ -62,6 +63,7 @@ class DecoderStage(Stage):
     dino: str = ""  # weights of DINO ViT-S/8, on which discriminator="dino" stands
     discriminator_rate: float = option(1.0, 0.0)  # its learning rate over the decoder's
     adversarial_from: int = option(0, 0)  # step from which it counts for the decoder, too
+    measured: int = option(0, 0)  # held-out images, spread evenly, measured at its end; 0: all
 
 
 @dataclasses.dataclass(frozen=True)

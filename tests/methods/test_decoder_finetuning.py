@@ -119,6 +119,27 @@ def gradient(method, params, frozen, batch=BATCH, keys=KEYS):
     return loss, parts, grads
 
 
+def test_the_original_decoder_as_target(whole):
+    """What it makes of raw latents: where nothing is projected there is nothing to learn."""
+    x = to_float(jnp.asarray(images(6)))
+    encoded = TOKENIZER.encode(whole, x)
+    target = TOKENIZER.decode(whole, encoded)
+    for path, latents in (("slerp", None), ("linear", encoded)):
+        method = finetuning(path, target="original")
+        latents = method.space.project(encoded) if latents is None else latents
+        params = {"decoder": jax.tree.map(lambda p: 1.1 * p, whole["decoder"])}
+        expected = jnp.mean((TOKENIZER.decode(whole | params, latents) - target) ** 2)
+        np.testing.assert_allclose(gradient(method, params, whole)[0], expected, rtol=1e-4)
+    loss, _, grads = gradient(method, method.init(jax.random.key(0), whole), whole)
+    assert float(loss) < 1e-12 and float(optax.tree.norm(grads["decoder"])) < 1e-6
+
+    judged = finetuning("slerp", judge=JUDGE, adversarial_weight=0.5, target="original")
+    params = judged.init(jax.random.key(2), whole)
+    _, parts, _ = gradient(judged, params, whole | BOTH)
+    real = JUDGE.network.apply(params["discriminator"], target)
+    np.testing.assert_allclose(parts["logit_real"], np.mean(real), rtol=1e-4)
+
+
 @pytest.fixture
 def adversarial(whole):
     method = finetuning(judge=JUDGE, adversarial_weight=0.5)
@@ -282,12 +303,13 @@ def test_draws_and_micro_batches(whole, adversarial):
 def test_noise_is_added_on_the_sphere_and_projected(whole):
     method = finetuning(latent_noise=0.7)
     x = to_float(jnp.asarray(images(6)))
-    latents = method._latents(whole, x, KEYS)
+    encoded = TOKENIZER.encode(whole, x)
+    latents = method._latents(encoded, KEYS)
     np.testing.assert_allclose(np.linalg.norm(latents, axis=-1), 2.0, rtol=1e-5)
     keys = jax.vmap(lambda key: jax.random.split(key))(KEYS)
     sigma = 0.7 * jax.vmap(jax.random.uniform)(keys[:, 0])
     assert np.std(sigma) > 0.05  # every sample has its own
-    clean = finetuning()._latents(whole, x, KEYS)
+    clean = finetuning()._latents(encoded, KEYS)
     moved = clean + sigma.reshape(-1, 1, 1, 1) * noise_of(keys[:, 1], (2, 2, D))
     np.testing.assert_allclose(latents, method.space.project(moved), rtol=1e-5)
 
@@ -316,7 +338,8 @@ def test_the_perceptual_term(whole):
 
 
 def test_four_cells(whole):
-    split = Split(Source({"images": images(40)}), Source({"images": images(20, seed=1)}))
+    heldout = Source({"images": images(20, seed=1), "labels": np.zeros(20, np.int32)})
+    split = Split(Source({"images": images(40)}), heldout)
     grey = {"decoder": jax.tree.map(lambda p: 0.0 * p, whole["decoder"])}
     outcome = finetuning("slerp").finish(grey, whole, split, map_over)
     cells = {f"{z}_{d}" for z in ("raw", "projected") for d in ("original", "finetuned")}
@@ -333,6 +356,11 @@ def test_four_cells(whole):
     assert set(outcome.arrays) == {"original", *cells}
     assert outcome.arrays["original"].shape == (10, 2, 2, 3)
 
+    few = finetuning("slerp", measured=5).finish(grey, whole, split, map_over)
+    spread = images(20, seed=1)[[0, 4, 9, 14, 19]]
+    expected = mean_psnr(np.full((5, 2, 2, 3), 128, np.uint8), spread)
+    np.testing.assert_allclose(few.metrics["psnr_raw_finetuned"], expected, rtol=1e-5)
+
     control = finetuning("linear").finish(grey, whole, split, map_over).metrics
     for decoder in ("original", "finetuned"):  # nothing is projected
         assert control[f"psnr_raw_{decoder}"] == control[f"psnr_projected_{decoder}"]
@@ -346,9 +374,11 @@ def test_a_file_that_finish_needs_is_asked_for_before_training(tmp_path):
 
 
 def test_notes_name_the_terms_that_count():
-    assert finetuning(lpips_weight=2.0).notes() == ["Loss: L2 1."]
+    assert finetuning(lpips_weight=2.0).notes() == ["Loss: L2 1; target: images."]
     judged = finetuning(judge=JUDGE, l1_weight=0.5, adversarial_weight=0.5, adversarial_from=2000)
-    assert judged.notes() == ["Loss: L1 0.5, L2 1, 'patch' discriminator 0.5 from step 2,000."]
+    assert judged.notes() == [
+        "Loss: L1 0.5, L2 1, 'patch' discriminator 0.5 from step 2,000; target: images."
+    ]
 
 
 def test_a_preview_pairs_originals_with_reconstructions(whole):
