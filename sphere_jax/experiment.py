@@ -8,7 +8,6 @@ W/metrics.jsonl, W/tensorboard/, W/samples/*.png, W/report.html, W/results.json
 """
 
 import dataclasses
-import json
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from sphere_jax.building import build_method, build_tokenizer
 from sphere_jax.config import to_dict
 from sphere_jax.conversion.catalogue import catalogue, clock_of
-from sphere_jax.conversion.weights import fingerprint_of, network_of
+from sphere_jax.conversion.weights import network_of
 from sphere_jax.data.latent_cache import check_cache
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.data.sources import Split, load
@@ -31,11 +30,8 @@ from sphere_jax.files import make_folder, write_json, write_npz
 from sphere_jax.images import images_of
 from sphere_jax.methods.base import Generator
 from sphere_jax.nn.compilation import quick_products
-from sphere_jax.options import (
-    RAW_PATHS,
-    Config,
-)
-from sphere_jax.records import FREE_KEYS, WEIGHTS_FILES, difference, flatten
+from sphere_jax.options import Config
+from sphere_jax.records import Records
 from sphere_jax.tokenizers import Pretrained
 from sphere_jax.tokenizers.pretrained import latents_made_with, load_pretrained
 from sphere_jax.training.checkpoints import Checkpoints
@@ -89,12 +85,14 @@ class Run:
         mapped = partial(jax.jit(function, compiler_options=quick_products()), params)
         return map_batched(mapped, arrays, size, batch_sharding(self.mesh))
 
+    @property
+    def records(self) -> Records:
+        return Records(self.config, self.workdir, self.data_fingerprint)
+
     def begin(self) -> None:
         """Writes `config.json`. Raises UserError if the folder holds a stage of another config."""
         for name in self.config.stages:
-            record = self._read_record(name)
-            if record is not None:
-                self._check_depends(name, record)
+            self.records.read(name, check=True)
         if is_main_process():
             content = {"config": to_dict(self.config), "versions": versions()}
             write_json(self.workdir / "config.json", content)
@@ -109,7 +107,7 @@ class Run:
         peak = None
         for name in self.config.stages:
             method = build_method(self.config, name)
-            record = self._claim(name)
+            record = self.records.claim(name)
             if record["finished"]:
                 self._load(name, method, record)
                 log.say(f"{name}: finished before, skipped")
@@ -128,7 +126,7 @@ class Run:
         """The artifacts of a finished run, for sampling. Raises UserError if it is not finished."""
         self._load_tokenizer()
         for name in self.config.stages:
-            record = self._read_record(name)
+            record = self.records.read(name)
             if record is None or not record["finished"]:
                 raise UserError(
                     f"{self.workdir} has no finished stage '{name}'; run sphere_jax.main first."
@@ -139,7 +137,7 @@ class Run:
                     f"{self.workdir} was trained on other data than config.data names now; put "
                     "that data back."
                 )
-            self._check_weights_files(name, record)
+            self.records.check_weights_files(name, record)
             self._load(name, build_method(self.config, name), record)
 
     def _takes_images(self, name: str) -> bool:
@@ -199,9 +197,8 @@ class Run:
             for part, leaves in outcome.artifacts.items():
                 flat |= {f"artifact/{part}/{k}": v for k, v in leaves.items()}
             write_npz(self.workdir / "stages" / f"{name}.npz", flat)
-            write_json(
-                self._record_file(name), record | {"finished": True, "metrics": outcome.metrics}
-            )
+            finished = record | {"finished": True, "metrics": outcome.metrics}
+            write_json(self.records.file(name), finished)
 
     def _load(self, name: str, method, record: dict) -> None:
         """A finished stage: its parameters onto the mesh, its arrays to the host."""
@@ -246,78 +243,6 @@ class Run:
                 method.preview_columns,
             )
             log.picture(name, step, "preview", grid(pictures, method.preview_columns))
-
-    # A stage's record says what its weights depend on, so that a folder is never mixed.
-
-    def _record_file(self, name: str) -> Path:
-        return self.workdir / "stages" / f"{name}.json"
-
-    def _read_record(self, name: str) -> dict | None:
-        file = self._record_file(name)
-        if not file.exists():
-            return None
-        try:
-            record = json.loads(file.read_text())
-            return record if {"depends", "finished"} <= record.keys() else None
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{file} is damaged ({error}); delete it to train again.") from error
-
-    def _claim(self, name: str) -> dict:
-        """The record of stage `name`, begun if new. Raises UserError if of another config."""
-        record = self._read_record(name)
-        if record is None:
-            record = {"depends": self.depends(name), "finished": False}
-            if is_main_process():
-                write_json(self._record_file(name), record)
-        self._check_depends(name, record)
-        return record
-
-    def _check_depends(self, name: str, record: dict) -> None:
-        differs = difference(record["depends"], self.depends(name), self.config)
-        if differs:
-            raise UserError(
-                f"{self.workdir} holds stage '{name}' with {differs}; give another --workdir, or "
-                "the config and the version that began this one."
-            )
-
-    def _check_weights_files(self, name: str, record: dict) -> None:
-        """Raises UserError if a frozen network's file is not the one that the stage saw."""
-        plain = to_dict(self.config)
-        flat = flatten("config", {"tokenizer": plain["tokenizer"]})
-        for key, path in flat.items():
-            trained_on = record["depends"].get(f"{key} fingerprint")
-            if trained_on and trained_on != fingerprint_of(path):
-                raise UserError(
-                    f"{path} ({key}) has other weights than those that stage '{name}' of "
-                    f"{self.workdir} was trained on; put the old file back."
-                )
-
-    def _projection(self) -> str:
-        """What becomes of latents before they are decoded, in words."""
-        space = self.config.space
-        if space.path in RAW_PATHS:
-            return "none"
-        return f"{space.sphere} sphere of radius {space.radius or 'sqrt(d)'}"
-
-    def depends(self, name: str) -> dict[str, Any]:
-        """Every value that the weights of stage `name` are a function of."""
-        plain, stages = to_dict(self.config), self.config.stages
-        # A decoder sees what is projected and how, not the path: arms may share it.
-        groups = {"flow": ("space", "model"), "sphere_latent": ("space", "model")}
-        earlier = stages[: stages.index(name)]
-        kept = {"seed", "data", "tokenizer"}
-        for stage in (*earlier, name):  # what the weights of earlier stages depend on counts too
-            kept |= {stage, *groups.get(self.config.stage(stage).method, ())}
-        flat = flatten("config", {group: plain[group] for group in sorted(kept)})
-        files = {key: path for key, path in flat.items() if key.endswith(WEIGHTS_FILES)}
-        flat = {key: value for key, value in flat.items() if not key.endswith(FREE_KEYS)}
-        flat |= {f"{key} fingerprint": fingerprint_of(path) for key, path in files.items() if path}
-        methods = {self.config.stage(stage).method for stage in (*earlier, name)}
-        if methods & {"decoder", "flow", "sphere_latent"}:
-            flat["projection"] = self._projection()
-        flat["data fingerprint"] = self.data_fingerprint
-        flat["earlier stages"] = earlier
-        return json.loads(json.dumps(flat))
 
 
 def _check_clock(path: str, model) -> None:

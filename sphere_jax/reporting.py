@@ -12,6 +12,7 @@ from sphere_jax.evaluation.score import Score
 from sphere_jax.experiment import Run
 from sphere_jax.files import write_bytes, write_json, write_npz
 from sphere_jax.generation import Samples
+from sphere_jax.methods.decoder_finetuning import CELLS
 from sphere_jax.training.logging import read_rows
 
 FIRST_SAMPLES = "first.npz"  # the first images, as they are
@@ -167,8 +168,7 @@ def _stage_sections(run: Run) -> list[page.Section]:
         arrays, metrics = run.arrays[name], run.metrics[name]
         blocks = []
         if metrics:
-            rows = [[key.replace("_", " "), value] for key, value in metrics.items()]
-            blocks.append(page.Table(["measured", ""], rows))
+            blocks.append(_measured(metrics))
         if "radii" in arrays:
             d = build_tokenizer(run.config).latent_shape[-1]
             histogram = figures.norm_histogram({"training latents": arrays["radii"] / np.sqrt(d)})
@@ -188,3 +188,15 @@ def _stage_sections(run: Run) -> list[page.Section]:
         if blocks:
             sections.append(page.Section(f"Stage: {name}", blocks))
     return sections
+
+
+def _measured(metrics: dict[str, float]) -> page.Table:
+    """A row for each number; of those of a decoder, a row for each of its four cells."""
+    names = [key.removesuffix(f"_{CELLS[0]}") for key in metrics if key.endswith(CELLS[0])]
+    if not names:
+        rows = [[key.replace("_", " "), value] for key, value in metrics.items()]
+        return page.Table(["measured", ""], rows)
+    rows = [
+        [cell.replace("_", " "), *(metrics[f"{name}_{cell}"] for name in names)] for cell in CELLS
+    ]
+    return page.Table(["latents, decoder", *(name.replace("_", " ") for name in names)], rows)

@@ -10,11 +10,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny_run
+from refusals import refusal_of
 from scipy import stats
 
 from sphere_jax import compare
 from sphere_jax.comparing import running
-from sphere_jax.errors import UserError
 from sphere_jax.reporting import curve_rows
 from sphere_jax.training.logging import read_rows
 
@@ -49,10 +49,7 @@ def copied(compared, tmp_path):
 
 
 def refusal(*flags) -> str:
-    with pytest.raises(UserError) as caught:
-        compare.main([str(flag) for flag in flags])
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal_of(compare.main, [str(flag) for flag in flags])
 
 
 def summary(root):

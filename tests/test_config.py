@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+from refusals import refusal_of
 
 from sphere_jax.cli import load_config
 from sphere_jax.config import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
-from sphere_jax.errors import UserError
 from sphere_jax.plan import print_plan
 from sphere_jax.records import flatten
 
@@ -43,10 +43,7 @@ def changed(base=SMALL, **values):
 
 
 def refusal(raw) -> str:
-    with pytest.raises(UserError) as caught:
-        read_config(raw)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal_of(read_config, raw)
 
 
 @pytest.mark.parametrize(

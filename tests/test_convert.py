@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from refusals import refusal_of
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -16,7 +17,6 @@ from sphere_jax.conversion.files import open_tensors
 from sphere_jax.conversion.tensors import Layout, export, linear_kernel, stack, torch_layer
 from sphere_jax.conversion.tensors import convert as to_params
 from sphere_jax.conversion.weights import fingerprint_of, load_weights, write_weights
-from sphere_jax.errors import UserError
 from sphere_jax.nn.functional import Network, num_parameters
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.transformer import Stack
@@ -41,11 +41,8 @@ def tiny(tmp_path_factory):
     return folder, params
 
 
-def refusal(*arguments):
-    with pytest.raises(UserError) as error:
-        convert.main(list(map(str, arguments)))
-    assert "\n" not in str(error.value)
-    return str(error.value)
+def refusal(*arguments) -> str:
+    return refusal_of(convert.main, list(map(str, arguments)))
 
 
 def test_two_published_halves_become_one_file(tiny, tmp_path, capsys):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import tiny_run
+from refusals import refusal_of
 
 from sphere_jax.cli import load_config
 from sphere_jax.config import to_dict
-from sphere_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -119,10 +119,8 @@ def test_what_is_no_comparison_is_refused(command, tmp_path):
     unfinished = written(tmp_path / "unfinished")
     Path(unfinished, "stages", "decoder.json").write_text('{"finished": false}')
 
-    def refusal(*flags):
-        with pytest.raises(UserError) as error:
-            command.main([*flags])
-        return str(error.value)
+    def refusal(*flags) -> str:
+        return refusal_of(command.main, [*flags])
 
     assert refusal(run, raw) == "raw projects nothing and is the control of no run here."
     assert refusal(run, large) == "large and run differ in config.data.image_size."

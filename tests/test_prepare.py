@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from refusals import refusal_of
 
 from sphere_jax import evaluate, experiment, main, prepare, sample
 from sphere_jax.building import build_tokenizer
 from sphere_jax.cli import load_config
 from sphere_jax.data.sources import load
 from sphere_jax.encoding import Encoder
-from sphere_jax.errors import UserError
 from sphere_jax.tokenizers.images import to_float
 from sphere_jax.tokenizers.pretrained import load_pretrained
 from sphere_jax.training.logging import read_rows
@@ -76,13 +76,6 @@ def train(folder, workdir, *flags):
     return [row["loss"] for row in read_rows(folder / workdir / "metrics.jsonl") if "loss" in row]
 
 
-def refusal(call, *arguments) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def test_the_cache_holds_what_the_tokenizer_gives(folder, cache):
     config = load_config(str(folder / "config.py"))
     tokenizer = build_tokenizer(config)
@@ -121,7 +114,7 @@ def test_finished_shards_are_kept_and_damaged_ones_written_again(folder, cache, 
     encode(folder, "goes_on")
     assert encoded == [(COUNT, 12, 24), (HELD, 0, 8)]
     assert {file.name: file.read_bytes() for file in whole.iterdir()} == contents
-    assert "begun with dtype='float32'" in refusal(encode, folder, "goes_on", "--dtype=bfloat16")
+    assert "begun with dtype='float32'" in refusal_of(encode, folder, "goes_on", "--dtype=bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +135,7 @@ def test_a_run_on_a_cache_samples_without_it(folder, trained):
     workdir = f"--workdir={folder / 'cached'}"
     sample.main([workdir, "--num=4", f"--out={folder / 'drawn.npz'}"])
     assert np.load(folder / "drawn.npz")["images"].shape == (4, 8, 8, 3)
-    assert "holds no latent cache" in refusal(evaluate.main, [workdir, "--num=4"])
+    assert "holds no latent cache" in refusal_of(evaluate.main, [workdir, "--num=4"])
 
 
 @pytest.mark.slow
@@ -189,7 +182,7 @@ def test_the_plan_of_a_run_on_a_cache(folder, cache, capsys):
 
 def test_a_cache_of_something_else_is_refused(folder, cache):
     def words(*flags):
-        return refusal(train, folder, "refused", *use(cache), *flags)
+        return refusal_of(train, folder, "refused", *use(cache), *flags)
 
     assert "config.data.image_size=8, not 32" in words("--config.data.image_size=32")
     assert "config.data.resize='bicubic', not 'adm'" in words("--config.data.resize=adm")
@@ -217,7 +210,7 @@ def test_samples_are_scored_against_the_images_behind_a_cache(folder, cache, cap
     (older / "index.json").write_text(json.dumps(index))
 
     def words(*flags):
-        return refusal(train, folder, "moved_images", *scored, *flags)
+        return refusal_of(train, folder, "moved_images", *scored, *flags)
 
     assert "does not say which images" in words(*use(older))
     assert not (folder / "moved_images" / "config.json").exists()  # said before anything trained
@@ -255,23 +248,23 @@ def test_images_written_by_the_command_are_trained_on(folder, capsys):
         rows = np.arange(len(original))
         np.testing.assert_array_equal(found.read(rows)["images"], original.read(rows)["images"])
         np.testing.assert_array_equal(found.labels, original.labels)
-    assert "--dtype does nothing" in refusal(prepare.main, ["images", *flags, "--dtype=float32"])
-    assert "--batch does nothing" in refusal(prepare.main, ["images", *flags, "--batch=8"])
+    assert "--dtype does nothing" in refusal_of(prepare.main, ["images", *flags, "--dtype=float32"])
+    assert "--batch does nothing" in refusal_of(prepare.main, ["images", *flags, "--batch=8"])
     other = ["--config.data.image_size=16"]
-    assert "begun with image_size=8, not 16" in refusal(prepare.main, ["images", *flags, *other])
+    assert "begun with image_size=8, not 16" in refusal_of(prepare.main, ["images", *flags, *other])
 
 
 def test_what_cannot_be_encoded_is_one_sentence(folder, cache):
-    assert "holds no images to encode" in refusal(encode, folder, "no", *use(cache))
-    assert "at least 1" in refusal(encode, folder, "no", "--shard_size=0")
+    assert "holds no images to encode" in refusal_of(encode, folder, "no", *use(cache))
+    assert "at least 1" in refusal_of(encode, folder, "no", "--shard_size=0")
     own = folder / "own.py"
     text = (folder / "config.py").read_text()
     start, end = text.index("    config.tokenizer"), text.index("    config.model")
     own.write_text((text[:start] + text[end:]).replace('("flow",)', '("vae", "flow")'))
     flags = ["latents", f"--config={own}", f"--out={folder / 'no'}"]
-    assert "is trained by a run" in refusal(prepare.main, flags)
+    assert "is trained by a run" in refusal_of(prepare.main, flags)
     cached = [f"--config={own}", f"--workdir={folder / 'no'}", *use(cache)]
-    assert "latents of a published tokenizer" in refusal(main.main, cached)
+    assert "latents of a published tokenizer" in refusal_of(main.main, cached)
     assert not (folder / "no").exists()
 
 

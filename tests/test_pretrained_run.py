@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from refusals import refusal_of
 from safetensors.numpy import load_file
 
 from sphere_jax import convert, main, sample
@@ -87,11 +88,10 @@ def test_decoder_finetuning_begins_from_the_published_decoder(folder):
     assert (workdir / "report.html").is_file()
 
 
-def refusal(folder, *flags, workdir="refused"):
-    with pytest.raises(UserError) as error:
-        main.main([f"--config={folder / 'config.py'}", f"--workdir={folder / workdir}", *flags])
-    assert "\n" not in str(error.value)
-    return str(error.value)
+def refusal(folder, *flags, workdir="refused") -> str:
+    return refusal_of(
+        main.main, [f"--config={folder / 'config.py'}", f"--workdir={folder / workdir}", *flags]
+    )
 
 
 def test_what_does_not_fit_is_one_sentence(run, folder):

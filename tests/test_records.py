@@ -25,7 +25,7 @@ def config_of(**flow):
 
 @pytest.fixture
 def depends(tmp_path):
-    return lambda **flow: Run(config_of(**flow), tmp_path, None).depends("flow")
+    return lambda **flow: Run(config_of(**flow), tmp_path, None).records.depends("flow")
 
 
 def test_a_record_without_newer_options(depends):
@@ -71,7 +71,7 @@ def test_a_run_begins_again_in_an_older_folder(tmp_path):
     run = Run(config_of(), tmp_path, None)
     record = tmp_path / "stages" / "flow.json"
     record.parent.mkdir()
-    old = {key: value for key, value in run.depends("flow").items() if key not in NEWER}
+    old = {key: value for key, value in run.records.depends("flow").items() if key not in NEWER}
     record.write_text(json.dumps({"depends": old, "finished": True}))
     run.begin()
     stored = json.loads((tmp_path / "config.json").read_text())["config"]

@@ -273,7 +273,7 @@ def test_a_weaker_run_must_have_the_same_latents(run, guided_by, tmp_path):
 def test_what_a_weaker_run_s_record_says(run, guided_by, tmp_path, changes, words):
     ours, other = (dataclasses.replace(run, workdir=tmp_path / name) for name in ("ours", "other"))
     for own, change in ((ours, {}), (other, changes)):
-        depends = own.depends("flow") | change
+        depends = own.records.depends("flow") | change
         depends = {key: value for key, value in depends.items() if value is not None}
         (own.workdir / "stages").mkdir(parents=True)
         record = own.workdir / "stages" / "flow.json"

@@ -71,7 +71,7 @@ def share_stage(run: Run, name: str, root: Path) -> None:
     """Copies a finished stage of another arm, if it depends on the very same values."""
     if (run.workdir / "stages" / f"{name}.json").exists():
         return
-    depends = run.depends(name)
+    depends = run.records.depends(name)
     needed = _weights_depend_on(name, depends)
     for record in sorted(root.glob(f"*/stages/{name}.json")):
         content, other = json.loads(record.read_text()), record.parent.parent

@@ -27,6 +27,7 @@ from sphere_jax.tokenizers import Tokenizer
 from sphere_jax.tokenizers.images import to_float, to_uint8
 
 SHOWN = 10  # held-out images in the report
+CELLS = ("raw_original", "projected_original", "projected_finetuned", "raw_finetuned")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,11 +209,10 @@ class DecoderFinetuning(Method):
         original = {name: frozen[name] for name in self.tokenizer.parts}
         encoded = map_over(encode, original, images)
         finetuned = original | {"decoder": params["decoder"]}
-        for decoder, weights in (("original", original), ("finetuned", finetuned)):
-            for latents, decode in (("raw", raw), ("projected", projected)):
-                pictures = map_over(decode, weights, encoded)
-                cell = f"{latents}_{decoder}"
-                shown[cell] = pictures[some]
-                for name, value in fidelity.scores(images, pictures, moments).items():
-                    metrics[f"{name}_{cell}"] = value
+        for cell in CELLS:
+            decode = raw if cell.startswith("raw") else projected
+            pictures = map_over(decode, original if "original" in cell else finetuned, encoded)
+            shown[cell] = pictures[some]
+            for name, value in fidelity.scores(images, pictures, moments).items():
+                metrics[f"{name}_{cell}"] = value
         return Outcome(metrics=metrics, arrays=shown)

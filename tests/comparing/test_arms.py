@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from refusals import refusal_of
 
 from sphere_jax.cli import load_config
 from sphere_jax.comparing.arms import (
@@ -16,17 +17,9 @@ from sphere_jax.comparing.arms import (
     vary_arms,
 )
 from sphere_jax.comparing.matched import check_matched, digest, explanation
-from sphere_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs" / "mnist_slerp.py")
-
-
-def refusal(function, *given) -> str:
-    with pytest.raises(UserError) as caught:
-        function(*given)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_commas_inside_parentheses_do_not_count():
@@ -58,7 +51,7 @@ def test_plans_are_checked_whole():
     }
 
     def words(*arms):
-        return refusal(plan, CONFIG, [], arms, [0])
+        return refusal_of(plan, CONFIG, [], arms, [0])
 
     one = named_arm("a b:space.path=slerp")
     assert "one and the same config" in words(one, named_arm("c:space.path=slerp"))
@@ -71,17 +64,17 @@ def test_plans_are_checked_whole():
 
 
 def test_what_flags_refuse(tmp_path):
-    assert "KEY=VALUE,VALUE" in refusal(vary_arms, ["space.path"])
-    assert "each KEY once" in refusal(vary_arms, ["flow.steps=1", "flow.steps=2"])
+    assert "KEY=VALUE,VALUE" in refusal_of(vary_arms, ["space.path"])
+    assert "each KEY once" in refusal_of(vary_arms, ["flow.steps=1", "flow.steps=2"])
     for text in ("space.path=linear", ":space.path=linear", "a:space.path", "a:stages=vae,flow"):
-        assert "with tuples in parentheses" in refusal(named_arm, text)
+        assert "with tuples in parentheses" in refusal_of(named_arm, text)
     file = tmp_path / "arms.py"
     base = load_config(CONFIG)
-    assert "must be a Python file with get_arms()" in refusal(file_arms, str(file), base)
+    assert "must be a Python file with get_arms()" in refusal_of(file_arms, str(file), base)
     file.write_text("def get_arms(config): return {'a': 3}")
-    assert "must return {name: {key: value}}" in refusal(file_arms, str(file), base)
+    assert "must return {name: {key: value}}" in refusal_of(file_arms, str(file), base)
     file.write_text("def get_arms(config): return 1 / 0")
-    assert "does not run (ZeroDivisionError" in refusal(file_arms, str(file), base)
+    assert "does not run (ZeroDivisionError" in refusal_of(file_arms, str(file), base)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +130,7 @@ def test_a_difference_that_nothing_explains_is_refused(tmp_path):
     wider = {"data order": "1", "initial weights": "9"}
     found = told(wider, "model.width=96", "space.path=linear")
     assert found == {"data order": "yes", "initial weights": "no: model.width"}
-    words = refusal(told, wider, "space.path=linear")
+    words = refusal_of(told, wider, "space.path=linear")
     assert "Arms 'other' and 'slerp' of seed 3" in words and "initial weights differ" in words
 
 
@@ -150,7 +143,7 @@ def test_data_elsewhere_explain_another_order_only_where_they_are_other_data(tmp
 
     found = told({"training data": "2", "data order": "2"})
     assert set(found.values()) == {"no: data.path"}
-    assert "data order differ" in refusal(told, {"training data": "1", "data order": "2"})
+    assert "data order differ" in refusal_of(told, {"training data": "1", "data order": "2"})
 
 
 def test_a_digest_is_of_every_byte():

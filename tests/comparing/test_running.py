@@ -40,7 +40,7 @@ PLAIN, TUNED = "stages=vae,flow", "stages=vae,decoder,flow"
 )
 def test_which_stages_arms_share(tmp_path, name, one, other, shared):
     runs = [open_run(config_of(*overrides), tmp_path, None) for overrides in (one, other)]
-    before, now = (_weights_depend_on(name, run.depends(name)) for run in runs)
+    before, now = (_weights_depend_on(name, run.records.depends(name)) for run in runs)
     assert (difference(before, now, runs[1].config) is None) == shared
 
 

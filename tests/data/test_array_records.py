@@ -6,13 +6,13 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import refusal_of
 
 from sphere_jax.data import kept as kept_module
 from sphere_jax.data import record_writer, records
 from sphere_jax.data.examples import write_example
 from sphere_jax.data.record_writer import write_images
 from sphere_jax.data.sources import load
-from sphere_jax.errors import UserError
 from sphere_jax.options import Data
 
 
@@ -46,13 +46,6 @@ def found(source) -> list[int]:
     read = source.read(np.arange(len(source)))
     assert read["images"].shape[1:] == (8, 8, 3)
     return (read["images"][:, 4, 4, 0] // 10).tolist()
-
-
-def refusal(call, *arguments) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture(autouse=True)
@@ -125,12 +118,12 @@ def test_few_files_are_open_at_once(tmp_path, monkeypatch):
 
 
 def test_what_is_wrong_with_a_folder(tmp_path):
-    assert "There is no folder ''" in refusal(load, data(""))
-    assert "There is no folder" in refusal(load, data(tmp_path / "none"))
-    assert "has no train*.array_record" in refusal(load, data(tmp_path))
+    assert "There is no folder ''" in refusal_of(load, data(""))
+    assert "There is no folder" in refusal_of(load, data(tmp_path / "none"))
+    assert "has no train*.array_record" in refusal_of(load, data(tmp_path))
     file = tmp_path / "train.array_record"
     write(file, [])
-    assert "holds no images" in refusal(load, data(tmp_path))
+    assert "holds no images" in refusal_of(load, data(tmp_path))
     for examples, words in (
         ([b"\xffno protobuf"], "no tf.train.Example"),
         ([{"image": encoded(0)}], "it has image, not an encoded image and an integer label"),
@@ -142,11 +135,13 @@ def test_what_is_wrong_with_a_folder(tmp_path):
         ([{"image": encoded(0), "label": 2**32}] * 5, "they must be classes"),  # 0 as an int32
     ):
         write(file, examples)
-        assert words in refusal(load, data(tmp_path))
+        assert words in refusal_of(load, data(tmp_path))
     whole = file.read_bytes()
     for content in (b"no records" * 100, b"", whole[:-1], whole[: len(whole) // 2]):
         file.write_bytes(content)
-        assert "cannot be used as ArrayRecord (it is cut off, or" in refusal(load, data(tmp_path))
+        assert "cannot be used as ArrayRecord (it is cut off, or" in refusal_of(
+            load, data(tmp_path)
+        )
 
 
 def test_a_picture_that_cannot_be_decoded_and_a_damaged_file(tmp_path):
@@ -154,14 +149,14 @@ def test_a_picture_that_cannot_be_decoded_and_a_damaged_file(tmp_path):
     examples = [{"image": encoded(1), "label": 0}] * 9 + [{"image": b"text" * 99, "label": 0}]
     write(file, [examples[-1], *examples[:-1]])
     train = load(data(tmp_path)).train
-    assert f"Picture 0 of {tmp_path} is not an image" in refusal(train.read, np.array([0]))
+    assert f"Picture 0 of {tmp_path} is not an image" in refusal_of(train.read, np.array([0]))
     content = bytearray(file.read_bytes())
     content[content.find(b"text")] ^= 1
     stat = file.stat()
     file.write_bytes(content)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # or its labels would be read again
     train = load(data(tmp_path)).train
-    assert "train.array_record is damaged" in refusal(train.read, np.array([0]))
+    assert "train.array_record is damaged" in refusal_of(train.read, np.array([0]))
 
 
 # What `sphere_jax.prepare images` writes
@@ -205,19 +200,19 @@ def test_writing_goes_on_and_what_is_not_whole_is_refused(tmp_path, monkeypatch)
     monkeypatch.setattr(record_writer, "_write", killed)
     with pytest.raises(KeyboardInterrupt):
         prepared(original, out)
-    assert "holds 34 of 40 images" in refusal(load, data(out, num_classes=3))
+    assert "holds 34 of 40 images" in refusal_of(load, data(out, num_classes=3))
     monkeypatch.setattr(record_writer, "_write", written)
     assert prepared(original, out)[1] == ["heldout-00000"]
     assert len(load(data(out, num_classes=3)).heldout) == 6
-    assert "begun with shard_size=12, not 13" in refusal(prepared, original, out, 13)
-    assert "holds no images to write" in refusal(prepared, Data(source="latents"), out)
+    assert "begun with shard_size=12, not 13" in refusal_of(prepared, original, out, 13)
+    assert "holds no images to write" in refusal_of(prepared, Data(source="latents"), out)
 
 
 def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
     (tmp_path / "out" / ".train-00000.array_record.tmp").mkdir(parents=True)
-    assert "Cannot write" in refusal(prepared, originals(tmp_path), tmp_path / "out")
+    assert "Cannot write" in refusal_of(prepared, originals(tmp_path), tmp_path / "out")
 
 
 def test_a_file_that_is_not_there_cannot_be_kept(tmp_path):
-    said = refusal(kept_module.kept, "x", [tmp_path / "none"], dict)
+    said = refusal_of(kept_module.kept, "x", [tmp_path / "none"], dict)
     assert "none cannot be read" in said

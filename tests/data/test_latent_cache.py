@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from refusals import refusal_of
 
 from sphere_jax.data.latent_cache import DTYPES, CacheWriter, check_cache, read_cache
 from sphere_jax.data.pipeline import Batches
 from sphere_jax.data.sources import Source, load
-from sphere_jax.errors import UserError
 from sphere_jax.options import Data
 
 SHAPE = (2, 3, 4)
@@ -45,13 +45,6 @@ def fill(folder, dtype="float32", **changed):
     for shard in cache.shards:
         cache.write(shard, batches(shard))
     return cache.finish()
-
-
-def refusal(call, *arguments) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def data(folder) -> Data:
@@ -120,7 +113,7 @@ def test_writing_goes_on_where_it_was_cut_off(tmp_path):
     cache.write(first, batches(first))
     with pytest.raises(Killed):
         cache.write(second, cut_off(second))
-    assert "not finished" in refusal(read_cache, tmp_path)
+    assert "not finished" in refusal_of(read_cache, tmp_path)
     again = writer(tmp_path)
     assert [again.is_finished(shard) for shard in again.shards] == [True] + [False] * 3
     for shard in again.shards[1:]:
@@ -134,12 +127,12 @@ def test_writing_goes_on_where_it_was_cut_off(tmp_path):
 
 def test_a_folder_of_another_plan_is_refused(tmp_path):
     fill(tmp_path)
-    assert "begun with dtype='float32', not 'float16'" in refusal(writer, tmp_path, "float16")
+    assert "begun with dtype='float32', not 'float16'" in refusal_of(writer, tmp_path, "float16")
     other = {"made_with": MADE_WITH | {"config.tokenizer.kind": "flux1"}}
-    words = refusal(lambda: writer(tmp_path, **other))
+    words = refusal_of(lambda: writer(tmp_path, **other))
     assert "begun with config.tokenizer.kind='sd', not 'flux1'" in words
     check_cache(tmp_path, MADE_WITH)
-    words = refusal(check_cache, tmp_path, MADE_WITH | {"config.data.image_size": 32})
+    words = refusal_of(check_cache, tmp_path, MADE_WITH | {"config.data.image_size": 32})
     assert "made with config.data.image_size=16, not 32" in words
 
 
@@ -153,12 +146,12 @@ def test_damage_is_noticed(tmp_path):
     assert [cache.is_finished(shard) for shard in cache.shards] == [True, False, True, True]
     train = load(data(tmp_path)).train
     assert train.read(np.array([0, 4]))["latents"].shape == (2, *SHAPE)
-    words = refusal(train.read, np.array([5]), np.array([True]))
+    words = refusal_of(train.read, np.array([5]), np.array([True]))
     assert "train-00001.arrayrecord is damaged" in words
     file.write_bytes(whole[:-1])
-    assert "missing or cut off" in refusal(load, data(tmp_path))
+    assert "missing or cut off" in refusal_of(load, data(tmp_path))
     file.unlink()
-    assert "missing or cut off" in refusal(load, data(tmp_path))
+    assert "missing or cut off" in refusal_of(load, data(tmp_path))
     cache.write(cache.shards[1], batches(cache.shards[1]))
     np.testing.assert_array_equal(
         load(data(tmp_path)).train.arrays["latents"][5], latents("train")[5, 0]
@@ -166,16 +159,16 @@ def test_damage_is_noticed(tmp_path):
 
 
 def test_what_is_no_cache_is_one_sentence(tmp_path):
-    assert "holds no latent cache" in refusal(load, data(tmp_path / "none"))
+    assert "holds no latent cache" in refusal_of(load, data(tmp_path / "none"))
     fill(tmp_path)
     index = json.loads((tmp_path / "index.json").read_text())
     np.savez(tmp_path / "labels.npz", train=np.zeros(3, np.int32), heldout=np.zeros(4, np.int32))
-    assert "labels.npz is of another cache" in refusal(load, data(tmp_path))
+    assert "labels.npz is of another cache" in refusal_of(load, data(tmp_path))
     del index["shards"]
     (tmp_path / "index.json").write_text(json.dumps(index))
-    assert "lacks" in refusal(load, data(tmp_path))
+    assert "lacks" in refusal_of(load, data(tmp_path))
     (tmp_path / "index.json").write_text("{")
-    assert "is damaged" in refusal(load, data(tmp_path))
+    assert "is damaged" in refusal_of(load, data(tmp_path))
 
 
 def test_latents_that_do_not_fit_the_type_are_refused(tmp_path):
@@ -183,10 +176,10 @@ def test_latents_that_do_not_fit_the_type_are_refused(tmp_path):
     cache.begin()
     large[6, 0, 0, 0, 0] = 1e5
     cache.write(cache.shards[0], batches(cache.shards[0], large))
-    words = refusal(lambda: cache.write(cache.shards[1], batches(cache.shards[1], large)))
+    words = refusal_of(lambda: cache.write(cache.shards[1], batches(cache.shards[1], large)))
     assert "1e+05, more than float16 holds" in words
     large[6, 0, 0, 0, 0] = np.nan
-    words = refusal(lambda: cache.write(cache.shards[1], batches(cache.shards[1], large)))
+    words = refusal_of(lambda: cache.write(cache.shards[1], batches(cache.shards[1], large)))
     assert "not finite" in words
     assert not cache.is_finished(cache.shards[1])
 
@@ -195,7 +188,7 @@ def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
     cache = writer(tmp_path)
     shard = cache.shards[0]
     (tmp_path / f".{shard.name}.arrayrecord.tmp").mkdir()  # where its file would be
-    assert "Cannot write" in refusal(lambda: cache.write(shard, batches(shard)))
+    assert "Cannot write" in refusal_of(lambda: cache.write(shard, batches(shard)))
 
     def failing():
         yield next(batches(shard))

@@ -3,23 +3,15 @@
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
+from refusals import refusal_of
 
 from sphere_jax.data import memory
 from sphere_jax.data.sources import Source, Split, load
-from sphere_jax.errors import UserError
 from sphere_jax.methods.latents import encoded_split
 from sphere_jax.options import Data
 
 MEMINFO = "MemTotal:       8000000 kB\nMemFree: 1 kB\nMemAvailable:    2000000 kB\n"
-
-
-def refusal(call, *arguments) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def leaves(monkeypatch, count):
@@ -45,7 +37,7 @@ def test_available_memory_is_what_the_system_and_the_container_leave(tmp_path, m
 def test_what_fits_passes_and_what_does_not_is_one_sentence(monkeypatch):
     leaves(monkeypatch, 3 * 10**9)
     memory.check_fits("Latents", 3 * 10**9, "mend it")
-    said = refusal(memory.check_fits, "Latents", 4 * 10**9, "mend it")
+    said = refusal_of(memory.check_fits, "Latents", 4 * 10**9, "mend it")
     assert said == "Latents would take 4 GB of memory and 3 GB are available; mend it."
     leaves(monkeypatch, None)
     memory.check_fits("Latents", 10**18, "mend it")
@@ -61,9 +53,9 @@ def test_images_of_a_file(tmp_path, monkeypatch):
         return load(Data(source="npz", path=str(path), image_size=size, num_classes=2))
 
     leaves(monkeypatch, 25_600)
-    assert "images.npz would take 26." in refusal(opened, 16)
+    assert "images.npz would take 26." in refusal_of(opened, 16)
     leaves(monkeypatch, 2 * 102_400 - 1)
-    said = refusal(opened, 32)
+    said = refusal_of(opened, 32)
     assert "100 images of" in said and "205 kB" in said and "config.data.source='folder'" in said
     leaves(monkeypatch, 2 * 102_400)
     assert len(opened(32).train) == 80
@@ -79,7 +71,7 @@ def test_pictures_of_a_file(tmp_path, monkeypatch):
     )
     data = Data(source="npz", path=str(tmp_path / "a.npz"), image_size=128, channels=3)
     leaves(monkeypatch, 10**6)
-    assert "100 images of" in refusal(load, data)
+    assert "100 images of" in refusal_of(load, data)
 
 
 class Tokenizer:
@@ -103,7 +95,7 @@ def test_latents_that_are_encoded_once(monkeypatch):
         Source({"images": images[r], "labels": labels[r]}) for r in (slice(0, 8), slice(8, 10))
     ]
     leaves(monkeypatch, 1279)
-    said = refusal(encoded_split, Tokenizer, Split(*parts), {}, map_over)
+    said = refusal_of(encoded_split, Tokenizer, Split(*parts), {}, map_over)
     assert "10 images, encoded once, would take 1.28 kB" in said and calls == []
     assert "sphere_jax.prepare latents" in said and "encode='every_step'" in said
     leaves(monkeypatch, 1280)

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import refusal_of
 
 from sphere_jax.data.sources import load
-from sphere_jax.errors import UserError
 from sphere_jax.options import Data
 
 
@@ -70,10 +70,7 @@ def fitted(number):
 
 
 def refusal(options) -> str:
-    with pytest.raises(UserError) as caught:
-        load(options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal_of(load, options)
 
 
 def test_a_prepared_data_set_is_read_record_by_record(tfds, tmp_path):

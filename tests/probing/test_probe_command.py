@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from refusals import refusal_of
 
 from sphere_jax import main, probe
 from sphere_jax.conversion.weights import write_weights
 from sphere_jax.distribution.mesh import make_mesh
-from sphere_jax.errors import UserError
 from sphere_jax.models.lpips import LPIPS
 from sphere_jax.models.tiny_vae import KINDS, TinyVAE
 from sphere_jax.nn.functional import Network
@@ -94,13 +94,6 @@ def test_a_tokenizer_that_a_run_has_trained(tmp_path):
     assert set(found["fixed norm"]["sqrt(d)"]) == {"norm", "psnr", "error"}
 
 
-def refusal(function, *arguments):
-    with pytest.raises(UserError) as error:
-        function(*arguments)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
@@ -112,14 +105,14 @@ def refusal(function, *arguments):
     ],
 )
 def test_a_mistake_is_one_sentence(folder, more, sentence):
-    assert sentence in refusal(probe.main, flags(folder, **more))
+    assert sentence in refusal_of(probe.main, flags(folder, **more))
 
 
 def test_networks_that_do_not_fit_are_refused(folder):
     lpips, shape = folder / "lpips.safetensors", (32, 32, 3)
-    assert "at least 31 pixels" in refusal(load_perceptual, lpips, (16, 16, 3))
-    assert "it holds 'taesd'" in refusal(load_perceptual, folder / "taesd.safetensors", shape)
-    assert "nowhere" in refusal(load_perceptual, "nowhere", shape)
-    words = refusal(Comparison.load, "", "vgg", "file", shape, make_mesh(), 4)
+    assert "at least 31 pixels" in refusal_of(load_perceptual, lpips, (16, 16, 3))
+    assert "it holds 'taesd'" in refusal_of(load_perceptual, folder / "taesd.safetensors", shape)
+    assert "nowhere" in refusal_of(load_perceptual, "nowhere", shape)
+    words = refusal_of(Comparison.load, "", "vgg", "file", shape, make_mesh(), 4)
     assert "--features=vgg must be one of efficientnet_lite0" in words
     assert load_perceptual(lpips, shape).name == "lpips_alexnet"

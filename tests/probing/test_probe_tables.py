@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import tiny_run
+from refusals import refusal_of
 from test_probe_claims import probe
 
-from sphere_jax.errors import UserError
 from sphere_jax.probing.page import write
 
 ROOT = Path(__file__).parents[2]
@@ -62,11 +62,8 @@ def test_the_tables_say_what_the_probes_found(command, folders, tmp_path, capsys
 
 
 def test_what_it_refuses(command, folders, tmp_path):
-    def refusal(*argv):
-        with pytest.raises(UserError) as error:
-            command.main([str(a) for a in argv])
-        assert "\n" not in str(error.value)
-        return str(error.value)
+    def refusal(*argv) -> str:
+        return refusal_of(command.main, [str(a) for a in argv])
 
     own = folders / "direction"
     assert "is not what sphere_jax.probe writes" in refusal(tmp_path)
