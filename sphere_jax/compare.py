@@ -86,8 +86,8 @@ def run_all(comparison) -> None:
     from sphere_jax.comparing.outcomes import check_started, read_outcome
     from sphere_jax.comparing.page import write_page
     from sphere_jax.errors import UserError
+    from sphere_jax.progress import duration
     from sphere_jax.reference import check_reference
-    from sphere_jax.training.logging import duration
 
     scored = {(c.data, c.evaluation): c for c in comparison.configs.values()}
     for config in scored.values():  # before the first one trains

@@ -3,7 +3,6 @@ into statistics of its latents.
 """
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, 
 from sphere_jax.distribution.start import is_main_process, meet
 from sphere_jax.errors import UserError
 from sphere_jax.options import Config
+from sphere_jax.progress import Progress, say
 from sphere_jax.tokenizers import Pretrained
 from sphere_jax.tokenizers.images import to_float
 from sphere_jax.tokenizers.pretrained import latents_made_with, load_pretrained
-from sphere_jax.training.logging import duration, say
 
 
 def encode_data_set(
@@ -65,13 +64,12 @@ def encode_data_set(
     todo = [shard for shard in own if not cache.is_finished(shard)]
     if len(todo) < len(own):
         say(f"{folder}: {len(own) - len(todo)} of {len(own)} files finished before and checked")
-    started, done, left = time.monotonic(), 0, sum(shard.stop - shard.start for shard in todo)
+    progress, done = Progress("encoded", sum(map(len, todo)), "img/s a process"), 0
     for shard in todo:
         images = parts[shard.part].arrays["images"]
         cache.write(shard, encoder.latents(images, shard.start, shard.stop))
-        done, left = done + shard.stop - shard.start, left - shard.stop + shard.start
-        rate = done / (time.monotonic() - started)
-        say(f"{shard.name}: {rate:,.1f} img/s a process  {duration(left / rate)} left")
+        done += len(shard)
+        progress.done(done)
     meet("all shards are written")
     return cache.finish(write=is_main_process())
 
@@ -104,9 +102,11 @@ def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
         settings = dataclasses.replace(settings, packed=False)
     config = dataclasses.replace(config, tokenizer=settings)
     encoder = Encoder(config, build_tokenizer(config), batch)
-    images, moments = load(config.data).train.arrays["images"], None
+    images, moments, done = load(config.data).train.arrays["images"], None, 0
+    progress = Progress("encoded", len(images))
     for latents in encoder.latents(images, 0, len(images)):
-        moments = merged(moments, moments_of(latents))
+        moments, done = merged(moments, moments_of(latents)), done + len(latents)
+        progress.done(done)
     found = statistics_of(moments)
     params = {name: np.float32(found[f"channel_{name}"]) for name in ("mean", "std")}
     params["std"] = np.maximum(params["std"], 1e-6)  # of a dead channel

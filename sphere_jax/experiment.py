@@ -80,10 +80,13 @@ class Run:
         return build_method(self.config, name) if name else None
 
     def map_over(self, function, params, *arrays) -> np.ndarray:
-        """`function(params, *batch)` over whole host arrays, jitted and sharded."""
+        """`function(params, *batch)` over whole host arrays, jitted and sharded; progress is said
+        under its name.
+        """
         size = -(-ENCODE_BATCH // self.mesh.devices.size) * self.mesh.devices.size
         mapped = partial(jax.jit(function, compiler_options=quick_products()), params)
-        return map_batched(mapped, arrays, size, batch_sharding(self.mesh))
+        what = function.__name__.strip("_").replace("_", " ")
+        return map_batched(mapped, arrays, size, batch_sharding(self.mesh), what)
 
     @property
     def records(self) -> Records:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 
 import jax
@@ -18,7 +17,6 @@ from sphere_jax.methods.flow import Flow
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.records import WEIGHTS_FILES, completed
 from sphere_jax.sampling import FewSteps, Sampler, sample_keys
-from sphere_jax.training.logging import duration, say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,17 +99,8 @@ class Drawer:
                 return {"images": self._to_images(params, samples, radius), "trace": trace}
             return {"latents": samples, "trace": trace}
 
-        started = time.monotonic()
-
-        def progress(done):
-            if quiet:
-                return
-            rate = done / max(time.monotonic() - started, 1e-9)
-            left = duration((len(labels) - done) / rate)
-            say(f"samples {done:,}/{len(labels):,}  {rate:,.1f} img/s  {left} left")
-
         indices = np.arange(len(labels), dtype=np.uint32)
-        out = self._map(sample_batch, (indices, labels), progress)
+        out = self._map(sample_batch, (indices, labels), "" if quiet else "samples")
         trace = {name: rows.mean(0) for name, rows in out["trace"].items()}
         return Samples(out.get("images"), out.get("latents"), labels, trace, sampler)
 
@@ -121,7 +110,7 @@ class Drawer:
         One compiled program serves all radii.
         """
         radius = jnp.float32(radius)
-        return self._map(lambda z: self._to_images(self.params, z, radius), (latents,))
+        return self._map(lambda z: self._to_images(self.params, z, radius), (latents,), "decoded")
 
     def _generator(self, sampler):
         """The compiled `(params, indices, labels, scale) -> samples, trace`."""
@@ -139,12 +128,12 @@ class Drawer:
             self._generators[alike] = jax.jit(generate, compiler_options=quick_products())
         return self._generators[alike]
 
-    def _map(self, function, arrays, after_batch=lambda done: None):
+    def _map(self, function, arrays, what=""):
         """`function` over host arrays, in batches of the sampler's size on the run's mesh."""
         devices = self._run.mesh.devices.size
         size = min(self._run.config.sampler.batch_size, len(arrays[0]))
         size = -(-size // devices) * devices
-        return map_batched(function, arrays, size, batch_sharding(self._run.mesh), after_batch)
+        return map_batched(function, arrays, size, batch_sharding(self._run.mesh), what)
 
 
 def with_weaker(run: Run):

@@ -85,12 +85,9 @@ def main(argv: list[str]) -> None:
 
 def _prepare_images(data, out: Path, shard_size: int) -> None:
     from sphere_jax.data.record_writer import write_images
-    from sphere_jax.training.logging import duration, say
+    from sphere_jax.progress import say
 
-    def said(file: str, rate: float, left: float) -> None:
-        say(f"{file}: {rate:,.1f} img/s a process  {duration(left)} left")
-
-    counts = write_images(data, out, shard_size, said)
+    counts = write_images(data, out, shard_size)
     say(f"{out}: {counts['train']:,} training and {counts['heldout']:,} held-out images")
 
 

@@ -13,7 +13,7 @@ from sphere_jax.evaluation.score import Reference, prepare_reference
 from sphere_jax.experiment import Run
 from sphere_jax.images import image_data
 from sphere_jax.options import Config
-from sphere_jax.training.logging import duration, say
+from sphere_jax.progress import duration, say
 
 
 def check_reference(config: Config) -> PublishedFeatures | None:

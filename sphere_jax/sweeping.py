@@ -16,10 +16,10 @@ from sphere_jax.files import fingerprint
 from sphere_jax.generation import Drawer, Samples, balanced_labels
 from sphere_jax.images import image_data
 from sphere_jax.options import RAW_PATHS, Config
+from sphere_jax.progress import say
 from sphere_jax.reference import reference_of
 from sphere_jax.sampling import FewSteps, Sampler
 from sphere_jax.scoring import generation_of, score_images
-from sphere_jax.training.logging import say
 
 
 def sweep(

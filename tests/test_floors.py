@@ -14,6 +14,7 @@ FLOORS = [  # from the ground up
     {"config"},
     {"geometry"},
     {"distribution"},
+    {"progress"},
     {"data"},
     {"nn"},
     {"models"},

@@ -47,6 +47,9 @@ class Shard:
     def name(self) -> str:
         return f"{self.part}-{self.number:05d}"
 
+    def __len__(self) -> int:
+        return self.stop - self.start
+
 
 def shards_of(counts: Mapping[str, int], size: int) -> list[Shard]:
     """The parts of a data set, so many images each, in shards of at most `size`."""

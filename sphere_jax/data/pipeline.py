@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from sphere_jax.data.sources import Source
+from sphere_jax.progress import Progress
 
 Batch = dict[str, jax.Array]
 
@@ -95,17 +96,18 @@ def map_batched(
     arrays: tuple[np.ndarray, ...],
     batch_size: int,
     sharding: NamedSharding,
-    after_batch: Callable[[int], None] = lambda done: None,
+    what: str = "",
 ):
     """`function` over aligned host arrays in batches of one static size; the last is padded with
     repeats of the first row and cut again, so one program serves all.
 
     `arrays` may be read where they are indexed (`data.folders.Pictures`); a process reads only the
     rows that its devices hold. `function` returns an array or a tree of arrays with a leading batch
-    axis; the result comes back to the host of every process. `after_batch(done)` hears how many
-    rows are done.
+    axis; the result comes back to the host of every process. `what` is the name under which
+    progress is said, if any.
     """
     count, whole, own = len(arrays[0]), None, _own_rows(batch_size, sharding)
+    progress = Progress(what, count) if what else None
     for start in range(0, count, batch_size):
         rows = np.arange(start, start + batch_size)
         rows = np.where(rows < count, rows, 0)[own]
@@ -117,7 +119,8 @@ def map_batched(
             whole = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), out)
         for into, leaf in zip(jax.tree.leaves(whole), jax.tree.leaves(out), strict=True):
             into[start:stop] = leaf[: stop - start]
-        after_batch(stop)
+        if progress:
+            progress.done(stop)
     return whole
 
 

@@ -10,8 +10,6 @@ all, and processes take files in turn.
 
 import io
 import json
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,17 +25,16 @@ from sphere_jax.distribution.start import is_main_process, meet
 from sphere_jax.errors import UserError
 from sphere_jax.files import make_folder, read_json, write_json
 from sphere_jax.options import Data
+from sphere_jax.progress import Progress
 
 TOGETHER = 256  # images in memory at once
 
 
-def write_images(
-    data: Data, folder: Path, shard_size: int, said: Callable[[str, float, float], None]
-) -> dict[str, int]:
+def write_images(data: Data, folder: Path, shard_size: int) -> dict[str, int]:
     """Writes what is not in `folder` yet; returns how many images a part has.
 
     Images are brought to size and split as `data` says; read back with the same options they are
-    the same bits. `said(file, images a second, seconds left)` hears of every file.
+    the same bits.
 
     Raises:
       UserError: there are no images, or `folder` cannot be written or was begun with others.
@@ -66,12 +63,11 @@ def write_images(
         write_json(folder / PLAN, plan)
     own = shards_of(counts, shard_size)[jax.process_index() :: jax.process_count()]
     todo = [shard for shard in own if not _file(folder, shard).exists()]
-    started, done, left = time.monotonic(), 0, sum(shard.stop - shard.start for shard in todo)
+    progress, done = Progress("written", sum(map(len, todo)), "img/s a process"), 0
     for shard in todo:
         _write(_file(folder, shard), parts[shard.part], shard)
-        done, left = done + shard.stop - shard.start, left - shard.stop + shard.start
-        rate = done / (time.monotonic() - started)
-        said(shard.name, rate, left / rate)
+        done += len(shard)
+        progress.done(done)
     meet("all images are written")
     return counts
 

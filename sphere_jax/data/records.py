@@ -5,7 +5,6 @@ import dataclasses
 import io
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,10 +16,10 @@ from sphere_jax.data.examples import parse_example
 from sphere_jax.data.folders import Pictures
 from sphere_jax.data.kept import kept
 from sphere_jax.data.pictures import decode
-from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
 from sphere_jax.files import read_json
 from sphere_jax.options import Data
+from sphere_jax.progress import Progress
 
 IMAGE = ("image", "image/encoded")  # what the features are called: TFDS, TensorFlow's own scripts
 LABEL = ("label", "image/class/label")
@@ -29,7 +28,6 @@ PLAN = "images.json"  # what `sphere_jax.prepare images` is to write
 OPEN_FILES = 256  # at a time: a process may open some thousand files, often not more
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"  # reading ahead is for whole files
 TOGETHER = 64  # records that a thread reads at once
-SILENT = 3  # seconds before progress is told
 
 
 class RecordFiles:
@@ -203,7 +201,7 @@ def _listed(files: Sequence[Path]) -> dict[str, np.ndarray]:
     """Records a file (files,); label and bytes of every picture (N,). Reads all of them once."""
     counts = np.array([_count(file) for file in files], np.int64)
     records = RecordFiles(files, counts, "write it again")
-    begun = told = time.monotonic()
+    progress = Progress("labels read, once:", len(records), "a second")
 
     def read(start: int) -> list[tuple[int, int]]:
         rows = np.arange(start, min(start + TOGETHER, len(records)))
@@ -221,12 +219,7 @@ def _listed(files: Sequence[Path]) -> dict[str, np.ndarray]:
     with ThreadPoolExecutor() as pool:
         for found in pool.map(read, range(0, len(records), TOGETHER)):
             rows += found
-            now = time.monotonic()
-            if now - told > SILENT and is_main_process():
-                told, rate = now, len(rows) / (now - begun)
-                left = (len(records) - len(rows)) / rate
-                print(f"labels of {len(rows):,} of {len(records):,} images read, once  "
-                      f"{rate:,.0f} a second  {left:,.0f} s left", flush=True)  # fmt: skip
+            progress.done(len(rows))
     labels, sizes = np.array(rows, np.int64).reshape(-1, 2).T
     return {"counts": counts, "labels": labels, "sizes": sizes}
 

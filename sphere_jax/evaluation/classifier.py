@@ -26,6 +26,7 @@ from sphere_jax.evaluation.checks import check_images, check_labels
 from sphere_jax.models.small_classifier import SmallClassifier
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, Params
+from sphere_jax.progress import Progress
 from sphere_jax.tokenizers.images import to_float
 
 LEARNING_RATE = 3e-3
@@ -118,7 +119,7 @@ class Classifier:
         network = _network(self.image_shape, self.num_classes)
         everywhere = sharding and replicated(sharding.mesh)
         params, rows = jax.device_put(self.params, everywhere), []
-        for batch, mask in padded_batches(images, batch_size):
+        for batch, mask in padded_batches(images, batch_size, f"{self.name} features"):
             outputs = _forward(network, everywhere, params, jax.device_put(batch, sharding))
             rows.append([np.asarray(output)[mask] for output in outputs])
         features, logits = zip(*rows, strict=True)
@@ -174,9 +175,17 @@ def train_classifier(
     return dataclasses.replace(trained, accuracy=float(accuracy))
 
 
-def padded_batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of one shape, the last filled up with zeros, and the mask (B,) of real rows."""
+def padded_batches(
+    images: np.ndarray, batch_size: int, what: str = ""
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of one shape, the last filled up with zeros, and the mask (B,) of real rows.
+
+    `what` is the name under which progress is said, if any.
+    """
+    progress = Progress(what, len(images)) if what else None
     for start in range(0, len(images), batch_size):
+        if progress:
+            progress.done(start)
         batch = images[start : start + batch_size]
         missing = batch_size - len(batch)
         fill = np.zeros((missing, *images.shape[1:]), images.dtype)

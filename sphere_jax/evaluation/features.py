@@ -104,7 +104,7 @@ class PublishedFeatures:
         rows = []
         forward = _forward(self.network, self.name, everywhere)
         with jax.default_matmul_precision("float32"):  # scores are compared to the third digit
-            for batch, mask in padded_batches(images, batch_size):
+            for batch, mask in padded_batches(images, batch_size, f"{self.name} features"):
                 rows.append(np.asarray(forward(params, jax.device_put(batch, sharding)))[mask])
         return np.concatenate(rows)
 

@@ -18,6 +18,7 @@ from sphere_jax.models.lpips import LPIPS
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.options import Evaluation
+from sphere_jax.progress import Progress
 
 BATCH = 32
 
@@ -53,7 +54,9 @@ class Fidelity:
         SSIM needs sides of 11 pixels and is else left out. `own` are `moments(images)`.
         """
         rows: dict[str, list] = {}
+        progress = Progress("compared", len(images))
         for start in range(0, len(images), BATCH):
+            progress.done(start)
             pair = images[start : start + BATCH], reconstructions[start : start + BATCH]
             batches = [next(padded_batches(np.asarray(part), BATCH)) for part in pair]
             (x, mask), (y, _) = batches

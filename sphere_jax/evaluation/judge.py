@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.svm import SVC
 
 from sphere_jax.evaluation.checks import check_images, check_labels
+from sphere_jax.progress import Progress
 
 LARGEST_SET = 5_000  # the kernel matrix is 200 MB then
 PENALTY = 10.0
@@ -40,8 +41,9 @@ class Judge:
             raise ValueError(
                 f"The judge takes images of shape {self.image_shape}, not {images.shape[1:]}."
             )
-        found = []
+        found, progress = [], Progress("judged", len(images))
         for start in range(0, len(images), TOGETHER):  # pixels and kernel are float64
+            progress.done(start)
             some = _pixels(np.asarray(images[start : start + TOGETHER]))
             found.append(self.machine.predict(_kernel(some, self.pixels, self.gamma)))
         return np.concatenate(found)

@@ -7,6 +7,7 @@ generator that copies is nearer.
 import numpy as np
 
 from sphere_jax.evaluation.checks import check_images
+from sphere_jax.progress import Progress
 
 CHUNK = 1024  # rows and columns of a distance matrix in memory at once
 
@@ -29,7 +30,10 @@ def nearest_training_image(images: np.ndarray, train: np.ndarray) -> tuple[np.nd
             f"Images of shape {images.shape[1:]} have no distance to training images of shape "
             f"{train.shape[1:]}."
         )
-    found = [_search(images[i : i + CHUNK], train) for i in range(0, len(images), CHUNK)]
+    found, progress = [], Progress("nearest training images", len(images))
+    for start in range(0, len(images), CHUNK):
+        progress.done(start)
+        found.append(_search(images[start : start + CHUNK], train))
     distances, indices = zip(*found, strict=True)
     return np.concatenate(distances), np.concatenate(indices)
 

@@ -51,11 +51,11 @@ class VAETraining(Method):
 
     def finish(self, params, frozen, split, map_over):
         """Channel statistics of the training latents, and how thin their shell is."""
-        means = map_over(
-            lambda p, x: self.tokenizer.posterior(p["encoder"], to_float(x))[0],
-            params,
-            split.train.arrays["images"],
-        ).astype(np.float64)
+
+        def encode(p, x):
+            return self.tokenizer.posterior(p["encoder"], to_float(x))[0]
+
+        means = map_over(encode, params, split.train.arrays["images"]).astype(np.float64)
         mean, std = means.mean(axis=(0, 1, 2)), means.std(axis=(0, 1, 2))
         std = np.maximum(std, 1e-6)  # a dead channel stays near zero and is not blown up
         radii = np.linalg.norm((means - mean) / std, axis=-1).ravel()

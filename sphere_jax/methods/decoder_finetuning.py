@@ -200,17 +200,17 @@ class DecoderFinetuning(Method):
         def encode(p, x):
             return self.tokenizer.encode(p, to_float(x))
 
-        def raw(p, z):
+        def decode_raw(p, z):
             return to_uint8(self.tokenizer.decode(p, z))
 
-        def projected(p, z):
-            return raw(p, self.space.project(z))
+        def decode_projected(p, z):
+            return decode_raw(p, self.space.project(z))
 
         original = {name: frozen[name] for name in self.tokenizer.parts}
         encoded = map_over(encode, original, images)
         finetuned = original | {"decoder": params["decoder"]}
         for cell in CELLS:
-            decode = raw if cell.startswith("raw") else projected
+            decode = decode_raw if cell.startswith("raw") else decode_projected
             pictures = map_over(decode, original if "original" in cell else finetuned, encoded)
             shown[cell] = pictures[some]
             for name, value in fidelity.scores(images, pictures, moments).items():

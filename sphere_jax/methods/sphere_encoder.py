@@ -170,12 +170,11 @@ class SphereEncoderTraining(Generator):
         decoded = map_over(reconstruct, params, images)
         latents = map_over(encode, params, images, labels)
         some = np.linspace(0, len(images) - 1, 10).astype(int)
-        curve = robustness(
-            lambda p, v, e, sigma, y: to_uint8(
-                self.tokenizer.decode(p, self.noised(v, e, sigma), y)
-            ),
-            params, latents, labels, images, map_over,
-        )  # fmt: skip
+
+        def decode_noised(p, v, e, sigma, y):
+            return to_uint8(self.tokenizer.decode(p, self.noised(v, e, sigma), y))
+
+        curve = robustness(decode_noised, params, latents, labels, images, map_over)
         return Outcome(
             metrics={"reconstruction_psnr": mean_psnr(decoded, images)} | coverage(latents, labels),
             arrays={"original": images[some], "reconstruction": decoded[some], **curve},

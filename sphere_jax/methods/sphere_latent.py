@@ -89,5 +89,9 @@ class SphereLatent(OnLatents):
         """How evenly the projected held-out latents cover the sphere."""
         some = evenly(split.heldout)
         heldout = encoded(self.tokenizer, some, frozen, map_over)
-        latents = map_over(lambda p, z: self.space.project(z), {}, heldout.arrays["latents"])
+
+        def project(p, z):
+            return self.space.project(z)
+
+        latents = map_over(project, {}, heldout.arrays["latents"])
         return Outcome(metrics=coverage(latents, heldout.arrays["labels"]))

@@ -13,12 +13,7 @@ from tensorboardX import SummaryWriter
 
 from sphere_jax.distribution.start import is_main_process
 from sphere_jax.files import write_text
-
-
-def say(line: str) -> None:
-    """A line on the screen, from the first process only."""
-    if is_main_process():
-        print(line, flush=True)
+from sphere_jax.progress import say
 
 
 class RunLog:
@@ -147,12 +142,3 @@ def measure_peak_flops(dtype=jnp.float32, size: int = 2048) -> float:
         multiply(a).block_until_ready()
         best = min(best, time.perf_counter() - start)
     return 2.0 * size**3 / best * jax.device_count()
-
-
-def duration(seconds: float) -> str:
-    """75 -> '1:15', 3700 -> '1:01:40'."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -13,8 +13,9 @@ from safetensors.numpy import load_file
 
 from sphere_jax.errors import UserError
 from sphere_jax.methods.base import Method
+from sphere_jax.progress import duration
 from sphere_jax.training.ema_snapshots import planned
-from sphere_jax.training.logging import RunLog, duration, read_rows
+from sphere_jax.training.logging import RunLog, read_rows
 from sphere_jax.training.loop import stage_key, train
 from sphere_jax.training.signals import Interrupted
 
