@@ -200,8 +200,10 @@ def test_writing_goes_on_and_what_is_not_whole_is_refused(tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         prepared(original, out)
     assert "holds 34 of 40 images" in refusal_of(load, data(out, num_classes=3))
+    train = {file: file.stat().st_mtime_ns for file in out.glob("train*.array_record")}
     monkeypatch.setattr(record_writer, "_write", written)
-    assert prepared(original, out)[1] == ["heldout-00000"]
+    assert prepared(original, out) == {"train": 34, "heldout": 6}
+    assert len(train) == 3 and train == {file: file.stat().st_mtime_ns for file in train}
     assert len(load(data(out, num_classes=3)).heldout) == 6
     assert "begun with shard_size=12, not 13" in refusal_of(prepared, original, out, 13)
     assert "holds no images to write" in refusal_of(prepared, Data(source="latents"), out)
