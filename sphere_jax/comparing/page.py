@@ -1,4 +1,6 @@
-"""The page of a comparison: `comparison.html`, `.md` and `.json`, of all arms or the first few."""
+"""The page of a comparison, of all arms or the first few: `comparison.html`, `comparison.md` with
+its pictures `comparison-1.png` and so on, and the numbers in `comparison.json`.
+"""
 
 import math
 
@@ -11,23 +13,21 @@ from sphere_jax.comparing.numbers import CONFIDENCE, Difference, mean_interval
 from sphere_jax.comparing.outcomes import Comparison
 from sphere_jax.evaluation import figures
 from sphere_jax.evaluation import report as page
-from sphere_jax.files import write_json, write_text
+from sphere_jax.files import write_json
 
 FIRST = 12  # samples shown of every arm
 ONE_SEED = "One seed: there is no interval, and a difference may be that of the seed."
 
 
 def write_page(comparison: Comparison) -> str:
-    """Writes what the outcomes so far give; returns the Markdown table.
+    """Writes what the outcomes so far give; returns the final scores as a Markdown table.
 
     Raises UserError for arms that are not matched.
     """
-    matched = comparison.check()
-    table = table_text(comparison)
-    write_text(comparison.root / "comparison.md", table)
+    matched, final = comparison.check(), _final(comparison)
     write_json(comparison.root / "comparison.json", summary(comparison, matched))
     sections = [
-        page.Section("Final scores", [_final(comparison), page.Text(_spread(comparison))]),
+        page.Section("Final scores", [final, page.Text(_spread(comparison))]),
         *_against_baseline(comparison),
         *_curves(comparison),
         *_target(comparison),
@@ -41,28 +41,10 @@ def write_page(comparison: Comparison) -> str:
         f"{len(comparison.arms)} arms in seeds {', '.join(map(str, comparison.seeds))}, alike but "
         f"for the values named below; '{comparison.baseline}' is the baseline."
     )
-    page.write_report(
-        comparison.root / "comparison.html",
-        comparison.root.name,
-        sentence,
-        _headlines(comparison),
-        sections,
-    )
-    return table
-
-
-def table_text(comparison: Comparison) -> str:
-    """Markdown: one row an arm, mean and standard deviation over its seeds of every metric."""
-    names = comparison.metrics
-    header = [comparison.label, *(page.describe(name)[0] for name in names)]
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    for arm in comparison.names:
-        if comparison.seeds_of(arm):
-            cells = [mean_and_deviation(comparison.values(arm, name)) for name in names]
-            lines.append("| " + " | ".join([arm, *cells]) + " |")
-    yardstick = [f"{value:.3f}" for value in _yardstick(comparison)]
-    lines.append("| " + " | ".join(["*yardstick*", *yardstick]) + " |")
-    return "\n".join(lines) + f"\n\n{_spread(comparison)}\n"
+    root, title = comparison.root, comparison.root.name
+    page.write_report(root / "comparison.html", title, sentence, _headlines(comparison), sections)
+    page.write_markdown(root / "comparison.md", title, sentence, sections)
+    return f"{final.markdown()}\n\n{_spread(comparison)}\n"
 
 
 def mean_and_deviation(values: list[float]) -> str:

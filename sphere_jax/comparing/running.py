@@ -1,6 +1,7 @@
 """Arms trained or picked up: what two arms have in common is copied, not trained again."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,14 +17,14 @@ from sphere_jax.records import difference
 from sphere_jax.scoring import Scorer, score_run
 from sphere_jax.training.logging import RunLog, read_rows, write_rows
 
-OWN_FILES = ("comparison.md", "comparison.json", "comparison.html")
+OWN_FILE = re.compile(r"comparison(\.(md|json|html)|-\d+\.png)")
 
 
 def check_root(root: Path) -> None:
     """Raises UserError for a folder with anything that no comparison wrote."""
     for found in sorted(root.glob("*")) if root.is_dir() else []:
         arm = found.is_dir() and found.name.startswith("seed") and "-" in found.name
-        if not arm and found.name not in OWN_FILES and not found.name.startswith("."):
+        if not arm and not OWN_FILE.fullmatch(found.name) and not found.name.startswith("."):
             raise UserError(
                 f"{root} holds {found.name}, which no comparison wrote; give another --workdir."
             )

@@ -1,4 +1,6 @@
-"""`report.html`: one file that needs no other, readable on a light page and a dark one."""
+"""A page of sections: `report.html`, one file that needs no other, readable on a light page and a
+dark one; or Markdown, with its pictures beside it.
+"""
 
 import base64
 import dataclasses
@@ -6,13 +8,14 @@ import html
 import os
 import struct
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sphere_jax.evaluation.report_style import STYLE
 from sphere_jax.evaluation.score import Score
-from sphere_jax.files import write_text
+from sphere_jax.files import write_bytes, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Text:
     def html(self) -> str:
         return f"<p>{_text(self.text)}</p>"
 
+    def markdown(self) -> str:
+        return self.text
+
 
 @dataclasses.dataclass(frozen=True)
 class Code:
@@ -46,6 +52,9 @@ class Code:
 
     def html(self) -> str:
         return f"<pre><code>{_text(self.text)}</code></pre>"
+
+    def markdown(self) -> str:
+        return f"```\n{self.text}\n```"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +86,11 @@ class Table:
         body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in self.rows)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         return f'<div class="wide">{table}</div>'
+
+    def markdown(self) -> str:
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        cells = ([_plain(cell).replace("|", "\\|") for cell in line] for line in lines)
+        return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +132,22 @@ def write_report(
         f"<nav>{links}</nav>{body}</main></body></html>\n"
     )
     write_text(path, page)
+
+
+def write_markdown(path: Path, title: str, summary: str, sections: Sequence[Section]) -> None:
+    """The same page as Markdown, every picture in a file of its own beside it: `STEM-1.png` ..."""
+    parts, pictures = [f"# {title}", summary], 0
+    for section in sections:
+        parts.append(f"## {section.title}")
+        for block in section.blocks:
+            if isinstance(block, Picture):
+                pictures += 1
+                name = f"{path.stem}-{pictures}.png"
+                write_bytes(path.with_name(name), block.png)
+                parts.append(f"![{block.caption}]({name})\n\n*{block.caption}*")
+            else:
+                parts.append(block.markdown())
+    write_text(path, "\n\n".join(parts) + "\n")
 
 
 def metrics_table(score: Score) -> Table:
