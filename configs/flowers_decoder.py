@@ -1,14 +1,11 @@
 """TAEF2's decoder adapted to one sphere a token, on photographs of flowers at 128 px.
 
-methods.md A.5, on what two CPU cores do in half an hour; docs/decoder.md has what came of it. Give
-the data and the weights on the command line:
+methods.md A.5, on what a CPU core does in half an hour; docs/decoder.md has what came of it, and of
+other recipes. Give the data and the weights on the command line:
 
-    python -m sphere_jax.prepare statistics --config=configs/flowers_decoder.py \\
-        --config.data.path=FLOWERS.npz --config.tokenizer.pretrained=TAEF2.safetensors \\
-        --out=STATISTICS.safetensors
     python -m sphere_jax.main --config=configs/flowers_decoder.py --workdir=runs/flowers_decoder \\
         --config.data.path=FLOWERS.npz --config.tokenizer.pretrained=TAEF2.safetensors \\
-        --config.tokenizer.pretrained_statistics=STATISTICS.safetensors
+        --config.decoder.lpips=LPIPS_VGG16.safetensors
 
 `--config.space.path=linear` is the control, FT-vanilla: the same without projection.
 """
@@ -33,7 +30,8 @@ def get_config():
     config.tokenizer.name = "tiny_vae"
     config.tokenizer.kind = "taef2"  # a tiny stand-in for A's FLUX.2 VAE; f8, 32 channels as there
     config.tokenizer.pretrained = ""  # what sphere_jax.convert wrote
-    config.tokenizer.pretrained_statistics = ""  # inferred: A.10 normalises before it projects
+    config.tokenizer.pretrained_statistics = ""  # what prepare statistics wrote: inferred (A.10),
+    # latents are normalised, then projected; "": projected as they are encoded
 
     config.space = ConfigDict()
     config.space.path = "slerp"
@@ -42,18 +40,19 @@ def get_config():
 
     config.decoder = ConfigDict()
     config.decoder.method = "decoder"  # published: encoder frozen, KL dropped
-    config.decoder.steps = 250
+    config.decoder.steps = 150
     config.decoder.batch_size = 4
     config.decoder.ema_decay = 0.98
     config.decoder.log_every = 10
-    config.decoder.checkpoint_every = 100
-    config.decoder.preview_every = 100
+    config.decoder.checkpoint_every = 50
+    config.decoder.preview_every = 50
+    config.decoder.target = "images"  # published; "original": what the decoder made of raw latents
     config.decoder.l1_weight = 1.0  # published: L1 and LPIPS; inferred: the weights
-    config.decoder.l2_weight = 1.0  # inferred: what PSNR measures
-    config.decoder.lpips = ""  # LPIPS-VGG weights: a step then takes twice as long
-    config.decoder.lpips_weight = 0.1  # inferred: 1.0 is what large VAEs are trained with
+    config.decoder.l2_weight = 0.0
+    config.decoder.lpips = ""  # LPIPS-VGG weights: without them L1 alone, which blurs
+    config.decoder.lpips_weight = 1.0  # inferred
     config.decoder.adversarial_weight = 0.0  # published: on; no discriminator comes with TAEF2, and
-    # one from nothing learns little in 250 steps (0.5 turns it on)
+    # one from nothing learns little in 150 steps (0.5 turns it on)
     config.decoder.discriminator = "patch"
     config.decoder.adversarial_from = 0
     config.decoder.optimizer = ConfigDict()

@@ -57,7 +57,8 @@ def open_run(config: Config, workdir: Path, mesh) -> "Run":
     return Run(config, workdir, mesh, split, split.train.fingerprint)
 
 
-ENCODE_BATCH = 256
+TOGETHER = 256  # images that a device maps at once, or as many as have PIXELS
+PIXELS = 2**20  # of an autoencoder's widest maps in memory: 256 images of 64 px, 16 of 256 px
 
 
 @dataclasses.dataclass
@@ -83,7 +84,9 @@ class Run:
         """`function(params, *batch)` over whole host arrays, jitted and sharded; progress is said
         under its name.
         """
-        size = -(-ENCODE_BATCH // self.mesh.devices.size) * self.mesh.devices.size
+        devices, pixels = self.mesh.devices.size, self.config.data.image_size**2
+        most = max(1, min(TOGETHER, PIXELS // pixels))
+        size = devices * min(most, -(-len(arrays[0]) // devices))
         mapped = partial(jax.jit(function, compiler_options=quick_products()), params)
         what = function.__name__.strip("_").replace("_", " ")
         return map_batched(mapped, arrays, size, batch_sharding(self.mesh), what)
