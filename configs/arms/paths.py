@@ -1,0 +1,25 @@
+"""Every path in the original decoder, and the published spherical cells in a finetuned one too.
+
+    python -m sphere_jax.compare --config=configs/X.py --arms=configs/arms/paths.py
+
+The published ablation (methods.md A.8, `slerp_ablation.py`) compares raw latents in the original
+decoder with projected ones in a finetuned decoder. Here its spherical cells have both, so that what
+the path does and what the decoder does can be told apart, and nlerp is one more path. Without a
+'decoder' stage in the base there are no finetuned decoders. Arms in two decoders share their flow.
+"""
+
+RAW = {"raw, linear": "linear", "raw, polar": "polar"}
+SPHERES = {"sphere, linear": "shell_linear", "sphere, nlerp": "nlerp", "sphere, slerp": "slerp"}
+PUBLISHED = ("sphere, linear", "sphere, slerp")
+
+
+def get_arms(config):
+    """{name: {key: value}} for a base config."""
+    tuned = tuple(config.stages)
+    original = tuple(name for name in tuned if config.stage(name).method != "decoder")
+    arms = {name: {"space.path": path, "stages": original} for name, path in RAW.items()}
+    for name, path in SPHERES.items():
+        arms[f"{name}, original decoder"] = {"space.path": path, "stages": original}
+    for name in PUBLISHED if tuned != original else ():
+        arms[f"{name}, finetuned decoder"] = {"space.path": SPHERES[name], "stages": tuned}
+    return arms
