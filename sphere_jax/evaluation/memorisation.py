@@ -4,12 +4,15 @@ Held-out images are as far from the training split as new images of the same kin
 generator that copies is nearer.
 """
 
+import math
+
 import numpy as np
 
 from sphere_jax.evaluation.checks import check_images
 from sphere_jax.progress import Progress
 
 CHUNK = 1024  # rows and columns of a distance matrix in memory at once
+MOST = 2e13  # multiply-adds of a search: some ten minutes on a CPU core, CIFAR-10 at 64 px
 
 
 def nearest_training_image(images: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -30,28 +33,38 @@ def nearest_training_image(images: np.ndarray, train: np.ndarray) -> tuple[np.nd
             f"Images of shape {images.shape[1:]} have no distance to training images of shape "
             f"{train.shape[1:]}."
         )
-    found, progress = [], Progress("nearest training images", len(images))
+    images = np.asarray(images[:])  # in memory, once
+    best = np.full(len(images), np.inf, np.float32)
+    index, progress = np.zeros(len(images), np.int64), Progress("compared with", len(train))
+    for first in range(0, len(train), CHUNK):  # outside: these may be read and decoded here
+        progress.done(first)
+        keys = _centred(train[first : first + CHUNK])
+        squares = (keys * keys).sum(1)
+        for start in range(0, len(images), CHUNK):
+            rows = slice(start, start + CHUNK)
+            # |q - k|^2 without its constant |q|^2; float32 is enough to choose.
+            squared = squares - 2 * _centred(images[rows]) @ keys.T
+            nearest = squared.argmin(1)
+            value = squared[np.arange(len(nearest)), nearest]
+            closer = value < best[rows]
+            best[rows] = np.where(closer, value, best[rows])
+            index[rows] = np.where(closer, first + nearest, index[rows])
+    return _apart(images, train, index), index
+
+
+def searchable(count: int, train: np.ndarray) -> bool:
+    """Whether the nearest of `train` to so many images is found in minutes, not days."""
+    return count * math.prod(train.shape) <= MOST
+
+
+def _apart(images: np.ndarray, train: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Root mean square (N,) of each image less the training image at its index."""
+    found = []
     for start in range(0, len(images), CHUNK):
-        progress.done(start)
-        found.append(_search(images[start : start + CHUNK], train))
-    distances, indices = zip(*found, strict=True)
-    return np.concatenate(distances), np.concatenate(indices)
-
-
-def _search(images: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    queries = _centred(images)
-    best, index = np.full(len(images), np.inf, np.float32), np.zeros(len(images), np.int64)
-    for start in range(0, len(train), CHUNK):
-        keys = _centred(train[start : start + CHUNK])
-        # |q - k|^2 without its constant |q|^2; float32 is enough to choose.
-        squared = (keys * keys).sum(1).reshape(1, -1) - 2 * queries @ keys.T
-        nearest = squared.argmin(1)
-        value = squared[np.arange(len(images)), nearest]
-        closer = value < best
-        best, index = np.where(closer, value, best), np.where(closer, start + nearest, index)
-    pairs = zip(images, train[index], strict=True)
-    squares = [np.square(a.astype(np.float64) - b.astype(np.float64)).mean() for a, b in pairs]
-    return np.sqrt(squares), index
+        rows = slice(start, start + CHUNK)
+        pairs = zip(images[rows], train[index[rows]], strict=True)
+        found += [np.square(a.astype(np.float64) - b.astype(np.float64)).mean() for a, b in pairs]
+    return np.sqrt(found)
 
 
 def _centred(images: np.ndarray) -> np.ndarray:

@@ -16,9 +16,14 @@ from sphere_jax.evaluation.checks import check_images
 from sphere_jax.evaluation.classifier import Classifier
 from sphere_jax.evaluation.features import PublishedFeatures
 from sphere_jax.evaluation.judge import Judge, class_agreement, train_judge
-from sphere_jax.evaluation.memorisation import memorisation, nearest_training_image
+from sphere_jax.evaluation.memorisation import (
+    memorisation,
+    nearest_training_image,
+    searchable,
+)
 from sphere_jax.evaluation.metrics import frechet_distance_of, precision_recall
 from sphere_jax.evaluation.statistics import Statistics
+from sphere_jax.progress import say
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,8 +99,8 @@ def score(
 
     Returns:
       metrics and yardstick with the keys frechet_distance_F, precision_F, recall_F (F is the
-      network's name), nearest_train_distance_ratio, nearest_train_too_close and, with labels,
-      class_agreement.
+      network's name), nearest_train_distance_ratio, nearest_train_too_close (but for data sets that
+      are too large to be searched) and, with labels, class_agreement.
 
     Raises:
       ValueError: wrong or too few images or labels.
@@ -105,9 +110,12 @@ def score(
 
     metrics = _distribution(reference, images, neighbours)
     yardstick = reference.yardstick(len(images), neighbours)
-    distances, _ = nearest_training_image(images, train.arrays["images"])
-    metrics |= memorisation(distances, reference.heldout_distances)
-    yardstick |= memorisation(reference.heldout_distances, reference.heldout_distances)
+    if searchable(len(images) + len(reference.split.heldout), train.arrays["images"]):
+        distances, _ = nearest_training_image(images, train.arrays["images"])
+        metrics |= memorisation(distances, reference.heldout_distances)
+        yardstick |= memorisation(reference.heldout_distances, reference.heldout_distances)
+    else:
+        say(f"distances to {len(train):,} training images are left out: they would take hours")
     by_class = None
     if labels is not None:
         metrics["class_agreement"], by_class = class_agreement(reference.judge, images, labels)

@@ -26,6 +26,19 @@ def test_training_images_score_as_the_yardstick_of_distributions(reference, digi
     assert found.yardstick["precision_small_classifier"] > 0.7
 
 
+def test_a_search_of_days_is_left_out(reference, digits, monkeypatch, capsys):
+    heldout = digits.heldout.arrays
+    whole = score(reference, heldout["images"], heldout["labels"])
+    pairs = 2 * len(digits.heldout) * digits.train.arrays["images"].size
+    for most, left_out in ((pairs, set()), (pairs - 1, {"distance_ratio", "too_close"})):
+        monkeypatch.setattr("sphere_jax.evaluation.memorisation.MOST", most)
+        found = score(reference, heldout["images"], heldout["labels"])
+        gone = {f"nearest_train_{name}" for name in left_out}
+        assert found.metrics == {k: v for k, v in whole.metrics.items() if k not in gone}
+        assert found.yardstick.keys() == found.metrics.keys()
+        assert ("training images are left out" in capsys.readouterr().out) == bool(left_out)
+
+
 def test_the_held_out_split_itself_is_at_distance_zero(reference, digits):
     heldout = digits.heldout.arrays
     found = score(reference, heldout["images"], heldout["labels"])
