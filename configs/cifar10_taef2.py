@@ -1,11 +1,13 @@
 """System A on a laptop's budget: CIFAR-10 at 64 pixels, latents of TAEF2, linear paths or spheres.
 
 docs/results.md has the commands and what came out. TAEF2 is a tiny autoencoder for the latents of
-the FLUX.2 VAE, 8x8x32 here: the tokenizer of A's main table in small. Encode once, one hour on one
-core (or take `--config.data.source=cifar10` and encode in every run):
+the FLUX.2 VAE, 8x8x32 here: the tokenizer of A's main table in small. Encode once, an hour on one
+core, and take the statistics of the channels from what was written:
 
-    python -m sphere_jax.prepare latents --config=configs/cifar10_taef2.py --out=C \\
-        --config.data.source=cifar10 --config.data.path=CIFAR --config.tokenizer.pretrained=TAEF2
+    F="--config=configs/cifar10_taef2.py --config.tokenizer.pretrained=TAEF2.safetensors"
+    python -m sphere_jax.prepare latents $F --out=CACHE \\
+        --config.data.source=cifar10 --config.data.path=CIFAR
+    python -m sphere_jax.prepare statistics $F --config.data.path=CACHE --out=STATISTICS.safetensors
 
 Sizes, steps and rates are inferred: no paper trains on this.
 """
@@ -30,11 +32,12 @@ def get_config():
     config.tokenizer.name = "tiny_vae"
     config.tokenizer.kind = "taef2"  # published: latents of f8 and d = 32, as FLUX.2's
     config.tokenizer.pretrained = ""  # what sphere_jax.convert --network taef2 wrote
+    config.tokenizer.pretrained_statistics = ""  # what prepare statistics wrote: inferred (A.10)
 
     config.space = ConfigDict()
     config.space.path = "slerp"
     config.space.sphere = "token"
-    config.space.radius = 4.7  # the mean norm of these tokens; sqrt(d) = 5.66 costs 3 dB of PSNR
+    config.space.radius = 0.0  # published: sqrt(d) = 5.66; the mean norm of these tokens is 5.58
     config.space.retraction = "exp"
 
     config.model = ConfigDict()

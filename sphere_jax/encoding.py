@@ -13,7 +13,7 @@ import numpy as np
 
 from sphere_jax.building import build_tokenizer
 from sphere_jax.conversion.weights import fingerprint_of, write_weights
-from sphere_jax.data.latent_cache import PARTS, CacheWriter
+from sphere_jax.data.latent_cache import PARTS, CacheWriter, check_cache, read_index
 from sphere_jax.data.moments import merged, moments_of, statistics_of
 from sphere_jax.data.sources import load
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
@@ -76,7 +76,8 @@ def encode_data_set(
 
 def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
     """Writes mean and standard deviation of the channels of the training images' latents, `batch`
-    images a device at a time; returns them as `data.moments.statistics_of` does.
+    images a device at a time; returns them as `data.moments.statistics_of` does. Of a latent cache,
+    which has measured them, nothing is encoded.
 
     They are of latents as the tokenizer gives them without statistics, unpacked. Every process
     encodes all images.
@@ -96,25 +97,34 @@ def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
         raise UserError(f"--out={out} must end with .safetensors.")
     if settings.pretrained_statistics:
         raise UserError("config.tokenizer.pretrained_statistics must be empty to measure them.")
-    if config.data.source == "cache":
-        raise UserError("config.data.source='cache' holds no images to encode.")
     if settings.name == "kl_vae":
         settings = dataclasses.replace(settings, packed=False)
     config = dataclasses.replace(config, tokenizer=settings)
+    if config.data.source == "cache":
+        folder = Path(config.data.path)
+        check_cache(folder, latents_made_with(config.data, settings))
+        index = read_index(folder)
+        found, count = index["statistics"], sum(s["images"] for s in index["shards"]["train"])
+    else:
+        found, count = _measured(config, batch)
+    params = {name: np.float32(found[f"channel_{name}"]) for name in ("mean", "std")}
+    params["std"] = np.maximum(params["std"], 1e-6)  # of a dead channel
+    if is_main_process():
+        size, weights = config.data.image_size, fingerprint_of(settings.pretrained)
+        source = f"{count} images of {size} px, mirrored too, by weights {weights}"
+        write_weights(out, params, f"{settings.kind}_statistics", source)
+    return found
+
+
+def _measured(config: Config, batch: int) -> tuple[dict[str, Any], int]:
+    """Statistics of the latents of the training images, and the number of these."""
     encoder = Encoder(config, build_tokenizer(config), batch)
     images, moments, done = load(config.data).train.arrays["images"], None, 0
     progress = Progress("encoded", len(images))
     for latents in encoder.latents(images, 0, len(images)):
         moments, done = merged(moments, moments_of(latents)), done + len(latents)
         progress.done(done)
-    found = statistics_of(moments)
-    params = {name: np.float32(found[f"channel_{name}"]) for name in ("mean", "std")}
-    params["std"] = np.maximum(params["std"], 1e-6)  # of a dead channel
-    if is_main_process():
-        size, weights = config.data.image_size, fingerprint_of(settings.pretrained)
-        source = f"{len(images)} images of {size} px, mirrored too, by weights {weights}"
-        write_weights(out, params, f"{settings.kind}_statistics", source)
-    return found
+    return statistics_of(moments), len(images)
 
 
 def _whereabouts(config: Config) -> dict[str, str]:

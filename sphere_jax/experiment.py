@@ -19,9 +19,9 @@ from sphere_jax.building import build_method, build_tokenizer
 from sphere_jax.config import to_dict
 from sphere_jax.conversion.catalogue import catalogue, clock_of
 from sphere_jax.conversion.weights import network_of
-from sphere_jax.data.latent_cache import check_cache
+from sphere_jax.data.latent_cache import check_cache, read_index
 from sphere_jax.data.pipeline import map_batched
-from sphere_jax.data.sources import Split, load
+from sphere_jax.data.sources import Source, Split, load
 from sphere_jax.distribution.mesh import batch_sharding, check_batch, put_global, tree_shardings
 from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
@@ -33,7 +33,11 @@ from sphere_jax.nn.compilation import quick_products
 from sphere_jax.options import Config
 from sphere_jax.records import Records
 from sphere_jax.tokenizers import Pretrained
-from sphere_jax.tokenizers.pretrained import latents_made_with, load_pretrained
+from sphere_jax.tokenizers.pretrained import (
+    latents_made_with,
+    load_pretrained,
+    statistics_to_apply,
+)
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.logging import RunLog, measure_peak_flops
 from sphere_jax.training.loop import STATE_ITEM, Curve, Task, abstract_state, train
@@ -42,10 +46,7 @@ from sphere_jax.versions import versions
 
 def open_run(config: Config, workdir: Path, mesh) -> "Run":
     """The data loaded and checked, the folder made. Raises UserError."""
-    if config.data.source == "cache":
-        made_with = latents_made_with(config.data, config.tokenizer)
-        check_cache(Path(config.data.path), made_with)
-    split = load(config.data)
+    split = _cached(config) if config.data.source == "cache" else load(config.data)
     if config.data.source == "latents":
         stored = split.train.arrays["latents"].shape[1:]
         if stored != config.tokenizer.latent_shape:
@@ -55,6 +56,23 @@ def open_run(config: Config, workdir: Path, mesh) -> "Run":
             )
     make_folder(workdir)
     return Run(config, workdir, mesh, split, split.train.fingerprint)
+
+
+def _cached(config: Config) -> Split:
+    """What a cache holds, normalised here if it was stored before there were statistics."""
+    folder, settings = Path(config.data.path), config.tokenizer
+    statistics = statistics_to_apply(config.data, settings, read_index(folder)["made_with"])
+    if statistics is None:
+        check_cache(folder, latents_made_with(config.data, settings))
+        return load(config.data)
+    mean, std = statistics
+
+    def normalised(part: Source) -> Source:
+        latents = dataclasses.replace(part.arrays["latents"], mean=mean, std=std)
+        return Source(part.arrays | {"latents": latents})
+
+    split = load(config.data)
+    return Split(normalised(split.train), normalised(split.heldout))
 
 
 TOGETHER = 256  # images that a device maps at once, or as many as have PIXELS

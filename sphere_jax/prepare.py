@@ -30,7 +30,9 @@ images: every image brought to config.data.image_size, split, and stored as PNG 
 tf.train.Example a record, in train-*.array_record and heldout-*.array_record.
 
 statistics: mean and standard deviation of every channel over the training images, as they are and
-mirrored. tiny_vae and kl_vae normalise by them before anything is projected on a sphere.
+mirrored. tiny_vae and kl_vae normalise by them before anything is projected on a sphere. A latent
+cache (--config.data.source=cache) knows its own, so nothing is encoded, and it is normalised as it
+is read: one cache serves runs with statistics and without.
 
 On several hosts start the same command on each (see launch/), with --out on storage that all see.
 exit codes: 0 done, 2 something to mend (one sentence says what).

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import tiny_run
 from refusals import refusal_of
+from safetensors.numpy import load_file
 
 from sphere_jax import evaluate, experiment, main, prepare, sample
 from sphere_jax.building import build_tokenizer
 from sphere_jax.cli import load_config
+from sphere_jax.conversion.weights import write_weights
+from sphere_jax.data.latent_cache import read_cache
 from sphere_jax.data.sources import load
 from sphere_jax.encoding import Encoder
+from sphere_jax.experiment import open_run
 from sphere_jax.tokenizers.images import to_float
 from sphere_jax.tokenizers.pretrained import load_pretrained
 from sphere_jax.training.logging import read_rows
@@ -198,6 +202,37 @@ def test_a_cache_of_something_else_is_refused(folder, cache):
 
 
 @pytest.mark.slow
+def test_a_cache_is_normalised_as_it_is_read(folder, cache, tmp_path):
+    """By statistics that it has measured itself: one encoding serves both."""
+    config, measured = f"--config={folder / 'config.py'}", tmp_path / "measured.safetensors"
+    prepare.main(["statistics", config, *use(cache), f"--out={measured}"])
+    prepare.main(["statistics", config, "--batch=8", f"--out={tmp_path / 'encoded.safetensors'}"])
+    ours, theirs = (load_file(tmp_path / f"{n}.safetensors") for n in ("measured", "encoded"))
+    assert ours.keys() == theirs.keys() != set()
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4)
+
+    given = f"--config.tokenizer.pretrained_statistics={measured}"
+    encode(folder, "normalised", given)
+    stored = read_cache(folder / "normalised")
+    run = open_run(load_config(config.partition("=")[2], [*use(cache), given]), tmp_path, None)
+    for part in ("train", "heldout"):
+        rows = np.arange(len(stored[part][1]))
+        for mirrored in (np.zeros(len(rows), bool), rows % 2 == 0):
+            found = getattr(run.split, part).read(rows, mirrored)["latents"]
+            expected = stored[part][0].take(rows, mirrored)
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(found - read_cache(cache)[part][0].take(rows, mirrored)).max() > 0.1
+
+    again = ["statistics", config, *use(folder / "normalised"), f"--out={measured}"]
+    assert "holds latents made with" in refusal_of(prepare.main, again)
+    twice = {name: 2 * ours[name] for name in ours}
+    write_weights(tmp_path / "twice.safetensors", twice, "taesd_statistics", "a test")
+    other = f"--config.tokenizer.pretrained_statistics={tmp_path / 'twice.safetensors'}"
+    normalised = load_config(config.partition("=")[2], [*use(folder / "normalised"), other])
+    assert "holds latents made with" in refusal_of(open_run, normalised, tmp_path, None)
+
+
 def test_samples_are_scored_against_the_images_behind_a_cache(folder, cache, capsys):
     """They are found where they were, or where the config says; other images are refused."""
     scored = ["--config.evaluation.samples=4", "--config.evaluation.classifier_steps=2"]

@@ -144,14 +144,16 @@ class CachedLatents:
     """The latents of one part of a cache as an array, float32 (N, h, w, d), read where indexed.
 
     `latents[rows]` (an array, a slice, a mask or one number) are those of the images as they are,
-    `latents.take(rows, mirrored)` of some of them mirrored. Reading raises UserError, naming the
-    shard, for one that is damaged.
+    `latents.take(rows, mirrored)` of some of them mirrored, normalised by `mean` and `std` (d,) as
+    they are read. Reading raises UserError, naming the shard, for one that is damaged.
     """
 
     records: RecordFiles  # two an image
     latent_shape: tuple[int, int, int]
     stored: np.dtype
     listing: bytes  # what a fingerprint is made of: how it was made, and the CRC-32 of every shard
+    mean: np.ndarray | float = 0.0
+    std: np.ndarray | float = 1.0
 
     dtype = np.dtype(np.float32)
     ndim = 4
@@ -176,6 +178,8 @@ class CachedLatents:
         found = np.empty((len(rows), *self.latent_shape), np.float32)
         for place, record in enumerate(self.records.read(2 * rows + mirrored)):
             found[place] = np.frombuffer(record, self.stored).reshape(self.latent_shape)
+        found -= self.mean
+        found /= self.std
         return found
 
 

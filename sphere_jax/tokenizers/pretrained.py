@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sphere_jax.conversion import kl_vae, latent_statistics, rae, tiny_vae
 from sphere_jax.conversion.weights import Layouts, fingerprint_of, load_weights
@@ -81,6 +82,28 @@ def latents_made_with(data: Data, settings: Settings) -> dict[str, Any]:
             name, value = f"{name} fingerprint", fingerprint_of(value) if value else ""
         found[f"config.tokenizer.{name}"] = value
     return found
+
+
+def statistics_to_apply(
+    data: Data, settings: Settings, made_with: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Mean and standard deviation (d,) by which latents made with `made_with` are normalised to
+    those of `settings`; None if they are not those of `settings` but for its statistics.
+
+    Raises:
+      UserError: a file of weights cannot be read.
+    """
+    given = not isinstance(settings, RAETokenizer) and settings.pretrained_statistics
+    if not given:
+        return None
+    bare = dataclasses.replace(settings, pretrained_statistics="")
+    if latents_made_with(data, bare) != made_with:
+        return None
+    tokenizer = build_pretrained(data, settings)
+    found = load_pretrained(tokenizer, settings)["statistics"]
+    mean, std = (np.asarray(found[name]) for name in ("mean", "std"))
+    times = tokenizer.latent_shape[-1] // len(mean)  # packed: neighbours of one channel
+    return np.repeat(mean, times), np.repeat(std, times)
 
 
 def pretrained_shapes(tokenizer: KLVAE | TinyVAE | RAE) -> Params:
