@@ -43,6 +43,9 @@ from sphere_jax.training.logging import RunLog, measure_peak_flops
 from sphere_jax.training.loop import STATE_ITEM, Curve, Task, abstract_state, train
 from sphere_jax.versions import versions
 
+TOGETHER = 256  # images that a device maps at once, or as many as have PIXELS
+PIXELS = 2**20  # of an autoencoder's widest maps in memory: 256 images of 64 px, 16 of 256 px
+
 
 def open_run(config: Config, workdir: Path, mesh) -> "Run":
     """The data loaded and checked, the folder made. Raises UserError."""
@@ -73,10 +76,6 @@ def _cached(config: Config) -> Split:
 
     split = load(config.data)
     return Split(normalised(split.train), normalised(split.heldout))
-
-
-TOGETHER = 256  # images that a device maps at once, or as many as have PIXELS
-PIXELS = 2**20  # of an autoencoder's widest maps in memory: 256 images of 64 px, 16 of 256 px
 
 
 @dataclasses.dataclass
