@@ -56,9 +56,8 @@ def main(argv: list[str]) -> None:
     from sphere_jax.errors import UserError
 
     base = load_config(arguments.config, shared)
-    named = [making.named_arm(text) for text in arguments.arm]
-    if arguments.arms:
-        named += making.file_arms(arguments.arms, base)
+    named = making.file_arms(arguments.arms, base) if arguments.arms else []
+    named += [making.named_arm(text) for text in arguments.arm]
     arms = making.product(named, making.vary_arms(arguments.vary))
     if not arms:
         raise UserError("Nothing is compared: give --vary, --arm or --arms.")

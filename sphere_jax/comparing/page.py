@@ -257,8 +257,11 @@ def _matched(comparison: Comparison, matched: dict) -> page.Section:
     rows, differ = [], []
     for arm in comparison.names:
         config = comparison.configs[comparison.seeds[0], arm]
+        gone = {*baseline.stages} ^ {*config.stages}  # a stage more or less is one difference
         pairs = differing_keys(baseline, config).items()
-        own = "; ".join(f"{key}: {ours!r}" for key, (_, ours) in pairs)
+        own = "; ".join(
+            f"{key}: {ours!r}" for key, (_, ours) in pairs if key.partition(".")[0] not in gone
+        )
         differ.append([arm, own or "the baseline"])
         if arm in matched:
             rows.append([arm, *(matched[arm].get(item, "–") for item in EXPLAINS)])
