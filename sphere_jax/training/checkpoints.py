@@ -8,6 +8,7 @@ passed over, which loses nothing: training is deterministic.
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -71,6 +72,18 @@ class Checkpoints:
     def close(self) -> None:
         self.finish()
         self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, error, *_) -> None:
+        """Closed after a whole start. After one that failed, the save under way comes to its end
+        unsealed, so that no thread of it writes into the folder of the next start."""
+        if error is None:
+            self.close()
+        elif self._pending is not None:
+            with suppress(Exception):  # the error that ended the start is the one to report
+                self._manager.wait_until_finished()
 
     def latest(self) -> int | None:
         """The newest sealed step, or None."""

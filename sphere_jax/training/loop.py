@@ -195,9 +195,8 @@ def train(
 
     def stop_at_nonfinite(step, numbers):
         log.write(name, step, numbers)
-        dump = Checkpoints(folder.with_name(f"{folder.name}-nonfinite"))
-        dump.save(step, state, batches.state)
-        dump.close()
+        with Checkpoints(folder.with_name(f"{folder.name}-nonfinite")) as dump:
+            dump.save(step, state, batches.state)
         checkpoints.close()
         bad = [k for k, v in numbers.items() if not np.isfinite(v)]
         raise UserError(
@@ -223,7 +222,7 @@ def train(
         look(0)
     pending = None  # (step, metrics) still on the device
     started = time.monotonic()
-    with StopRequest() as stop:
+    with checkpoints, StopRequest() as stop:
         for step in range(first + 1, settings.steps + 1):
             state, metrics = train_step(state, frozen, next(batches))
             settle()
@@ -258,7 +257,6 @@ def train(
                 checkpoints.close()
                 raise Interrupted(f"{name}: saved at step {step:,} of {settings.steps:,}")
             checkpoints.poll()
-    checkpoints.close()
     return state[STATE_ITEM[settings.weights]]
 
 

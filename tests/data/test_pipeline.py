@@ -122,15 +122,17 @@ def test_rows_of_one_process_land_where_they_belong(sharding):
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16])
-def test_mapping_pads_the_last_batch_and_cuts_it_again(sharding, count):
+def test_mapping_pads_the_last_batch_and_cuts_it_again(sharding, count, monkeypatch, capsys):
+    monkeypatch.setattr("sphere_jax.progress.INTERVAL", 0.0)
     x, y = np.arange(count, dtype=np.float32), np.ones((count, 2), np.float32)
-    sizes, done = [], []
+    sizes = []
 
     def function(x, y):
         sizes.append(len(x))
         return {"sum": x[:, None] + y, "x": x}
 
-    out = map_batched(function, (x, y), 8, sharding, done.append)
+    out = map_batched(function, (x, y), 8, sharding, "sums")
     np.testing.assert_array_equal(out["sum"], x[:, None] + y)
     np.testing.assert_array_equal(out["x"], x)
-    assert set(sizes) == {8} and done[-1] == count
+    assert set(sizes) == {8}
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"sums {count}/{count}  ")

@@ -71,6 +71,14 @@ def test_round_trip_of_every_bit(folder, abstract):
     assert sorted(file.stem for file in folder.with_name("stage.crc32").glob("*")) == ["6", "9"]
 
 
+def test_a_start_that_fails_leaves_no_save_behind_and_seals_none(tmp_path):
+    with pytest.raises(KeyError), Checkpoints(tmp_path / "stage") as checkpoints:
+        checkpoints.save(3, state_of(3), {})
+        raise KeyError
+    assert not checkpoints._manager.is_saving_in_progress()
+    assert (tmp_path / "stage" / "3").exists() and checkpoints.latest() is None
+
+
 def test_an_item_that_is_empty_is_neither_stored_nor_missed(tmp_path, mesh):
     state = state_of(1) | {"profiles": {}}
     checkpoints = Checkpoints(tmp_path / "stage")
