@@ -99,7 +99,10 @@ def _recipe_of(stage: dict) -> dict[str, Any]:
 
 
 def page(command: str, runs: list[dict]) -> str:
-    result = [f"- **`{run['name']}`**, {recipe(run)}. {cost(run['metrics'])}" for run in runs]
+    result = [
+        f"- **`{run['name']}`**, {recipe(run)}. {cost(run['metrics'])}{against_control(run)}"
+        for run in runs
+    ]
     about, made = _filled(ABOUT), _filled(protocol(runs[0]))
     found = "\n".join(_filled(text, "  ") for text in result)
     rows = "\n".join(table(runs))
@@ -180,6 +183,19 @@ def cost(metrics: dict[str, float]) -> str:
         if value > metrics[name.replace("finetuned", "original")]
     ]
     return told + (f" It makes this worse: {', '.join(worse)}." if worse else "")
+
+
+def against_control(run: dict) -> str:
+    """What is left of the cost of projection once both decoders had the same training."""
+    if not run["control"]:
+        return " What finetuning does by itself is not known: its control was not given."
+    own, control = run["metrics"], run["control"]["metrics"]
+    told = [
+        f"{key.removesuffix('_raw_finetuned').replace('_', ' ')} {own[ours] - value:+.3g}"
+        for key, value in control.items()
+        if (ours := key.replace("_raw_", "_projected_")) in own and key.endswith("_raw_finetuned")
+    ]
+    return f" Against the control, on raw latents: {', '.join(told)}."
 
 
 def recipe(run: dict) -> str:

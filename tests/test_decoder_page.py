@@ -78,6 +78,8 @@ def test_a_page_of_recipes_and_a_control(command, tmp_path):
     assert "Projection costs 6.00 dB" in words and "gives back 3.00 dB of it, 50 %." in words
     assert "**`pixels`**, 150 steps of 4, 20 minutes; loss: L1 1; target: images, " in words
     assert "noise on latents up to 0.5; optimizer" in words
+    assert "50 %. Against the control, on raw latents: psnr -3.25. - **`own`**" in words
+    assert words.count("its control was not given") == 2
     assert "300 steps of 4, 20 minutes; loss: L1 1; target: what the decoder as" in words
     assert "all held-out images, seed 0" in words
     assert "Trained with jax 9.8.7; this page was written on" in words
