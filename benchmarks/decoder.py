@@ -8,6 +8,7 @@ stages measured, prints the page and writes it; a recipe is called as its folder
 the runs' own report.html.
 """
 
+import dataclasses
 import json
 import os
 import platform
@@ -21,7 +22,8 @@ from sphere_jax.cli import parser, run_command
 from sphere_jax.config import read_group
 from sphere_jax.errors import UserError
 from sphere_jax.files import read_json, write_text
-from sphere_jax.options import Config
+from sphere_jax.options import Config, DecoderStage
+from sphere_jax.records import FREE_KEYS, flatten
 from sphere_jax.training.logging import read_rows
 
 NAMES = {"psnr": "PSNR, dB ↑", "ssim": "SSIM ↑", "lpips": "LPIPS (AlexNet) ↓"}
@@ -70,24 +72,33 @@ def paired(runs: list[dict], controls: list[dict]) -> list[dict]:
     """Runs, each with its "control" or None. Raises UserError for what is no comparison."""
     if not runs:
         raise UserError("None of these runs projects its latents; give the run of a control, too.")
-    first = _measured_on(runs[0])
     for run in (*runs, *controls):
-        differ = [key for key, value in _measured_on(run).items() if value != first.get(key)]
-        if differ:
+        if differ := _differing(_measured_on(run), _measured_on(runs[0])):
             raise UserError(f"{run['name']} and {runs[0]['name']} differ in {', '.join(differ)}.")
-    left, found = list(controls), []
+    for control in controls:
+        pairs = [_differing(_recipe_of(control), _recipe_of(run)) for run in runs]
+        if all(pairs):
+            raise UserError(
+                f"{control['name']} projects nothing and is the control of no run here: from "
+                f"{runs[0]['name']} it differs in {', '.join(pairs[0])}, too."
+            )
+    found = []
     for run in runs:
-        own = [c for c in left if _recipe_of(c) == _recipe_of(run)]
-        left = [c for c in left if c not in own]
+        own = [c for c in controls if not _differing(_recipe_of(c), _recipe_of(run))]
+        if len(own) > 1:
+            raise UserError(f"{own[0]['name']} and {own[1]['name']} are one control; give one.")
         found.append(run | {"control": own[0] if own else None})
-    if left:
-        raise UserError(f"{left[0]['name']} projects nothing and is the control of no run here.")
     return found
 
 
+def _differing(first: dict, second: dict) -> list[str]:
+    keys = sorted(first.keys() | second.keys())
+    return [key for key in keys if first.get(key) != second.get(key)]
+
+
 def _measured_on(stage: dict) -> dict[str, Any]:
-    """What the first row of the table is a function of."""
-    starts = ("data fingerprint", "config.data.", "config.tokenizer.")
+    """What the first row of the table is a function of, and the seed of all."""
+    starts = ("data fingerprint", "config.data.", "config.tokenizer.", "config.seed")
     depends = {key: v for key, v in stage["depends"].items() if key.startswith(starts)}
     for key in [key for key in depends if "statistics" in key]:
         del depends[key]
@@ -95,7 +106,10 @@ def _measured_on(stage: dict) -> dict[str, Any]:
 
 
 def _recipe_of(stage: dict) -> dict[str, Any]:
-    return stage["depends"] | {"projection": None}
+    """Options that a run is too old to name are at their defaults."""
+    defaults = flatten("config", {"decoder": dataclasses.asdict(DecoderStage())})
+    stored = {key: v for key, v in stage["depends"].items() if key != "projection"}
+    return {key: v for key, v in defaults.items() if not key.endswith(FREE_KEYS)} | stored
 
 
 def page(command: str, runs: list[dict]) -> str:
@@ -187,6 +201,8 @@ def cost(metrics: dict[str, float]) -> str:
 
 def against_control(run: dict) -> str:
     """What is left of the cost of projection once both decoders had the same training."""
+    if run["config"]["decoder"].get("target") == "original":
+        return " It has no control: on raw latents the decoder would have nothing to learn."
     if not run["control"]:
         return " What finetuning does by itself is not known: its control was not given."
     own, control = run["metrics"], run["control"]["metrics"]

@@ -9,8 +9,6 @@ publish. Nothing in it is random.
 import os
 import platform
 import shlex
-import sys
-import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -96,7 +94,7 @@ def measure(
         return {"scores": scores, "images": decoded}
 
     def run(what, function, *arrays):
-        return map_batched(function, arrays, size, sharding, progress(what, len(images)))
+        return map_batched(function, arrays, size, sharding, what)
 
     latents = run(f"{name}, encoding", lambda x: encode(params, x), images)
     stats = shell(latents)
@@ -107,21 +105,6 @@ def measure(
         scores[variant] = {m: float(np.mean(v, dtype=np.float64)) for m, v in out["scores"].items()}
         pictures[variant] = out["images"]
     return Measured(stats, scores, pictures)
-
-
-def progress(what: str, count: int, every: float = 10.0) -> Callable[[int], None]:
-    """Says how far it is and how fast, at most once in `every` seconds and at the end."""
-    started = said = time.monotonic()
-
-    def say(done: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if done == count or now - said >= every:
-            said = now
-            rate = done / max(now - started, 1e-9)
-            print(f"{what}: {done:,}/{count:,}  {rate:,.1f} img/s", file=sys.stderr, flush=True)
-
-    return say
 
 
 # --- what it is measured with --------------------------------------------------------------------

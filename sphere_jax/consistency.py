@@ -287,6 +287,10 @@ def _check_decoder(config: Config, name: str, stage: DecoderStage) -> None:
         f"config.{name} has no reconstruction loss: l1_weight, l2_weight or lpips must be on.",
     )
     check(
+        stage.measured != 1,
+        f"config.{name}.measured=1 has no spread; give 2 or more held-out images, or 0 for all.",
+    )
+    check(
         not adversarial or (stage.discriminator == "dino") == (stage.dino != ""),
         f"config.{name}.discriminator='dino' and config.{name}.dino, the weights of DINO ViT-S/8, "
         "go together.",

@@ -184,7 +184,10 @@ def refine(
 
 
 def _encode(method):
-    return lambda params, x: method.tokenizer.encode(params, to_float(x))
+    def encode(params, x):
+        return method.tokenizer.encode(params, to_float(x))
+
+    return encode
 
 
 def between(a: np.ndarray, b: np.ndarray, columns: int, path: str) -> np.ndarray:

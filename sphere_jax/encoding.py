@@ -97,16 +97,12 @@ def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
         raise UserError(f"--out={out} must end with .safetensors.")
     if settings.pretrained_statistics:
         raise UserError("config.tokenizer.pretrained_statistics must be empty to measure them.")
-    if settings.name == "kl_vae":
-        settings = dataclasses.replace(settings, packed=False)
-    config = dataclasses.replace(config, tokenizer=settings)
     if config.data.source == "cache":
-        folder = Path(config.data.path)
-        check_cache(folder, latents_made_with(config.data, settings))
-        index = read_index(folder)
-        found, count = index["statistics"], sum(s["images"] for s in index["shards"]["train"])
+        found, count = _kept(config)
     else:
-        found, count = _measured(config, batch)
+        if settings.name == "kl_vae":
+            settings = dataclasses.replace(settings, packed=False)
+        found, count = _measured(dataclasses.replace(config, tokenizer=settings), batch)
     params = {name: np.float32(found[f"channel_{name}"]) for name in ("mean", "std")}
     params["std"] = np.maximum(params["std"], 1e-6)  # of a dead channel
     if is_main_process():
@@ -114,6 +110,21 @@ def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
         source = f"{count} images of {size} px, mirrored too, by weights {weights}"
         write_weights(out, params, f"{settings.kind}_statistics", source)
     return found
+
+
+def _kept(config: Config) -> tuple[dict[str, Any], int]:
+    """What a latent cache has measured as it was written, and the number of its images."""
+    folder, settings = Path(config.data.path), config.tokenizer
+    index = read_index(folder)
+    if index["made_with"].get("config.tokenizer.pretrained_statistics fingerprint"):
+        raise UserError(f"{folder} holds latents that statistics have normalised: not measured.")
+    check_cache(folder, latents_made_with(config.data, settings))
+    found = index["statistics"]
+    if getattr(settings, "packed", False):  # four neighbours of a channel: one group
+        mean, std = (np.reshape(found[f"channel_{name}"], (-1, 4)) for name in ("mean", "std"))
+        spread = (std**2 + mean**2).mean(1) - mean.mean(1) ** 2
+        found = found | {"channel_mean": mean.mean(1), "channel_std": np.sqrt(spread)}
+    return found, sum(shard["images"] for shard in index["shards"]["train"])
 
 
 def _measured(config: Config, batch: int) -> tuple[dict[str, Any], int]:

@@ -32,7 +32,6 @@ FREE_KEYS = (
     ".preview_every",
     ".ema_snapshot_every",
     ".skip_nonfinite",
-    ".measured",
     ".data.path",
     ".data.threads",
     ".space.retraction",  # of a sampler's steps; training takes none
@@ -126,7 +125,7 @@ def _projection(space) -> str:
 def difference(before: dict[str, Any], now: dict[str, Any], config: Config) -> str | None:
     """The first value in which a record differs from what `config` asks for `now`, or None.
 
-    Both are flat, "config.flow.steps" and so on, as `Run.depends` gives them.
+    Both are flat, "config.flow.steps" and so on, as `Records.depends` gives them.
     """
     known = completed(before, config)
     for key in sorted(now, key=lambda key: (key not in before, key)):  # of both first: a kind's

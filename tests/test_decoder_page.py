@@ -79,10 +79,19 @@ def test_a_page_of_recipes_and_a_control(command, tmp_path):
     assert "**`pixels`**, 150 steps of 4, 20 minutes; loss: L1 1; target: images, " in words
     assert "noise on latents up to 0.5; optimizer" in words
     assert "50 %. Against the control, on raw latents: psnr -3.25. - **`own`**" in words
-    assert words.count("its control was not given") == 2
+    assert words.count("its control was not given") == 1
+    assert words.count("It has no control: on raw latents") == 1
     assert "300 steps of 4, 20 minutes; loss: L1 1; target: what the decoder as" in words
     assert "all held-out images, seed 0" in words
     assert "Trained with jax 9.8.7; this page was written on" in words
+
+
+def test_runs_may_share_a_control_older_than_an_option(command, tmp_path, capsys):
+    """Which then was at its default; `depends` does not name radius or kind of the sphere."""
+    runs = [written(tmp_path / "token"), written(tmp_path / "global", "global sphere")]
+    newer = written(tmp_path / "newer", depends={"config.decoder.target": "images"})
+    command.main([*runs, newer, written(tmp_path / "raw", "none")])
+    assert capsys.readouterr().out.count("| control of `") == 3
 
 
 def test_what_is_worse_is_said(command, tmp_path, capsys):
@@ -124,8 +133,12 @@ def test_what_is_no_comparison_is_refused(command, tmp_path):
     def refusal(*flags) -> str:
         return refusal_of(command.main, [*flags])
 
-    assert refusal(run, raw) == "raw projects nothing and is the control of no run here."
+    assert refusal(run, raw).endswith("from run it differs in config.decoder.steps, too.")
     assert refusal(run, large) == "large and run differ in config.data.image_size."
     assert refusal(run, few) == "few and run differ in held-out images measured."
+    seed = written(tmp_path / "seed", depends={"config.seed": 1})
+    assert refusal(run, seed) == "seed and run differ in config.seed."
+    twins = (written(tmp_path / name, "none") for name in ("one", "two"))
+    assert refusal(run, *twins) == "one and two are one control; give one."
     assert "None of these runs projects its latents" in refusal(raw)
     assert "no finished stage 'decoder'" in refusal(unfinished)

@@ -225,7 +225,7 @@ def test_a_cache_is_normalised_as_it_is_read(folder, cache, tmp_path):
     assert np.abs(found - read_cache(cache)[part][0].take(rows, mirrored)).max() > 0.1
 
     again = ["statistics", config, *use(folder / "normalised"), f"--out={measured}"]
-    assert "holds latents made with" in refusal_of(prepare.main, again)
+    assert "that statistics have normalised" in refusal_of(prepare.main, again)
     twice = {name: 2 * ours[name] for name in ours}
     write_weights(tmp_path / "twice.safetensors", twice, "taesd_statistics", "a test")
     other = f"--config.tokenizer.pretrained_statistics={tmp_path / 'twice.safetensors'}"
@@ -233,6 +233,7 @@ def test_a_cache_is_normalised_as_it_is_read(folder, cache, tmp_path):
     assert "holds latents made with" in refusal_of(open_run, normalised, tmp_path, None)
 
 
+@pytest.mark.slow
 def test_samples_are_scored_against_the_images_behind_a_cache(folder, cache, capsys):
     """They are found where they were, or where the config says; other images are refused."""
     scored = ["--config.evaluation.samples=4", "--config.evaluation.classifier_steps=2"]

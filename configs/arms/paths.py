@@ -1,11 +1,11 @@
-"""Every path in the original decoder, and the published spherical cells in a finetuned one too.
+"""The published paths and nlerp in the original decoder; the published spheres in a finetuned one.
 
     python -m sphere_jax.compare --config=configs/X.py --arms=configs/arms/paths.py
 
 The published ablation (methods.md A.8, `slerp_ablation.py`) compares raw latents in the original
 decoder with projected ones in a finetuned decoder. Here its spherical cells have both, so that what
-the path does and what the decoder does can be told apart, and nlerp is one more path. Without a
-'decoder' stage in the base there are no finetuned decoders. Arms in two decoders share their flow.
+the path does and what the decoder does can be told apart. Without a 'decoder' stage in the base
+there are no finetuned decoders. Arms in two decoders share their flow.
 """
 
 RAW = {"raw, linear": "linear", "raw, polar": "polar"}

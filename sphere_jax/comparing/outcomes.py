@@ -84,8 +84,15 @@ class Comparison:
 
     @property
     def metrics(self) -> list[str]:
-        """Of the final scores, in their order."""
-        return list(next(iter(self.outcomes.values())).metrics)
+        """Of the final scores, in their order: those that every arm has."""
+        first, *others = (outcome.metrics for outcome in self.outcomes.values())
+        return [name for name in first if all(name in metrics for metrics in others)]
+
+    @property
+    def partial_metrics(self) -> list[str]:
+        """Scores that some arms have and some have not."""
+        names = dict.fromkeys(name for o in self.outcomes.values() for name in o.metrics)
+        return [name for name in names if name not in self.metrics]
 
     def seeds_of(self, *names: str) -> list[int]:
         """Those in which all of these arms are finished."""

@@ -107,10 +107,12 @@ def _spread(comparison: Comparison) -> str:
     spent = sorted({outcome.results["nfe"] for outcome in outcomes})
     plural = "s" if len(seeds) > 1 else ""
     missing = len(seeds) * len(comparison.arms) - len(comparison.outcomes)
+    partial = [page.describe(name)[0] for name in comparison.partial_metrics]
     return (
         f"{len(seeds)} seed{plural} ({', '.join(map(str, seeds))}): mean ± standard deviation; "
         f"NFE {', '.join(map(str, spent))}."
         + (f" {missing} arms are not finished." if missing else "")
+        + (f" Not of every arm, and left out: {', '.join(partial)}." if partial else "")
     )
 
 
@@ -257,10 +259,13 @@ def _matched(comparison: Comparison, matched: dict) -> page.Section:
     rows, differ = [], []
     for arm in comparison.names:
         config = comparison.configs[comparison.seeds[0], arm]
+        given = next(dict(a.values) for a in comparison.arms if a.name == arm)
         gone = {*baseline.stages} ^ {*config.stages}  # a stage more or less is one difference
         pairs = differing_keys(baseline, config).items()
         own = "; ".join(
-            f"{key}: {ours!r}" for key, (_, ours) in pairs if key.partition(".")[0] not in gone
+            f"{key}: {ours!r}"
+            for key, (_, ours) in pairs
+            if key.partition(".")[0] not in gone or key in given
         )
         differ.append([arm, own or "the baseline"])
         if arm in matched:

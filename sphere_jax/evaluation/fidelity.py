@@ -77,11 +77,7 @@ class Fidelity:
         """Of their features, or None without a network for them."""
         if self.features is None:
             return None
-        found = None
-        for start in range(0, len(images), 512):  # at a time in memory
-            features = self.features.features(np.asarray(images[start : start + 512]), BATCH)
-            found = found.update(features) if found else Statistics.of(features)
-        return found
+        return Statistics.of(self.features.features(images, BATCH))
 
 
 @functools.cache

@@ -135,7 +135,10 @@ def write_report(
 
 
 def write_markdown(path: Path, title: str, summary: str, sections: Sequence[Section]) -> None:
-    """The same page as Markdown, every picture in a file of its own beside it: `STEM-1.png` ..."""
+    """The same page as Markdown, every picture in a file of its own beside it: `STEM-1.png` ...
+
+    Pictures of an earlier page that had more of them are removed.
+    """
     parts, pictures = [f"# {title}", summary], 0
     for section in sections:
         parts.append(f"## {section.title}")
@@ -148,6 +151,9 @@ def write_markdown(path: Path, title: str, summary: str, sections: Sequence[Sect
             else:
                 parts.append(block.markdown())
     write_text(path, "\n\n".join(parts) + "\n")
+    while (old := path.with_name(f"{path.stem}-{pictures + 1}.png")).exists():
+        old.unlink()
+        pictures += 1
 
 
 def metrics_table(score: Score) -> Table:

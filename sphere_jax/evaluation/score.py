@@ -115,7 +115,10 @@ def score(
         metrics |= memorisation(distances, reference.heldout_distances)
         yardstick |= memorisation(reference.heldout_distances, reference.heldout_distances)
     else:
-        say(f"distances to {len(train):,} training images are left out: they would take hours")
+        say(
+            f"distances to {len(train):,} training images are left out: hours to days of a "
+            "processor core"
+        )
     by_class = None
     if labels is not None:
         metrics["class_agreement"], by_class = class_agreement(reference.judge, images, labels)

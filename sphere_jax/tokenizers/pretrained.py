@@ -56,10 +56,7 @@ def load_pretrained(tokenizer: KLVAE | TinyVAE | RAE, settings: Settings) -> Par
         network = Network(lambda rngs: TinyVAENetwork(*TINY_KINDS[settings.kind], rngs=rngs))
     found = _load("pretrained", settings.pretrained, name, network, layouts)
     if tokenizer.whiten:
-        channels = _channels(tokenizer)
-        found["statistics"] = _load_statistics(
-            settings.pretrained_statistics, f"{settings.kind}_statistics", (channels,), "std"
-        )
+        found["statistics"] = _channel_statistics(tokenizer, settings)
     return found
 
 
@@ -100,7 +97,7 @@ def statistics_to_apply(
     if latents_made_with(data, bare) != made_with:
         return None
     tokenizer = build_pretrained(data, settings)
-    found = load_pretrained(tokenizer, settings)["statistics"]
+    found = _channel_statistics(tokenizer, settings)
     mean, std = (np.asarray(found[name]) for name in ("mean", "std"))
     times = tokenizer.latent_shape[-1] // len(mean)  # packed: neighbours of one channel
     return np.repeat(mean, times), np.repeat(std, times)
@@ -119,6 +116,12 @@ def pretrained_shapes(tokenizer: KLVAE | TinyVAE | RAE) -> Params:
             shape = (d,) if tokenizer.whiten else (4 * d,)
         found["statistics"] = dict.fromkeys(names, jax.ShapeDtypeStruct(shape, jnp.float32))
     return found
+
+
+def _channel_statistics(tokenizer: KLVAE | TinyVAE, settings: Settings) -> Params:
+    """What `pretrained_statistics` holds: mean and std of the channels, unpacked."""
+    name, shape = f"{settings.kind}_statistics", (_channels(tokenizer),)
+    return _load_statistics(settings.pretrained_statistics, name, shape, "std")
 
 
 def _channels(tokenizer: KLVAE | TinyVAE) -> int:

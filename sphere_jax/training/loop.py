@@ -217,12 +217,12 @@ def train(
             )
         log.say(line)
 
-    if settings.steps == 0 and latest is None:
-        save(0)
-        look(0)
     pending = None  # (step, metrics) still on the device
     started = time.monotonic()
     with checkpoints, StopRequest() as stop:
+        if settings.steps == 0 and latest is None:
+            save(0)
+            look(0)
         for step in range(first + 1, settings.steps + 1):
             state, metrics = train_step(state, frozen, next(batches))
             settle()
