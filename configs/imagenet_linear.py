@@ -1,7 +1,8 @@
 """The Euclidean baseline of system A: linear flow matching on raw FLUX.2 latents, Gaussian prior.
 
 methods.md A.8: published FID-50K 26.1 against 20.2 for slerp (B/2, 80 epochs, no guidance). All
-but the space is imagenet_slerp.py, the same bits included: order of images, first weights, noise.
+but the space and the decoder, which stays as it was published, is imagenet_slerp.py, the same bits
+included: order of images, first weights, noise.
 """
 
 import runpy
@@ -12,5 +13,6 @@ slerp = runpy.run_path(str(Path(__file__).with_name("imagenet_slerp.py")))
 
 def get_config():
     config = slerp["get_config"]()
+    config.stages = ("flow",)
     config.space.path = "linear"  # published; "shell_linear" and "nlerp" lie between the two
     return config

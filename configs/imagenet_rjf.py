@@ -1,10 +1,9 @@
 """RJF: Riemannian flow matching with Jacobi weights on RAE latents of ImageNet-256, LightningDiT-B.
 
 methods.md D.10. RJF works on unit spheres, feeds the network sqrt(768) x_t and asks for velocities
-in units of the unit sphere. Here the sphere has the radius sqrt(768), so the network sees the same
-input and its output is sqrt(768) times RJF's: the loss is 768 times RJF's, with the same minimum.
-The way there is not the same: AdamW divides such a factor out, but the last layer has to grow 27.7
-times as far at the same learning rate, and clipping at 1 acts on larger gradients.
+in units of the unit sphere. Here the sphere has the radius sqrt(768); with clock="unit_sphere" the
+network sees and says the same as RJF's. The loss and its gradients are 768 times as large: clipping
+is scaled with them, and AdamW divides the factor out.
 
 Images lie below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
 with `python -m sphere_jax.prepare latents --config=configs/imagenet_rjf.py --out=C` and add
@@ -14,7 +13,7 @@ with `python -m sphere_jax.prepare latents --config=configs/imagenet_rjf.py --ou
 from ml_collections import ConfigDict
 
 IMAGES = 1_281_167
-BATCH = 1024  # published
+BATCH = 1024  # published; the released config of B says 1,023
 EPOCHS = 800  # published: where the learning rate has fallen; runs of 80 and of 1,400 are too
 STEPS_PER_EPOCH = IMAGES // BATCH
 
@@ -54,6 +53,7 @@ def get_config():
     config.model.patch = 1  # published
     config.model.time_embedding = "fourier"  # published
     config.model.qk_norm = False  # published
+    config.model.clock = "unit_sphere"  # published: velocities of unit spheres
     config.model.compute_dtype = "float32"  # published. bfloat16: see docs/bf16.md
     config.model.unroll = False  # one scanned layer: quick to compile
     config.model.remat = True
@@ -82,7 +82,7 @@ def get_config():
     config.flow.optimizer.b1 = 0.9  # published
     config.flow.optimizer.b2 = 0.95  # published
     config.flow.optimizer.weight_decay = 0.0  # published
-    config.flow.optimizer.clip_norm = 1.0  # published: on gradients of a smaller loss, see above
+    config.flow.optimizer.clip_norm = 768.0  # calculated: published 1, on a loss 768 times smaller
 
     config.sampler = ConfigDict()
     config.sampler.solver = "euler"  # published: along the exponential map
@@ -94,7 +94,7 @@ def get_config():
 
     config.evaluation = ConfigDict()
     config.evaluation.samples = 0  # published: 50,000, in the features below
-    config.evaluation.features = "inception_fid"  # published: the ADM suite
+    config.evaluation.features = "inception_fid"  # published: FID, by the ADM suite
     config.evaluation.pretrained = ""  # what sphere_jax.convert --network inception_fid wrote
 
     config.mesh = ConfigDict()

@@ -2,8 +2,10 @@
 
 methods.md A. Tags: published (the paper or its page), calculated (from what is published), inferred
 (SiT's defaults where A is silent). `--config.model.size=XL` is the larger published model;
-imagenet_linear.py is the published baseline and the three imagenet_slerp_*.py are other tokenizers.
-A decodes with a decoder adapted to the sphere; this one is the original.
+imagenet_linear.py is the published baseline, the three imagenet_slerp_*.py are other tokenizers and
+imagenet_decoder.py is the first stage alone: A decodes with a decoder adapted to the sphere (A.5).
+`--config.stages=(flow,)` leaves it as it was published. Which losses adapt it and for how long is
+published; their weights, rates and batch are inferred, as A.5 recommends.
 
 Images lie below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
 with `python -m sphere_jax.prepare latents --config=configs/imagenet_slerp.py --out=C`, both with
@@ -16,12 +18,14 @@ from ml_collections import ConfigDict
 IMAGES = 1_281_167
 EPOCHS = 80  # published: the main tables; one run goes on to 200
 BATCH = 256  # inferred
+DECODER_EPOCHS = 5  # published
+DECODER_BATCH = 128  # inferred
 
 
 def get_config():
     config = ConfigDict()
     config.seed = 0
-    config.stages = ("flow",)  # the tokenizer is frozen
+    config.stages = ("decoder", "flow")  # the encoder is frozen
 
     config.data = ConfigDict()
     config.data.source = "folder"  # class folders of images; "cache" once they are encoded
@@ -35,8 +39,9 @@ def get_config():
 
     config.tokenizer = ConfigDict()
     config.tokenizer.name = "kl_vae"
-    config.tokenizer.kind = "flux2"  # published: f8, latents 32x32x32
-    config.tokenizer.packed = False  # published: d = 32, so not packed to 128
+    config.tokenizer.kind = "flux2"  # published: f8, latents 32x32x32; inferred: normalised by the
+    # statistics that come with it
+    config.tokenizer.packed = False  # inferred from the published d = 32: not packed to 128
     config.tokenizer.pretrained = ""  # what sphere_jax.convert --network flux2_vae wrote
     config.tokenizer.compute_dtype = "bfloat16"  # inferred
 
@@ -53,6 +58,32 @@ def get_config():
     config.model.compute_dtype = "bfloat16"  # inferred; geometry and loss stay float32
     config.model.unroll = False  # one scanned layer: quick to compile
     config.model.remat = True
+
+    config.decoder = ConfigDict()
+    config.decoder.method = "decoder"  # published: encoder frozen, KL dropped
+    config.decoder.steps = DECODER_EPOCHS * IMAGES // DECODER_BATCH  # calculated: 50,045
+    config.decoder.batch_size = DECODER_BATCH
+    config.decoder.ema_decay = 0.9975  # inferred: that of D's decoder
+    config.decoder.log_every = 100
+    config.decoder.checkpoint_every = 1_000
+    config.decoder.preview_every = 1_000
+    config.decoder.target = "images"  # published; "original" is ours: docs/decoder.md
+    config.decoder.l1_weight = 1.0  # published: L1, LPIPS and a patch discriminator; inferred: 1
+    config.decoder.l2_weight = 0.0
+    config.decoder.lpips = ""  # LPIPS-VGG, to be given: sphere_jax.convert --network lpips_vgg16
+    config.decoder.lpips_weight = 1.0  # inferred
+    config.decoder.latent_noise = 0.0  # inferred: A names none
+    config.decoder.adversarial_weight = 0.5  # inferred, times VQGAN's adaptive weight
+    config.decoder.discriminator = "patch"  # inferred: PatchGAN of 3 layers, hinge
+    config.decoder.discriminator_rate = 1.0
+    config.decoder.adversarial_from = IMAGES // DECODER_BATCH  # inferred: it learns alone for an
+    # epoch; A finetunes a discriminator too, and FLUX.2 was released without one
+    config.decoder.optimizer = ConfigDict()
+    config.decoder.optimizer.learning_rate = 1e-4  # inferred: Adam, as below
+    config.decoder.optimizer.schedule = "constant"
+    config.decoder.optimizer.b1 = 0.5
+    config.decoder.optimizer.b2 = 0.9
+    config.decoder.optimizer.weight_decay = 0.0
 
     config.flow = ConfigDict()
     config.flow.method = "flow"
@@ -85,6 +116,7 @@ def get_config():
     config.evaluation.samples = 0  # published: 50,000, in the features below
     config.evaluation.features = "inception_fid"  # published
     config.evaluation.pretrained = ""  # what sphere_jax.convert --network inception_fid wrote
+    config.evaluation.lpips = ""  # LPIPS-AlexNet, for the report of the decoder
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # all devices

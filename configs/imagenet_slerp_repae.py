@@ -13,6 +13,7 @@ flux2 = runpy.run_path(str(Path(__file__).with_name("imagenet_slerp.py")))
 
 def get_config():
     config = flux2["get_config"]()
-    config.tokenizer.kind = "repae_flux1"  # published: f8, latents 32x32x16, sqrt(d) = 4
+    # Published: f8, latents 32x32x16, sqrt(d) = 4. Inferred: FLUX.1's shift and scale.
+    config.tokenizer.kind = "repae_flux1"
     config.tokenizer.pretrained = ""  # what sphere_jax.convert --network repae_flux1_vae wrote
     return config

@@ -12,9 +12,10 @@ flux2 = runpy.run_path(str(Path(__file__).with_name("imagenet_slerp.py")))
 
 def get_config():
     config = flux2["get_config"]()
-    # Published: f16, latents 16x16x32. LightningDiT normalises each channel by statistics of a
-    # sample of latents; whether A did before it projected is not said, and here nothing does.
-    config.tokenizer.kind = "vavae"
+    config.tokenizer.kind = "vavae"  # published: f16, latents 16x16x32
     config.tokenizer.pretrained = ""  # what sphere_jax.convert --network vavae wrote
+    # Inferred (A.2, A.10): give LightningDiT's statistics of the channels, by which latents are
+    # normalised before they are projected: sphere_jax.convert --network vavae_statistics.
+    config.tokenizer.pretrained_statistics = ""
     config.model.patch = 1  # published: 256 model tokens here too
     return config

@@ -16,7 +16,8 @@ def get_config():
     config.stages = ("sphere_latent",)
 
     config.data = ConfigDict()
-    config.data.source = "latents"  # a folder with latents.npy (N,16,16,768) and labels.npy (N,)
+    config.data.source = "latents"  # a folder with latents.npy (N,16,16,768), labels.npy (N,) and
+    # heldout_ of both; without these a fifth of the first is held out
     config.data.path = "data/imagenet_latents"
     config.data.num_classes = 1000
 

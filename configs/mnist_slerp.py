@@ -72,7 +72,7 @@ def get_config():
     config.flow.log_every = 100
     config.flow.checkpoint_every = 400
     config.flow.preview_every = 400
-    config.flow.label_dropout = 0.1  # published: A, SiT
+    config.flow.label_dropout = 0.1  # inferred, SiT's
     config.flow.tangent_projection = True  # published: A.3 equation 6
     config.flow.radial_weight = 0.0  # published: A has none; HAE uses 0.1
     config.flow.time_density = "uniform"  # inferred: A does not say

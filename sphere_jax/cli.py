@@ -47,6 +47,8 @@ def add_sampler_flags(flags: argparse.ArgumentParser) -> None:
     flow = flags.add_argument_group("flow matching")
     flow.add_argument("--solver", choices=("euler", "heun", "midpoint", "multistep"))
     flow.add_argument("--t_end", type=float, help="where the last step ends; 0 is data")
+    flow.add_argument("--guidance_low", type=float, help="guide from this time, 0 (data) to 1")
+    flow.add_argument("--guidance_high", type=float, help="up to this one")
     flow.add_argument("--auto_guidance", metavar="RUN", help="folder of a weaker run to guide by")
     flow.add_argument("--decode_radius", type=float, help="of decoded tokens; 0: the space's own")
     few = flags.add_argument_group("few-step systems (Sphere Encoder, Sphere Latent Encoder)")
@@ -61,8 +63,8 @@ def add_sampler_flags(flags: argparse.ArgumentParser) -> None:
 
 
 SAMPLER_FLAGS = (
-    "steps", "guidance", "batch_size", "solver", "t_end", "auto_guidance", "decode_radius",
-    "strength", "schedule", "share_noise", "guidance_at",
+    "steps", "guidance", "batch_size", "solver", "t_end", "guidance_low", "guidance_high",
+    "auto_guidance", "decode_radius", "strength", "schedule", "share_noise", "guidance_at",
 )  # fmt: skip
 
 

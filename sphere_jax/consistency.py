@@ -122,6 +122,21 @@ def _check_sampler(config: Config) -> None:
             "config.sampler.decode_radius needs tokens of one radius: config.space.sphere='token' "
             "and a path that ends there, not 'linear' or 'polar'.",
         )
+        check(
+            config.sampler.decode_radius == 0.0 or config.tokenizer.name != "precomputed",
+            "config.sampler.decode_radius is of decoded latents, and "
+            "config.tokenizer.name='precomputed' has no decoder: scale latents where you decode.",
+        )
+        check(
+            getattr(config.model, "clock", "") != "unit_sphere"
+            or (
+                config.space.path not in RAW_PATHS
+                and config.space.sphere == "token"
+                and config.space.radius == 0.0
+            ),
+            "config.model.clock='unit_sphere' says velocities of tokens in units of their radius "
+            "sqrt(d): config.space.sphere='token', radius=0 and a path on spheres.",
+        )
     unconditional = getattr(config.tokenizer, "conditional", True) is False
     check(
         not unconditional or first != config.generator or config.sampler.guidance == 1.0,
@@ -168,15 +183,9 @@ def _check_evaluation(config: Config) -> None:
         f"config.evaluation.lpips needs config.data.image_size of at least {ALEXNET_SIDE}.",
     )
     published = evaluation.features != "small_classifier"
-    scored = evaluation.samples > 0 and config.generator  # which says so itself before it trains
     check(
         evaluation.pretrained == "" or published,
         "config.evaluation.pretrained holds weights of published config.evaluation.features.",
-    )
-    check(
-        evaluation.pretrained != "" or scored or not (measured and published),
-        f"config.evaluation.features='{evaluation.features}' of a 'decoder' stage needs "
-        "config.evaluation.pretrained, their weights.",
     )
 
 

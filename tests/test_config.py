@@ -188,7 +188,8 @@ COUNTS = {
 
 
 MATCHED = {  # what each changes of imagenet_slerp.py
-    "imagenet_linear": {"space.path"},
+    "imagenet_linear": {"space.path", "stages"},
+    "imagenet_decoder": {"stages"},
     "imagenet_slerp_vavae": {"tokenizer.kind", "model.patch"},
     "imagenet_slerp_repae": {"tokenizer.kind"},
     "imagenet_slerp_sd": {"tokenizer.kind"},

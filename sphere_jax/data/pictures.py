@@ -130,7 +130,8 @@ def check_images_fit(count: int, data: Data) -> None:
 
 
 def resize_arrays(images: np.ndarray, data: Data) -> np.ndarray:
-    """uint8 (N,H,W,C) to (N, image_size, image_size, C): padded if nearly that size, else resized.
+    """uint8 (N,H,W,C) to (N, image_size, image_size, C): padded if nearly that size, else resized;
+    by `resize="adm"` always resized, as ADM does.
 
     Raises:
       UserError: C is not config.data.channels.
@@ -144,7 +145,8 @@ def resize_arrays(images: np.ndarray, data: Data) -> np.ndarray:
     if height == width == size:
         return images
     check_images_fit(len(images), data)
-    if height == width and 0 < size - height <= height // 4:  # 28x28 digits become 32x32
+    nearly = height == width and 0 < size - height <= height // 4
+    if nearly and data.resize != "adm":  # 28x28 digits become 32x32
         before = (size - height) // 2
         after = size - height - before
         return np.pad(images, ((0, 0), (before, after), (before, after), (0, 0)), mode="edge")

@@ -194,18 +194,50 @@ def _npz_part(arrays: dict[str, np.ndarray], prefix: str, data: Data):
 def _latents(data: Data) -> Split:
     """A folder with `latents.npy` (N,h,w,d) and `labels.npy` (N,), memory-mapped.
 
-    Already normalised per channel (methods.md A.10); the last fifth of each class is held out.
+    Already normalised per channel (methods.md A.10). Held out are `heldout_latents.npy` and
+    `heldout_labels.npy`, or, without them, the last fifth of each class.
     """
     folder = Path(data.path)
-    for name in LATENTS:
-        if not (folder / name).is_file():
+    latents, labels = _latent_arrays(folder, data.path, "")
+    arrays, files = {"latents": latents, "labels": labels}, _latent_files(folder, "")
+    if not (folder / "heldout_latents.npy").exists():
+        held = every_fifth_of_each_class(labels)
+        check_split(labels, held, data.num_classes, data.path)
+        return Split(
+            IndexedSource(arrays, np.flatnonzero(~held), files),
+            IndexedSource(arrays, np.flatnonzero(held), files),
+        )
+    apart, own = _latent_arrays(folder, data.path, "heldout_")
+    if apart.shape[1:] != latents.shape[1:]:
+        raise UserError(
+            f"{folder} holds latents of shape {latents.shape[1:]} and held-out ones of shape "
+            f"{apart.shape[1:]}; encode both alike."
+        )
+    both = np.concatenate([labels, own])
+    check_split(both, np.arange(len(both)) >= len(labels), data.num_classes, data.path)
+    heldout = {"latents": apart, "labels": own}
+    return Split(
+        IndexedSource(arrays, np.arange(len(labels)), files),
+        IndexedSource(heldout, np.arange(len(own)), _latent_files(folder, "heldout_")),
+    )
+
+
+def _latent_files(folder: Path, prefix: str) -> tuple[Path, ...]:
+    return tuple(folder / f"{prefix}{name}" for name in LATENTS)
+
+
+def _latent_arrays(folder: Path, path: str, prefix: str) -> tuple[np.ndarray, np.ndarray]:
+    """Latents, memory-mapped, and labels. Raises UserError."""
+    files = _latent_files(folder, prefix)
+    for file in files:
+        if not file.is_file():
             raise UserError(
-                f"config.data.path='{data.path}' has no {name}; it must be a folder with "
-                "latents.npy (N,h,w,d) and labels.npy (N,)."
+                f"config.data.path='{path}' has no {file.name}; it must be a folder with "
+                f"{prefix}latents.npy (N,h,w,d) and {prefix}labels.npy (N,)."
             )
     try:
-        latents = np.load(folder / "latents.npy", mmap_mode="r", allow_pickle=False)
-        labels = np.load(folder / "labels.npy", allow_pickle=False)
+        latents = np.load(files[0], mmap_mode="r", allow_pickle=False)
+        labels = np.load(files[1], allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{folder} does not hold readable .npy arrays ({error}).") from error
     if latents.ndim != 4 or len(latents) == 0 or not np.issubdtype(latents.dtype, np.floating):
@@ -213,14 +245,7 @@ def _latents(data: Data) -> Split:
             f"{folder} holds {latents.dtype} latents of shape {latents.shape}; they must be "
             "floats (N,h,w,d) with N > 0."
         )
-    labels = check_labels(labels, len(latents), str(folder))
-    held = every_fifth_of_each_class(labels)
-    check_split(labels, held, data.num_classes, data.path)
-    arrays, files = {"latents": latents, "labels": labels}, tuple(folder / n for n in LATENTS)
-    return Split(
-        IndexedSource(arrays, np.flatnonzero(~held), files),
-        IndexedSource(arrays, np.flatnonzero(held), files),
-    )
+    return latents, check_labels(labels, len(latents), str(folder))
 
 
 def _cached(data: Data) -> Split:

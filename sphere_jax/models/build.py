@@ -21,6 +21,7 @@ SIZES = {
 ADAPTERS = {
     "data_at_one": clock.from_data_at_one,
     "noise_prediction": clock.from_noise_prediction,
+    "unit_sphere": clock.from_unit_sphere,
 }
 
 

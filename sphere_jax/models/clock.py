@@ -1,9 +1,10 @@
 """Published fields on our clock: t = 0 data, t = 1 noise, z_t = (1 - t) data + t noise.
 
 A field is a function (z (B, h, w, d), t (B,), labels) -> (B, h, w, d); ours is the velocity
-d z_t / d t = noise - data. LightningDiT and LightningDDT of RAE, RJF and HAE are on it already.
+d z_t / d t = noise - data. LightningDiT and LightningDDT of RAE and HAE are on it already.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -20,6 +21,15 @@ def from_data_at_one(field: Field) -> Field:
 
     def velocity(z, t, labels):
         return -field(z, 1 - t, labels)
+
+    return velocity
+
+
+def from_unit_sphere(field: Field) -> Field:
+    """A velocity of tokens on unit spheres, from tokens of norm sqrt(d): RJF (methods.md D.10)."""
+
+    def velocity(z, t, labels):
+        return math.sqrt(z.shape[-1]) * field(z, t, labels)
 
     return velocity
 

@@ -31,7 +31,7 @@ class Transformer:
 
 
 # What a network is trained to say: a velocity on our clock, or as published (models/clock.py).
-Clock = Literal["noise_at_one", "data_at_one", "noise_prediction"]
+Clock = Literal["noise_at_one", "data_at_one", "noise_prediction", "unit_sphere"]
 
 
 @dataclasses.dataclass(frozen=True)

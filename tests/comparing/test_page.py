@@ -34,7 +34,9 @@ def test_a_score_that_some_arms_lack_is_left_out_and_said(comparison):
     told = write_page(comparison)
     header = told.splitlines()[0]
     assert header.count("|") == 4 and "Recall" not in header
-    assert told.endswith("Not of every arm, and left out: Recall (real inside generated), a features.\n")
+    assert told.endswith(
+        "Not of every arm, and left out: Recall (real inside generated), a features.\n"
+    )
 
 
 def test_a_stage_more_is_one_difference_but_what_was_asked_for_is_named(comparison):

@@ -215,6 +215,24 @@ def test_latents_folder(tmp_path):
     assert split.train.fingerprint != split.heldout.fingerprint
 
 
+def test_held_out_latents_in_files_of_their_own(tmp_path):
+    rng = np.random.default_rng(0)
+    z, apart = (rng.normal(size=(n, 2, 2, 4)).astype(np.float32) for n in (20, 3))
+    data = latents(tmp_path, z, labels())
+    np.save(tmp_path / "heldout_latents.npy", apart)
+    assert "has no heldout_labels.npy" in refusal(data)
+    np.save(tmp_path / "heldout_labels.npy", np.array([1, 0, 1]))
+    split = load(data)
+    assert (len(split.train), split.heldout.labels.tolist()) == (20, [1, 0, 1])
+    np.testing.assert_array_equal(split.train.read(np.arange(20))["latents"], z)
+    np.testing.assert_array_equal(split.heldout.read(np.array([2, 0]))["latents"], apart[[2, 0]])
+    assert split.train.fingerprint != split.heldout.fingerprint
+    np.save(tmp_path / "heldout_labels.npy", np.array([1, 0, 2]))
+    assert "run from 0 to 2" in refusal(data)
+    np.save(tmp_path / "heldout_latents.npy", apart[:, :1])
+    assert "held-out ones of shape (1, 2, 4)" in refusal(data)
+
+
 def test_a_fingerprint_of_latents_is_kept_until_a_file_changes(tmp_path, monkeypatch):
     """They may be hundreds of gigabytes: read through once, and not at every start."""
     monkeypatch.setenv("SPHERE_JAX_LISTINGS", str(tmp_path / "listings"))

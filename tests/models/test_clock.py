@@ -1,11 +1,19 @@
 """Clocks of published fields, on Gaussian data, where the best field of every kind is known."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.models.clock import LINEAR_BETAS, from_data_at_one, from_noise_prediction
+from sphere_jax.geometry.spaces import TokenSphere
+from sphere_jax.models.clock import (
+    LINEAR_BETAS,
+    from_data_at_one,
+    from_noise_prediction,
+    from_unit_sphere,
+)
 
 MEAN, STD = 0.7, 0.4  # of the data, in every dimension
 SHAPE = (5, 2, 2, 3)
@@ -36,6 +44,27 @@ def test_data_at_one(z):
     t, labels = np.array([0, 0.2, 0.5, 0.9, 1]), np.arange(5)
     ours = from_data_at_one(theirs)(z, t, labels)
     np.testing.assert_allclose(ours, our_velocity(z, t) - labels.reshape(-1, 1, 1, 1), atol=1e-12)
+
+
+def test_a_velocity_of_unit_spheres():
+    """RJF (methods.md D.10): unit tokens, shown to the network as sqrt(d) x, move by its word."""
+    rng = np.random.default_rng(1)
+    x, u = rng.standard_normal((2, 3, 2, 2, 48))
+    x /= np.linalg.norm(x, axis=-1, keepdims=True)
+    u -= (u * x).sum(-1, keepdims=True) * x
+    seen = []
+
+    def theirs(z, t, labels):
+        seen.append(z)
+        return jnp.asarray(u)
+
+    z, t, dt = math.sqrt(48) * x, jnp.full(3, 0.5), jnp.full(3, -0.1)
+    v = from_unit_sphere(theirs)(jnp.asarray(z), t, None)
+    np.testing.assert_allclose(seen[0], math.sqrt(48) * x)
+    ours = TokenSphere(radius=math.sqrt(48)).step(jnp.asarray(z), v, dt)
+    angle = 0.1 * np.linalg.norm(u, axis=-1, keepdims=True)
+    moved = np.cos(angle) * x - np.sin(angle) * u / np.linalg.norm(u, axis=-1, keepdims=True)
+    np.testing.assert_allclose(ours / math.sqrt(48), moved, atol=1e-5)
 
 
 def ddpm(step):
