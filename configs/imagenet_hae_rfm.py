@@ -20,7 +20,7 @@ def get_config():
 
     config.data = ConfigDict()
     config.data.source = "latents"  # a folder with latents.npy (N,16,16,1024), labels.npy (N,) and
-    # heldout_ of both; without these a fifth of the first is held out
+    # test_ of both; without these a fifth of the first is held out
     config.data.path = "data/imagenet_hae_latents"
     config.data.num_classes = 1000
 

@@ -194,20 +194,20 @@ def _npz_part(arrays: dict[str, np.ndarray], prefix: str, data: Data):
 def _latents(data: Data) -> Split:
     """A folder with `latents.npy` (N,h,w,d) and `labels.npy` (N,), memory-mapped.
 
-    Already normalised per channel (methods.md A.10). Held out are `heldout_latents.npy` and
-    `heldout_labels.npy`, or, without them, the last fifth of each class.
+    Already normalised per channel (methods.md A.10). Held out are `test_latents.npy` and
+    `test_labels.npy`, or, without them, the last fifth of each class.
     """
     folder = Path(data.path)
     latents, labels = _latent_arrays(folder, data.path, "")
     arrays, files = {"latents": latents, "labels": labels}, _latent_files(folder, "")
-    if not (folder / "heldout_latents.npy").exists():
+    if not (folder / "test_latents.npy").exists():
         held = every_fifth_of_each_class(labels)
         check_split(labels, held, data.num_classes, data.path)
         return Split(
             IndexedSource(arrays, np.flatnonzero(~held), files),
             IndexedSource(arrays, np.flatnonzero(held), files),
         )
-    apart, own = _latent_arrays(folder, data.path, "heldout_")
+    apart, own = _latent_arrays(folder, data.path, "test_")
     if apart.shape[1:] != latents.shape[1:]:
         raise UserError(
             f"{folder} holds latents of shape {latents.shape[1:]} and held-out ones of shape "
@@ -218,7 +218,7 @@ def _latents(data: Data) -> Split:
     heldout = {"latents": apart, "labels": own}
     return Split(
         IndexedSource(arrays, np.arange(len(labels)), files),
-        IndexedSource(heldout, np.arange(len(own)), _latent_files(folder, "heldout_")),
+        IndexedSource(heldout, np.arange(len(own)), _latent_files(folder, "test_")),
     )
 
 

@@ -219,17 +219,17 @@ def test_held_out_latents_in_files_of_their_own(tmp_path):
     rng = np.random.default_rng(0)
     z, apart = (rng.normal(size=(n, 2, 2, 4)).astype(np.float32) for n in (20, 3))
     data = latents(tmp_path, z, labels())
-    np.save(tmp_path / "heldout_latents.npy", apart)
-    assert "has no heldout_labels.npy" in refusal(data)
-    np.save(tmp_path / "heldout_labels.npy", np.array([1, 0, 1]))
+    np.save(tmp_path / "test_latents.npy", apart)
+    assert "has no test_labels.npy" in refusal(data)
+    np.save(tmp_path / "test_labels.npy", np.array([1, 0, 1]))
     split = load(data)
     assert (len(split.train), split.heldout.labels.tolist()) == (20, [1, 0, 1])
     np.testing.assert_array_equal(split.train.read(np.arange(20))["latents"], z)
     np.testing.assert_array_equal(split.heldout.read(np.array([2, 0]))["latents"], apart[[2, 0]])
     assert split.train.fingerprint != split.heldout.fingerprint
-    np.save(tmp_path / "heldout_labels.npy", np.array([1, 0, 2]))
+    np.save(tmp_path / "test_labels.npy", np.array([1, 0, 2]))
     assert "run from 0 to 2" in refusal(data)
-    np.save(tmp_path / "heldout_latents.npy", apart[:, :1])
+    np.save(tmp_path / "test_latents.npy", apart[:, :1])
     assert "held-out ones of shape (1, 2, 4)" in refusal(data)
 
 
