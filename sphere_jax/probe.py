@@ -88,6 +88,7 @@ def _open(arguments, overrides):
     from sphere_jax.data.sources import load
     from sphere_jax.distribution.mesh import make_mesh, put_global, tree_shardings
     from sphere_jax.errors import UserError
+    from sphere_jax.images import images_of
     from sphere_jax.loading import load_run
     from sphere_jax.tokenizers import Pretrained
     from sphere_jax.tokenizers.pretrained import load_pretrained
@@ -107,8 +108,9 @@ def _open(arguments, overrides):
         params = load_pretrained(tokenizer, config.tokenizer)
         params = put_global(mesh, params, tree_shardings(mesh, params))
         split = load(config.data)
-    if "images" not in split.heldout.arrays:
-        raise UserError(f"config.data.source='{config.data.source}' has no images to probe with.")
+    if config.data.source == "latents":
+        raise UserError("config.data.source='latents' has no images to probe with.")
+    split = images_of(config, split)  # those behind a latent cache
     if tokenizer.latent_shape[-1] < 2:
         raise UserError("A token of one channel has no direction; nothing to probe here.")
     return config, mesh, tokenizer, {part: params[part] for part in tokenizer.parts}, split

@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ import tiny_run
 from refusals import refusal_of
 from safetensors.numpy import load_file
 
-from sphere_jax import evaluate, experiment, main, prepare, sample
+from sphere_jax import evaluate, experiment, main, prepare, probe, sample
 from sphere_jax.building import build_tokenizer
 from sphere_jax.cli import load_config
 from sphere_jax.conversion.weights import write_weights
@@ -156,6 +157,13 @@ def test_a_decoder_is_finetuned_on_the_images_behind_a_cache(folder, cache, monk
     assert record["finished"]
     sample.main([f"--workdir={folder / 'tuned'}", "--num=2", f"--out={folder / 'tuned.npz'}"])
     assert np.load(folder / "tuned.npz")["images"].shape == (2, 8, 8, 3)
+
+
+def test_the_images_behind_a_cache_are_probed(folder, cache):
+    arguments = SimpleNamespace(workdir="", config=str(folder / "config.py"))
+    split = probe._open(arguments, use(cache))[-1]
+    expected = load(load_config(arguments.config, []).data).heldout
+    np.testing.assert_array_equal(split.heldout.arrays["images"], expected.arrays["images"])
 
 
 @pytest.mark.slow
