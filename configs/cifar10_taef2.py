@@ -8,6 +8,8 @@ core, and take the statistics of the channels from what was written:
     python -m sphere_jax.prepare latents $F --out=CACHE \\
         --config.data.source=cifar10 --config.data.path=CIFAR
     python -m sphere_jax.prepare statistics $F --config.data.path=CACHE --out=STATISTICS.safetensors
+    python -m sphere_jax.main $F --workdir=runs/cifar10 --config.data.path=CACHE \\
+        --config.tokenizer.pretrained_statistics=STATISTICS.safetensors
 
 Sizes, steps and rates are inferred: no paper trains on this.
 """
@@ -37,7 +39,7 @@ def get_config():
     config.space = ConfigDict()
     config.space.path = "slerp"
     config.space.sphere = "token"
-    config.space.radius = 0.0  # published: sqrt(d) = 5.66; the mean norm of these tokens is 5.58
+    config.space.radius = 0.0  # published: sqrt(d) = 5.66, of latents normalised by statistics
     config.space.retraction = "exp"
 
     config.model = ConfigDict()
