@@ -69,13 +69,16 @@ class DecoderFinetuning(Method):
 
     def load(self):
         s, found = self.settings, {}
-        Fidelity.load(self.evaluation, self.tokenizer.image_shape)  # a wrong file is said now
         if self.perceptual.active:
             found["perceptual"] = load_perceptual(self.perceptual, s.lpips, "")
         if self.discriminator is not None and self.discriminator.backbone is not None:
             backbone = self.discriminator.backbone
             found["dino"] = load_weights(s.dino, DINO_KIND, backbone, dino_weights.layouts)
         return found
+
+    def source(self, split, frozen, map_over):
+        Fidelity.load(self.evaluation, self.tokenizer.image_shape)  # a wrong file is said now
+        return split
 
     def notes(self):
         s = self.settings
@@ -87,7 +90,8 @@ class DecoderFinetuning(Method):
             kind, weight, first = s.discriminator, s.adversarial_weight, s.adversarial_from
             terms.append(f"'{kind}' discriminator {weight:g} from step {first:,}")
         target = {"images": "images", "original": "what the decoder made of raw latents before"}
-        return [f"Loss: {', '.join(terms)}; target: {target[s.target]}."]
+        left_out = "" if self.perceptual.active else " No LPIPS: its weights are not given."
+        return [f"Loss: {', '.join(terms)}; target: {target[s.target]}.{left_out}"]
 
     def frozen(self, artifacts):
         names = (*self.tokenizer.parts, "perceptual", "dino")

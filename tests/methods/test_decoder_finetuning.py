@@ -369,15 +369,16 @@ def test_four_cells(whole):
 def test_a_file_that_finish_needs_is_asked_for_before_training(tmp_path):
     missing = Evaluation(lpips=str(tmp_path / "lpips.safetensors"))
     with pytest.raises(UserError, match="does not give the weights of 'lpips_alexnet'"):
-        dataclasses.replace(finetuning(), evaluation=missing).load()
+        dataclasses.replace(finetuning(), evaluation=missing).source(None, {}, None)
     assert finetuning().load() == {}
 
 
 def test_notes_name_the_terms_that_count():
-    assert finetuning(lpips_weight=2.0).notes() == ["Loss: L2 1; target: images."]
+    none = " No LPIPS: its weights are not given."
+    assert finetuning(lpips_weight=2.0).notes() == [f"Loss: L2 1; target: images.{none}"]
     judged = finetuning(judge=JUDGE, l1_weight=0.5, adversarial_weight=0.5, adversarial_from=2000)
     assert judged.notes() == [
-        "Loss: L1 0.5, L2 1, 'patch' discriminator 0.5 from step 2,000; target: images."
+        f"Loss: L1 0.5, L2 1, 'patch' discriminator 0.5 from step 2,000; target: images.{none}"
     ]
 
 
