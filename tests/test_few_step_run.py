@@ -122,14 +122,18 @@ def test_evaluate_a_run(encoder, capsys):
     assert "Class agreement" in capsys.readouterr().out
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("action", "flags", "count"),
     [
         ("reconstruct", (), 4),
         ("interpolate", ("--columns=5",), 2),
-        ("interpolate", ("--columns=3", "--path=slerp", "--labels=1,7"), 0),
-        ("interpolate", ("--columns=3",), 4),
-        ("crossover", ("--stitch=diagonal", "--swap", "--steps=2"), 2),
+        slow("interpolate", ("--columns=3", "--path=slerp", "--labels=1,7"), 0),
+        slow("interpolate", ("--columns=3",), 4),
+        slow("crossover", ("--stitch=diagonal", "--swap", "--steps=2"), 2),
         ("manipulate", ("--labels=2,5", "--steps=2", "--guidance=1.5"), 3),
     ],
 )
@@ -141,6 +145,7 @@ def test_every_edit_makes_a_picture(encoder, pictures, tmp_path, capsys, action,
     assert picture[..., :3].std() > 0 and str(out) in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_direction_changes_the_edit(encoder, pictures, tmp_path):
     flags = ["manipulate", f"--workdir={encoder}", "--labels=4", "--images", str(pictures[0])]
     plain, turned = tmp_path / "plain.png", tmp_path / "turned.png"
