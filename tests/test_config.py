@@ -126,6 +126,11 @@ def test_out_of_range(values, sentence):
         ({"flow__ema_profiles": (0.1,)}, "config.flow.ema_profiles and ema_snapshot_every go"),
         ({"flow__ema_snapshot_every": 9}, "config.flow.ema_profiles and ema_snapshot_every go"),
         ({"sampler__guidance_low": 0.9, "sampler__guidance_high": 0.1}, "must not exceed"),
+        (
+            {"model__clock": "unit_sphere", "space__path": "linear"},
+            "config.model.clock='unit_sphere' says velocities of tokens",
+        ),
+        ({"model__clock": "unit_sphere", "space__radius": 3.0}, "units of their radius sqrt(d)"),
         ({"sampler__auto_guidance": "weak"}, "auto_guidance=weak does nothing at guidance 1"),
         ({"evaluation__lpips": "w"}, "config.evaluation.lpips needs a 'decoder' stage"),
         ({"evaluation__samples": 3}, "config.evaluation.samples=3 must be more than neighbours=3"),
@@ -150,6 +155,7 @@ def test_values_that_exclude_each_other(values, words):
         ({"tokenizer__latent_shape": (4, 4)}, "must be (h, w, d)"),
         ({"tokenizer__latent_shape": (4, 0, 4)}, "must be (h, w, d)"),
         ({"data__flip": True}, "config.data.flip=True needs images"),
+        ({"sampler": {"decode_radius": 14.0}}, "decode_radius is of decoded latents"),
         ({"stages": ("vae", "flow"), "vae": {"method": "vae"}}, "need images"),
     ],
 )

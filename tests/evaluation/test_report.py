@@ -58,12 +58,15 @@ def test_the_page_as_markdown(tmp_path):
     picture = figures.norm_histogram({"a": np.ones(9)})
     table = report.Table(["arm", "score"], [["a | b", 0.123456], ["c", None]])
     blocks = [table, report.Picture(picture, "Norms."), report.Text("Said."), report.Code("x")]
+    for name in ("page-2.png", "page-3.png", "page-5.png"):  # two of an earlier, longer page
+        (tmp_path / name).touch()
     report.write_markdown(tmp_path / "page.md", "T", "About.", [report.Section("S", blocks)])
     assert (tmp_path / "page.md").read_text() == (
         "# T\n\nAbout.\n\n## S\n\n| arm | score |\n| --- | --- |\n| a \\| b | 0.1235 |\n| c | – |\n"
         "\n![Norms.](page-1.png)\n\n*Norms.*\n\nSaid.\n\n```\nx\n```\n"
     )
     assert (tmp_path / "page-1.png").read_bytes() == picture
+    assert {p.name for p in tmp_path.iterdir()} == {"page.md", "page-1.png", "page-5.png"}
 
 
 def test_the_page_is_whole_escaped_and_needs_no_other_file(tmp_path):

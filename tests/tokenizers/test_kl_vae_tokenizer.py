@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import jax
@@ -10,9 +11,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from sphere_jax.conversion.weights import write_weights
+from sphere_jax.data.moments import moments_of, statistics_of
+from sphere_jax.encoding import _kept
 from sphere_jax.models.kl_vae import KINDS, AutoencoderKL
 from sphere_jax.nn.functional import Network
+from sphere_jax.options import Data, KLVAETokenizer
 from sphere_jax.tokenizers.kl_vae import KLVAE, pack, unpack
+from sphere_jax.tokenizers.pretrained import (
+    build_pretrained,
+    latents_made_with,
+    statistics_to_apply,
+)
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +204,33 @@ def test_parity_with_the_pipeline_of_flux2(tokenizers, params, latents):
     norm.running_var.copy_(torch.from_numpy(params["statistics"]["var"]))
     result = packed(tokenizers["flux2"]).normalize(params, latents)
     np.testing.assert_allclose(result, nhwc(norm(theirs)), rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_of_packed_latents(tmp_path):
+    """Of a cache that was packed: read, they are what the tokenizer gives by them; measured, they
+    are those of the channels before packing."""
+    rng = np.random.default_rng(3)
+    z = rng.standard_normal((2, 8, 12, 16)).astype(np.float32) * rng.uniform(0.5, 2, 16) + 1
+    given = {"mean": rng.standard_normal(16), "std": rng.uniform(0.5, 2.0, 16)}
+    given = {name: np.float32(value) for name, value in given.items()}
+    file = tmp_path / "statistics.safetensors"
+    write_weights(file, given, "flux1_statistics", "a test")
+    data = Data(source="cache", path=str(tmp_path), image_size=64, channels=3)
+    bare = KLVAETokenizer(kind="flux1", packed=True)
+    settings = dataclasses.replace(bare, pretrained_statistics=str(file))
+    stored = build_pretrained(data, bare).normalize({}, z)
+    mean, std = statistics_to_apply(data, settings, latents_made_with(data, bare))
+    expected = build_pretrained(data, settings).normalize({"statistics": given}, z)
+    np.testing.assert_allclose((stored - mean) / std, expected, rtol=1e-4, atol=1e-5)
+
+    found = statistics_of(moments_of(np.asarray(stored)))
+    index = {
+        "made_with": latents_made_with(data, bare), "statistics": found, "latent_shape": (4, 6, 64),
+        "dtype": "float32", "shards": {"train": [{"images": 2}]},
+    }  # fmt: skip
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    kept, count = _kept(SimpleNamespace(data=data, tokenizer=bare))
+    whole = statistics_of(moments_of(np.asarray(unpack(stored))))
+    assert count == 2
+    for name in ("channel_mean", "channel_std"):
+        np.testing.assert_allclose(kept[name], whole[name], rtol=1e-5)
