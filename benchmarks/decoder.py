@@ -107,7 +107,8 @@ def _measured_on(stage: dict) -> dict[str, Any]:
 
 def _recipe_of(stage: dict) -> dict[str, Any]:
     """Options that a run is too old to name are at their defaults."""
-    defaults = flatten("config", {"decoder": dataclasses.asdict(DecoderStage())})
+    defaults = json.loads(json.dumps({"decoder": dataclasses.asdict(DecoderStage())}))
+    defaults = flatten("config", defaults)
     stored = {key: v for key, v in stage["depends"].items() if key != "projection"}
     return {key: v for key, v in defaults.items() if not key.endswith(FREE_KEYS)} | stored
 
@@ -201,9 +202,9 @@ def cost(metrics: dict[str, float]) -> str:
 
 def against_control(run: dict) -> str:
     """What is left of the cost of projection once both decoders had the same training."""
-    if run["config"]["decoder"].get("target") == "original":
-        return " It has no control: on raw latents the decoder would have nothing to learn."
     if not run["control"]:
+        if run["config"]["decoder"].get("target") == "original":
+            return " It has no control: on raw latents the decoder would have nothing to learn."
         return " What finetuning does by itself is not known: its control was not given."
     own, control = run["metrics"], run["control"]["metrics"]
     told = [

@@ -4,7 +4,7 @@ methods.md A. Tags: published (the paper or its page), calculated (from what is 
 (SiT's defaults where A is silent). `--config.model.size=XL` is the larger published model;
 imagenet_linear.py is the published baseline, the three imagenet_slerp_*.py are other tokenizers and
 imagenet_decoder.py is the first stage alone: A decodes with a decoder adapted to the sphere (A.5).
-`--config.stages=(flow,)` leaves it as it was published. Which losses adapt it and for how long is
+`"--config.stages=(flow,)"` leaves it as it was published. Which losses adapt it and for how long is
 published; their weights, rates and batch are inferred, as A.5 recommends.
 
 Images lie below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once

@@ -1,8 +1,8 @@
 """System A on latents of the REPA-E FLUX.1 VAE of ImageNet-256, SiT-B/2 (methods.md A.2, A.6).
 
-All but the tokenizer is imagenet_slerp.py. `--config.space.path=linear` is published too. Token
-norms are 0.35 sqrt(d) here (published): projected latents need an adapted decoder before they look
-like anything.
+All but the tokenizer is imagenet_slerp.py. The baseline, published too, is
+`"--config.stages=(flow,)" --config.space.path=linear`. Token norms are 0.35 sqrt(d) here
+(published): projected latents need an adapted decoder before they look like anything.
 """
 
 import runpy

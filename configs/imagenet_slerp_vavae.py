@@ -1,7 +1,7 @@
 """System A on VA-VAE latents of ImageNet-256, SiT-B/1 (methods.md A.2, A.6).
 
-All but the tokenizer and the patch is imagenet_slerp.py. `--config.model.size=XL` and
-`--config.space.path=linear` are published too.
+All but the tokenizer and the patch is imagenet_slerp.py. `--config.model.size=XL` is published too,
+and so is the baseline, `"--config.stages=(flow,)" --config.space.path=linear`.
 """
 
 import runpy

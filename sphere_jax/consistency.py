@@ -217,7 +217,8 @@ def _check_stage(config: Config, name: str, stage: Stage) -> None:
     )
     check(
         optimizer.constant_steps == 0
-        or optimizer.warmup + optimizer.constant_steps + optimizer.hold < stage.steps,
+        or optimizer.warmup + optimizer.constant_steps + optimizer.hold < stage.steps
+        or stage.steps == 0,
         f"config.{name}.optimizer: warmup, constant_steps and hold leave none of {stage.steps} "
         "steps for the rate to fall in.",
     )

@@ -17,7 +17,9 @@ only one that was tracked; how far the result is from it is printed.
 What it writes is for --config.STAGE.pretrained of the same config; with --config.STAGE.steps=0
 those weights are sampled and scored as they are:
   python -m sphere_jax.main --config=configs/imagenet_slerp.py --workdir=runs/slerp_ema_15 \
+      "--config.stages=(flow,)" --config.evaluation.samples=50000 \
       --config.flow.pretrained=weights.safetensors --config.flow.steps=0
+which decodes with the decoder as it was published.
 STAGE is a flow or a sphere_latent stage; the averages of other stages are not written.
 """
 

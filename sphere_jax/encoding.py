@@ -123,7 +123,11 @@ def _kept(config: Config) -> tuple[dict[str, Any], int]:
     if getattr(settings, "packed", False):  # four neighbours of a channel: one group
         mean, std = (np.reshape(found[f"channel_{name}"], (-1, 4)) for name in ("mean", "std"))
         spread = (std**2 + mean**2).mean(1) - mean.mean(1) ** 2
-        found = found | {"channel_mean": mean.mean(1), "channel_std": np.sqrt(spread)}
+        found = {
+            "tokens": 4 * found["tokens"],  # and their norms are not known
+            "channel_mean": mean.mean(1),
+            "channel_std": np.sqrt(spread),
+        }
     return found, sum(shard["images"] for shard in index["shards"]["train"])
 
 

@@ -108,8 +108,9 @@ def _tell_moments(s: dict) -> None:
     means, stds = s["channel_mean"], s["channel_std"]
     print(f"channels: means {min(means):.3g} to {max(means):.3g}, "
           f"standard deviations {min(stds):.3g} to {max(stds):.3g}")  # fmt: skip
-    print(f"token norms: mean {s['token_norm_mean']:.4g}, "
-          f"standard deviation {s['token_norm_std']:.3g}")  # fmt: skip
+    if "token_norm_mean" in s:  # not of a packed cache
+        print(f"token norms: mean {s['token_norm_mean']:.4g}, "
+              f"standard deviation {s['token_norm_std']:.3g}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--lpips", default="", metavar="FILE", help="weights of LPIPS, either kind")
     flags.add_argument("--features", default="", help="efficientnet_lite0, dinov2_vitb14_reg, ...")
     flags.add_argument("--pretrained", default="", metavar="FILE", help="weights of --features")
+    flags.add_argument(
+        "--data_path", default="", help="images behind a run's latent cache, if moved"
+    )
+    flags.add_argument("--data_source", default="", help="of --data_path: cifar10, folder, ...")
     flags.add_argument("--out", required=True, help="folder to write")
     overrides = [a for a in argv if a.startswith("--config.")]
     arguments = flags.parse_args([a for a in argv if a not in overrides])
@@ -41,6 +45,7 @@ def main(argv: list[str]) -> None:
 
     from sphere_jax.errors import UserError
     from sphere_jax.files import make_folder
+    from sphere_jax.images import image_data
     from sphere_jax.probing.comparison import Comparison
     from sphere_jax.probing.measure import Probe
     from sphere_jax.probing.page import write
@@ -50,6 +55,8 @@ def main(argv: list[str]) -> None:
         raise UserError("Give --config=FILE or --workdir of a finished run.")
     if overrides and arguments.workdir:
         raise UserError(f"{overrides[0]} goes with --config; a run keeps its own.")
+    if arguments.config and (arguments.data_path or arguments.data_source):
+        raise UserError("--data_path and --data_source go with --workdir; --config.data says both.")
     if bool(arguments.features) != bool(arguments.pretrained):
         raise UserError("--features and --pretrained, its weights, go together.")
     for name, least in (("num", 2), ("batch", 1), ("seed", 0)):
@@ -67,7 +74,7 @@ def main(argv: list[str]) -> None:
     protocol = {
         "tokenizer": dataclasses.asdict(config.tokenizer),
         "latents": tokenizer.latent_shape,
-        "data": f"{config.data.source} {config.data.path}",
+        "data": f"{image_data(config).source} {image_data(config).path}",
         "data fingerprint": split.heldout.fingerprint,
         "images": f"{len(images)} held-out images of {'x'.join(map(str, tokenizer.image_shape))}",
         "seed": arguments.seed,
@@ -94,9 +101,13 @@ def _open(arguments, overrides):
     from sphere_jax.tokenizers.pretrained import load_pretrained
 
     if arguments.workdir:
-        run = load_run(Path(arguments.workdir), data=True)
+        images = {"data_path": arguments.data_path, "data_source": arguments.data_source}
+        run = load_run(Path(arguments.workdir), data=True, evaluation=images)
         config, mesh, params, split = run.config, run.mesh, run.artifacts, run.split
         tokenizer = build_tokenizer(config)
+        if config.data.source == "cache":  # whose runs need no encoder, and may have none
+            found = load_pretrained(tokenizer, config.tokenizer)
+            params = put_global(mesh, found, tree_shardings(mesh, found)) | params
     else:
         config, mesh = load_config(arguments.config, overrides), make_mesh()
         tokenizer = build_tokenizer(config)

@@ -158,7 +158,8 @@ def table(swept: dict) -> str:
     lines = [[*keys, "NFE", *(describe(name)[0] for name in names)]]
     lines.append(["---"] * len(lines[0]))
     for row in swept["rows"]:
-        scores = [f"{row['metrics'][name]:.3f}" for name in names]
+        found = [row["metrics"].get(name) for name in names]  # one added since has holes
+        scores = ["–" if value is None else f"{value:.3f}" for value in found]
         lines.append([*row["values"].values(), str(row["nfe"]), *scores])
     yardstick = [f"{swept['yardstick'][name]:.3f}" for name in names]
     lines.append(["*yardstick*", *[""] * len(keys), *yardstick])

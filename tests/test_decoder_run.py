@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
-from refusals import refusal_of
 
 from sphere_jax import main, prepare
 from sphere_jax.building import build_tokenizer
@@ -16,10 +15,8 @@ from sphere_jax.conversion.files import open_safetensors
 from sphere_jax.conversion.weights import fingerprint_of
 from sphere_jax.data.sources import load
 from sphere_jax.errors import UserError
-from sphere_jax.evaluation.fidelity import Fidelity
 from sphere_jax.loading import load_run
 from sphere_jax.models.alexnet import AlexNet
-from sphere_jax.options import Evaluation
 from sphere_jax.tokenizers.images import to_float
 from sphere_jax.tokenizers.pretrained import load_pretrained, pretrained_shapes
 from sphere_jax.training.logging import read_rows
@@ -154,8 +151,6 @@ def test_what_does_not_go_together_is_one_sentence():
     words = refusal({"lpips": "x"}, least - least % 8)
     assert f"config.evaluation.lpips needs config.data.image_size of at least {least}." in words
     assert "holds weights of published" in refusal({"pretrained": "x"})
-    words = refusal_of(Fidelity.load, Evaluation(features="inception_fid"), (64, 64, 3))
-    assert "'inception_fid' of a 'decoder' stage needs config.evaluation.pretrained" in words
     assert "measured=1 has no spread" in refusal(measured=1)
     assert "has no reconstruction loss" in refusal(l1_weight=0.0, l2_weight=0.0)
     assert "too small for what judges config.decoder: at least 32" in refusal(

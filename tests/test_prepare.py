@@ -167,6 +167,16 @@ def test_the_images_behind_a_cache_are_probed(folder, cache):
 
 
 @pytest.mark.slow
+def test_a_run_on_a_cache_is_probed(folder, cache):
+    """It has trained without an encoder; the probe has one."""
+    train(folder, "probed", *use(cache))
+    arguments = SimpleNamespace(workdir=folder / "probed", data_path="", data_source="")
+    *_, tokenizer, params, split = probe._open(arguments, [])
+    assert params.keys() == set(tokenizer.parts) == {"encoder", "decoder"}
+    assert split.heldout.arrays["images"].shape == (HELD, 8, 8, 3)
+
+
+@pytest.mark.slow
 def test_training_on_a_cache_is_training_on_the_images(folder, cache, trained):
     np.testing.assert_allclose(trained, train(folder, "in_memory"), rtol=1e-4)
     every_step = ("--config.flow.encode=every_step",)

@@ -200,7 +200,7 @@ def _latents(data: Data) -> Split:
     folder = Path(data.path)
     latents, labels = _latent_arrays(folder, data.path, "")
     arrays, files = {"latents": latents, "labels": labels}, _latent_files(folder, "")
-    if not (folder / "test_latents.npy").exists():
+    if not any(file.exists() for file in _latent_files(folder, "test_")):
         held = every_fifth_of_each_class(labels)
         check_split(labels, held, data.num_classes, data.path)
         return Split(

@@ -9,7 +9,6 @@ import numpy as np
 
 from sphere_jax.conversion import lpips as lpips_weights
 from sphere_jax.conversion.weights import load_weights
-from sphere_jax.errors import UserError
 from sphere_jax.evaluation.classifier import padded_batches
 from sphere_jax.evaluation.features import PublishedFeatures
 from sphere_jax.evaluation.metrics import frechet_distance_of
@@ -37,20 +36,13 @@ class Fidelity:
 
     @classmethod
     def load(cls, settings: Evaluation, image_shape: tuple[int, int, int]) -> "Fidelity":
-        """With the weights that the options name. Raises UserError for a file that is not one, and
-        for published features without theirs."""
+        """With the weights that the options name. Raises UserError for a file that is not one."""
         lpips = features = None
         if settings.lpips:
             layouts = lpips_weights.layouts
             lpips = load_weights(settings.lpips, "lpips_alexnet", _lpips(), layouts)
             lpips = jax.tree.map(np.asarray, lpips)
-        if settings.features != "small_classifier":
-            if not settings.pretrained:
-                raise UserError(
-                    f"config.evaluation.features='{settings.features}' of a 'decoder' stage needs "
-                    "config.evaluation.pretrained, their weights; 'small_classifier' leaves that "
-                    "distance out."
-                )
+        if settings.pretrained and settings.features != "small_classifier":
             features = PublishedFeatures.load(settings.features, settings.pretrained, image_shape)
         return cls(lpips, features)
 

@@ -90,8 +90,12 @@ class DecoderFinetuning(Method):
             kind, weight, first = s.discriminator, s.adversarial_weight, s.adversarial_from
             terms.append(f"'{kind}' discriminator {weight:g} from step {first:,}")
         target = {"images": "images", "original": "what the decoder made of raw latents before"}
-        left_out = "" if self.perceptual.active else " No LPIPS: its weights are not given."
-        return [f"Loss: {', '.join(terms)}; target: {target[s.target]}.{left_out}"]
+        notes = [f"Loss: {', '.join(terms)}; target: {target[s.target]}."]
+        if not self.perceptual.active:
+            notes.append("No LPIPS in it: the stage's option lpips is empty.")
+        if not self.evaluation.pretrained:
+            notes.append("No Fréchet distance at the end: config.evaluation.pretrained is empty.")
+        return notes
 
     def frozen(self, artifacts):
         names = (*self.tokenizer.parts, "perceptual", "dino")

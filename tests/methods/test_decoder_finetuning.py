@@ -374,12 +374,14 @@ def test_a_file_that_finish_needs_is_asked_for_before_training(tmp_path):
 
 
 def test_notes_name_the_terms_that_count():
-    none = " No LPIPS: its weights are not given."
-    assert finetuning(lpips_weight=2.0).notes() == [f"Loss: L2 1; target: images.{none}"]
-    judged = finetuning(judge=JUDGE, l1_weight=0.5, adversarial_weight=0.5, adversarial_from=2000)
-    assert judged.notes() == [
-        f"Loss: L1 0.5, L2 1, 'patch' discriminator 0.5 from step 2,000; target: images.{none}"
+    assert finetuning(lpips_weight=2.0).notes() == [
+        "Loss: L2 1; target: images.",
+        "No LPIPS in it: the stage's option lpips is empty.",
+        "No Fréchet distance at the end: config.evaluation.pretrained is empty.",
     ]
+    judged = finetuning(judge=JUDGE, l1_weight=0.5, adversarial_weight=0.5, adversarial_from=2000)
+    loss = "Loss: L1 0.5, L2 1, 'patch' discriminator 0.5 from step 2,000; target: images."
+    assert judged.notes()[0] == loss
 
 
 def test_a_preview_pairs_originals_with_reconstructions(whole):
