@@ -8,7 +8,6 @@ stages measured, prints the page and writes it; a recipe is called as its folder
 the runs' own report.html.
 """
 
-import dataclasses
 import json
 import os
 import platform
@@ -23,7 +22,7 @@ from sphere_jax.config import read_group
 from sphere_jax.errors import UserError
 from sphere_jax.files import read_json, write_text
 from sphere_jax.options import Config, DecoderStage
-from sphere_jax.records import FREE_KEYS, flatten
+from sphere_jax.records import completed
 from sphere_jax.training.logging import read_rows
 
 NAMES = {"psnr": "PSNR, dB ↑", "ssim": "SSIM ↑", "lpips": "LPIPS (AlexNet) ↓"}
@@ -107,10 +106,8 @@ def _measured_on(stage: dict) -> dict[str, Any]:
 
 def _recipe_of(stage: dict) -> dict[str, Any]:
     """Options that a run is too old to name are at their defaults."""
-    defaults = json.loads(json.dumps({"decoder": dataclasses.asdict(DecoderStage())}))
-    defaults = flatten("config", defaults)
-    stored = {key: v for key, v in stage["depends"].items() if key != "projection"}
-    return {key: v for key, v in defaults.items() if not key.endswith(FREE_KEYS)} | stored
+    config = Config(stages=(), groups={"decoder": DecoderStage()})
+    return completed(stage["depends"], config) | {"projection": None}
 
 
 def page(command: str, runs: list[dict]) -> str:

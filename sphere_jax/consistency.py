@@ -127,16 +127,6 @@ def _check_sampler(config: Config) -> None:
             "config.sampler.decode_radius is of decoded latents, and "
             "config.tokenizer.name='precomputed' has no decoder: scale latents where you decode.",
         )
-        check(
-            getattr(config.model, "clock", "") != "unit_sphere"
-            or (
-                config.space.path not in RAW_PATHS
-                and config.space.sphere == "token"
-                and config.space.radius == 0.0
-            ),
-            "config.model.clock='unit_sphere' says velocities of tokens in units of their radius "
-            "sqrt(d): config.space.sphere='token', radius=0 and a path on spheres.",
-        )
     unconditional = getattr(config.tokenizer, "conditional", True) is False
     check(
         not unconditional or first != config.generator or config.sampler.guidance == 1.0,
@@ -245,6 +235,16 @@ def _check_stage(config: Config, name: str, stage: Stage) -> None:
         _check_decoder(config, name, stage)
     if isinstance(stage, FlowStage):
         check(not denoiser, f"config.{name} needs a model with time: config.model.name='sit', say.")
+        check(
+            getattr(config.model, "clock", "") != "unit_sphere"
+            or (
+                config.space.path not in RAW_PATHS
+                and config.space.sphere == "token"
+                and config.space.radius == 0.0
+            ),
+            "config.model.clock='unit_sphere' says velocities of tokens in units of their radius "
+            "sqrt(d): config.space.sphere='token', radius=0 and a path on spheres.",
+        )
         check(
             stage.loss_weight == "none" or config.space.path == "slerp",
             f"config.{name}.loss_weight='{stage.loss_weight}' measures arcs of a sphere: "

@@ -71,10 +71,11 @@ def main(argv: list[str]) -> None:
     compare = Comparison.load(*networks, tokenizer.image_shape, mesh, arguments.batch)
     probed = Probe(tokenizer, params, compare, arguments.seed, _say)(images, labels)
 
+    data = image_data(config)
     protocol = {
         "tokenizer": dataclasses.asdict(config.tokenizer),
         "latents": tokenizer.latent_shape,
-        "data": f"{image_data(config).source} {image_data(config).path}",
+        "data": f"{data.source} {data.path}",
         "data fingerprint": split.heldout.fingerprint,
         "images": f"{len(images)} held-out images of {'x'.join(map(str, tokenizer.image_shape))}",
         "seed": arguments.seed,
@@ -93,12 +94,11 @@ def _open(arguments, overrides):
     """`(config, mesh, tokenizer, its parameters, data)`."""
     from sphere_jax.building import build_tokenizer
     from sphere_jax.data.sources import load
-    from sphere_jax.distribution.mesh import make_mesh, put_global, tree_shardings
+    from sphere_jax.distribution.mesh import make_mesh
     from sphere_jax.errors import UserError
     from sphere_jax.images import images_of
     from sphere_jax.loading import load_run
     from sphere_jax.tokenizers import Pretrained
-    from sphere_jax.tokenizers.pretrained import load_pretrained
 
     if arguments.workdir:
         images = {"data_path": arguments.data_path, "data_source": arguments.data_source}
@@ -106,8 +106,7 @@ def _open(arguments, overrides):
         config, mesh, params, split = run.config, run.mesh, run.artifacts, run.split
         tokenizer = build_tokenizer(config)
         if config.data.source == "cache":  # whose runs need no encoder, and may have none
-            found = load_pretrained(tokenizer, config.tokenizer)
-            params = put_global(mesh, found, tree_shardings(mesh, found)) | params
+            params = _published(config, tokenizer, mesh) | params
     else:
         config, mesh = load_config(arguments.config, overrides), make_mesh()
         tokenizer = build_tokenizer(config)
@@ -116,8 +115,7 @@ def _open(arguments, overrides):
                 f"config.tokenizer.name='{config.tokenizer.name}' has no published weights; train "
                 "it and give the run as --workdir."
             )
-        params = load_pretrained(tokenizer, config.tokenizer)
-        params = put_global(mesh, params, tree_shardings(mesh, params))
+        params = _published(config, tokenizer, mesh)
         split = load(config.data)
     if config.data.source == "latents":
         raise UserError("config.data.source='latents' has no images to probe with.")
@@ -125,6 +123,15 @@ def _open(arguments, overrides):
     if tokenizer.latent_shape[-1] < 2:
         raise UserError("A token of one channel has no direction; nothing to probe here.")
     return config, mesh, tokenizer, {part: params[part] for part in tokenizer.parts}, split
+
+
+def _published(config, tokenizer, mesh):
+    """The parameters of a published tokenizer, from its files onto the mesh."""
+    from sphere_jax.distribution.mesh import put_global, tree_shardings
+    from sphere_jax.tokenizers.pretrained import load_pretrained
+
+    params = load_pretrained(tokenizer, config.tokenizer)
+    return put_global(mesh, params, tree_shardings(mesh, params))
 
 
 def _say(line: str) -> None:

@@ -209,12 +209,12 @@ def test_every_config_file_reads(file):
     assert read_config(to_dict(config)) == config
 
 
-def _slow_but(quick, file):
-    marks = [] if file.stem in quick else [pytest.mark.slow]
+def _slow_but_quick(file):
+    marks = [] if file.stem in QUICK else [pytest.mark.slow]
     return pytest.param(file, marks=marks, id=file.stem)
 
 
-@pytest.mark.parametrize("file", [_slow_but(QUICK, file) for file in CONFIGS])
+@pytest.mark.parametrize("file", [_slow_but_quick(file) for file in CONFIGS])
 def test_every_config_file_builds(file, capsys):
     config = load_config(str(file))
     print_plan(config, make_mesh())

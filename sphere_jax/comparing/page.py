@@ -257,19 +257,18 @@ def _matched(comparison: Comparison, matched: dict) -> page.Section:
     """What is identical, by the hashes of the arrays, and what differs."""
     baseline = comparison.configs[comparison.seeds[0], comparison.baseline]
     rows, differ = [], []
-    for arm in comparison.names:
-        config = comparison.configs[comparison.seeds[0], arm]
-        given = next(dict(a.values) for a in comparison.arms if a.name == arm)
+    for arm in comparison.arms:
+        config = comparison.configs[comparison.seeds[0], arm.name]
         gone = {*baseline.stages} ^ {*config.stages}  # a stage more or less is one difference
         pairs = differing_keys(baseline, config).items()
         own = "; ".join(
             f"{key}: {ours!r}"
             for key, (_, ours) in pairs
-            if key.partition(".")[0] not in gone or key in given
+            if key.partition(".")[0] not in gone or key in arm.values
         )
-        differ.append([arm, own or "the baseline"])
-        if arm in matched:
-            rows.append([arm, *(matched[arm].get(item, "–") for item in EXPLAINS)])
+        differ.append([arm.name, own or "the baseline"])
+        if arm.name in matched:
+            rows.append([arm.name, *(matched[arm.name].get(item, "–") for item in EXPLAINS)])
     said = (
         "Compared with the baseline by hashes of the arrays themselves, taken when an arm started: "
         "rows of the first batches, freshly drawn weights, the first step's draws, the noise of "
