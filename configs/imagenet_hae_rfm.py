@@ -1,15 +1,15 @@
 """Riemannian flow matching on HAE latents of ImageNet-256, LightningDiT-XL/1, published settings.
 
 methods.md D.6, D.7. HAE's tokenizer is system D's autoencoder, which is not here yet: its latents
-are encoded and decoded elsewhere. Before decoding, bring every token from norm 32 to the published
-14. `--dry_run` needs no data.
+are encoded and decoded elsewhere. `sphere_jax.sample --out=F.npz` writes them at the norm that HAE
+decodes, 14. `--dry_run` needs no data.
 """
 
 from ml_collections import ConfigDict
 
 IMAGES = 1_281_167
 BATCH = 1024  # published
-EPOCHS = 550  # published; ablations at 80
+EPOCHS = 550  # published; ablations at 80: --config.flow.steps=100080
 STEPS_PER_EPOCH = IMAGES // BATCH
 
 
@@ -59,8 +59,9 @@ def get_config():
     config.flow.preview_every = 5_000
     config.flow.optimizer = ConfigDict()
     config.flow.optimizer.learning_rate = 2e-4  # published
-    config.flow.optimizer.schedule = "linear"  # inferred, and the two below: RAE's fall, to the end
+    config.flow.optimizer.schedule = "linear"  # inferred, and the three below: RAE's
     config.flow.optimizer.constant_steps = 40 * STEPS_PER_EPOCH
+    config.flow.optimizer.fall_steps = 760 * STEPS_PER_EPOCH  # until epoch 800, whatever EPOCHS
     config.flow.optimizer.final_fraction = 0.1
     config.flow.optimizer.b1 = 0.9  # published
     config.flow.optimizer.b2 = 0.95  # published
@@ -71,6 +72,7 @@ def get_config():
     config.sampler.solver = "euler"  # published: along the exponential map
     config.sampler.steps = 50  # published
     config.sampler.guidance = 1.0  # published: 1.1 for guided samples
+    config.sampler.decode_radius = 14.0  # published
     config.sampler.batch_size = 256
 
     config.evaluation = ConfigDict()

@@ -69,7 +69,8 @@ def get_config():
     config.flow.optimizer.learning_rate = 2e-4  # inferred, and the schedule but for its shape:
     config.flow.optimizer.schedule = "linear"  # published: constant, then linear
     config.flow.optimizer.constant_steps = 40 * STEPS_PER_EPOCH  # published
-    config.flow.optimizer.final_fraction = 0.1  # published: 2e-5 at epoch 800
+    config.flow.optimizer.fall_steps = 760 * STEPS_PER_EPOCH  # published: until epoch 800, also
+    config.flow.optimizer.final_fraction = 0.1  # where the run ends sooner or later
     config.flow.optimizer.b1 = 0.9  # inferred
     config.flow.optimizer.b2 = 0.95  # inferred
     config.flow.optimizer.weight_decay = 0.0  # inferred

@@ -122,11 +122,16 @@ def _check_sampler(config: Config) -> None:
             "config.sampler.decode_radius needs tokens of one radius: config.space.sphere='token' "
             "and a path that ends there, not 'linear' or 'polar'.",
         )
-        check(
-            config.sampler.decode_radius == 0.0 or config.tokenizer.name != "precomputed",
-            "config.sampler.decode_radius is of decoded latents, and "
-            "config.tokenizer.name='precomputed' has no decoder: scale latents where you decode.",
-        )
+    generator = config.groups.get(config.generator)
+    check(
+        config.sampler.guidance == 1.0
+        or getattr(config.sampler, "auto_guidance", "") != ""
+        or getattr(generator, "label_dropout", 1.0) > 0.0
+        or generator.pretrained != "",
+        f"config.sampler.guidance={config.sampler.guidance:g} guides away from the network without "
+        f"a class, which config.{config.generator}.label_dropout=0 does not train: set it to 0.1, "
+        "or guidance to 1.",
+    )
     unconditional = getattr(config.tokenizer, "conditional", True) is False
     check(
         not unconditional or first != config.generator or config.sampler.guidance == 1.0,
@@ -201,12 +206,18 @@ def _check_stage(config: Config, name: str, stage: Stage) -> None:
     )
     optimizer = stage.optimizer
     check(
-        optimizer.schedule != "constant" or optimizer.constant_steps == optimizer.hold == 0,
-        f"config.{name}.optimizer.constant_steps and hold need a schedule that falls: "
+        optimizer.schedule != "constant"
+        or optimizer.constant_steps == optimizer.fall_steps == optimizer.hold == 0,
+        f"config.{name}.optimizer: constant_steps, fall_steps and hold need a schedule that falls: "
         f"config.{name}.optimizer.schedule='linear', say.",
     )
     check(
+        optimizer.fall_steps == 0 or optimizer.hold == 0,
+        f"config.{name}.optimizer.fall_steps and hold both say where the fall ends; give one.",
+    )
+    check(
         optimizer.constant_steps == 0
+        or optimizer.fall_steps > 0  # perhaps beyond the end of the stage
         or optimizer.warmup + optimizer.constant_steps + optimizer.hold < stage.steps
         or stage.steps == 0,
         f"config.{name}.optimizer: warmup, constant_steps and hold leave none of {stage.steps} "

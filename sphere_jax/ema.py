@@ -14,12 +14,9 @@ EPILOG = """\
 --sigma_rel is the width of the average's profile over the length of the run up to --step (Karras et
 al. 2024): 0.01 is nearly the last weights alone, 0.28 nearly the mean of all. It may be any, not
 only one that was tracked; how far the result is from it is printed.
-What it writes is for --config.STAGE.pretrained of the same config; with --config.STAGE.steps=0
-those weights are sampled and scored as they are:
-  python -m sphere_jax.main --config=configs/imagenet_slerp.py --workdir=runs/slerp_ema_15 \
-      "--config.stages=(flow,)" --config.evaluation.samples=50000 \
-      --config.flow.pretrained=weights.safetensors --config.flow.steps=0
-which decodes with the decoder as it was published.
+What it writes is sampled and scored in the place of the run's own weights, with its decoder:
+  python -m sphere_jax.evaluate --workdir=runs/slerp --weights=weights.safetensors --num=50000
+and is what --config.STAGE.pretrained of another run begins with.
 STAGE is a flow or a sphere_latent stage; the averages of other stages are not written.
 """
 

@@ -16,7 +16,7 @@ reference's training split, so its Frechet distance is not an FID and is never c
 import tempfile
 from pathlib import Path
 
-from sphere_jax.cli import add_sampler_flags, parser, run_command, sampler_options
+from sphere_jax.cli import add_sampler_flags, add_weights_flag, parser, run_command, sampler_options
 
 EPILOG = """\
 files of images are .npz with `images` uint8 NHWC and, for class agreement, `labels`;
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--pretrained", default="", help="weights of --features")
     flags.add_argument("--data_path", default="", help="images behind a latent cache, if moved")
     flags.add_argument("--data_source", default="", help="of --data_path: cifar10, folder, ...")
+    add_weights_flag(flags)
     add_sampler_flags(flags)
     flags.add_argument(
         "--sweep", action="append", metavar="KEY=VALUES", help="score every value; may be repeated"
@@ -61,6 +62,8 @@ def main(argv: list[str]) -> None:
         raise UserError("Give --workdir of a run, or --samples with --reference.")
     if arguments.reference and not arguments.samples:
         raise UserError("--reference needs --samples, the file to score against it.")
+    if arguments.weights and arguments.samples:
+        raise UserError("--weights draws samples of a run; give --workdir without --samples.")
     if arguments.sweep and arguments.samples:
         raise UserError("--sweep draws samples of a run; give --workdir without --samples.")
     if arguments.sweep and arguments.out and not arguments.out.endswith(".json"):
@@ -75,7 +78,9 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.workdir:
             sampler = sampler_options(arguments)
-            run = load_run(Path(arguments.workdir), sampler, evaluation, data=True)
+            run = load_run(
+                Path(arguments.workdir), sampler, evaluation, data=True, weights=arguments.weights
+            )
         else:
             run = bare_run(arguments.reference, Path(temporary), evaluation)
         if arguments.sweep:

@@ -17,8 +17,9 @@ import numpy as np
 
 from sphere_jax.building import build_method, build_tokenizer
 from sphere_jax.config import to_dict
+from sphere_jax.consistency import ON_LATENTS
 from sphere_jax.conversion.catalogue import catalogue, clock_of
-from sphere_jax.conversion.weights import network_of
+from sphere_jax.conversion.weights import fingerprint_of, network_of
 from sphere_jax.data.latent_cache import check_cache, read_index
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.data.sources import Source, Split, load
@@ -90,6 +91,7 @@ class Run:
     artifacts: dict[str, Any] = dataclasses.field(default_factory=dict)  # sharded arrays
     metrics: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     arrays: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+    taken: str = ""  # fingerprint of the file whose weights stand for the generator's own
 
     @property
     def generator(self) -> Generator | None:
@@ -162,6 +164,17 @@ class Run:
                 )
             self.records.check_weights_files(name, record)
             self._load(name, build_method(self.config, name), record)
+
+    def take_weights(self, path: str) -> None:
+        """Those of a file in the place of the network that generates. Raises UserError."""
+        name = self.config.generator
+        if name is None or self.config.stage(name).method not in ON_LATENTS:
+            raise UserError("--weights has the network of a 'flow' or 'sphere_latent' stage.")
+        _check_clock(path, self.config.model)
+        settings = dataclasses.replace(self.config.stage(name), pretrained=path)
+        method = dataclasses.replace(build_method(self.config, name), settings=settings)
+        self._add_artifacts(method.begin())
+        self.taken = fingerprint_of(path)
 
     def _takes_images(self, name: str) -> bool:
         """Whether stage `name` reads images, also where the data are a cache of their latents."""

@@ -60,7 +60,8 @@ class Drawer:
         self.method, self._weaker = with_weaker(run)
         self._run, self._key = run, jax.random.key(seed)
         self._generators = {}
-        self._to_images = jax.jit(self.method.images, compiler_options=quick_products())
+        finish = self.method.images if self.method.has_images else self.method.at_radius
+        self._finish = jax.jit(finish, compiler_options=quick_products())
 
     @property
     def params(self) -> dict:
@@ -75,7 +76,8 @@ class Drawer:
         trained: dict | None = None,
         quiet: bool = False,
     ) -> Samples:
-        """One sample for each label, by `sampler` or the config's own; latents if not `decode`.
+        """One sample for each label, by `sampler` or the config's own: images, or latents at the
+        decode radius where the run has no decoder. If not `decode`, latents as the path ends.
 
         `trained` are parameters in the place of the run's own, say of a run that still trains.
         Raises UserError for labels outside the data's classes.
@@ -90,14 +92,14 @@ class Drawer:
         labels = labels.astype(np.int32)
         generate, scale = self._generator(sampler), jnp.float32(sampler.scale)
         radius = jnp.float32(sampler.decode_radius)
-        decode = decode and method.has_images
+        kind = "images" if decode and method.has_images else "latents"
         params = self.params | (trained or {})
 
         def sample_batch(indices, labels):
             samples, trace = generate(params, indices, labels, scale)
             if decode:
-                return {"images": self._to_images(params, samples, radius), "trace": trace}
-            return {"latents": samples, "trace": trace}
+                samples = self._finish(params, samples, radius)
+            return {kind: samples, "trace": trace}
 
         indices = np.arange(len(labels), dtype=np.uint32)
         out = self._map(sample_batch, (indices, labels), "" if quiet else "samples")
@@ -110,7 +112,7 @@ class Drawer:
         One compiled program serves all radii.
         """
         radius = jnp.float32(radius)
-        return self._map(lambda z: self._to_images(self.params, z, radius), (latents,), "decoded")
+        return self._map(lambda z: self._finish(self.params, z, radius), (latents,), "decoded")
 
     def _generator(self, sampler):
         """The compiled `(params, indices, labels, scale) -> samples, trace`."""

@@ -18,15 +18,16 @@ def load_run(
     evaluation: dict[str, Any] | None = None,
     data: bool = False,
     mesh=None,
+    weights: str = "",
 ) -> Run:
     """The run of `workdir` with its trained artifacts on `mesh`, by default all devices here.
 
     `sampler` and `evaluation` replace values of these groups of the config. Its mesh does not
     count: a run trained on 16 devices is sampled on whatever is here. Its data set is read only if
-    `data` is true.
+    `data` is true. `weights`, a file, has what stands in the place of the generator's own.
 
     Raises:
-      UserError: not a run folder, not finished, or damaged.
+      UserError: not a run folder, not finished, or damaged; weights of another network.
     """
     file = workdir / "config.json"
     if not file.is_file():
@@ -43,6 +44,8 @@ def load_run(
     mesh = mesh or make_mesh()
     run = open_run(config, workdir, mesh) if data else Run(config, workdir, mesh)
     run.load_stages()
+    if weights:
+        run.take_weights(weights)
     return run
 
 

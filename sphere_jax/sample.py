@@ -9,6 +9,7 @@ import numpy as np
 
 from sphere_jax.cli import (
     add_sampler_flags,
+    add_weights_flag,
     parse_labels,
     parser,
     run_command,
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--num", type=int, default=64, help="how many (default 64)")
     flags.add_argument("--seed", type=int, default=0, help="which ones (default 0)")
     flags.add_argument("--labels", default="", help="classes, say 0,1,2; default: all in turn")
+    add_weights_flag(flags)
     add_sampler_flags(flags)
     arguments = flags.parse_args(argv)
 
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> None:
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out={out} must end in .png or .npz.")
     make_folder(out.parent)
-    run = load_run(Path(arguments.workdir), sampler_options(arguments))
+    run = load_run(Path(arguments.workdir), sampler_options(arguments), weights=arguments.weights)
     if out.suffix == ".png" and run.config.data.source == "latents":
         raise UserError("This run has latents only and no decoder; use --out=FILE.npz.")
     classes = run.config.data.num_classes

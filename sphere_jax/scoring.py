@@ -134,6 +134,6 @@ def _scored(function, *given):
 
 def generation_of(run: Run, samples: Samples, seed: int) -> dict:
     """How samples were drawn: all that must be equal before two scores are compared."""
-    weights = run.config.stage(run.config.generator).weights
+    weights = run.taken or run.config.stage(run.config.generator).weights
     made = {"seed": seed, "evaluations": samples.sampler.evaluations, "weights": weights}
     return made | dataclasses.asdict(samples.sampler)

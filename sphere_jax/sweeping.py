@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from sphere_jax.building import build_sampler
+from sphere_jax.data.memory import check_fits
 from sphere_jax.errors import UserError
 from sphere_jax.evaluation import figures
 from sphere_jax.evaluation.protocol import protocol
@@ -96,6 +97,9 @@ def _drawn(drawer: Drawer, groups, labels, known):
             for values, sampler in left:
                 yield values, drawer.draw(labels, sampler)
         elif left:
+            needed = 4 * len(labels) * math.prod(drawer.method.tokenizer.latent_shape)
+            mend = "ask for less with --num, or for one radius at a time with --decode_radius"
+            check_fits("What all radii decode, the latents,", needed, mend)
             drawn = drawer.draw(labels, path, decode=False)
             for values, sampler in left:
                 images = drawer.decode(drawn.latents, sampler.decode_radius)
@@ -112,9 +116,10 @@ def _rows(known: dict[str, dict], stamps) -> list[dict]:
 
 
 def _weights(run: Run) -> dict[str, str]:
-    """What was trained, by the records of its stages."""
+    """What was trained, by the records of its stages, and what stands for it."""
     files = {name: run.workdir / "stages" / f"{name}.json" for name in run.config.stages}
-    return {name: fingerprint(file) for name, file in files.items() if file.exists()}
+    found = {name: fingerprint(file) for name, file in files.items() if file.exists()}
+    return found | ({"taken": run.taken} if run.taken else {})
 
 
 def _known(before: dict, weights: dict[str, str], stamps: dict[str, dict]):

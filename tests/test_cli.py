@@ -152,7 +152,13 @@ def test_only_the_sampler_flags_that_were_given():
     assert cli.sampler_options(given) == {"steps": 3, "batch_size": 7, "guidance": 0.0}
 
 
-@pytest.mark.parametrize("command", ["main", "sample", "evaluate", "compare"])
+SHELL = [
+    "main",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("sample", "evaluate", "compare")),
+]
+
+
+@pytest.mark.parametrize("command", SHELL)
 def test_help_and_mistakes_from_the_shell(command):
     def run(*flags):
         line = [sys.executable, "-m", f"sphere_jax.{command}", *flags]

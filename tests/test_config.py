@@ -132,6 +132,14 @@ def test_out_of_range(values, sentence):
         ),
         ({"model__clock": "unit_sphere", "space__radius": 3.0}, "units of their radius sqrt(d)"),
         ({"sampler__auto_guidance": "weak"}, "auto_guidance=weak does nothing at guidance 1"),
+        (
+            {"sampler__guidance": 2.0, "flow__label_dropout": 0.0},
+            "which config.flow.label_dropout=0 does not train",
+        ),
+        (
+            {"flow__optimizer": {"schedule": "linear", "hold": 1, "fall_steps": 2}},
+            "fall_steps and hold both say where the fall ends",
+        ),
         ({"evaluation__lpips": "w"}, "config.evaluation.lpips needs a 'decoder' stage"),
         ({"evaluation__samples": 3}, "config.evaluation.samples=3 must be more than neighbours=3"),
         ({"sampler__t_end": 1.0}, "config.sampler.t_end=1.0 must be at most 0.999"),
@@ -155,7 +163,6 @@ def test_values_that_exclude_each_other(values, words):
         ({"tokenizer__latent_shape": (4, 4)}, "must be (h, w, d)"),
         ({"tokenizer__latent_shape": (4, 0, 4)}, "must be (h, w, d)"),
         ({"data__flip": True}, "config.data.flip=True needs images"),
-        ({"sampler": {"decode_radius": 14.0}}, "decode_radius is of decoded latents"),
         ({"stages": ("vae", "flow"), "vae": {"method": "vae"}}, "need images"),
     ],
 )
@@ -190,17 +197,22 @@ COUNTS = {
     "imagenet_slerp_sd": "130,500,112",
     "imagenet_hae_rfm": "677,838,464",
     "imagenet_rjf": "131,884,288",
+    "imagenet_rjf_linear": "131,884,288",
 }
 QUICK = ("imagenet_slerp", "imagenet_rjf", "mnist_slerp", "mnist_sphere_encoder")
 
 
-MATCHED = {  # what each changes of imagenet_slerp.py
+MATCHED = {  # what each changes of imagenet_slerp.py, or of imagenet_rjf.py
     "imagenet_linear": {"space.path", "stages"},
     "imagenet_decoder": {"stages"},
     "imagenet_slerp_vavae": {"tokenizer.kind", "model.patch"},
     "imagenet_slerp_repae": {"tokenizer.kind"},
     "imagenet_slerp_sd": {"tokenizer.kind"},
-}
+    "imagenet_rjf_linear": {
+        "space.path", "model.clock", "flow.loss_weight", "flow.tangent_projection",
+        "flow.optimizer.clip_norm", "sampler.decode_radius",
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -222,6 +234,7 @@ def test_every_config_file_builds(file, capsys):
     for name in config.stages:
         assert f"\n{name}  (" in printed
     assert "parameters" in printed and ("NFE" in printed) == (config.generator is not None)
+    assert ("not normalised by channel" in printed) == (file.stem == "imagenet_slerp_vavae")
     if file.stem in COUNTS:
         assert f" {COUNTS[file.stem]} with fixed position tables" in printed
 
@@ -229,11 +242,11 @@ def test_every_config_file_builds(file, capsys):
 @pytest.mark.parametrize(("name", "differ"), MATCHED.items())
 def test_matched_configs_differ_in_what_they_compare(name, differ):
     folder = Path(__file__).parents[1] / "configs"
-    ours, slerp = (
-        flatten("", to_dict(load_config(str(folder / f"{stem}.py"))))
-        for stem in (name, "imagenet_slerp")
+    base = "imagenet_rjf" if name.startswith("imagenet_rjf") else "imagenet_slerp"
+    ours, theirs = (
+        flatten("", to_dict(load_config(str(folder / f"{stem}.py")))) for stem in (name, base)
     )
-    assert {key.removeprefix(".") for key in ours if ours[key] != slerp[key]} == differ
+    assert {key.removeprefix(".") for key in ours if ours[key] != theirs[key]} == differ
 
 
 ENCODER = {

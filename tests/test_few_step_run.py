@@ -130,7 +130,7 @@ def slow(*values):
     ("action", "flags", "count"),
     [
         ("reconstruct", (), 4),
-        ("interpolate", ("--columns=5",), 2),
+        slow("interpolate", ("--columns=5",), 2),
         slow("interpolate", ("--columns=3", "--path=slerp", "--labels=1,7"), 0),
         slow("interpolate", ("--columns=3",), 4),
         slow("crossover", ("--stitch=diagonal", "--swap", "--steps=2"), 2),

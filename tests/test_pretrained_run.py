@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 import tiny_run
@@ -12,8 +11,6 @@ from safetensors.numpy import load_file
 from sphere_jax import convert, main, sample
 from sphere_jax.conversion.weights import write_weights
 from sphere_jax.errors import UserError
-from sphere_jax.models.tiny_vae import KINDS, TinyVAE
-from sphere_jax.nn.functional import Network
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -106,7 +103,7 @@ def test_what_does_not_fit_is_one_sentence(run, folder):
     )
     other = folder / "other.safetensors"
     write_weights(other, {"a": np.zeros(3)}, "something", "nowhere")
-    words = refusal(folder, f"--config.flow.pretrained={other}")
+    words = refusal(folder, "--config.flow.encode=every_step", f"--config.flow.pretrained={other}")
     assert "does not give the weights of config.model" in words
     write_weights(other, {"a": np.zeros(3)}, "sit_b_2", "nowhere")
     words = refusal(folder, f"--config.flow.pretrained={other}")
@@ -116,9 +113,7 @@ def test_what_does_not_fit_is_one_sentence(run, folder):
 def test_a_tokenizer_that_was_exchanged_is_noticed(run, folder):
     file = folder / "taesd.safetensors"
     kept = file.read_bytes()
-    network = Network(lambda rngs: TinyVAE(*KINDS["taesd"], rngs=rngs))
-    params = jax.tree.map(np.asarray, network.init(jax.random.key(1)))
-    write_weights(file, params, "taesd", "others")
+    tiny_run.write_tiny_vae(file, np.random.default_rng(1))
     try:
         with pytest.raises(UserError, match="has other weights than those that stage 'flow'"):
             latents(run, folder / "c.npz")

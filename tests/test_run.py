@@ -13,6 +13,7 @@ from PIL import Image
 from refusals import refusal_of
 
 from sphere_jax import evaluate, main, sample
+from sphere_jax.conversion.weights import fingerprint_of, write_weights
 from sphere_jax.training.logging import read_rows, write_rows
 
 NO_SCORES = "--config.evaluation.samples=0"  # moves no weight, so it may change between starts
@@ -284,6 +285,26 @@ def test_guided_by_itself_is_not_guided(finished, tmp_path, capsys):
     assert "auto-guidance 3, NFE 8" in capsys.readouterr().out
 
 
+def test_weights_in_the_place_of_its_own(finished, tmp_path):
+    """Its own average, as a file, is what samples; the same but for zeros at the end is not."""
+    network = ocp.StandardCheckpointer().restore(finished / "checkpoints/flow/12/ema")["network"]
+    paths = jax.tree_util.tree_leaves_with_path(network)
+    own = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
+    *_, last = (name for name in own if "kernel" in name)
+    drawn = [draw(finished, tmp_path / "a.npz", "--num=5")["images"].astype(int)]
+    for kept in (own, own | {last: 0 * own[last]}):
+        write_weights(tmp_path / "w.safetensors", kept, "stage flow", "a test")
+        flag = f"--weights={tmp_path / 'w.safetensors'}"
+        drawn.append(draw(finished, tmp_path / "a.npz", "--num=5", flag)["images"])
+    assert np.abs(drawn[1] - drawn[0]).max() <= 1 < np.abs(drawn[2] - drawn[0]).max()
+    out = tmp_path / "a.json"
+    evaluate.main([f"--workdir={finished}", "--num=20", flag, f"--out={out}"])
+    stamp = json.loads(out.read_text())["protocol"]["generation"]
+    assert stamp["weights"] == fingerprint_of(tmp_path / "w.safetensors")
+    write_weights(tmp_path / "w.safetensors", {last: own[last]}, "stage flow", "a test")
+    assert "config.model" in refusal(sample, f"--workdir={finished}", "--out=a.png", flag)
+
+
 def test_an_unfinished_run_is_not_sampled(without_flow, tmp_path):
     said = refusal(sample, f"--workdir={without_flow}", f"--out={tmp_path / 'a.png'}")
     assert "has no finished stage 'flow'" in said
@@ -351,6 +372,8 @@ def test_evaluating_files(finished, tmp_path, capsys):
         (("--workdir=RUN", "--samples=MINE"), "cannot be scored"),
         (("--workdir=RUN", "--num=2"), "cannot be scored"),
         (("--workdir=RUN", "--samples=MINE", "--sweep=guidance=1"), "--sweep draws samples"),
+        (("--workdir=RUN", "--samples=MINE", "--weights=w"), "--weights draws samples"),
+        (("--workdir=RUN", "--weights=w.safetensors"), "There is no file"),
         (("--workdir=RUN", "--sweep=guidance=1", "--out=a.txt"), "must end in .json"),
         (("--workdir=RUN", "--sweep=steps=0"), "config.sampler.steps=0 must be at least 1"),
     ],

@@ -15,7 +15,7 @@ from sphere_jax.cli import load_config, sweep_configs
 from sphere_jax.config import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.errors import UserError
-from sphere_jax.experiment import open_run
+from sphere_jax.experiment import Run, open_run
 from sphere_jax.generation import Drawer, balanced_labels, draw, with_weaker
 from sphere_jax.methods.flow import Flow
 
@@ -72,6 +72,28 @@ def test_latents_decode_at_any_radius_as_the_config_would(run):
     made = sweeping.generation_of(other, drawn, 3)
     assert made["decode_radius"] == 0.0  # the protocol tells the two apart
     assert build_sampler(other.config).decode_radius == 0.3
+
+
+def test_a_run_without_decoder_leaves_latents_at_the_decode_radius(tmp_path):
+    raw = to_dict(config_of()) | {"stages": ["flow"]}
+    raw["data"] = {"source": "latents", "num_classes": 10}
+    raw["tokenizer"] = {"name": "precomputed", "latent_shape": [2, 2, 4]}
+    drawn = []
+    for radius in (0.0, 0.7):
+        raw["sampler"]["decode_radius"] = radius
+        run = Run(read_config(raw), tmp_path, make_mesh())
+        run.artifacts = random_weights(run.generator, 1)
+        drawn.append(draw(run, LABELS, 3).latents)
+    own, scaled = drawn
+    np.testing.assert_allclose(np.linalg.norm(scaled, axis=-1), 0.7, rtol=1e-5)
+    np.testing.assert_allclose(scaled, 0.7 / 2.0 * own, rtol=1e-4, atol=1e-6)  # from sqrt(4)
+
+
+def test_latents_too_many_for_memory_are_refused_before_they_are_drawn(run, reference, monkeypatch):
+    monkeypatch.setattr("sphere_jax.data.memory.available_bytes", lambda: 100)
+    points = sweep_configs(run.config, ["decode_radius=0,0.3"])
+    with pytest.raises(UserError, match="What all radii decode, the latents, would take"):
+        sweeping.sweep(run, points, 12, 3)
 
 
 @pytest.mark.parametrize("change", [{"path": "linear"}, {"sphere": "global"}])

@@ -43,7 +43,7 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
         "XLA_FLAGS": flags,
         "JAX_NUMPY_RANK_PROMOTION": "raise",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("SPHERE_JAX_CACHE", str(cache)),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
         **more,
     }
 

@@ -72,6 +72,15 @@ class OnLatents(Generator):
     def has_images(self) -> bool:
         return has_images(self.tokenizer)
 
+    def notes(self):
+        """What VA-VAE lacks: LightningDiT normalises its channels (methods.md A.2)."""
+        if getattr(self.tokenizer, "kind", "") == "vavae" and not self.tokenizer.whiten:
+            return [
+                "Latents are not normalised by channel, as VA-VAE's are published: "
+                "config.tokenizer.pretrained_statistics is empty."
+            ]
+        return []
+
     def frozen(self, artifacts):
         # Of a run on cached latents the encoder was not loaded.
         return {name: artifacts[name] for name in self.tokenizer.parts if name in artifacts}
@@ -108,7 +117,10 @@ class OnLatents(Generator):
         return {"network": self.network.module.fixed_table_size}
 
     def images(self, params, samples, radius=0.0):
-        """Decoded (B, H, W, C) uint8, tokens of another radius than the flow's where the decoder
-        is better there (methods.md D.7, D.10)."""
-        tokens = jnp.where(radius > 0.0, sphere.normalize(samples, radius), samples)
-        return to_uint8(self.tokenizer.decode(params, tokens))
+        """Decoded (B, H, W, C) uint8."""
+        return to_uint8(self.tokenizer.decode(params, self.at_radius(params, samples, radius)))
+
+    def at_radius(self, params, samples, radius):
+        """Samples with tokens of another radius than the flow's, where a decoder is better there
+        (methods.md D.7, D.10); 0 leaves them."""
+        return jnp.where(radius > 0.0, sphere.normalize(samples, radius), samples)

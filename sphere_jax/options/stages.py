@@ -13,6 +13,7 @@ class Optimizer:
     warmup: int = option(0, 0)
     constant_steps: int = option(0, 0)  # at the peak, after the warm-up, before the fall
     hold: int = option(0, 0)  # steps at the end which the fall has left behind
+    fall_steps: int = option(0, 0)  # that the fall takes, or would; 0: all that are left
     final_fraction: float = option(0.0, 0.0, 1.0)  # the fall ends at this fraction of the peak
     b1: float = option(0.9, 0.0, 0.999999)
     b2: float = option(0.999, 0.0, 0.999999)

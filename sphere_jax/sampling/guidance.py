@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Guidance:
@@ -31,11 +33,11 @@ def segments(times, guidance):
     """Runs of equal steps `(start, stop, guided)`, from the numpy times of a grid.
 
     The step from `times[i]` to `times[i + 1]` is guided when its start lies in the interval and
-    the scale is not 1; all evaluations of one step are guided alike.
+    the scale is not 1; all evaluations of one step are guided alike. Times are float32, the ends
+    of the interval are not: a start within ROUNDING of an end is in it.
     """
-    guided = [
-        guidance.scale != 1.0 and guidance.low <= float(t) <= guidance.high for t in times[:-1]
-    ]
+    low, high = guidance.low - ROUNDING, guidance.high + ROUNDING
+    guided = [guidance.scale != 1.0 and low <= float(t) <= high for t in times[:-1]]
     edges = [i for i in range(1, len(guided)) if guided[i] != guided[i - 1]]
     bounds = [0, *edges, len(guided)]
     return [(a, b, guided[a]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]

@@ -7,13 +7,14 @@ from sphere_jax.options import Optimizer
 
 
 def schedule(settings: Optimizer, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0, `constant_steps` at the peak, then a fall, `hold` steps at its end.
+    """Linear warm-up from 0, `constant_steps` at the peak, then a fall.
 
-    The fall is a cosine or a line to `final_fraction` of the peak; a constant schedule has none.
+    The fall is a cosine or a line to `final_fraction` of the peak, and ends `hold` steps before the
+    stage does, or takes `fall_steps`, however long the stage is. A constant schedule has none.
     """
     peak, warmup = settings.learning_rate, settings.warmup
     falls_at = warmup + settings.constant_steps
-    length = max(steps - falls_at - settings.hold, 1)
+    length = settings.fall_steps or max(steps - falls_at - settings.hold, 1)
     fall = {
         "constant": optax.constant_schedule(peak),
         "cosine": optax.cosine_decay_schedule(peak, length, settings.final_fraction),

@@ -62,50 +62,53 @@ def test_shapes_and_ranges(head, classes):
     encoder, decoder = networks(classes, head)
     labels = jnp.array([0, 1, 2]) if classes else None
     images = jax.random.uniform(jax.random.key(0), (3, *IMAGE), minval=-1.0)
-    params = encoder.init(jax.random.key(1))
-    z = encoder.apply(params, images, labels)
+    params = jax.jit(encoder.init)(jax.random.key(1))
+    z = jax.jit(encoder.apply)(params, images, labels)
     assert z.shape == (3, 4, 4, D) and z.dtype == jnp.float32
     assert not np.any(z)  # the latent of a fresh encoder is 0
     latents = jax.random.normal(jax.random.key(2), (3, 4, 4, D))
-    out = decoder.apply(moved(decoder.init(jax.random.key(3))), latents, labels)
+    out = jax.jit(decoder.apply)(moved(jax.jit(decoder.init)(jax.random.key(3))), latents, labels)
     assert out.shape == (3, *IMAGE) and out.dtype == jnp.float32
     assert 1e-3 < np.abs(out).max() < 1.0
 
 
 def test_labels_modulate_and_mixtures_lie_between():
     encoder, _ = networks()
-    params = moved(encoder.init(jax.random.key(0)))
+    params = moved(jax.jit(encoder.init)(jax.random.key(0)))
     images = jnp.broadcast_to(
         jax.random.uniform(jax.random.key(1), (1, *IMAGE), minval=-1.0), (3, *IMAGE)
     )
-    one, other, third = encoder.apply(params, images, jnp.array([0, 1, 1]))
+    one, other, third = jax.jit(encoder.apply)(params, images, jnp.array([0, 1, 1]))
     assert np.abs(one - other).max() > 1e-3
     np.testing.assert_allclose(other, third, rtol=1e-6)
     hot = jax.nn.one_hot(jnp.array([0, 1, 1]), CLASSES + 1)
-    np.testing.assert_allclose(encoder.apply(params, images, hot)[0], one, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(encoder.apply)(params, images, hot)[0], one, rtol=1e-4, atol=1e-5
+    )
     half = 0.5 * (hot[0] + hot[1])
-    between = encoder.apply(params, images, jnp.stack([half] * 3))[0]
+    between = jax.jit(encoder.apply)(params, images, jnp.stack([half] * 3))[0]
     assert np.abs(between - one).max() > 1e-4 and np.abs(between - other).max() > 1e-4
 
 
 def test_every_token_sees_every_other():
     encoder, decoder = networks()
-    params = moved(encoder.init(jax.random.key(0)))
+    params = moved(jax.jit(encoder.init)(jax.random.key(0)))
     changed = jnp.zeros((1, *IMAGE)).at[0, 0, 0, 0].set(1.0)
     labels = jnp.array([0])
-    difference = encoder.apply(params, changed, labels) - encoder.apply(params, 0 * changed, labels)
+    encode = jax.jit(encoder.apply)
+    difference = encode(params, changed, labels) - encode(params, 0 * changed, labels)
     assert np.abs(difference).reshape(16, D).max(1).min() > 0
 
 
 def test_bfloat16_networks_return_float32():
     encoder, decoder = networks(compute_dtype=jnp.bfloat16)
     full, _ = networks()
-    params = moved(encoder.init(jax.random.key(0)))
+    params = moved(jax.jit(encoder.init)(jax.random.key(0)))
     images, labels = jnp.full((1, *IMAGE), 0.5), jnp.array([1])
     rough, exact = (n.apply(params, images, labels) for n in (encoder, full))
     assert rough.dtype == jnp.float32
     np.testing.assert_allclose(rough, exact, atol=0.05 * np.abs(exact).max())
-    out = decoder.apply(decoder.init(jax.random.key(1)), exact, labels)
+    out = jax.jit(decoder.apply)(jax.jit(decoder.init)(jax.random.key(1)), exact, labels)
     assert out.dtype == jnp.float32
 
 

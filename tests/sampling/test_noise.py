@@ -58,6 +58,7 @@ for spec in (("data",), (("data", "model"),)):
 """
 
 
+@pytest.mark.slow
 def test_sharding_has_the_same_bits(noise):
     inherited = os.environ.get("XLA_FLAGS", "")  # the same compiler options on both sides
     flags = f"{inherited} --xla_force_host_platform_device_count=8"

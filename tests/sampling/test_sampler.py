@@ -42,6 +42,19 @@ def test_segments_follow_the_interval():
         (8, 10, False),
     ]
     assert segments(times, Guidance(2.0, 0.01, 0.02)) == [(0, 10, False)]
+
+
+@each(range(11), "tenths")
+def test_a_step_that_starts_at_an_end_of_the_interval_is_in_it(tenths):
+    """Times are float32: 0.8 of the grid is above 0.8, 0.7 is below."""
+    end, start = tenths / 10, 10 - tenths  # the step that starts at `end`
+    above = segments(time_grid(10), Guidance(2.0, end, 1.0))
+    assert sum(b - a for a, b, on in above if on) == min(start + 1, 10)
+    below = segments(time_grid(10), Guidance(2.0, 0.0, end))
+    assert sum(b - a for a, b, on in below if on) == 10 - start
+
+
+def test_an_interval_has_its_ends_in_order():
     with pytest.raises(ValueError, match="low"):
         Guidance(2.0, 0.7, 0.3)
 

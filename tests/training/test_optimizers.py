@@ -52,6 +52,16 @@ def test_a_line_after_a_constant_start():
     np.testing.assert_allclose(rates(12, **line), fall, rtol=1e-5)
 
 
+def test_a_fall_of_its_own_length():
+    """RJF's ends at epoch 800 in runs of 80 and of 1,400 (methods.md D.10)."""
+    line = dict(learning_rate=0.2, schedule="linear", final_fraction=0.1, constant_steps=4)
+    published = rates(16, **line)
+    np.testing.assert_array_equal(rates(8, **line, fall_steps=12), published[:9])
+    longer = rates(20, **line, fall_steps=12)
+    np.testing.assert_array_equal(longer[:17], published)
+    np.testing.assert_allclose(longer[16:], 0.02, rtol=1e-6)
+
+
 def test_a_cosine_after_a_constant_start():
     cosine = dict(learning_rate=0.2, schedule="cosine", final_fraction=0.1)
     got = rates(20, **cosine, constant_steps=8)
