@@ -103,10 +103,11 @@ def test_what_does_not_fit_is_one_sentence(run, folder):
     )
     other = folder / "other.safetensors"
     write_weights(other, {"a": np.zeros(3)}, "something", "nowhere")
-    words = refusal(folder, "--config.flow.encode=every_step", f"--config.flow.pretrained={other}")
+    given = ("--config.flow.encode=every_step", f"--config.flow.pretrained={other}")
+    words = refusal(folder, *given)
     assert "does not give the weights of config.model" in words
     write_weights(other, {"a": np.zeros(3)}, "sit_b_2", "nowhere")
-    words = refusal(folder, f"--config.flow.pretrained={other}")
+    words = refusal(folder, *given)
     assert "set config.model.clock='data_at_one', not 'noise_at_one'" in words
 
 

@@ -145,7 +145,7 @@ def test_a_sweep_draws_once_for_all_radii_and_compiles_once_for_all_scales(
     swept = sweeping.sweep(run, points, 12, 3)
     assert drawn == [1.5, 2.0, 1.0] and len(traced) == 2
     (drawer,) = drawers
-    assert drawer._to_images._cache_size() == 1  # for both radii
+    assert drawer._finish._cache_size() == 1  # for both radii
     assert [call._cache_size() for call in drawer._generators.values()] == [1, 1]  # guided and not
     values = {tuple(row["values"].values()): row for row in swept["rows"]}
     assert len(values) == 6 and [row["nfe"] for row in swept["rows"]] == [4, 4, 4, 4, 2, 2]

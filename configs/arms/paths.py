@@ -1,16 +1,17 @@
-"""The published paths and nlerp in the original decoder; the published spheres in a finetuned one.
+"""The published paths and nlerp in the original decoder; raw latents and spheres in a finetuned one.
 
     python -m sphere_jax.compare --config=configs/X.py --arms=configs/arms/paths.py
 
 The published ablation (methods.md A.8, `slerp_ablation.py`) compares raw latents in the original
-decoder with projected ones in a finetuned decoder. Here its spherical cells have both, so that what
-the path does and what the decoder does can be told apart. Without a 'decoder' stage in the base
-there are no finetuned decoders. Arms in two decoders share their flow.
+decoder with projected ones in a finetuned decoder. Here spheres have both, so that what the path
+does and what the decoder does can be told apart, and so have raw latents: their finetuned decoder
+is the control for what finetuning does by itself. Without a 'decoder' stage in the base there are
+no finetuned decoders. Arms in two decoders share their flow.
 """
 
 RAW = {"raw, linear": "linear", "raw, polar": "polar"}
 SPHERES = {"sphere, linear": "shell_linear", "sphere, nlerp": "nlerp", "sphere, slerp": "slerp"}
-PUBLISHED = ("sphere, linear", "sphere, slerp")
+FINETUNED = ("raw, linear", "sphere, linear", "sphere, slerp")
 
 
 def get_arms(config):
@@ -20,6 +21,6 @@ def get_arms(config):
     arms = {name: {"space.path": path, "stages": original} for name, path in RAW.items()}
     for name, path in SPHERES.items():
         arms[f"{name}, original decoder"] = {"space.path": path, "stages": original}
-    for name in PUBLISHED if tuned != original else ():
-        arms[f"{name}, finetuned decoder"] = {"space.path": SPHERES[name], "stages": tuned}
+    for name in FINETUNED if tuned != original else ():
+        arms[f"{name}, finetuned decoder"] = {"space.path": (RAW | SPHERES)[name], "stages": tuned}
     return arms

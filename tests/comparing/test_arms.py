@@ -78,7 +78,7 @@ def test_what_flags_refuse(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "tuned", "plain"), [("slerp_ablation", 4, 4), ("slerp_grid", 22, 11), ("paths", 7, 5)]
+    ("name", "tuned", "plain"), [("slerp_ablation", 4, 4), ("slerp_grid", 22, 11), ("paths", 8, 5)]
 )
 def test_the_shipped_arms(name, tuned, plain):
     file = str(ROOT / "configs" / "arms" / f"{name}.py")

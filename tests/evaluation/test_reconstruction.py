@@ -55,8 +55,8 @@ def test_ssim_is_that_of_the_paper(pair):
 
 def test_ssim_of_equal_images_is_one(pair):
     flat = np.full((1, 11, 11, 1), 200, np.uint8)
-    np.testing.assert_allclose(ssim(pair[0], pair[0]), 1, atol=1e-6)
-    np.testing.assert_allclose(ssim(flat, flat), 1, atol=1e-6)
+    np.testing.assert_allclose(ssim(pair[0], pair[0]), 1, atol=1e-5)
+    np.testing.assert_allclose(ssim(flat, flat), 1, atol=1e-5)
 
 
 @pytest.mark.parametrize(("a", "b"), [(0, 255), (250, 255), (100, 150)])
