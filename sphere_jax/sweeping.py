@@ -16,6 +16,7 @@ from sphere_jax.experiment import Run
 from sphere_jax.files import fingerprint
 from sphere_jax.generation import Drawer, Samples, balanced_labels
 from sphere_jax.images import image_data
+from sphere_jax.methods.latents import latent_bytes
 from sphere_jax.options import RAW_PATHS, Config
 from sphere_jax.progress import say
 from sphere_jax.reference import reference_of
@@ -97,7 +98,7 @@ def _drawn(drawer: Drawer, groups, labels, known):
             for values, sampler in left:
                 yield values, drawer.draw(labels, sampler)
         elif left:
-            needed = 4 * len(labels) * math.prod(drawer.method.tokenizer.latent_shape)
+            needed = len(labels) * latent_bytes(drawer.method.tokenizer)
             mend = "ask for less with --num, or for one radius at a time with --decode_radius"
             check_fits("What all radii decode, the latents,", needed, mend)
             drawn = drawer.draw(labels, path, decode=False)
