@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import importlib.util
 import itertools
+import os
 import sys
 import typing
 from collections.abc import Callable
@@ -22,9 +23,13 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     _set_precision()
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # as in `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Interrupted as stop:
         print(f"Stopped. {stop}. The same command goes on from there.", file=sys.stderr)
         sys.exit(130)

@@ -135,6 +135,17 @@ def test_exit_codes(capsys, monkeypatch, raised, code, said):
     assert stopped.value.code == code and said in capsys.readouterr().err
 
 
+def test_a_reader_who_leaves_gets_no_traceback():
+    """As `| head` does."""
+    script = "from sphere_jax.cli import run_command as run; run(lambda _: print('line\\n' * 10**5))"
+    line = [sys.executable, "-c", script]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(line, cwd=ROOT, **pipes) as command:
+        command.stdout.readline()
+        command.stdout.close()
+        assert command.wait(120) == 1 and command.stderr.read() == b""
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command"])
 
