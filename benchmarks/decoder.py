@@ -1,11 +1,12 @@
 """What finetuning a decoder on projected latents wins and loses: the four cells, and the controls.
 
-    python -m benchmarks.decoder runs/pixels runs/pixels_raw runs/lpips --out=docs/decoder.md
+    python -m benchmarks.decoder runs/pixels runs/pixels_raw runs/lpips --out=docs/decoder.md \\
+        --picture=docs/images/decoder.png
 
 Runs of one tokenizer on one data set with a 'decoder' stage each. One that projects nothing
 (`--config.space.path=linear`) is the control of the run that it equals otherwise. Reads what their
-stages measured, prints the page and writes it; a recipe is called as its folder. Pictures are in
-the runs' own report.html.
+stages measured, prints the page and writes it; a recipe is called as its folder. The picture shows
+two photographs that may be published; those of the data are in the runs' own report.html.
 """
 
 import json
@@ -16,18 +17,20 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from benchmarks import decoder_picture
 from sphere_jax.building import build_tokenizer
 from sphere_jax.cli import parser, run_command
 from sphere_jax.config import read_group
 from sphere_jax.errors import UserError
-from sphere_jax.files import read_json, write_text
+from sphere_jax.evaluation.figures import labelled_rows
+from sphere_jax.files import read_json, write_bytes, write_text
 from sphere_jax.options import Config, DecoderStage
 from sphere_jax.records import completed
 from sphere_jax.training.logging import read_rows
 
 NAMES = {"psnr": "PSNR, dB ↑", "ssim": "SSIM ↑", "lpips": "LPIPS (AlexNet) ↓"}
 ABOUT = """wrote this page from what 'decoder' stages measured at their end
-(`methods/decoder_finetuning.py`); pictures of the cells are in the runs' `report.html`. The encoder
+(`methods/decoder_finetuning.py`); pictures of the data are in the runs' `report.html`. The encoder
 is frozen. "Raw" latents are decoded as they were encoded. A control is the same training without
 projection, the paper's FT-vanilla: what finetuning does by itself."""
 
@@ -36,10 +39,16 @@ def main(argv: list[str]) -> None:
     flags = parser(__doc__.splitlines()[0], "exit codes: 0 done, 2 something to mend")
     flags.add_argument("runs", nargs="+", type=Path, help="folders of finished runs and controls")
     flags.add_argument("--out", type=Path, help="the page, say docs/decoder.md")
+    flags.add_argument("--picture", type=Path, help="FILE.png of the cells, which the page shows")
     arguments = flags.parse_args(argv)
     stages = [read_stage(folder) for folder in arguments.runs]
     runs = paired([s for s in stages if not is_control(s)], [s for s in stages if is_control(s)])
-    text = page(f"python -m benchmarks.decoder {shlex.join(argv)}", runs)
+    shown = ""
+    if arguments.picture:
+        write_bytes(arguments.picture, labelled_rows(decoder_picture.cells(runs)))
+        place = os.path.relpath(arguments.picture, (arguments.out or Path("page")).parent)
+        shown = f"![What the cells make of two photographs]({place})\n\n*{decoder_picture.CREDIT}.*"
+    text = page(f"python -m benchmarks.decoder {shlex.join(argv)}", runs, shown)
     print(text)
     if arguments.out:
         write_text(arguments.out, text)
@@ -55,6 +64,7 @@ def read_stage(folder: Path) -> dict[str, Any]:
     seconds = [row["training_seconds"] for row in rows if "training_seconds" in row]
     return {
         "name": folder.name,
+        "folder": folder,
         "config": found["config"],
         "jax": found["versions"]["jax"],
         "depends": record["depends"],
@@ -110,7 +120,8 @@ def _recipe_of(stage: dict) -> dict[str, Any]:
     return completed(stage["depends"], config) | {"projection": None}
 
 
-def page(command: str, runs: list[dict]) -> str:
+def page(command: str, runs: list[dict], shown: str = "") -> str:
+    """In Markdown; `shown` is what stands between table and recipes."""
     result = [
         f"- **`{run['name']}`**, {recipe(run)}. {cost(run['metrics'])}{against_control(run)}"
         for run in runs
@@ -119,7 +130,8 @@ def page(command: str, runs: list[dict]) -> str:
     found = "\n".join(_filled(text, "  ") for text in result)
     rows = "\n".join(table(runs))
     title = "# A decoder finetuned on projected latents"
-    return f"{title}\n\n    {command}\n\n{about}\n\n{rows}\n\n{found}\n\n{made}\n"
+    parts = (title, f"    {command}", about, rows, shown, found, made)
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _filled(text: str, indent: str = "") -> str:

@@ -114,15 +114,37 @@ def test_statistics_normalise_the_latents(folder, tmp_path):
     assert source == f"16 images of 16 px, mirrored too, by weights {weights}"
 
 
-@pytest.mark.slow
-def test_a_flow_on_the_finetuned_decoder(folder):
-    """The published decoder is replaced by the finetuned one, whose stage the report shows."""
+@pytest.fixture(scope="module")
+def finetuned(folder):
+    """A run of the config, finished."""
     main.main([*flags(folder), f"--workdir={folder / 'run'}"])
-    run = load_run(folder / "run")
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_a_flow_on_the_finetuned_decoder(finetuned):
+    """The published decoder is replaced by the finetuned one, whose stage the report shows."""
+    run = load_run(finetuned)
     assert run.metrics["decoder"].keys() == {f"{m}_{c}" for m in ("psnr", "ssim") for c in CELLS}
     state = run.artifacts["decoder"]["head"]["kernel"]
     published = load_pretrained(run.generator.tokenizer, run.config.tokenizer)
     assert np.abs(np.asarray(published["decoder"]["head"]["kernel"]) - state).max() > 0
+
+
+@pytest.mark.slow
+def test_a_page_of_the_decoder_shows_its_cells(finetuned, tmp_path, capsys):
+    """A row for the photographs and one for each cell, each with two images and their middles."""
+    picture = tmp_path / "images" / "cells.png"
+    command = tiny_run.benchmark("decoder")
+    command.main([str(finetuned), f"--out={tmp_path / 'page.md'}", f"--picture={picture}"])
+    assert "(images/cells.png)\n\n*Photographs: flower.jpg" in (tmp_path / "page.md").read_text()
+    strips = command.decoder_picture.cells([command.read_stage(finetuned) | {"control": None}])
+    projected = "as published, normalised, projected"
+    assert list(strips) == ["photograph", "as published, raw", projected, "run, projected"]
+    assert {images.shape for images in strips.values()} == {(4, 16, 16, 3)}
+    photograph, detail = strips["photograph"][:2]
+    np.testing.assert_array_equal(detail[::2, ::2], photograph[4:12, 4:12])
+    assert (strips[projected] != strips["run, projected"]).any()
 
 
 def test_what_does_not_go_together_is_one_sentence():
