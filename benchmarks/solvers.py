@@ -7,7 +7,6 @@ error is the root mean square, over samples and tokens, of the geodesic distance
 units of their radius (radians on a sphere; sqrt(d) where the space is Euclidean).
 """
 
-import argparse
 import dataclasses
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from sphere_jax.cli import parser, run_command
 from sphere_jax.generation import balanced_labels
 from sphere_jax.geometry.spaces import GlobalSphere, ProjectedEuclidean, TokenSphere
 from sphere_jax.loading import load_run
@@ -37,15 +37,15 @@ MARKS = {
 }
 
 
-def main():
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: list[str]) -> None:
+    options = parser(__doc__.splitlines()[0], "exit codes: 0 done, 2 something to mend")
     options.add_argument("--workdir", required=True, help="the folder of a finished flow run")
     options.add_argument("--num", type=int, default=64, help="samples (default 64)")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--guidance", type=float, default=1.0, help="1, the default, is off")
     options.add_argument("--steps", type=int, nargs="+", default=STEPS)
     options.add_argument("--plot", type=Path, default=Path("docs/images/solver_error.png"))
-    args = options.parse_args()
+    args = options.parse_args(argv)
 
     run = load_run(Path(args.workdir))
     method, parameters = run.generator, run.artifacts["network"]
@@ -130,4 +130,4 @@ def draw_errors(rows, path: Path):
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 IMAGES = 1_281_167
 BATCH = 1024  # published; the released config of B says 1,023
-EPOCHS = 800  # published, as are 80 and 1,400: --config.flow.steps=100080 and 1751400
+EPOCHS = 800  # inferred: where the published fall ends; published: 80 and up to 1,400,
+# --config.flow.steps=100080 and 1751400
 STEPS_PER_EPOCH = IMAGES // BATCH
 
 

@@ -84,13 +84,20 @@ def run_all(comparison) -> None:
     from sphere_jax.comparing import running
     from sphere_jax.comparing.outcomes import check_started, read_outcome
     from sphere_jax.comparing.page import write_page
+    from sphere_jax.data.sources import load
     from sphere_jax.errors import UserError
     from sphere_jax.progress import duration
+    from sphere_jax.records import check_weights_files
     from sphere_jax.reference import check_reference
 
-    scored = {(c.data, c.evaluation): c for c in comparison.configs.values()}
-    for config in scored.values():  # before the first one trains
+    configs = comparison.configs.values()
+    for config in {(c.data, c.evaluation): c for c in configs}.values():  # before one trains
         check_reference(config)
+    for config in configs:
+        check_weights_files(config)
+    several = dict.fromkeys(config.data for config in configs)
+    for data in several if len(several) > 1 else ():
+        load(data)
     first = sorted(comparison.names, key=lambda name: name != comparison.baseline)
     todo = [(seed, name) for seed in comparison.seeds for name in first]
     known, spent, pending = {}, [], False

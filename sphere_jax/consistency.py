@@ -20,6 +20,7 @@ from sphere_jax.options import (
 
 ON_LATENTS = ("flow", "sphere_latent")  # methods that train without images
 LATENT_SOURCES = ("latents", "cache")
+SIZE = ("width", "depth", "heads")  # what a published size stands for
 ALEXNET_SIDE = 31  # pixels that LPIPS-AlexNet needs; models stand on a higher floor
 TRAINED = {"vae": ConvVAETokenizer, "sphere_encoder": SphereEncoderTokenizer}  # by a method
 
@@ -42,6 +43,13 @@ def _check_tokenizer(config: Config) -> None:
     first = config.stage(config.stages[0]).method
     for group, sizes in (("model", model), ("tokenizer", tokenizer)):
         if hasattr(sizes, "heads"):
+            free = type(sizes)()
+            own = [key for key in SIZE if getattr(sizes, key) != getattr(free, key)]
+            check(
+                sizes.size == "" or not own,
+                f"config.{group}.size='{sizes.size}' fixes width, depth and heads: set size to '' "
+                f"to choose them, or leave config.{group}.{' and '.join(own)} out.",
+            )
             check(
                 sizes.size != "" or sizes.width % sizes.heads == 0,
                 f"config.{group}.width={sizes.width} must be a multiple of heads={sizes.heads}.",
@@ -207,9 +215,10 @@ def _check_stage(config: Config, name: str, stage: Stage) -> None:
     optimizer = stage.optimizer
     check(
         optimizer.schedule != "constant"
-        or optimizer.constant_steps == optimizer.fall_steps == optimizer.hold == 0,
-        f"config.{name}.optimizer: constant_steps, fall_steps and hold need a schedule that falls: "
-        f"config.{name}.optimizer.schedule='linear', say.",
+        or optimizer.constant_steps == optimizer.fall_steps == optimizer.hold == 0
+        and optimizer.final_fraction == 0.0,
+        f"config.{name}.optimizer: constant_steps, fall_steps, hold and final_fraction need a "
+        f"schedule that falls: config.{name}.optimizer.schedule='linear', say.",
     )
     check(
         optimizer.fall_steps == 0 or optimizer.hold == 0,
@@ -264,6 +273,11 @@ def _check_stage(config: Config, name: str, stage: Stage) -> None:
         check(
             stage.time_low < stage.time_high,
             f"config.{name}.time_low must be below time_high.",
+        )
+        check(
+            stage.time_density != "uniform" or (stage.time_mean, stage.time_std) == (0, 1),
+            f"config.{name}.time_mean and time_std need config.{name}.time_density='logit_normal', "
+            "truncated or not.",
         )
         check(
             stage.time_density != "logit_normal" or (stage.time_low, stage.time_high) == (0, 1),

@@ -32,8 +32,8 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--workdir", default="", help="the folder of a finished run")
     flags.add_argument("--samples", default="", help="FILE.npz of images to score")
     flags.add_argument("--reference", default="", help="FILE.npz to score against, without a run")
-    flags.add_argument("--num", type=int, default=1000, help="samples to draw (default 1000)")
-    flags.add_argument("--seed", type=int, default=0)
+    flags.add_argument("--num", type=int, help="samples to draw (default 1000)")
+    flags.add_argument("--seed", type=int, help="of the samples (default 0)")
     flags.add_argument(
         "--features", default="", help="inception_fid, efficientnet_lite0, ...; see convert --list"
     )
@@ -56,16 +56,24 @@ def main(argv: list[str]) -> None:
     from sphere_jax.images import image_data
     from sphere_jax.loading import bare_run, load_run
     from sphere_jax.reference import reference_of
-    from sphere_jax.scoring import generation_of, score_images
+    from sphere_jax.scoring import generation_of, labels_of, score_images
 
     if bool(arguments.workdir) == bool(arguments.reference):
         raise UserError("Give --workdir of a run, or --samples with --reference.")
     if arguments.reference and not arguments.samples:
         raise UserError("--reference needs --samples, the file to score against it.")
-    if arguments.weights and arguments.samples:
-        raise UserError("--weights draws samples of a run; give --workdir without --samples.")
-    if arguments.sweep and arguments.samples:
-        raise UserError("--sweep draws samples of a run; give --workdir without --samples.")
+    drawing = {"num": arguments.num, "seed": arguments.seed, "weights": arguments.weights or None}
+    drawing |= sampler_options(arguments) | {"sweep": arguments.sweep}
+    idle = [name for name, value in drawing.items() if value is not None and arguments.samples]
+    if idle:
+        raise UserError(f"--{idle[0]} draws samples of a run; give --workdir without --samples.")
+    for name in ("data_path", "data_source"):
+        if arguments.reference and getattr(arguments, name):
+            raise UserError(f"--{name} is of a run's latent cache; --reference has its images.")
+    if arguments.pretrained and not arguments.features and arguments.reference:
+        raise UserError("--pretrained has the weights of published --features; give both.")
+    arguments.num = 1000 if arguments.num is None else arguments.num
+    arguments.seed = arguments.seed or 0
     if arguments.sweep and arguments.out and not arguments.out.endswith(".json"):
         raise UserError(f"--out={arguments.out} must end in .json; curves go to .png beside it.")
     if arguments.out:
@@ -94,7 +102,8 @@ def main(argv: list[str]) -> None:
             samples = draw(run, labels, arguments.seed)
             if samples.images is None:
                 raise UserError("This run has latents only and no decoder; nothing to score here.")
-            images, generation = samples.images, generation_of(run, samples, arguments.seed)
+            images, labels = samples.images, labels_of(run, samples)
+            generation = generation_of(run, samples, arguments.seed)
         scored = score_images(reference, images, labels, run.config.evaluation.neighbours)
         name = arguments.reference or image_data(run.config).source
         stamp = protocol(reference, name, scored, run.config.evaluation.neighbours, generation)
@@ -126,10 +135,16 @@ def _sweep(run, arguments) -> None:
 
 
 def _read_samples(path: str):
-    from sphere_jax.data.sources import check_images, read_npz
+    import numpy as np
+
+    from sphere_jax.data.sources import check_images, check_labels, read_npz
 
     arrays = read_npz(path, ("images",))
-    return check_images(arrays["images"], path), arrays.get("labels")
+    images, labels = check_images(arrays["images"], path), arrays.get("labels")
+    if labels is not None:
+        labels = check_labels(labels, len(images), path)
+    mixed = np.random.default_rng(0).permutation(len(images))  # files are often sorted by class
+    return images[mixed], None if labels is None else labels[mixed]
 
 
 if __name__ == "__main__":

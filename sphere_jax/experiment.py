@@ -23,7 +23,12 @@ from sphere_jax.conversion.weights import fingerprint_of, network_of
 from sphere_jax.data.latent_cache import check_cache, read_index
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.data.sources import Source, Split, load
-from sphere_jax.distribution.mesh import batch_sharding, check_batch, put_global, tree_shardings
+from sphere_jax.distribution.mesh import (
+    batch_sharding,
+    check_batches,
+    put_global,
+    tree_shardings,
+)
 from sphere_jax.distribution.start import is_main_process
 from sphere_jax.errors import UserError
 from sphere_jax.evaluation.figures import grid, save_grid
@@ -32,7 +37,7 @@ from sphere_jax.images import images_of
 from sphere_jax.methods.base import Generator
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.options import Config
-from sphere_jax.records import Records
+from sphere_jax.records import Records, check_weights_files
 from sphere_jax.tokenizers import Pretrained
 from sphere_jax.tokenizers.pretrained import (
     latents_made_with,
@@ -115,9 +120,13 @@ class Run:
         return Records(self.config, self.workdir, self.data_fingerprint)
 
     def begin(self) -> None:
-        """Writes `config.json`. Raises UserError if the folder holds a stage of another config."""
+        """Writes `config.json`. Raises UserError if the folder holds a stage of another config, and
+        for what would stop one of the stages at its start.
+        """
+        check_weights_files(self.config)
         for name in self.config.stages:
             self.records.read(name, check=True)
+            self._check_batch(name)
         if is_main_process():
             content = {"config": to_dict(self.config), "versions": versions()}
             write_json(self.workdir / "config.json", content)
@@ -176,6 +185,15 @@ class Run:
         self._add_artifacts(method.begin())
         self.taken = fingerprint_of(path)
 
+    def _check_batch(self, name: str) -> None:
+        settings, count = self.config.stage(name), len(self.split.train)
+        check_batches(self.mesh, name, settings)
+        if count < settings.batch_size:
+            raise UserError(
+                f"config.{name}.batch_size={settings.batch_size} is more than the {count} training "
+                "examples."
+            )
+
     def _takes_images(self, name: str) -> bool:
         """Whether stage `name` reads images, also where the data are a cache of their latents."""
         return self.config.data.source != "cache" or self.config.stage(name).method == "decoder"
@@ -199,22 +217,11 @@ class Run:
 
     def _task(self, name: str, method) -> Task:
         settings = self.config.stage(name)
-        check_batch(self.mesh, f"config.{name}.batch_size", settings.batch_size)
-        check_batch(
-            self.mesh,
-            f"config.{name}.batch_size/accumulate",
-            settings.batch_size // settings.accumulate,
-        )
         if getattr(settings, "pretrained", ""):
             _check_clock(settings.pretrained, self.config.model)
         self._add_artifacts(method.load())
         frozen = method.frozen(self.artifacts)
         split = method.source(self._data_of(name), frozen, self.map_over)
-        if len(split.train) < settings.batch_size:
-            raise UserError(
-                f"config.{name}.batch_size={settings.batch_size} is more than the "
-                f"{len(split.train)} training examples."
-            )
         data = self.config.data
         return Task(
             name, method, settings, split.train, split.heldout, frozen, self.config.seed,

@@ -12,9 +12,11 @@ from sphere_jax.data.pipeline import map_batched
 from sphere_jax.distribution.mesh import batch_sharding
 from sphere_jax.errors import UserError
 from sphere_jax.experiment import Run
+from sphere_jax.files import read_json
 from sphere_jax.loading import load_run
 from sphere_jax.methods.flow import Flow
 from sphere_jax.nn.compilation import quick_products
+from sphere_jax.options import Config
 from sphere_jax.records import WEIGHTS_FILES, completed
 from sphere_jax.sampling import FewSteps, Sampler, sample_keys
 
@@ -154,6 +156,21 @@ def with_weaker(run: Run):
         raise UserError(f"config.sampler.auto_guidance={folder} {unfit}.")
     method = dataclasses.replace(method, weaker=other.generator.network)
     return method, {"weaker": other.artifacts["network"]}
+
+
+def check_weaker(config: Config) -> None:
+    """Raises UserError, before anything trains, unless the run that auto-guidance guides by is
+    finished; whether it fits is for `with_weaker`."""
+    folder = getattr(config.sampler, "auto_guidance", "")
+    if not folder:
+        return
+    found = read_json(Path(folder) / "config.json") or {"config": {"stages": [""]}}
+    for name in found["config"]["stages"]:
+        record = read_json(Path(folder) / "stages" / f"{name}.json")
+        if not record or not record["finished"]:
+            raise UserError(
+                f"config.sampler.auto_guidance={folder} is not the folder of a finished run."
+            )
 
 
 def _unfit(ours: Flow, theirs) -> str | None:

@@ -9,7 +9,7 @@ from sphere_jax.building import build_method, build_space, build_tokenizer
 from sphere_jax.consistency import LATENT_SOURCES
 from sphere_jax.data.memory import available_bytes
 from sphere_jax.data.sources import READ_WHERE_INDEXED, Source
-from sphere_jax.distribution.mesh import check_batch, tree_shardings
+from sphere_jax.distribution.mesh import check_batches, tree_shardings
 from sphere_jax.files import in_bytes
 from sphere_jax.methods.base import Generator
 from sphere_jax.methods.latents import latent_bytes
@@ -57,7 +57,7 @@ def print_plan(config: Config, mesh) -> None:
 
 def _print_stage(config: Config, mesh, name: str, artifacts: dict) -> dict:
     settings, method = config.stage(name), build_method(config, name)
-    check_batch(mesh, f"config.{name}.batch_size", settings.batch_size // settings.accumulate)
+    check_batches(mesh, name, settings)
     frozen = method.frozen(artifacts | method.load())
     task = Task(name, method, settings, Source({}), Source({}), frozen, config.seed)
     state = abstract_state(task, mesh)

@@ -40,6 +40,15 @@ FREE_KEYS = (
 FINGERPRINT = " fingerprint"  # of the file that an option names
 
 
+def check_weights_files(config: Config) -> None:
+    """Raises UserError for an option that names weights which are not there, or not whole."""
+    plain = to_dict(config)
+    used = {name: plain[name] for name in (*config.stages, "tokenizer", "evaluation")}
+    for key, path in flatten("config", used).items():
+        if key.endswith(WEIGHTS_FILES) and path:
+            fingerprint_of(path)
+
+
 @dataclasses.dataclass(frozen=True)
 class Records:
     """Those of one run: {"depends": {...}, "finished": bool, "metrics": {...}} a stage."""

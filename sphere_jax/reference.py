@@ -22,6 +22,21 @@ def check_reference(config: Config) -> PublishedFeatures | None:
     return _published_features(config)
 
 
+def check_enough(config: Config, split: Split) -> None:
+    """Raises UserError, before anything trains, for data that nothing can be scored against."""
+    evaluation, classes = config.evaluation, config.data.num_classes
+    if evaluation.features == "small_classifier" and classes < 2:
+        raise UserError(
+            "config.evaluation.features='small_classifier' learns to tell classes apart, and "
+            f"config.data.num_classes={classes}; give published features, or evaluation.samples=0."
+        )
+    if len(split.heldout) <= evaluation.neighbours:
+        raise UserError(
+            f"{len(split.heldout)} held-out images are too few to score against; "
+            f"config.evaluation.neighbours={evaluation.neighbours} needs one more than that."
+        )
+
+
 def reference_of(run: Run, known: dict | None = None) -> Reference:
     """The feature network and the judge for a run's data.
 
@@ -65,12 +80,14 @@ def _file(run: Run) -> Path:
 
 def _classifier(run: Run, split: Split) -> Classifier:
     train, classes = split.train.arrays, run.config.data.num_classes
+    started, steps = time.monotonic(), run.config.evaluation.classifier_steps
     if _file(run).exists():
         try:
-            return Classifier.load(_file(run))
+            found = Classifier.load(_file(run))
         except ValueError as error:
             raise UserError(f"{error} Delete it to train it again.") from error
-    started, steps = time.monotonic(), run.config.evaluation.classifier_steps
+        if found.steps in (None, steps):  # None: kept before it said so
+            return found
     try:
         found = train_classifier(train["images"], train["labels"], classes, steps=steps)
     except ValueError as error:
@@ -83,6 +100,6 @@ def _classifier(run: Run, split: Split) -> Classifier:
 
 
 def _keep(run: Run, classifier: Classifier) -> None:
-    if is_main_process() and not _file(run).exists():
+    if is_main_process():
         _file(run).parent.mkdir(exist_ok=True)
         classifier.save(_file(run))

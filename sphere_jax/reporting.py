@@ -37,7 +37,9 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
         drawn = {"latents": samples.latents, "labels": samples.labels}
         write_npz(workdir / "samples" / "final.npz", drawn)
     if scored is not None:
-        blocks = [page.metrics_table(scored), page.agreement_table(scored, names)]
+        blocks = [page.metrics_table(scored)]
+        if scored.agreement_by_class is not None:
+            blocks.append(page.agreement_table(scored, names))
         sections.append(page.Section("Scores", blocks))
         for key in sorted(scored.metrics, key=lambda key: key != "class_agreement")[:4]:
             name, better = page.describe(key)
@@ -125,15 +127,12 @@ def _curve_section(run: Run, scored: Score | None, rows: list[dict]) -> list[pag
     names = [name for name in points[0] if name not in NOT_SCORES]
     steps = [point["step"] for point in points]
     count = run.config.evaluation.curve_samples
-    same = scored is not None and scored.samples == count
-    drawn = figures.score_curves(
-        "step",
-        steps,
-        {"": {name: [_finite(point.get(name)) for point in points] for name in names}},
-        {name: scored.yardstick[name] if same else None for name in names},
-    )
+    same = scored is not None and scored.samples == count  # perhaps in other features by now
+    real = {name: scored.yardstick.get(name) if same else None for name in names}
+    lines = {"": {name: [_finite(point.get(name)) for point in points] for name in names}}
+    drawn = figures.score_curves("step", steps, lines, real)
     caption = f"Scores of {count:,} samples by the weights of these steps, always in the same noise"
-    caption += "; dashed, those of real images." if same else "."
+    caption += "; dashed, those of real images." if any(real.values()) else "."
     return [page.Section("Scores while it trained", [page.Picture(drawn, caption)])]
 
 

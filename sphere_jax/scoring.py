@@ -9,9 +9,9 @@ from sphere_jax.errors import UserError
 from sphere_jax.evaluation.protocol import protocol
 from sphere_jax.evaluation.score import Reference, Score, point_of_curve, score
 from sphere_jax.experiment import Run
-from sphere_jax.generation import Drawer, Samples, balanced_labels
+from sphere_jax.generation import Drawer, Samples, balanced_labels, check_weaker
 from sphere_jax.images import image_data
-from sphere_jax.reference import check_reference, reference_of
+from sphere_jax.reference import check_enough, check_reference, reference_of
 from sphere_jax.reporting import write_files, write_stages
 from sphere_jax.training.logging import RunLog
 
@@ -20,7 +20,8 @@ class Scorer:
     """Scores of a run while it trains and at its end; what both need is made once.
 
     `known` keeps references for other runs of this process on the same data (`reference_of`).
-    Raises UserError at once where what it will need is missing: images, or weights of the features.
+    Raises UserError at once where what it will need is missing: images, weights of the features, or
+    the run that auto-guidance guides by.
     """
 
     def __init__(self, run: Run, known: dict | None = None):
@@ -29,6 +30,9 @@ class Scorer:
         self.scores = bool(wanted and config.generator and run.generator.has_images)
         if self.scores:
             check_reference(config)
+            check_enough(config, run.split)
+        if config.generator:
+            check_weaker(config)
 
     @cached_property
     def reference(self) -> Reference:
@@ -46,9 +50,8 @@ class Scorer:
         evaluation, classes = self._run.config.evaluation, self._run.config.data.num_classes
         labels = balanced_labels(evaluation.curve_samples, classes)
         samples = self.drawer.draw(labels, trained=trained, quiet=True)
-        return _scored(
-            point_of_curve, self.reference, samples.images, labels, evaluation.neighbours
-        )
+        asked = labels_of(self._run, samples)
+        return _scored(point_of_curve, self.reference, samples.images, asked, evaluation.neighbours)
 
 
 def score_run(run: Run, log: RunLog, scorer: Scorer | None = None) -> dict:
@@ -71,7 +74,7 @@ def score_run(run: Run, log: RunLog, scorer: Scorer | None = None) -> dict:
     if samples.images is not None:
         reference = scorer.reference
         scored = score_images(
-            reference, samples.images, samples.labels, run.config.evaluation.neighbours
+            reference, samples.images, labels_of(run, samples), run.config.evaluation.neighbours
         )
         stamp = protocol(
             reference,
@@ -112,12 +115,18 @@ def _at_other_steps(run: Run, scorer: Scorer, samples: Samples, log: RunLog) -> 
         sampler = dataclasses.replace(samples.sampler, steps=steps)
         drawn = scorer.drawer.draw(samples.labels, sampler)
         neighbours = run.config.evaluation.neighbours
-        metrics = score_images(scorer.reference, drawn.images, drawn.labels, neighbours).metrics
+        asked = labels_of(run, drawn)
+        metrics = score_images(scorer.reference, drawn.images, asked, neighbours).metrics
         log.say(f"{steps} steps, NFE {sampler.evaluations}: "
                 + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))  # fmt: skip
         rows.append({"steps": steps, "nfe": sampler.evaluations, "metrics": metrics,
                      "images": drawn.images})  # fmt: skip
     return rows
+
+
+def labels_of(run: Run, samples: Samples):
+    """The classes that samples were asked for; None where no class was."""
+    return samples.labels if run.generator.conditional else None
 
 
 def score_images(reference: Reference, images, labels, neighbours: int) -> Score:

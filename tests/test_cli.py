@@ -137,7 +137,8 @@ def test_exit_codes(capsys, monkeypatch, raised, code, said):
 
 def test_a_reader_who_leaves_gets_no_traceback():
     """As `| head` does."""
-    script = "from sphere_jax.cli import run_command as run; run(lambda _: print('line\\n' * 10**5))"
+    code = "print('line\\n' * 10**5)"
+    script = f"from sphere_jax.cli import run_command; run_command(lambda _: {code})"
     line = [sys.executable, "-c", script]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(line, cwd=ROOT, **pipes) as command:

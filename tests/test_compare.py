@@ -251,6 +251,8 @@ def test_arms_in_another_decoder_share_the_generator_but_no_curve(copied, capsys
         ),
         (("--vary=space.path=slerp", "--config.evaluation.samples=0"), "A comparison needs scores"),
         (("--vary=space.path=slerp", "--config.stages=vae"), "A comparison needs scores"),
+        (("--vary=data.source=digits,npz",), "There is no file ''"),
+        (("--vary=decoder.lpips=,none.pth", "--config.stages=vae,decoder,flow"), "none.pth is not"),
         (
             ("--vary=space.path=slerp", "--config.evaluation.features=inception_fid"),
             "config.evaluation.pretrained is empty",
@@ -281,6 +283,16 @@ def test_folders_of_something_else(copied, tmp_path):
     assert "thesis.txt, which no comparison wrote; give another --workdir" in said
     arm = f"--workdir={copied / 'seed0-chord'}"
     assert "which no comparison wrote" in refusal(*TINY, arm, vary)
-    other = "--config.evaluation.samples=21"
-    said = refusal(*TINY, *ARMS, f"--workdir={copied}", other)
-    assert "was run with another config" in said
+    for other in ("--config.evaluation.samples=21", "--config.space.retraction=renormalize"):
+        said = refusal(*TINY, *ARMS, f"--workdir={copied}", other)
+        assert "was run with another config" in said
+
+
+@pytest.mark.slow
+def test_finished_arms_are_picked_up_with_what_moves_no_weight(copied, capsys):
+    compare.main([*TINY, *ARMS, f"--workdir={copied}", "--config.flow.log_every=7"])
+    assert capsys.readouterr().out.count("finished before, skipped") == 4
+    file = copied / "seed0-chord" / "stages" / "vae.json"
+    file.write_text(file.read_text().replace('"data fingerprint": "', '"data fingerprint": "f'))
+    said = refusal(*TINY, *ARMS, f"--workdir={copied}", "--config.flow.log_every=8")
+    assert "holds stage 'vae' with data fingerprint='f" in said

@@ -131,6 +131,16 @@ def test_out_of_range(values, sentence):
             "config.model.clock='unit_sphere' says velocities of tokens",
         ),
         ({"model__clock": "unit_sphere", "space__radius": 3.0}, "units of their radius sqrt(d)"),
+        (
+            {"model__size": "B"},
+            "size='B' fixes width, depth and heads: set size to '' to choose them, or leave "
+            "config.model.width and depth and heads out.",
+        ),
+        ({"flow__time_std": 2.0}, "time_std need config.flow.time_density='logit_normal'"),
+        (
+            {"flow__optimizer": {"final_fraction": 0.1}},
+            "hold and final_fraction need a schedule that falls",
+        ),
         ({"sampler__auto_guidance": "weak"}, "auto_guidance=weak does nothing at guidance 1"),
         (
             {"sampler__guidance": 2.0, "flow__label_dropout": 0.0},
@@ -287,6 +297,7 @@ def test_a_group_has_the_options_of_its_kind():
         (ENCODER, {"tokenizer__name": "vqgan"}, "config.tokenizer.name='vqgan' must be one of"),
         (ENCODER, {"sphere_encoder__batch_size": 40}, "must be a multiple of strata=16"),
         (ENCODER, {"data__image_size": 18}, "must be a multiple of config.tokenizer.patch=4"),
+        (ENCODER, {"tokenizer__size": "base"}, "leave config.tokenizer.width and heads out"),
         (ENCODER, {"tokenizer__heads": 3}, "config.tokenizer.width=32 must be a multiple of"),
         (ENCODER, {"tokenizer__conditional": False}, "config.sampler.guidance needs classes"),
         (ENCODER, {"sphere_encoder__max_angle": 90.0}, "must be at most 89.0"),

@@ -112,6 +112,17 @@ def test_sampling_from_the_command_line(encoder, tmp_path, capsys):
     assert np.abs(b - c).max() <= 1 and np.abs(first - c).max() > 1
 
 
+@pytest.mark.slow
+def test_without_classes_there_is_no_class_agreement(tmp_path):
+    """Nobody asked the samples for one."""
+    unconditional = ["--config.tokenizer.conditional=False", "--config.sampler.guidance=1"]
+    main.main([*TINY_ENCODER, *unconditional, f"--workdir={tmp_path}"])
+    results = results_of(tmp_path)
+    scores = results["metrics"], *(row["metrics"] for row in results["at_steps"])
+    assert all(len(s) == 5 and "class_agreement" not in s for s in scores)
+    assert "Class agreement" not in (tmp_path / "report.html").read_text()
+
+
 def test_options_of_another_sampler_are_refused(encoder, tmp_path):
     with pytest.raises(UserError, match="config.sampler has no 'solver'"):
         sample.main([f"--workdir={encoder}", "--solver=heun", f"--out={tmp_path / 'a.png'}"])

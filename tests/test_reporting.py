@@ -1,5 +1,6 @@
 """`results.json` says that a run is finished, so it is written when all else is."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from sphere_jax import reporting
 from sphere_jax.building import build_sampler
 from sphere_jax.cli import load_config
 from sphere_jax.errors import UserError
+from sphere_jax.evaluation.score import Score
 from sphere_jax.generation import Samples
 
 
@@ -17,6 +19,20 @@ def write_files(run):
     latents = np.zeros((2, 2, 2, 4), np.float32)
     samples = Samples(None, latents, np.zeros(2, np.int32), {}, build_sampler(run.config))
     reporting.write_files(run, samples, None, None, {"seed": 0}, [])
+
+
+def test_scores_of_a_training_in_other_features(tmp_path):
+    """The run may be scored again in features that its curve does not have."""
+    path, *flags = [flag.removeprefix("--config=") for flag in tiny_run.FLAGS]
+    run = SimpleNamespace(config=load_config(path, [*flags, "--config.evaluation.samples=1000"]))
+    row = {"stage": "flow", "images_trained": 8, "training_seconds": 1.0, "recall_old": 0.5}
+    rows = [row | {"step": step} for step in (1, 2)]
+    scored = Score({"recall_new": 0.5}, {"recall_new": 0.9}, None, 1000)
+    old = replace(scored, yardstick={"recall_old": 1.0})
+    for now, dashed in ((scored, False), (old, True)):
+        (section,) = reporting._curve_section(run, now, rows)
+        (picture,) = section.blocks
+        assert ("dashed" in picture.caption) == dashed
 
 
 def write_stages(run):

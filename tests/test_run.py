@@ -219,9 +219,23 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert "--workdir is missing" in refusal(main, *tiny_run.FLAGS)
 
 
-def test_a_batch_larger_than_the_data(tmp_path):
-    flags = [*tiny_run.FLAGS, "--config.vae.batch_size=2000", f"--workdir={tmp_path}"]
-    assert "is more than the 1442 training examples" in refusal(main, *flags)
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--config.flow.batch_size=2000",), "is more than the 1442 training examples"),
+        (("--config.decoder.lpips=none.safetensors",), "none.safetensors is not there"),
+        (("--config.evaluation.lpips=n.pth", "--config.data.image_size=32"), "n.pth cannot be read"),
+        (
+            ("--config.sampler.auto_guidance=none",),
+            "auto_guidance=none is not the folder of a finished run",
+        ),
+        (("--config.evaluation.neighbours=400",), "355 held-out images are too few"),
+    ],
+)
+def test_what_a_later_stage_lacks_is_said_before_the_first_one_trains(tmp_path, flags, words):
+    more = ["--config.evaluation.samples=500", f"--workdir={tmp_path / 'run'}"]
+    assert words in refusal(main, *tiny_run.FLAGS, *more, *flags)
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 # Sampling
@@ -360,6 +374,15 @@ def test_evaluating_files(finished, tmp_path, capsys):
     assert scores["metrics"]["class_agreement"] == 1.0
 
 
+def test_the_order_of_a_file_does_not_count(tmp_path):
+    """Of more samples than held-out images, precision and recall take some, of every class."""
+    images = np.repeat(np.arange(40, dtype=np.uint8), 50).reshape(-1, 1, 1, 1)
+    np.savez(tmp_path / "sorted.npz", images=images, labels=images.ravel() // 4)
+    found, labels = evaluate._read_samples(str(tmp_path / "sorted.npz"))
+    assert sorted(found.ravel()) == images.ravel().tolist()
+    assert (labels == found.ravel() // 4).all() and set(labels[:200]) == set(range(10))
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -372,6 +395,11 @@ def test_evaluating_files(finished, tmp_path, capsys):
         (("--workdir=RUN", "--num=2"), "cannot be scored"),
         (("--workdir=RUN", "--samples=MINE", "--sweep=guidance=1"), "--sweep draws samples"),
         (("--workdir=RUN", "--samples=MINE", "--weights=w"), "--weights draws samples"),
+        (("--workdir=RUN", "--samples=MINE", "--num=9"), "--num draws samples"),
+        (("--workdir=RUN", "--samples=MINE", "--steps=9"), "--steps draws samples"),
+        (("--samples=MINE", "--reference=MINE", "--data_path=x"), "--reference has its images"),
+        (("--samples=MINE", "--reference=MINE", "--pretrained=x"), "published --features"),
+        (("--workdir=RUN", "--samples=RUN/report.html"), "is not a readable .npz of plain"),
         (("--workdir=RUN", "--weights=w.safetensors"), "w.safetensors is not there"),
         (("--workdir=RUN", "--sweep=guidance=1", "--out=a.txt"), "must end in .json"),
         (("--workdir=RUN", "--sweep=steps=0"), "config.sampler.steps=0 must be at least 1"),

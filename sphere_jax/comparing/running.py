@@ -6,14 +6,15 @@ import shutil
 from pathlib import Path
 
 from sphere_jax.comparing.matched import write_matched
-from sphere_jax.config import read_config
+from sphere_jax.config import read_config, to_dict
 from sphere_jax.consistency import ON_LATENTS
+from sphere_jax.conversion.weights import fingerprint_of
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.errors import UserError
 from sphere_jax.experiment import Run, open_run
 from sphere_jax.files import write_json
 from sphere_jax.options import Config
-from sphere_jax.records import difference
+from sphere_jax.records import FREE_KEYS, difference, flatten
 from sphere_jax.scoring import Scorer, score_run
 from sphere_jax.training.logging import RunLog, read_rows, write_rows
 
@@ -31,25 +32,44 @@ def check_root(root: Path) -> None:
 
 
 def finished_results(config: Config, workdir: Path) -> dict | None:
-    """`results.json` of a finished arm, else None. Raises UserError if it is of another config."""
+    """`results.json` of a finished arm, else None. Raises UserError if it is of another config.
+
+    Data and weights may lie elsewhere by now, if they are the same.
+    """
     stored, results = workdir / "config.json", workdir / "results.json"
     if not stored.exists() or not results.exists():
         return None
     try:
         before, found = json.loads(stored.read_text())["config"], json.loads(results.read_text())
-        same = read_config(before) == config
+        before = read_config(before)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{workdir} is damaged ({error}); delete it to run it again.") from error
-    if not same:
+    if _but_places(before) != _but_places(config):
         raise UserError(f"{workdir} was run with another config; give another --workdir.")
     if "metrics" not in found:
         raise UserError(f"{workdir} was run without scores; give another --workdir.")
+    if before != config:
+        make_run(config, workdir).begin()  # its records know what was where
+        path, features = config.evaluation.pretrained, found["protocol"]["features"]
+        if path and fingerprint_of(path) != features["fingerprint"]:
+            raise UserError(f"{workdir} was scored by other weights than {path} holds.")
     return found
+
+
+def _but_places(config: Config) -> dict:
+    """The values that weights and scores are functions of, files by what they hold left out."""
+    free = tuple(key for key in FREE_KEYS if key != ".space.retraction")
+    flat = flatten("config", to_dict(config))
+    return {key: value for key, value in flat.items() if not key.endswith(free)}
+
+
+def make_run(config: Config, workdir: Path) -> Run:
+    return open_run(config, workdir, make_mesh(config.mesh.data, config.mesh.fsdp))
 
 
 def open_arm(config: Config, workdir: Path, known: dict) -> tuple[Run, Scorer]:
     """An arm begun: its folder claimed, and what it starts from measured (`matched.json`)."""
-    run = open_run(config, workdir, make_mesh(config.mesh.data, config.mesh.fsdp))
+    run = make_run(config, workdir)
     scorer = Scorer(run, known)
     run.begin()
     write_matched(run)

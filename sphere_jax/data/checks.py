@@ -29,7 +29,11 @@ def read_npz(path: str, needed: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in file.files}
     except UserError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, AttributeError) as error:
+    except ValueError as error:  # numpy's words are about unpickling
+        raise UserError(
+            f"{path} is not a readable .npz of plain arrays; write it by numpy.savez."
+        ) from error
+    except (OSError, EOFError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is not a readable .npz ({error}).") from error
     except Exception as error:  # zipfile raises its own kinds for a damaged archive
         raise UserError(f"{path} is damaged ({error}).") from error

@@ -59,14 +59,18 @@ def tree_shardings(mesh: Mesh, tree, smallest: int = 2**14):
     return jax.tree.map(rule, tree)
 
 
-def check_batch(mesh: Mesh, name: str, batch_size: int) -> None:
-    """Raises UserError unless `batch_size` splits evenly over the devices."""
-    devices = mesh.devices.size
-    if batch_size % devices:
-        raise UserError(
-            f"{name}={batch_size} must be a multiple of the mesh's {devices} devices; "
-            f"try {-(-batch_size // devices) * devices}."
-        )
+def check_batches(mesh: Mesh, stage: str, settings) -> None:
+    """Raises UserError unless the batches and micro-batches of a stage split evenly over the
+    devices; `settings` has `batch_size` and `accumulate`.
+    """
+    devices, batch = mesh.devices.size, settings.batch_size
+    micro = batch // settings.accumulate
+    for name, size in (("batch_size", batch), ("batch_size/accumulate", micro)):
+        if size % devices:
+            raise UserError(
+                f"config.{stage}.{name}={size} must be a multiple of the mesh's {devices} devices; "
+                f"try {-(-size // devices) * devices}."
+            )
 
 
 def put_global(mesh: Mesh, tree, shardings):

@@ -38,13 +38,15 @@ ADAM = optax.scale_by_adam()
 class Classifier:
     """A trained `SmallClassifier`.
 
-    `accuracy` is that on the tenth of the training split that its own training never saw.
+    `accuracy` is that on the tenth of the training split that its own training never saw; `steps`
+    are those of that training, None where a file does not say.
     """
 
     params: Params
     image_shape: tuple[int, int, int]
     num_classes: int
     accuracy: float
+    steps: int | None = None
 
     name = "small_classifier"
 
@@ -83,6 +85,7 @@ class Classifier:
             "image_shape": list(self.image_shape),
             "num_classes": self.num_classes,
             "accuracy": self.accuracy,
+            "steps": self.steps,
             "fingerprint": self.fingerprint,
         }
         write_safetensors(path, named_leaves(self.params), {self.name: json.dumps(about)})
@@ -105,7 +108,8 @@ class Classifier:
         if set(arrays) != set(named_leaves(wanted)):
             raise ValueError(f"{os.fspath(path)} is a small classifier of another architecture.")
         params = jax.tree_util.tree_map_with_path(lambda p, _: arrays[path_name(p)], wanted)
-        loaded = cls(params, shape, about["num_classes"], about["accuracy"])
+        classes, accuracy = about["num_classes"], about["accuracy"]
+        loaded = cls(params, shape, classes, accuracy, about.get("steps"))
         if loaded.fingerprint != about["fingerprint"]:
             raise ValueError(f"The weights in {os.fspath(path)} do not match their fingerprint.")
         return loaded
@@ -172,7 +176,7 @@ def train_classifier(
     trained = Classifier(jax.device_get(params), images.shape[1:], num_classes, math.nan)
     aside = aside[:LARGEST_ASIDE]
     accuracy = np.mean(trained.logits(images[aside]).argmax(-1) == labels[aside])
-    return dataclasses.replace(trained, accuracy=float(accuracy))
+    return dataclasses.replace(trained, accuracy=float(accuracy), steps=steps)
 
 
 def padded_batches(

@@ -33,7 +33,7 @@ def protocol(
             "length": reference.heldout_features.shape[1],
             "accuracy_on_images_set_aside": network.accuracy,
         },
-        "judge": {"name": judge.name, "training_images": len(judge.pixels)},
+        "judge": judge and {"name": judge.name, "training_images": len(judge.pixels)},
         "reference": {
             "name": f"{reference_name}, held-out split",
             "images": len(split.heldout),

@@ -32,7 +32,7 @@ class Reference:
 
     split: Split
     network: Classifier | PublishedFeatures  # whose features are compared
-    judge: Judge
+    judge: Judge | None  # None where there is one class
     heldout_features: np.ndarray  # (M, F), in random order
     heldout_statistics: Statistics
     yardsticks: dict[tuple[int, int], dict[str, float]] = dataclasses.field(default_factory=dict)
@@ -60,7 +60,8 @@ class Reference:
 def prepare_reference(
     split: Split, network: Classifier | PublishedFeatures, num_classes: int
 ) -> Reference:
-    """Features and statistics of the held-out split, and the judge fitted to the training split.
+    """Features and statistics of the held-out split, and the judge fitted to the training split if
+    there are classes to tell apart.
 
     Raises:
       ValueError: wrong or too few images or labels.
@@ -68,10 +69,13 @@ def prepare_reference(
     train, heldout = split.train.arrays, split.heldout.arrays
     features = network.features(check_images(heldout["images"], "The held-out split", at_least=2))
     shuffled = np.random.default_rng(0).permutation(features)  # files are often sorted by class
+    judge = None
+    if num_classes > 1:
+        judge = train_judge(train["images"], train["labels"], num_classes)
     return Reference(
         split=split,
         network=network,
-        judge=train_judge(train["images"], train["labels"], num_classes),
+        judge=judge,
         heldout_features=shuffled,
         heldout_statistics=Statistics.of(features),
     )
@@ -93,14 +97,15 @@ def score(
     """Scores samples against a data set.
 
     Args:
-      images: uint8 (N, H, W, C), at least `neighbours` + 1.
+      images: uint8 (N, H, W, C), at least `neighbours` + 1, the classes mixed: where there are more
+        than held-out images, precision and recall are of the first ones.
       labels: (N,) the classes that were asked for, or None for unconditional samples.
       neighbours: k of precision and recall.
 
     Returns:
       metrics and yardstick with the keys frechet_distance_F, precision_F, recall_F (F is the
       network's name), nearest_train_distance_ratio, nearest_train_too_close (but for data sets that
-      are too large to be searched) and, with labels, class_agreement.
+      are too large to be searched) and, with labels and a judge, class_agreement.
 
     Raises:
       ValueError: wrong or too few images or labels.
@@ -120,14 +125,14 @@ def score(
             "processor core"
         )
     by_class = None
-    if labels is not None:
+    if labels is not None and reference.judge is not None:
         metrics["class_agreement"], by_class = class_agreement(reference.judge, images, labels)
         yardstick["class_agreement"] = reference.heldout_agreement
     return Score(metrics, yardstick, by_class, len(images))
 
 
 def point_of_curve(
-    reference: Reference, images: np.ndarray, labels: np.ndarray, neighbours: int = 3
+    reference: Reference, images: np.ndarray, labels: np.ndarray | None, neighbours: int = 3
 ) -> dict[str, float]:
     """The metrics of `score` that are quick enough for a score every so many steps: all but the
     distances to training images.
@@ -136,7 +141,8 @@ def point_of_curve(
     """
     images = check_images(images, "samples", at_least=max(2, neighbours + 1))
     metrics = _distribution(reference, images, neighbours)
-    metrics["class_agreement"], _ = class_agreement(reference.judge, images, labels)
+    if labels is not None and reference.judge is not None:
+        metrics["class_agreement"], _ = class_agreement(reference.judge, images, labels)
     return metrics
 
 

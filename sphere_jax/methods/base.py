@@ -103,10 +103,12 @@ class Generator(Method):
     sampler: hashable settings with `steps`, `scale` (guidance; 1 is off), `with_scale(scale)`,
       `evaluations` (NFE, counted from the settings), `decode_radius` and a `str` in words.
     has_images: whether `images` can be called here.
+    conditional: whether labels count for what is drawn.
     """
 
     num_classes: int
     has_images = True
+    conditional = True
     is_transformer = True
     preview_columns = 8
 

@@ -38,6 +38,10 @@ class SphereEncoderTraining(Generator):
     trains = ("encoder", "decoder")
 
     @property
+    def conditional(self):
+        return self.tokenizer.num_classes > 0
+
+    @property
     def rates(self):
         return {"encoder": self.settings.encoder_rate}
 

@@ -4,9 +4,10 @@ import json
 import numpy as np
 import pytest
 
+from sphere_jax.data.sources import Source, Split
 from sphere_jax.evaluation.judge import Judge
 from sphere_jax.evaluation.protocol import protocol
-from sphere_jax.evaluation.score import score
+from sphere_jax.evaluation.score import point_of_curve, prepare_reference, score
 
 DISTANCE = "frechet_distance_small_classifier"
 
@@ -82,6 +83,17 @@ def test_without_labels_there_is_no_agreement(reference, digits):
     found = score(reference, digits.heldout.arrays["images"][:50], None)
     assert "class_agreement" not in found.metrics and found.agreement_by_class is None
     assert found.samples == 50
+
+
+def test_one_class_has_no_judge(reference, digits):
+    parts = (digits.train, digits.heldout)
+    alike = [Source(p.arrays | {"labels": np.zeros(len(p), np.int32)}) for p in parts]
+    one = prepare_reference(Split(*alike), reference.network, 1)
+    images, labels = digits.heldout.arrays["images"][:50], np.zeros(50, np.int32)
+    found = score(one, images, labels)
+    assert "class_agreement" not in found.metrics and found.agreement_by_class is None
+    assert "class_agreement" not in point_of_curve(one, images, labels)
+    assert protocol(one, "digits", found, 3, None)["judge"] is None
 
 
 def test_no_metric_is_called_fid(reference, digits):
