@@ -2,6 +2,7 @@
 # The same command on every host of a TPU pod slice.
 #   TPU=my-pod ZONE=us-central2-b launch/tpu_pod.sh --config=configs/imagenet_slerp.py \
 #       --workdir=/mnt/shared/run --config.mesh.fsdp=8
+# COMMAND="prepare latents" before it, and --out in the workdir's place, encodes a data set.
 # The workdir must be a folder that every host sees. Checks all hosts before it starts any: a pod
 # with one host missing would wait for ever.
 set -euo pipefail
@@ -11,4 +12,4 @@ folder=${FOLDER:-sphere_jax}
 flags=$(printf ' %q' "$@")
 on_all_hosts "test -d $folder || { echo \"\$(hostname): no folder $folder; clone the repository there\"; exit 1; }"
 on_all_hosts "cd $folder && python3 -m venv .venv && .venv/bin/pip install -q -r requirements.txt 'jax[tpu]==0.10.2'"
-on_all_hosts "cd $folder && SPHERE_JAX_POD=1 .venv/bin/python -m sphere_jax.main$flags"
+on_all_hosts "cd $folder && SPHERE_JAX_POD=1 .venv/bin/python -m sphere_jax.${COMMAND:-main}$flags"

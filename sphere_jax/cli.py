@@ -106,9 +106,29 @@ def sampler_options(arguments) -> dict:
 
 def sweep_configs(config: Config, sweeps: list[str]) -> list[tuple[dict[str, str], Config]]:
     """`(values, config)` for every combination of `KEY=VALUE,VALUE,...` of the sampler's options.
+    Where the guidance scale is 1, which is off, no weaker run is guided by.
 
     Raises UserError for what cannot be swept and for values that the config refuses.
     """
+    named, combinations = _swept(sweeps), []
+    for values in itertools.product(*named.values()):
+        raw = to_dict(config)
+        for key, value in zip(named, values, strict=True):
+            _override(raw, f"--config.sampler.{key}={value}")
+        if raw["sampler"]["guidance"] == 1.0 and raw["sampler"].get("auto_guidance"):
+            raw["sampler"]["auto_guidance"] = ""
+        combinations.append((dict(zip(named, values, strict=True)), read_config(raw)))
+    return combinations
+
+
+def swept_guidance(sweeps: list[str]) -> float:
+    """The first swept guidance scale that guides, or 1. Raises UserError as `sweep_configs`."""
+    values = _swept(sweeps).get("guidance", ())
+    return next((s for v in values if (s := _parse("--sweep=guidance", v, float)) != 1.0), 1.0)
+
+
+def _swept(sweeps: list[str]) -> dict[str, list[str]]:
+    """{KEY: [VALUE, ...]} of `KEY=VALUE,VALUE,...`. Raises UserError for what cannot be swept."""
     named = {}
     for text in sweeps:
         key, equals, values = text.partition("=")
@@ -117,13 +137,7 @@ def sweep_configs(config: Config, sweeps: list[str]) -> list[tuple[dict[str, str
                 f"--sweep={text} must be KEY=VALUE,VALUE,..., each KEY once, of {', '.join(SWEPT)}."
             )
         named[key] = [value.strip() for value in values.split(",")]
-    combinations = []
-    for values in itertools.product(*named.values()):
-        raw = to_dict(config)
-        for key, value in zip(named, values, strict=True):
-            _override(raw, f"--config.sampler.{key}={value}")
-        combinations.append((dict(zip(named, values, strict=True)), read_config(raw)))
-    return combinations
+    return named
 
 
 def _boolean(text: str) -> bool:

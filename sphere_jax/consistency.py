@@ -104,6 +104,12 @@ def _check_tokenizer(config: Config) -> None:
             tokenizer.pretrained_statistics == "" or tokenizer.kind != "flux2",
             "config.tokenizer.pretrained_statistics: kind='flux2' brings its own.",
         )
+    if isinstance(tokenizer, RAETokenizer):
+        check(
+            tokenizer.pretrained_statistics == "" or tokenizer.whiten,
+            "config.tokenizer.pretrained_statistics needs config.tokenizer.whiten=True, which "
+            "normalises by them.",
+        )
     if isinstance(tokenizer, (KLVAETokenizer, TinyVAETokenizer, RAETokenizer)):
         check(
             data.channels == 3,
@@ -135,7 +141,7 @@ def _check_sampler(config: Config) -> None:
         config.sampler.guidance == 1.0
         or getattr(config.sampler, "auto_guidance", "") != ""
         or getattr(generator, "label_dropout", 1.0) > 0.0
-        or generator.pretrained != "",
+        or getattr(generator, "pretrained", "") != "",
         f"config.sampler.guidance={config.sampler.guidance:g} guides away from the network without "
         f"a class, which config.{config.generator}.label_dropout=0 does not train: set it to 0.1, "
         "or guidance to 1.",
@@ -211,6 +217,11 @@ def _check_stage(config: Config, name: str, stage: Stage) -> None:
     check(
         (len(widths) > 0) == (stage.ema_snapshot_every > 0),
         f"config.{name}.ema_profiles and ema_snapshot_every go together.",
+    )
+    check(
+        len(widths) == 0 or stage.method in ON_LATENTS,
+        f"config.{name}.ema_profiles are combined by sphere_jax.ema for networks on latents: leave "
+        f"it out of a '{stage.method}' stage.",
     )
     optimizer = stage.optimizer
     check(

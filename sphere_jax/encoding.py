@@ -57,9 +57,9 @@ def encode_data_set(
     }
     labels = {part: parts[part].labels for part in PARTS}
     cache = CacheWriter(folder, plan, labels, _whereabouts(config))
+    encoder = Encoder(config, tokenizer, batch)
     if is_main_process():
         cache.begin()
-    encoder = Encoder(config, tokenizer, batch)
     own = cache.shards[jax.process_index() :: jax.process_count()]
     todo = [shard for shard in own if not cache.is_finished(shard)]
     if len(todo) < len(own):

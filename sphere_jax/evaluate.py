@@ -16,7 +16,14 @@ reference's training split, so its Frechet distance is not an FID and is never c
 import tempfile
 from pathlib import Path
 
-from sphere_jax.cli import add_sampler_flags, add_weights_flag, parser, run_command, sampler_options
+from sphere_jax.cli import (
+    add_sampler_flags,
+    add_weights_flag,
+    parser,
+    run_command,
+    sampler_options,
+    swept_guidance,
+)
 
 EPILOG = """\
 files of images are .npz with `images` uint8 NHWC and, for class agreement, `labels`;
@@ -86,6 +93,8 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.workdir:
             sampler = sampler_options(arguments)
+            if arguments.auto_guidance and arguments.sweep and arguments.guidance is None:
+                sampler |= {"guidance": swept_guidance(arguments.sweep)}
             run = load_run(
                 Path(arguments.workdir), sampler, evaluation, data=True, weights=arguments.weights
             )

@@ -143,8 +143,13 @@ class Run:
             method = build_method(self.config, name)
             record = self.records.claim(name)
             if record["finished"]:
+                frozen = method.frozen(self.artifacts)
                 self._load(name, method, record)
                 log.say(f"{name}: finished before, skipped")
+                if record.get("yardsticks", method.yardsticks()) != method.yardsticks():
+                    log.say(f"{name}: measured again, with other yardsticks than before")
+                    params = {part: self.artifacts[part] for part in method.trains}
+                    self._finish(name, method, frozen, params, record, log)
                 continue
             peak = peak or measure_peak_flops(self.config.model.compute_dtype)
             for sentence in method.notes():
@@ -154,7 +159,7 @@ class Run:
             show = partial(self._show, name, method, log)
             scored = curve if name == self.config.generator else None
             params = train(task, self.mesh, folder, log, peak, show, scored)
-            self._finish(name, method, task, params, record, log)
+            self._finish(name, method, task.frozen, params, record, log)
 
     def load_stages(self) -> None:
         """The artifacts of a finished run, for sampling. Raises UserError if it is not finished."""
@@ -228,9 +233,9 @@ class Run:
             data.flip, data.threads,
         )  # fmt: skip
 
-    def _finish(self, name, method, task, params, record, log) -> None:
+    def _finish(self, name, method, frozen, params, record, log) -> None:
         self.artifacts |= {part: params[part] for part in method.trains}
-        outcome = method.finish(params, task.frozen, self._data_of(name), self.map_over)
+        outcome = method.finish(params, frozen, self._data_of(name), self.map_over)
         self._add_artifacts(outcome.artifacts)
         self.metrics[name], self.arrays[name] = outcome.metrics, outcome.arrays
         for key, value in outcome.metrics.items():
@@ -240,8 +245,8 @@ class Run:
             for part, leaves in outcome.artifacts.items():
                 flat |= {f"artifact/{part}/{k}": v for k, v in leaves.items()}
             write_npz(self.workdir / "stages" / f"{name}.npz", flat)
-            finished = record | {"finished": True, "metrics": outcome.metrics}
-            write_json(self.records.file(name), finished)
+            measured = {"metrics": outcome.metrics, "yardsticks": method.yardsticks()}
+            write_json(self.records.file(name), record | {"finished": True} | measured)
 
     def _load(self, name: str, method, record: dict) -> None:
         """A finished stage: its parameters onto the mesh, its arrays to the host."""

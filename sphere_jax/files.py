@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import socket
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -75,13 +76,18 @@ def in_bytes(count: float) -> str:
     return f"{count:,.3g} GB" if count < 1000 else f"{count:,.0f} GB"
 
 
+def temporary_beside(path: Path) -> Path:
+    """Where a process writes what is to be at `path`; others, of other hosts too, may write it."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
 def write_whole(path: str | os.PathLike, fill: Callable[[Path], Any]) -> None:
     """Puts what `fill` writes to a temporary path at `path`, and its folders around it.
 
     Raises UserError if that cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # others may write it too
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fill(temporary)

@@ -32,6 +32,7 @@ FREE_KEYS = (
     ".preview_every",
     ".ema_snapshot_every",
     ".skip_nonfinite",
+    ".measured",  # held-out images, once the stage is trained
     ".data.path",
     ".data.threads",
     ".space.retraction",  # of a sampler's steps; training takes none

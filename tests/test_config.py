@@ -136,6 +136,10 @@ def test_out_of_range(values, sentence):
             "size='B' fixes width, depth and heads: set size to '' to choose them, or leave "
             "config.model.width and depth and heads out.",
         ),
+        (
+            {"vae__ema_profiles": (0.1,), "vae__ema_snapshot_every": 2},
+            "leave it out of a 'vae' stage",
+        ),
         ({"flow__time_std": 2.0}, "time_std need config.flow.time_density='logit_normal'"),
         (
             {"flow__optimizer": {"final_fraction": 0.1}},
@@ -300,6 +304,7 @@ def test_a_group_has_the_options_of_its_kind():
         (ENCODER, {"tokenizer__size": "base"}, "leave config.tokenizer.width and heads out"),
         (ENCODER, {"tokenizer__heads": 3}, "config.tokenizer.width=32 must be a multiple of"),
         (ENCODER, {"tokenizer__conditional": False}, "config.sampler.guidance needs classes"),
+        (ENCODER, {"sphere_encoder__label_dropout": 0.0}, "which config.sphere_encoder.label_drop"),
         (ENCODER, {"sphere_encoder__max_angle": 90.0}, "must be at most 89.0"),
         (ENCODER, {"tokenizer": SMALL["tokenizer"]}, "must begin with a 'vae' stage"),
         (ENCODER, {"evaluation__at_steps": (0,)}, "must hold positive numbers"),

@@ -132,6 +132,18 @@ def test_a_flow_on_the_finetuned_decoder(finetuned):
 
 
 @pytest.mark.slow
+def test_a_finished_decoder_is_measured_again_by_other_yardsticks(folder, finetuned, capsys):
+    again = [*flags(folder), f"--workdir={finetuned}", "--config.decoder.measured=3"]
+    before = load_run(finetuned).metrics["decoder"]
+    for times in (1, 0):  # once
+        main.main(again)
+        out = capsys.readouterr().out
+        assert out.count("measured again") == times and "decoder: finished before" in out
+    after = load_run(finetuned).metrics["decoder"]
+    assert before.keys() == after.keys() and before != after
+
+
+@pytest.mark.slow
 def test_a_page_of_the_decoder_shows_its_cells(finetuned, tmp_path, capsys):
     """A row for the photographs and one for each cell, each with two images and their middles."""
     picture = tmp_path / "images" / "cells.png"

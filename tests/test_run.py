@@ -224,7 +224,10 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     [
         (("--config.flow.batch_size=2000",), "is more than the 1442 training examples"),
         (("--config.decoder.lpips=none.safetensors",), "none.safetensors is not there"),
-        (("--config.evaluation.lpips=n.pth", "--config.data.image_size=32"), "n.pth cannot be read"),
+        (
+            ("--config.evaluation.lpips=n.pth", "--config.data.image_size=32"),
+            "n.pth cannot be read",
+        ),
         (
             ("--config.sampler.auto_guidance=none",),
             "auto_guidance=none is not the folder of a finished run",

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
+from refusals import refusal_of
 
 from sphere_jax import generation, sweeping
 from sphere_jax.building import build_method, build_sampler
-from sphere_jax.cli import load_config, sweep_configs
+from sphere_jax.cli import load_config, sweep_configs, swept_guidance
 from sphere_jax.config import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.errors import UserError
@@ -235,6 +236,18 @@ def test_what_a_sweep_refuses(sweeps, words):
 
 
 # Auto-guidance
+
+
+def test_a_sweep_of_the_scale_of_auto_guidance_holds_the_unguided_point():
+    sweeps = ["guidance=1,1.5,2"]
+    weak = "--config.sampler.auto_guidance=weak"
+    config = config_of(weak, f"--config.sampler.guidance={swept_guidance(sweeps)}")
+    points = [config.sampler for _, config in sweep_configs(config, sweeps)]
+    assert [(s.guidance, s.auto_guidance) for s in points] == [
+        (1.0, ""), (1.5, "weak"), (2.0, "weak")
+    ]  # fmt: skip
+    assert swept_guidance(["guidance=1", "steps=2"]) == swept_guidance(["steps=2"]) == 1.0
+    assert "must be float" in refusal_of(swept_guidance, ["guidance=x"])
 
 
 @pytest.fixture

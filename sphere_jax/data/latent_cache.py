@@ -80,7 +80,9 @@ class CacheWriter:
         self._images = dict(images or {})
         make_folder(folder)
         before = read_json(folder / "plan.json")
-        if before is not None and (found := first_difference(before, self.plan)):
+        written = [file for part in PARTS for file in folder.glob(f"{part}-*.json")]
+        # Until a shard is there, the plan may change.
+        if before is not None and written and (found := first_difference(before, self.plan)):
             key, old, new = found
             raise UserError(
                 f"{folder} was begun with {key}={old!r}, not {new!r}; give another --out, or the "

@@ -19,7 +19,7 @@ from PIL import Image
 
 from sphere_jax.data.examples import write_example
 from sphere_jax.data.latent_cache import PARTS, Shard, first_difference, shards_of
-from sphere_jax.data.records import PLAN, whole_records
+from sphere_jax.data.records import PLAN, open_records, whole_records
 from sphere_jax.data.sources import Source, load
 from sphere_jax.distribution.start import is_main_process, meet
 from sphere_jax.errors import UserError
@@ -62,7 +62,7 @@ def write_images(data: Data, folder: Path, shard_size: int) -> dict[str, int]:
     if is_main_process():
         write_json(folder / PLAN, plan)
     own = shards_of(counts, shard_size)[jax.process_index() :: jax.process_count()]
-    todo = [shard for shard in own if not _file(folder, shard).exists()]
+    todo = [shard for shard in own if not _is_whole(_file(folder, shard), len(shard))]
     progress, done = Progress("written", sum(map(len, todo)), "img/s a process"), 0
     for shard in todo:
         _write(_file(folder, shard), parts[shard.part], shard)
@@ -74,6 +74,13 @@ def write_images(data: Data, folder: Path, shard_size: int) -> dict[str, int]:
 
 def _file(folder: Path, shard: Shard) -> Path:
     return folder / f"{shard.name}.array_record"
+
+
+def _is_whole(file: Path, count: int) -> bool:
+    try:
+        return file.exists() and open_records(file).num_records() == count
+    except RuntimeError:
+        return False
 
 
 def _write(file: Path, source: Source, shard: Shard) -> None:

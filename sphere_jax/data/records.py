@@ -17,7 +17,7 @@ from sphere_jax.data.folders import Pictures
 from sphere_jax.data.kept import kept
 from sphere_jax.data.pictures import decode
 from sphere_jax.errors import UserError
-from sphere_jax.files import read_json
+from sphere_jax.files import read_json, temporary_beside
 from sphere_jax.options import Data
 from sphere_jax.progress import Progress
 
@@ -89,7 +89,7 @@ def whole_records(file: Path) -> Iterator[Callable[[Iterable[bytes]], None]]:
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    temporary, count = file.with_name(f".{file.name}.tmp"), 0
+    temporary, count = temporary_beside(file), 0
     with _writing(file):
         writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
 
@@ -100,13 +100,17 @@ def whole_records(file: Path) -> Iterator[Callable[[Iterable[bytes]], None]]:
                 writer.write(record)
                 count += 1
 
-    yield add
-    with _writing(file):
-        writer.close()
-        # Neither opening nor closing tells of a file that could not be written.
-        if open_records(temporary).num_records() != count:
-            raise OSError("not all of it was written")
-        os.replace(temporary, file)
+    try:
+        yield add
+        with _writing(file):
+            writer.close()
+            # Neither opening nor closing tells of a file that could not be written.
+            if open_records(temporary).num_records() != count:
+                raise OSError("not all of it was written")
+            os.replace(temporary, file)
+    finally:
+        if temporary.is_file():
+            temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -228,4 +232,7 @@ def _count(file: Path) -> int:
     try:
         return open_records(file).num_records()
     except RuntimeError as error:
-        raise UserError(f"{file} cannot be used as ArrayRecord ({error}).") from error
+        raise UserError(
+            f"{file} cannot be used as ArrayRecord ({error}); write it again, by the command that "
+            "wrote it."
+        ) from error

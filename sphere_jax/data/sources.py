@@ -171,7 +171,7 @@ def _npz(data: Data):
     arrays, path = read_npz(data.path), data.path
     images, labels = _npz_part(arrays, "train_" if "train_jpeg_bytes" in arrays else "", data)
     tests = {"test_images", "test_jpeg_bytes"} & arrays.keys()
-    if not tests or "test_labels" not in arrays:
+    if not tests and "test_labels" not in arrays:
         return images, labels, every_fifth_of_each_class(labels)
     test, test_labels = _npz_part(arrays, "test_", data)
     if test.shape[1:] != images.shape[1:]:

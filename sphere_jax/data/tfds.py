@@ -14,6 +14,7 @@ from sphere_jax.options import Data
 
 FORMAT = "array_record"
 HELD_OUT = ("validation", "test")  # the first that a data set has
+ELSEWHERE = ("huggingface", "kaggle")  # whose names tfds would look up over the network
 
 
 def read_tfds(data: Data) -> tuple[RecordPictures, np.ndarray, np.ndarray]:
@@ -66,6 +67,11 @@ def _files(builder, split: str) -> list[Path]:
 
 def _builder(tfds, path: str):
     """By the name of a data set or the folder of one. Raises UserError."""
+    if path.partition(":")[0] in ELSEWHERE:
+        raise UserError(
+            f"config.data.path='{path}' is not a data set of TensorFlow Datasets itself; save it "
+            "as a folder of class folders, config.data.source='folder'."
+        )
     try:
         if path and Path(path).is_dir():
             return tfds.builder_from_directory(path)

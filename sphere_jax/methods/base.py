@@ -95,6 +95,12 @@ class Method:
         """What it measured when done."""
         return Outcome()
 
+    def yardsticks(self) -> dict[str, Any]:
+        """What `finish` measures with, ready for JSON, as far as it may change between two starts:
+        a finished stage is then measured again. Raises UserError.
+        """
+        return {}
+
 
 class Generator(Method):
     """A method that also draws samples.

@@ -1,13 +1,16 @@
 """Adapting a decoder to latents on a sphere, the encoder frozen (methods.md A.5)."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.conversion import dino as dino_weights
-from sphere_jax.conversion.weights import load_weights
+from sphere_jax.conversion.weights import fingerprint_of, load_weights
+from sphere_jax.data.memory import check_fits
+from sphere_jax.errors import UserError
 from sphere_jax.evaluation.fidelity import Fidelity
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.adversarial import (
@@ -19,7 +22,7 @@ from sphere_jax.losses.adversarial import (
 from sphere_jax.losses.perceptual import Perceptual, load_perceptual
 from sphere_jax.losses.pixel import pixel_loss
 from sphere_jax.methods.base import Method, Outcome
-from sphere_jax.methods.latents import evenly
+from sphere_jax.methods.latents import evenly, latent_bytes
 from sphere_jax.models.discriminator import DINO_KIND, Discriminator
 from sphere_jax.options import DecoderStage, Evaluation
 from sphere_jax.sampling import noise_of
@@ -77,8 +80,23 @@ class DecoderFinetuning(Method):
         return found
 
     def source(self, split, frozen, map_over):
-        Fidelity.load(self.evaluation, self.tokenizer.image_shape)  # a wrong file is said now
+        """Says now what would be wrong at the end: a file, or the number of held-out images."""
+        Fidelity.load(self.evaluation, self.tokenizer.image_shape)
+        count = min(self.settings.measured or len(split.heldout), len(split.heldout))
+        if count < 2:
+            raise UserError("One held-out image has no spread to measure; hold out 2 or more.")
+        check_fits(
+            f"Latents and reconstructions of {count:,} held-out images",
+            count * (latent_bytes(self.tokenizer) + math.prod(self.tokenizer.image_shape)),
+            "measure fewer: config.decoder.measured=5000, say",
+        )
         return split
+
+    def yardsticks(self):
+        e = self.evaluation
+        files = {"features": e.pretrained, "lpips": e.lpips}
+        found = {name: fingerprint_of(path) for name, path in files.items() if path}
+        return found | {"images": self.settings.measured}
 
     def notes(self):
         s = self.settings

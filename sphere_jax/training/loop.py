@@ -261,27 +261,39 @@ def train(
 
 
 class _HeldOut:
-    """The loss on fixed held-out examples with fixed noise, and pictures to look at."""
+    """The loss on fixed held-out examples with fixed noise, and pictures to look at.
+
+    Batches are at most as large as a micro-batch of training, which the devices can hold.
+    """
 
     def __init__(self, task: Task, frozen, mesh):
-        devices = mesh.devices.size
-        size = max(min(HELDOUT_EXAMPLES, len(task.heldout)) // devices, 1) * devices
-        rows = np.arange(size) % len(task.heldout)
-        self._batch = to_device(
-            task.heldout.read(rows), np.arange(size), size, batch_sharding(mesh)
-        )
+        devices, settings = mesh.devices.size, task.settings
+        most = min(HELDOUT_EXAMPLES, len(task.heldout))
+        micro = min(settings.batch_size // settings.accumulate, most)
+        size = max(micro // devices, 1) * devices
+        starts = range(0, max(most // size, 1) * size, size)
+        draws = task.method.draws(stage_key(task.seed, "held-out"), starts[-1] + size)
+
+        def batch(start):
+            rows = np.arange(start, start + size)
+            found = task.heldout.read(rows % len(task.heldout))
+            placed = to_device(found, np.arange(size), size, batch_sharding(mesh))
+            return placed, jax.tree.map(lambda drawn: drawn[start : start + size], draws)
+
+        self._batches = [batch(start) for start in starts]
         few = task.heldout.read(np.linspace(0, len(task.heldout) - 1, 16).astype(int))
         self._few = put_global(mesh, few, {name: replicated(mesh) for name in few})
-        key = stage_key(task.seed, "held-out")
-        self._draws = task.method.draws(key, size)
-        self._key, self._frozen = key, frozen
+        self._key, self._frozen = stage_key(task.seed, "held-out"), frozen
         self._loss = jax.jit(task.method.loss)
         self._preview = jax.jit(task.method.preview)
 
     def metrics(self, params) -> dict[str, float]:
-        loss, metrics = self._loss(params, self._frozen, self._batch, self._draws)
-        fetched = jax.device_get({"loss": loss, **metrics})
-        return {f"heldout_{name}": float(value) for name, value in fetched.items()}
+        found = [self._loss(params, self._frozen, *batch) for batch in self._batches]
+        fetched = jax.device_get([{"loss": loss, **metrics} for loss, metrics in found])
+        return {
+            f"heldout_{name}": float(np.mean([batch[name] for batch in fetched]))
+            for name in fetched[0]
+        }
 
     def pictures(self, params) -> np.ndarray | None:
         pictures = self._preview(params, self._frozen, self._few, self._key)

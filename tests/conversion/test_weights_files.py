@@ -1,7 +1,6 @@
 """Files of weights of every kind, and those that `write_weights` makes."""
 
 import argparse
-import os
 import pickle
 
 import jax
@@ -21,6 +20,7 @@ from sphere_jax.conversion.weights import (
 )
 from sphere_jax.distribution.mesh import make_mesh, put_global, tree_shardings
 from sphere_jax.errors import UserError
+from sphere_jax.files import temporary_beside
 from sphere_jax.nn.functional import Network
 from sphere_jax.nn.linear import Linear
 
@@ -219,7 +219,7 @@ def test_what_is_not_the_network_is_refused_in_one_sentence(tmp_path, tensors):
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
     file = tmp_path / "two.safetensors"
-    (tmp_path / f".two.safetensors.{os.getpid()}.tmp").mkdir()
+    temporary_beside(file).mkdir()
     with pytest.raises(UserError, match="Cannot write .*two.safetensors"):
         write_weights(file, network_params(), "two", "somewhere")
     assert not file.exists()

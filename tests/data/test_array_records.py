@@ -14,6 +14,7 @@ from sphere_jax.data import record_writer, records
 from sphere_jax.data.examples import write_example
 from sphere_jax.data.record_writer import write_images
 from sphere_jax.data.sources import load
+from sphere_jax.files import temporary_beside
 from sphere_jax.options import Data
 
 
@@ -206,11 +207,16 @@ def test_writing_goes_on_and_what_is_not_whole_is_refused(tmp_path, monkeypatch)
     assert len(train) == 3 and train == {file: file.stat().st_mtime_ns for file in train}
     assert len(load(data(out, num_classes=3)).heldout) == 6
     assert "begun with shard_size=12, not 13" in refusal_of(prepared, original, out, 13)
+    whole = min(train)
+    content = whole.read_bytes()
+    whole.write_bytes(content[: len(content) // 2])
+    prepared(original, out)
+    assert whole.read_bytes() == content
     assert "holds no images to write" in refusal_of(prepared, Data(source="latents"), out)
 
 
 def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
-    (tmp_path / "out" / ".train-00000.array_record.tmp").mkdir(parents=True)
+    temporary_beside(tmp_path / "out" / "train-00000.array_record").mkdir(parents=True)
     assert "Cannot write" in refusal_of(prepared, originals(tmp_path), tmp_path / "out")
 
 

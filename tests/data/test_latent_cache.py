@@ -11,6 +11,7 @@ from refusals import refusal_of
 from sphere_jax.data.latent_cache import DTYPES, CacheWriter, check_cache, read_cache
 from sphere_jax.data.pipeline import Batches
 from sphere_jax.data.sources import Source, load
+from sphere_jax.files import temporary_beside
 from sphere_jax.options import Data
 
 SHAPE = (2, 3, 4)
@@ -187,7 +188,7 @@ def test_latents_that_do_not_fit_the_type_are_refused(tmp_path):
 def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
     cache = writer(tmp_path)
     shard = cache.shards[0]
-    (tmp_path / f".{shard.name}.arrayrecord.tmp").mkdir()  # where its file would be
+    temporary_beside(tmp_path / f"{shard.name}.arrayrecord").mkdir()  # where its file would be
     assert "Cannot write" in refusal_of(lambda: cache.write(shard, batches(shard)))
 
     def failing():
@@ -196,6 +197,17 @@ def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
 
     with pytest.raises(RuntimeError, match="out of memory"):  # which is not the disk's fault
         cache.write(cache.shards[1], failing())
+    assert not list(tmp_path.glob(f".{cache.shards[1].name}*"))
+
+
+def test_a_plan_may_change_until_a_shard_is_written(tmp_path):
+    first = writer(tmp_path, "float16")
+    first.begin()
+    other = writer(tmp_path, "float32")
+    other.begin()
+    other.write(other.shards[0], batches(other.shards[0]))
+    words = refusal_of(lambda: writer(tmp_path, "float16"))
+    assert "begun with dtype='float32', not 'float16'" in words
 
 
 def test_a_fingerprint_sees_content_and_making(tmp_path):

@@ -106,6 +106,14 @@ def test_npz_without_a_channel_axis(tmp_path):
             "3 examples but labels of shape (2,)",
         ),
         (
+            dict(images=images(), labels=labels(), test_images=images(3)),
+            "lacks the array 'test_labels'",
+        ),
+        (
+            dict(images=images(), labels=labels(), test_labels=labels(3)),
+            "lacks the array 'test_images'",
+        ),
+        (
             dict(images=images(), labels=labels(), test_images=images(3, 9), test_labels=labels(3)),
             "test_images (9, 9, 1)",
         ),

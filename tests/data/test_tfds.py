@@ -55,7 +55,9 @@ def prepared(tfds, folder, splits, labelled=True) -> str:
 
 @pytest.fixture(scope="module")
 def tfds():
-    return pytest.importorskip("tensorflow_datasets")
+    import tensorflow_datasets  # an optional install, which requirements-parity.txt brings
+
+    return tensorflow_datasets
 
 
 def data(path, **options) -> Data:
@@ -73,6 +75,7 @@ def refusal(options) -> str:
     return refusal_of(load, options)
 
 
+@pytest.mark.parity
 def test_a_prepared_data_set_is_read_record_by_record(tfds, tmp_path):
     split = load(data(prepared(tfds, tmp_path, {"train": 7, "validation": 3, "test": 2})))
     assert (len(split.train), len(split.heldout)) == (7, 3)
@@ -86,16 +89,19 @@ def test_a_prepared_data_set_is_read_record_by_record(tfds, tmp_path):
     assert split.train.fingerprint != split.heldout.fingerprint
 
 
+@pytest.mark.parity
 def test_without_a_held_out_split_a_fifth_is_held_out(tfds, tmp_path):
     split = load(data(prepared(tfds, tmp_path, {"train": 20})))
     assert (len(split.train), len(split.heldout)) == (16, 4)
     np.testing.assert_array_equal(split.heldout.arrays["images"][0], fitted(8))
 
 
+@pytest.mark.parity
 def test_what_is_no_image_data_set_is_one_sentence(tfds, tmp_path):
     assert "names no data set" in refusal(data("cifar1"))
     assert "names no data set" in refusal(data(""))
     assert "names no data set" in refusal(data(str(tmp_path)))
+    assert "not a data set of TensorFlow Datasets itself" in refusal(data("huggingface:mnist"))
     words = refusal(data("places365_small"))  # 29 GB that are hardly here
     assert "not prepared" in words and "tfds build places365_small --file_format" in words
     path = prepared(tfds, tmp_path, {"train": 6, "test": 2}, labelled=False)

@@ -16,7 +16,7 @@ from sphere_jax.methods.base import Method
 from sphere_jax.progress import duration
 from sphere_jax.training.ema_snapshots import planned
 from sphere_jax.training.logging import RunLog, read_rows
-from sphere_jax.training.loop import stage_key, train
+from sphere_jax.training.loop import _HeldOut, stage_key, train
 from sphere_jax.training.signals import Interrupted
 
 
@@ -65,6 +65,19 @@ def test_rows_and_pictures_come_when_they_are_due(start, task, tmp_path):
     ]  # fmt: skip
     last = [row for row in rows(tmp_path) if row["step"] == 8 and "loss" in row][0]
     assert last["finite"] and last["gradient_norm"] > 0 and last["images_per_second"] > 0
+
+
+def test_the_held_out_loss_is_the_mean_over_micro_batches(mesh, task):
+    """No batch is larger than training's, which the devices can hold."""
+    given = task(batch_size=8, accumulate=2)
+    held, method = _HeldOut(given, {}, mesh), given.method
+    assert [len(batch["labels"]) for batch, _ in held._batches] == [4] * 5
+    key = stage_key(given.seed, "held-out")
+    params = method.init(key, {})
+    loss, _ = method.loss(params, {}, given.heldout.arrays, method.draws(key, 20))
+    assert held.metrics(params)["heldout_loss"] == pytest.approx(float(loss), rel=1e-5)
+    small = task(batch_size=64)
+    assert len(_HeldOut(small, {}, mesh)._batches[0][0]["labels"]) == 20
 
 
 def test_the_weights_that_are_asked_for(start, task):
