@@ -252,7 +252,10 @@ def test_arms_in_another_decoder_share_the_generator_but_no_curve(copied, capsys
         (("--vary=space.path=slerp", "--config.evaluation.samples=0"), "A comparison needs scores"),
         (("--vary=space.path=slerp", "--config.stages=vae"), "A comparison needs scores"),
         (("--vary=data.source=digits,npz",), "There is no file ''"),
-        (("--vary=decoder.lpips=,none.pth", "--config.stages=vae,decoder,flow"), "none.pth is not"),
+        (
+            ("--vary=decoder.lpips=a.pth,b.pth", "--config.stages=vae,decoder,flow"),
+            "a.pth cannot be",
+        ),
         (
             ("--vary=space.path=slerp", "--config.evaluation.features=inception_fid"),
             "config.evaluation.pretrained is empty",
