@@ -34,7 +34,10 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         print(f"Stopped. {stop}. The same command goes on from there.", file=sys.stderr)
         sys.exit(130)
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from what it has kept.", file=sys.stderr)
+        print(
+            "Stopped. The same command begins again, or goes on from what it has kept.",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
@@ -182,7 +185,9 @@ def load_config(path: str, overrides: list[str] = ()) -> Config:
 
 def run_file(path: str, function: str, *arguments: Any) -> Any:
     """What a function of a Python file returns. Raises UserError for a file that does not run."""
-    if not path.endswith(".py") or not Path(path).is_file():
+    if not Path(path).is_file():
+        raise UserError(f"There is no file '{path}'; give a Python file with {function}().")
+    if not path.endswith(".py"):
         raise UserError(f"{path} must be a Python file with {function}().")
     spec = importlib.util.spec_from_file_location("sphere_jax_config_file", path)
     module = importlib.util.module_from_spec(spec)

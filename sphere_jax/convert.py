@@ -38,6 +38,10 @@ def main(argv: list[str]) -> None:
     if arguments.list:
         _list()
         return
+    if not (arguments.fetch or arguments.source or arguments.out):
+        raise UserError(
+            "Give --list, or --network NAME, --from FILE or --fetch, and --out F.safetensors."
+        )
     if not arguments.out.endswith(".safetensors"):
         raise UserError(f"--out={arguments.out} must name a .safetensors file to write.")
     if arguments.fetch == bool(arguments.source) or (arguments.fetch and arguments.export):

@@ -90,8 +90,8 @@ def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
     takes = hasattr(settings, "pretrained_statistics") and settings.name != "rae"
     if not takes or settings.kind == "flux2":
         raise UserError(
-            f"config.tokenizer.name='{settings.name}' takes no statistics that are measured here; "
-            "'tiny_vae' and 'kl_vae' (but for kind='flux2', which brings its own) do."
+            f"config.tokenizer.name='{settings.name}'{_of_kind(settings)} takes no statistics that "
+            "are measured here; 'tiny_vae' does, and 'kl_vae' but for kind='flux2'."
         )
     if out.suffix != ".safetensors":
         raise UserError(f"--out={out} must end with .safetensors.")
@@ -110,6 +110,10 @@ def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
         source = f"{count} images of {size} px, mirrored too, by weights {weights}"
         write_weights(out, params, f"{settings.kind}_statistics", source)
     return found
+
+
+def _of_kind(settings) -> str:
+    return f", kind='{settings.kind}'," if hasattr(settings, "kind") else ""
 
 
 def _kept(config: Config) -> tuple[dict[str, Any], int]:

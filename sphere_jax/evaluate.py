@@ -81,8 +81,8 @@ def main(argv: list[str]) -> None:
         raise UserError("--pretrained has the weights of published --features; give both.")
     arguments.num = 1000 if arguments.num is None else arguments.num
     arguments.seed = arguments.seed or 0
-    if arguments.sweep and arguments.out and not arguments.out.endswith(".json"):
-        raise UserError(f"--out={arguments.out} must end in .json; curves go to .png beside it.")
+    if arguments.out and (not arguments.out.endswith(".json") or Path(arguments.out).is_dir()):
+        raise UserError(f"--out={arguments.out} must end in .json and be no folder.")
     if arguments.out:
         make_folder(Path(arguments.out).parent)
     given = {
@@ -103,10 +103,9 @@ def main(argv: list[str]) -> None:
         if arguments.sweep:
             _sweep(run, arguments)
             return
+        images, labels = _read_samples(arguments.samples) if arguments.samples else (None, None)
         generation, reference = None, reference_of(run)  # what is missing is said before sampling
-        if arguments.samples:
-            images, labels = _read_samples(arguments.samples)
-        else:
+        if images is None:
             labels = balanced_labels(arguments.num, run.config.data.num_classes)
             samples = draw(run, labels, arguments.seed)
             if samples.images is None:

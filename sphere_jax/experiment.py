@@ -69,6 +69,11 @@ def open_run(config: Config, workdir: Path, mesh) -> "Run":
 
 def _cached(config: Config) -> Split:
     """What a cache holds, normalised here if it was stored before there were statistics."""
+    if not config.data.path:
+        raise UserError(
+            "config.data.path is empty; give the folder that python -m sphere_jax.prepare latents "
+            "wrote."
+        )
     folder, settings = Path(config.data.path), config.tokenizer
     statistics = statistics_to_apply(config.data, settings, read_index(folder)["made_with"])
     if statistics is None:
@@ -124,6 +129,7 @@ class Run:
         for what would stop one of the stages at its start.
         """
         check_weights_files(self.config)
+        self.records.check_stages()
         for name in self.config.stages:
             self.records.read(name, check=True)
             self._check_batch(name)

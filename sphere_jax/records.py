@@ -93,6 +93,15 @@ class Records:
                 write_json(self.file(name), record)
         return record
 
+    def check_stages(self) -> None:
+        """Raises UserError if the folder holds a stage that the config does not have."""
+        found = sorted(file.stem for file in (self.workdir / "stages").glob("*.json"))
+        for name in (name for name in found if name not in self.config.stages):
+            raise UserError(
+                f"{self.workdir} holds stage '{name}', which this config does not have; give "
+                "another --workdir, or the config that began this one."
+            )
+
     def check_weights_files(self, name: str, record: dict) -> None:
         """Raises UserError if a frozen network's file is not the one that the stage saw."""
         flat = flatten("config", {"tokenizer": to_dict(self.config)["tokenizer"]})

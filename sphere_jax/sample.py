@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
         write_npz(out, {kind: drawn, "labels": samples.labels})
     else:
         columns = classes if not asked and classes <= 20 else int(np.ceil(np.sqrt(arguments.num)))
-        save_grid(samples.images, out, columns)
+        save_grid(samples.images, out, min(columns, len(labels)))
     s = samples.sampler
     print(
         f"{out}: {len(labels)} samples, seed {arguments.seed}, {s}, NFE {s.evaluations} per image"

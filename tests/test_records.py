@@ -1,10 +1,12 @@
 """The record of a stage from before an option: what it lacks counts as the option's default."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from sphere_jax.config import read_config, to_dict
+from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.errors import UserError
 from sphere_jax.experiment import Run
 from sphere_jax.records import completed, difference, flatten
@@ -68,7 +70,7 @@ def test_another_kind_is_named_before_its_options(depends):
 
 
 def test_a_run_begins_again_in_an_older_folder(tmp_path):
-    run = Run(config_of(), tmp_path, None)
+    run = Run(config_of(), tmp_path, make_mesh(), SimpleNamespace(train=range(1000)))
     record = tmp_path / "stages" / "flow.json"
     record.parent.mkdir()
     old = {key: value for key, value in run.records.depends("flow").items() if key not in NEWER}
@@ -86,4 +88,7 @@ def test_a_run_begins_again_in_an_older_folder(tmp_path):
     assert flatten("", to_dict(read_config(stored))) == flatten("", to_dict(run.config))
     record.write_text(json.dumps({"depends": old | {"config.flow.gamma": 1}, "finished": True}))
     with pytest.raises(UserError, match="config.flow.gamma=1, which this version does not know"):
+        run.begin()
+    record.rename(record.with_name("vae.json"))  # of a config that had no stage in common
+    with pytest.raises(UserError, match="holds stage 'vae', which this config does not have"):
         run.begin()

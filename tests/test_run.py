@@ -405,6 +405,7 @@ def test_the_order_of_a_file_does_not_count(tmp_path):
         (("--workdir=RUN", "--samples=RUN/report.html"), "is not a readable .npz of plain"),
         (("--workdir=RUN", "--weights=w.safetensors"), "w.safetensors is not there"),
         (("--workdir=RUN", "--sweep=guidance=1", "--out=a.txt"), "must end in .json"),
+        (("--workdir=RUN", "--out=RUN"), "must end in .json and be no folder"),
         (("--workdir=RUN", "--sweep=steps=0"), "config.sampler.steps=0 must be at least 1"),
     ],
 )

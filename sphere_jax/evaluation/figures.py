@@ -125,8 +125,9 @@ def loss_curves(rows: Sequence[Mapping], key: str = "loss") -> bytes:
             figure, (down, across, number + 1), stage, "step", key if number == 0 else ""
         )
         colour = COLOURS[number % len(COLOURS)]
+        marker = "o" if len(values) < 3 else None  # a line through one point is not seen
         axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.9)
-        axes.plot(steps, _running_mean(values), color=colour, linewidth=1.7)
+        axes.plot(steps, _running_mean(values), color=colour, linewidth=1.7, marker=marker)
         if values.min() > 0 and values.max() > 4 * values.min():
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))

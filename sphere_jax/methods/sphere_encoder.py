@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sphere_jax.errors import UserError
 from sphere_jax.evaluation.coverage import ANGLES, coverage
 from sphere_jax.evaluation.reconstruction import mean_psnr
 from sphere_jax.geometry import sphere
@@ -51,6 +52,14 @@ class SphereEncoderTraining(Generator):
 
     def notes(self):
         return [describe(self.perceptual)]
+
+    def source(self, split, frozen, map_over):
+        if len(split.heldout) < 3:  # radii are stratified over as many
+            raise UserError(
+                f"{len(split.heldout)} held-out images are too few to measure Sphere Encoder on; "
+                "hold out 3 or more."
+            )
+        return split
 
     def frozen(self, artifacts):
         return {"perceptual": artifacts.get("perceptual", {})}

@@ -187,9 +187,9 @@ def train(
         numbers = {k: float(v) for k, v in jax.device_get(metrics).items()}
         if not numbers["finite"]:
             skipped += 1
-            log.say(f"{name}: the loss or gradient of step {step:,} is not finite; left out")
             if skipped > settings.skip_nonfinite:
                 stop_at_nonfinite(step, numbers)
+            log.say(f"{name}: the loss or gradient of step {step:,} is not finite; left out")
         if step % settings.log_every == 0 or step == settings.steps or not numbers["finite"]:
             report(step, numbers)
 
@@ -200,7 +200,7 @@ def train(
         checkpoints.close()
         bad = [k for k, v in numbers.items() if not np.isfinite(v)]
         raise UserError(
-            f"{name}: {' and '.join(bad)} is not finite at step {step:,} and the state is dumped "
+            f"{name}: not finite at step {step:,}: {', '.join(bad)}; the state is dumped "
             f"in {folder}-nonfinite; lower config.{name}.optimizer.learning_rate, set "
             f"config.{name}.optimizer.clip_norm, or allow skips with config.{name}.skip_nonfinite."
         )
