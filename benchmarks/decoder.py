@@ -259,7 +259,8 @@ def protocol(run: dict) -> str:
         f"{config['data']['image_size']} px, {f'{measured:,}' if measured else 'all'} held-out "
         f"images, seed {config['seed']}. Images are clipped and rounded to uint8 before they are "
         "measured. Each number is a mean over images, but for the Frechet distance, which is "
-        "between the reconstructions and their own images. One seed: no spread is known. Trained "
+        "between the reconstructions and their own images. One seed: no spread is known. Minutes "
+        "are those of training, whatever else the machine did meanwhile. Trained "
         f"with jax {run['jax']}; this page was written on {os.cpu_count()} {platform.machine()} "
         "cores."
     )
