@@ -16,7 +16,13 @@ from sphere_jax.building import build_method
 from sphere_jax.config import read_config
 from sphere_jax.data.pipeline import Batches, map_batched
 from sphere_jax.data.sources import Source, Split
-from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
+from sphere_jax.distribution.mesh import (
+    batch_sharding,
+    check_batches,
+    make_mesh,
+    put_global,
+    tree_shardings,
+)
 from sphere_jax.errors import UserError
 from sphere_jax.experiment import Run
 from sphere_jax.generation import balanced_labels, draw
@@ -155,7 +161,7 @@ def refusals() -> list[str]:
     for attempt in (
         lambda: make_mesh(3, 2),
         lambda: make_mesh(-1, 3),
-        lambda: Run(read_config(odd), Path("."), make_mesh())._task("flow", None),
+        lambda: check_batches(make_mesh(), "flow", read_config(odd).stage("flow")),
     ):
         try:
             attempt()
