@@ -70,7 +70,11 @@ def test_what_flags_refuse(tmp_path):
         assert "with tuples in parentheses" in refusal_of(named_arm, text)
     file = tmp_path / "arms.py"
     base = load_config(CONFIG)
-    assert "must be a Python file with get_arms()" in refusal_of(file_arms, str(file), base)
+    words = refusal_of(file_arms, str(file), base)
+    assert "There is no file" in words and "give a Python file with get_arms()" in words
+    (tmp_path / "arms.txt").write_text("")
+    words = refusal_of(file_arms, str(tmp_path / "arms.txt"), base)
+    assert "must be a Python file with get_arms()" in words
     file.write_text("def get_arms(config): return {'a': 3}")
     assert "must return {name: {key: value}}" in refusal_of(file_arms, str(file), base)
     file.write_text("def get_arms(config): return 1 / 0")
