@@ -87,14 +87,14 @@ def run_all(comparison) -> None:
     from sphere_jax.data.sources import load
     from sphere_jax.errors import UserError
     from sphere_jax.progress import duration
-    from sphere_jax.records import check_weights_files
+    from sphere_jax.records import check_weights_exist
     from sphere_jax.reference import check_reference
 
     configs = comparison.configs.values()
     for config in {(c.data, c.evaluation): c for c in configs}.values():  # before one trains
         check_reference(config)
     for config in configs:
-        check_weights_files(config)
+        check_weights_exist(config)
     several = dict.fromkeys(config.data for config in configs)
     for data in several if len(several) > 1 else ():
         load(data)

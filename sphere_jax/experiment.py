@@ -37,7 +37,7 @@ from sphere_jax.images import images_of
 from sphere_jax.methods.base import Generator
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.options import Config
-from sphere_jax.records import Records, check_weights_files
+from sphere_jax.records import Records, check_weights_exist
 from sphere_jax.tokenizers import Pretrained
 from sphere_jax.tokenizers.pretrained import (
     latents_made_with,
@@ -128,7 +128,7 @@ class Run:
         """Writes `config.json`. Raises UserError if the folder holds a stage of another config, and
         for what would stop one of the stages at its start.
         """
-        check_weights_files(self.config)
+        check_weights_exist(self.config)
         self.records.check_stages()
         for name in self.config.stages:
             self.records.read(name, check=True)

@@ -41,7 +41,7 @@ FREE_KEYS = (
 FINGERPRINT = " fingerprint"  # of the file that an option names
 
 
-def check_weights_files(config: Config) -> None:
+def check_weights_exist(config: Config) -> None:
     """Raises UserError for an option that names weights which are not there, or not whole."""
     plain = to_dict(config)
     used = {name: plain[name] for name in (*config.stages, "tokenizer", "evaluation")}
