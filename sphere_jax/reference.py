@@ -88,6 +88,8 @@ def _classifier(run: Run, split: Split) -> Classifier:
             raise UserError(f"{error} Delete it to train it again.") from error
         if found.steps in (None, steps):  # None: kept before it said so
             return found
+        if is_main_process():
+            _file(run).unlink()  # of other steps: the new one is kept in its place
     try:
         found = train_classifier(train["images"], train["labels"], classes, steps=steps)
     except ValueError as error:
@@ -100,6 +102,6 @@ def _classifier(run: Run, split: Split) -> Classifier:
 
 
 def _keep(run: Run, classifier: Classifier) -> None:
-    if is_main_process():
+    if is_main_process() and not _file(run).exists():
         _file(run).parent.mkdir(exist_ok=True)
         classifier.save(_file(run))
