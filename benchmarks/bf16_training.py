@@ -26,14 +26,14 @@ import numpy as np
 from benchmarks import bf16_twins as twins
 from benchmarks.bf16_report import draw, print_table
 from sphere_jax.cli import run_command
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import FlowStage, Optimizer
 from sphere_jax.geometry.spaces import TokenSphere
 from sphere_jax.methods.flow import Flow
 from sphere_jax.models.lightning_dit import LightningDiT
 from sphere_jax.models.sit import SiT
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network
-from sphere_jax.options import FlowStage, Optimizer
 from sphere_jax.sampling import Sampler
 from sphere_jax.tokenizers import Precomputed
 from sphere_jax.training.optimizers import make_optimizer

@@ -15,12 +15,13 @@ import numpy as np
 
 from sphere_jax.geometry.spaces import TokenSphere
 from sphere_jax.models.transformer import Trunk
-from sphere_jax.nn import attention, transformer
+from sphere_jax.nn import attention
+from sphere_jax.nn import transformer_layers as transformer
 from sphere_jax.nn.embeddings import MAX_PERIOD, TIME_FEATURES, TimeEmbedding
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.norms import LayerNorm, RMSNorm, per_channel
 from sphere_jax.training import step
-from sphere_jax.training.ema import update_ema
+from sphere_jax.training.averages import update_ema
 
 HALF = jnp.bfloat16
 FULL = jnp.float32

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import decoder_picture
-from sphere_jax.building import build_tokenizer
 from sphere_jax.cli import parser, run_command
-from sphere_jax.config import read_group
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import read_json, write_bytes, write_text
+from sphere_jax.config.options import Config, DecoderStage
+from sphere_jax.config.reading import read_group
 from sphere_jax.evaluation.figures import labelled_rows
-from sphere_jax.files import read_json, write_bytes, write_text
-from sphere_jax.options import Config, DecoderStage
-from sphere_jax.records import completed
-from sphere_jax.training.logging import read_rows
+from sphere_jax.runs.building import build_tokenizer
+from sphere_jax.runs.records import completed
+from sphere_jax.training.run_log import read_rows
 
 NAMES = {"psnr": "PSNR, dB ↑", "ssim": "SSIM ↑", "lpips": "LPIPS (AlexNet) ↓"}
 ABOUT = """wrote this page from what 'decoder' stages measured at their end

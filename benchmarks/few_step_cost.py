@@ -18,15 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sphere_jax.building import build_method, build_tokenizer
-from sphere_jax.cli import load_config
+from sphere_jax.config.config_files import load_config
 from sphere_jax.nn.attention import Attention
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, num_parameters
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.mlp import MLP
 from sphere_jax.nn.norms import LayerNorm
-from sphere_jax.nn.transformer import Block, Stack
+from sphere_jax.nn.transformer_layers import Block, Stack
+from sphere_jax.runs.building import build_method, build_tokenizer
 
 STEPS = 4
 CLAIM = 6.5  # times fewer FLOPs, the paper of B

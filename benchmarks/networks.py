@@ -22,11 +22,11 @@ import torch
 from torch import nn
 
 from benchmarks import rounds
-from sphere_jax.conversion.catalogue import catalogue
-from sphere_jax.conversion.files import open_tensors
-from sphere_jax.conversion.tensors import Tensors, convert
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
 from sphere_jax.nn.compilation import quick_products
+from sphere_jax.weights.catalogue import catalogue
+from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.tensors import Tensors, convert
 from tests.torchvision_shim import import_torchvision
 
 CALLS = {  # of a network's module, where it is not the module itself

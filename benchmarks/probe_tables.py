@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sphere_jax.cli import parser, run_command
-from sphere_jax.errors import UserError
-from sphere_jax.files import read_json, write_text
-from sphere_jax.probing.claims import Mean
-from sphere_jax.probing.page import MEASURES as PRINTED
-from sphere_jax.probing.swap import DIRECTION, RADIUS, WHOLE
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import read_json, write_text
+from sphere_jax.studies.probing.claims import Mean
+from sphere_jax.studies.probing.probe_page import MEASURES as PRINTED
+from sphere_jax.studies.probing.swap import DIRECTION, RADIUS, WHOLE
 
 BEGIN, END = "<!-- tables: python -m benchmarks.probe_tables -->", "<!-- end of tables -->"
 DISTANCES = ("lpips", "semantic")

@@ -20,10 +20,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from sphere_jax.cli import parser, run_command
-from sphere_jax.generation import balanced_labels
 from sphere_jax.geometry.spaces import GlobalSphere, ProjectedEuclidean, TokenSphere
-from sphere_jax.loading import load_run
 from sphere_jax.nn.compilation import quick_products
+from sphere_jax.runs.drawing import balanced_labels
+from sphere_jax.runs.loading import load_run
 from sphere_jax.sampling import Sampler, sample, sample_noise
 
 STEPS = (1, 2, 4, 8, 16, 50)

@@ -19,26 +19,26 @@ import numpy as np
 from PIL import Image
 
 from sphere_jax.cli import parser, run_command
-from sphere_jax.conversion import lpips as lpips_weights
-from sphere_jax.conversion import tiny_vae as tiny_vae_weights
-from sphere_jax.conversion.files import open_tensors
-from sphere_jax.conversion.tensors import convert
-from sphere_jax.data.checks import check_has, read_npz
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import make_folder, write_bytes, write_text
+from sphere_jax.config.options import Data
+from sphere_jax.data.array_checks import check_has, read_npz
 from sphere_jax.data.pictures import unpack
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
-from sphere_jax.errors import UserError
 from sphere_jax.evaluation.figures import labelled_rows
 from sphere_jax.evaluation.reconstruction import psnr, ssim
-from sphere_jax.files import make_folder, write_bytes, write_text
 from sphere_jax.geometry import sphere
 from sphere_jax.models.lpips import LPIPS
 from sphere_jax.models.tiny_vae import KINDS
 from sphere_jax.models.tiny_vae import TinyVAE as TinyVAENetwork
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.options import Data
-from sphere_jax.tokenizers.images import to_float, to_uint8
+from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.tokenizers.tiny_vae import TinyVAE
+from sphere_jax.weights.layouts import lpips as lpips_weights
+from sphere_jax.weights.layouts import tiny_vae as tiny_vae_weights
+from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.tensors import convert
 
 NAMES = {"taesd": "TAESD", "taef1": "TAEF1", "taef2": "TAEF2"}
 SETS = {  # name -> file, side in pixels, at most so many test images

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 
 from benchmarks import rounds
 from benchmarks.torch_sit import TorchSiT, load
+from sphere_jax.config.options import FlowStage, Optimizer
 from sphere_jax.models.sit import SiT
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network
-from sphere_jax.options import FlowStage, Optimizer
 from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.step import init_state, make_train_step
 

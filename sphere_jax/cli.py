@@ -1,20 +1,17 @@
 """What all commands share: config files with overrides, and errors as one sentence."""
 
 import argparse
-import dataclasses
-import importlib.util
 import itertools
 import os
 import sys
-import typing
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import jax
 
-from sphere_jax.config import Config, read_config, to_dict, type_of
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.config_files import apply_override, load_config, parse_value
+from sphere_jax.config.options import Config
+from sphere_jax.config.reading import read_config, to_dict
 from sphere_jax.training.signals import Interrupted
 
 
@@ -117,7 +114,7 @@ def sweep_configs(config: Config, sweeps: list[str]) -> list[tuple[dict[str, str
     for values in itertools.product(*named.values()):
         raw = to_dict(config)
         for key, value in zip(named, values, strict=True):
-            _override(raw, f"--config.sampler.{key}={value}")
+            apply_override(raw, f"--config.sampler.{key}={value}")
         if raw["sampler"]["guidance"] == 1.0 and raw["sampler"].get("auto_guidance"):
             raw["sampler"]["auto_guidance"] = ""
         combinations.append((dict(zip(named, values, strict=True)), read_config(raw)))
@@ -127,7 +124,7 @@ def sweep_configs(config: Config, sweeps: list[str]) -> list[tuple[dict[str, str
 def swept_guidance(sweeps: list[str]) -> float:
     """The first swept guidance scale that guides, or 1. Raises UserError as `sweep_configs`."""
     values = _swept(sweeps).get("guidance", ())
-    return next((s for v in values if (s := _parse("--sweep=guidance", v, float)) != 1.0), 1.0)
+    return next((s for v in values if (s := parse_value("--sweep=guidance", v, float)) != 1.0), 1.0)
 
 
 def _swept(sweeps: list[str]) -> dict[str, list[str]]:
@@ -167,70 +164,3 @@ def parse_with_config(parser: argparse.ArgumentParser, argv: list[str]):
     overrides = [a for a in argv if a.startswith("--config.")]
     arguments = parser.parse_args([a for a in argv if not a.startswith("--config.")])
     return arguments, load_config(arguments.config, overrides)
-
-
-def load_config(path: str, overrides: list[str] = ()) -> Config:
-    """The checked config of a file with overrides `--config.a.b=v`. Raises UserError."""
-    if not Path(path).is_file():
-        known = ", ".join(sorted(map(str, Path("configs").glob("*.py")))) or "none here"
-        raise UserError(f"There is no config file '{path}'; known: {known}.")
-    try:
-        raw = run_file(path, "get_config").to_dict()
-    except AttributeError:
-        raise UserError(f"get_config() of {path} must return a ConfigDict.") from None
-    for override in overrides:
-        _override(raw, override)
-    return read_config(raw)
-
-
-def run_file(path: str, function: str, *arguments: Any) -> Any:
-    """What a function of a Python file returns. Raises UserError for a file that does not run."""
-    if not Path(path).is_file():
-        raise UserError(f"There is no file '{path}'; give a Python file with {function}().")
-    if not path.endswith(".py"):
-        raise UserError(f"{path} must be a Python file with {function}().")
-    spec = importlib.util.spec_from_file_location("sphere_jax_config_file", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        return getattr(module, function)(*arguments)
-    except Exception as error:
-        kind = type(error).__name__
-        raise UserError(f"{path} does not run ({kind}: {error}); mend the file.") from error
-
-
-def _override(raw: dict[str, Any], argument: str) -> None:
-    """Sets one value, or one that the file leaves at its default, with the type of the option."""
-    name, equals, text = argument.removeprefix("--").partition("=")
-    if not equals:
-        raise UserError(f"--{name} needs a value: --{name}=VALUE.")
-    *groups, key = path = name.split(".")[1:]
-    value = _parse(name, text.strip(), type_of(raw, path))
-    for part in groups:
-        raw = raw.setdefault(part, {})
-    raw[key] = value
-
-
-def _parse(name: str, text: str, hint: Any) -> Any:
-    """`text` as a value of type `hint`; whether it is in range is for `read_config` to say."""
-    if dataclasses.is_dataclass(hint):
-        example = next(field.name for field in dataclasses.fields(hint))
-        raise UserError(f"{name} is a group; set one of its values, say {name}.{example}.")
-    if typing.get_origin(hint) is tuple:
-        (kind, _) = typing.get_args(hint)
-        parts = [part.strip() for part in text.strip("()[]").split(",")]
-        return tuple(_parse(name, part, kind) for part in parts if part)
-    if typing.get_origin(hint) is typing.Literal:
-        return next((c for c in typing.get_args(hint) if str(c) == _unquoted(text)), text)
-    if hint is bool:
-        if text.lower() not in ("true", "false"):
-            raise UserError(f"{name} must be True or False, not '{text}'.")
-        return text.lower() == "true"
-    try:
-        return _unquoted(text) if hint is str else hint(text)
-    except ValueError:
-        raise UserError(f"{name} must be {hint.__name__}, not '{text}'.") from None
-
-
-def _unquoted(text: str) -> str:
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text

@@ -8,7 +8,8 @@
 import time
 from pathlib import Path
 
-from sphere_jax.cli import load_config, parser, run_command
+from sphere_jax.cli import parser, run_command
+from sphere_jax.config.config_files import load_config
 
 EPILOG = """\
 arms:
@@ -52,8 +53,8 @@ def main(argv: list[str]) -> None:
     shared = [a for a in argv if a.startswith("--config.")]
     arguments = flags.parse_args([a for a in argv if a not in shared])
 
-    from sphere_jax.comparing import arms as making
-    from sphere_jax.errors import UserError
+    from sphere_jax.common.errors import UserError
+    from sphere_jax.studies.comparing import arms as making
 
     base = load_config(arguments.config, shared)
     named = making.file_arms(arguments.arms, base) if arguments.arms else []
@@ -70,8 +71,8 @@ def main(argv: list[str]) -> None:
     one_key = len(arguments.vary) == 1 and not named
     label = arguments.vary[0].partition("=")[0] if one_key else "arm"
 
-    from sphere_jax.comparing.outcomes import Comparison
-    from sphere_jax.comparing.running import check_root
+    from sphere_jax.studies.comparing.outcomes import Comparison
+    from sphere_jax.studies.comparing.running import check_root
 
     root = Path(arguments.workdir)
     check_root(root)
@@ -81,14 +82,14 @@ def main(argv: list[str]) -> None:
 
 def run_all(comparison) -> None:
     """Every arm, the baseline of a seed first; the page after each."""
-    from sphere_jax.comparing import running
-    from sphere_jax.comparing.outcomes import check_started, read_outcome
-    from sphere_jax.comparing.page import write_page
+    from sphere_jax.common.errors import UserError
+    from sphere_jax.common.progress import duration
     from sphere_jax.data.sources import load
-    from sphere_jax.errors import UserError
-    from sphere_jax.progress import duration
-    from sphere_jax.records import check_weights_exist
-    from sphere_jax.reference import check_reference
+    from sphere_jax.runs.records import check_weights_exist
+    from sphere_jax.runs.reference import check_reference
+    from sphere_jax.studies.comparing import running
+    from sphere_jax.studies.comparing.comparison_page import write_page
+    from sphere_jax.studies.comparing.outcomes import check_started, read_outcome
 
     configs = comparison.configs.values()
     for config in {(c.data, c.evaluation): c for c in configs}.values():  # before one trains
@@ -130,13 +131,13 @@ def run_all(comparison) -> None:
 
 
 def _items(workdir: Path) -> dict[str, str]:
-    from sphere_jax.comparing.matched import read_matched
+    from sphere_jax.studies.comparing.matched import read_matched
 
     return read_matched(workdir) or {}
 
 
 def _seeds(text: str) -> list[int]:
-    from sphere_jax.errors import UserError
+    from sphere_jax.common.errors import UserError
 
     try:
         seeds = [int(seed) for seed in text.split(",")]
@@ -148,9 +149,9 @@ def _seeds(text: str) -> list[int]:
 
 
 def _target(text: str, configs):
-    from sphere_jax.comparing.outcomes import Target
-    from sphere_jax.errors import UserError
+    from sphere_jax.common.errors import UserError
     from sphere_jax.evaluation.score import curve_metrics
+    from sphere_jax.studies.comparing.outcomes import Target
 
     if not text:
         return None

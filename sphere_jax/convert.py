@@ -11,8 +11,8 @@ import importlib.metadata
 from pathlib import Path
 
 from sphere_jax.cli import parser, run_command
-from sphere_jax.errors import UserError
-from sphere_jax.files import cache_folder, make_folder
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import cache_folder, make_folder
 
 EPILOG = """\
 --from takes .safetensors, .pth, .pt, .bin and .ckpt, several of them, or a folder of them. Nothing
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
 
 
 def _list() -> None:
-    from sphere_jax.conversion.catalogue import catalogue
+    from sphere_jax.weights.catalogue import catalogue
 
     group = ""
     for entry in catalogue().values():
@@ -70,8 +70,8 @@ def _list() -> None:
 
 
 def _entry(name: str):
-    from sphere_jax.config import nearest
-    from sphere_jax.conversion.catalogue import catalogue
+    from sphere_jax.config.reading import nearest
+    from sphere_jax.weights.catalogue import catalogue
 
     known = catalogue()
     if not name:
@@ -82,10 +82,10 @@ def _entry(name: str):
 
 
 def _convert(arguments) -> None:
-    from sphere_jax.conversion.files import open_tensors
-    from sphere_jax.conversion.tensors import convert, fit
-    from sphere_jax.conversion.weights import write_weights
     from sphere_jax.nn.functional import num_parameters
+    from sphere_jax.weights.reading import open_tensors
+    from sphere_jax.weights.stored import write_weights
+    from sphere_jax.weights.tensors import convert, fit
 
     entry = _entry(arguments.network)
     paths = _fetch(entry) if arguments.fetch else [Path(path) for path in arguments.source]
@@ -107,7 +107,7 @@ def _convert(arguments) -> None:
 
 
 def _fetch(entry) -> list[Path]:
-    from sphere_jax.conversion.fetch import fetch
+    from sphere_jax.weights.fetch import fetch
 
     if not entry.files:
         raise UserError(
@@ -138,9 +138,9 @@ def _of_package(file) -> Path:
 
 
 def _export(arguments) -> None:
-    from sphere_jax.conversion.catalogue import clock_of
-    from sphere_jax.conversion.tensors import export
-    from sphere_jax.conversion.weights import load_weights, write_safetensors
+    from sphere_jax.weights.catalogue import clock_of
+    from sphere_jax.weights.stored import load_weights, write_safetensors
+    from sphere_jax.weights.tensors import export
 
     [source, *others] = [Path(path) for path in arguments.source]
     if others:
@@ -158,7 +158,7 @@ def _export(arguments) -> None:
     write_safetensors(arguments.out, tensors, {"format": "pt", "clock": clock})
     print(
         f"{arguments.out}: {len(tensors)} tensors in the layout of {layout.name}, clock {clock} "
-        "(models/clock.py)"
+        "(models/parameterization.py)"
     )
 
 
@@ -167,8 +167,8 @@ def _of_run(workdir: Path):
     import jax
     import numpy as np
 
-    from sphere_jax.conversion import generators
-    from sphere_jax.loading import load_run
+    from sphere_jax.runs.loading import load_run
+    from sphere_jax.weights.layouts import generators
 
     run = load_run(workdir)
     method = run.generator

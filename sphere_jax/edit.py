@@ -52,11 +52,11 @@ def main(argv: list[str]) -> None:
     add_sampler_flags(flags)
     arguments = flags.parse_args(argv)
 
-    from sphere_jax import editing
-    from sphere_jax.errors import UserError
+    from sphere_jax.common.errors import UserError
+    from sphere_jax.common.files import make_folder, write_bytes
     from sphere_jax.evaluation.figures import labelled_rows
-    from sphere_jax.files import make_folder, write_bytes
-    from sphere_jax.loading import load_run
+    from sphere_jax.runs.loading import load_run
+    from sphere_jax.studies import editing
 
     out, action, seed = Path(arguments.out), arguments.action, arguments.seed
     if out.suffix != ".png":

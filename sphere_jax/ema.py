@@ -8,7 +8,7 @@
 from pathlib import Path
 
 from sphere_jax.cli import parser, run_command
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
 
 EPILOG = """\
 --sigma_rel is the width of the average's profile over the length of the run up to --step (Karras et
@@ -30,8 +30,8 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--stage", default="", help="which one, where several kept snapshots")
     arguments = flags.parse_args(argv)
 
-    from sphere_jax.conversion.weights import write_weights
     from sphere_jax.training.ema_snapshots import combine
+    from sphere_jax.weights.stored import write_weights
 
     if not arguments.out.endswith(".safetensors"):
         raise UserError(f"--out={arguments.out} must name a .safetensors file to write.")

@@ -55,15 +55,15 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--out", default="", help="FILE.json for the scores and their protocol")
     arguments = flags.parse_args(argv)
 
-    from sphere_jax.errors import UserError
+    from sphere_jax.common.errors import UserError
+    from sphere_jax.common.files import make_folder, write_json
     from sphere_jax.evaluation.protocol import protocol
     from sphere_jax.evaluation.report import describe
-    from sphere_jax.files import make_folder, write_json
-    from sphere_jax.generation import balanced_labels, draw
-    from sphere_jax.images import image_data
-    from sphere_jax.loading import bare_run, load_run
-    from sphere_jax.reference import reference_of
-    from sphere_jax.scoring import generation_of, labels_of, score_images
+    from sphere_jax.runs.drawing import balanced_labels, draw
+    from sphere_jax.runs.image_data import image_data
+    from sphere_jax.runs.loading import bare_run, load_run
+    from sphere_jax.runs.reference import reference_of
+    from sphere_jax.runs.scoring import generation_of, labels_of, score_images
 
     if bool(arguments.workdir) == bool(arguments.reference):
         raise UserError("Give --workdir of a run, or --samples with --reference.")
@@ -126,8 +126,8 @@ def main(argv: list[str]) -> None:
 
 def _sweep(run, arguments) -> None:
     from sphere_jax.cli import sweep_configs
-    from sphere_jax.files import read_json, write_bytes, write_json
-    from sphere_jax.sweeping import curves, sweep, table
+    from sphere_jax.common.files import read_json, write_bytes, write_json
+    from sphere_jax.studies.sweeping import curves, sweep, table
 
     points, out = sweep_configs(run.config, arguments.sweep), Path(arguments.out)
 

@@ -34,21 +34,21 @@ def main(argv: list[str]) -> None:
     arguments, config = parse_with_config(flags, argv)
 
     # Imports that need seconds come after the flags, so that --help and mistakes answer at once.
+    from sphere_jax.common.processes import start_processes
     from sphere_jax.distribution.mesh import make_mesh
-    from sphere_jax.distribution.start import start_processes
 
     start_processes()
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
     if arguments.dry_run:
-        from sphere_jax.plan import print_plan
+        from sphere_jax.runs.plan import print_plan
 
         print_plan(config, mesh)
         return
 
-    from sphere_jax.errors import UserError
-    from sphere_jax.experiment import open_run
-    from sphere_jax.scoring import Scorer, score_run
-    from sphere_jax.training.logging import RunLog
+    from sphere_jax.common.errors import UserError
+    from sphere_jax.runs.run import open_run
+    from sphere_jax.runs.scoring import Scorer, score_run
+    from sphere_jax.training.run_log import RunLog
 
     if not arguments.workdir:
         raise UserError("--workdir is missing; name a folder for the run, say runs/first.")

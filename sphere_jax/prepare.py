@@ -58,9 +58,9 @@ def main(argv: list[str]) -> None:
     arguments, config = parse_with_config(flags, argv)
 
     # Imports that need seconds come after the flags, so that --help and mistakes answer at once.
-    from sphere_jax.distribution.start import is_main_process, start_processes
-    from sphere_jax.encoding import encode_data_set, write_statistics
-    from sphere_jax.errors import UserError
+    from sphere_jax.common.errors import UserError
+    from sphere_jax.common.processes import is_main_process, start_processes
+    from sphere_jax.runs.encoding import encode_data_set, write_statistics
 
     given = {name: getattr(arguments, name) for name in DEFAULTS}
     for name in IDLE[arguments.what]:
@@ -86,8 +86,8 @@ def main(argv: list[str]) -> None:
 
 
 def _prepare_images(data, out: Path, shard_size: int) -> None:
+    from sphere_jax.common.progress import say
     from sphere_jax.data.record_writer import write_images
-    from sphere_jax.progress import say
 
     counts = write_images(data, out, shard_size)
     say(f"{out}: {counts['train']:,} training and {counts['heldout']:,} held-out images")

@@ -13,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from sphere_jax.cli import load_config, parser, run_command
+from sphere_jax.cli import parser, run_command
+from sphere_jax.config.config_files import load_config
 
 EPILOG = """\
 Of --config only the data and a published tokenizer are read; of --workdir, the folder of a finished
@@ -43,13 +44,13 @@ def main(argv: list[str]) -> None:
 
     import jax
 
-    from sphere_jax.errors import UserError
-    from sphere_jax.files import make_folder
-    from sphere_jax.images import image_data
-    from sphere_jax.probing.comparison import Comparison
-    from sphere_jax.probing.measure import Probe
-    from sphere_jax.probing.page import write
-    from sphere_jax.probing.swap import choose
+    from sphere_jax.common.errors import UserError
+    from sphere_jax.common.files import make_folder
+    from sphere_jax.runs.image_data import image_data
+    from sphere_jax.studies.probing.distances import Comparison
+    from sphere_jax.studies.probing.measure import Probe
+    from sphere_jax.studies.probing.probe_page import write
+    from sphere_jax.studies.probing.swap import choose
 
     if bool(arguments.config) == bool(arguments.workdir):
         raise UserError("Give --config=FILE or --workdir of a finished run.")
@@ -92,12 +93,12 @@ def main(argv: list[str]) -> None:
 
 def _open(arguments, overrides):
     """`(config, mesh, tokenizer, its parameters, data)`."""
-    from sphere_jax.building import build_tokenizer
+    from sphere_jax.common.errors import UserError
     from sphere_jax.data.sources import load
     from sphere_jax.distribution.mesh import make_mesh
-    from sphere_jax.errors import UserError
-    from sphere_jax.images import images_of
-    from sphere_jax.loading import load_run
+    from sphere_jax.runs.building import build_tokenizer
+    from sphere_jax.runs.image_data import images_of
+    from sphere_jax.runs.loading import load_run
     from sphere_jax.tokenizers import Pretrained
 
     if arguments.workdir:

@@ -40,11 +40,11 @@ def main(argv: list[str]) -> None:
     add_sampler_flags(flags)
     arguments = flags.parse_args(argv)
 
-    from sphere_jax.errors import UserError
+    from sphere_jax.common.errors import UserError
+    from sphere_jax.common.files import make_folder, write_npz
     from sphere_jax.evaluation.figures import save_grid
-    from sphere_jax.files import make_folder, write_npz
-    from sphere_jax.generation import balanced_labels, draw
-    from sphere_jax.loading import load_run
+    from sphere_jax.runs.drawing import balanced_labels, draw
+    from sphere_jax.runs.loading import load_run
 
     out = Path(arguments.out)
     if out.suffix not in (".png", ".npz"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
 
 
 def refusal_of(call, *arguments, **options) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import FlowStage, Optimizer
 from sphere_jax.geometry.spaces import TokenSphere
 from sphere_jax.methods.flow import Flow
 from sphere_jax.models.lightning_ddt import LightningDDT
@@ -22,7 +23,6 @@ from sphere_jax.models.rae_decoder import RAEDecoder
 from sphere_jax.models.sit import SiT
 from sphere_jax.models.sphere_encoder import Encoder
 from sphere_jax.nn.functional import Network
-from sphere_jax.options import FlowStage, Optimizer
 from sphere_jax.sampling import Sampler
 from sphere_jax.tokenizers import Precomputed
 from sphere_jax.training.optimizers import make_optimizer

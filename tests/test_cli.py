@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from sphere_jax import cli
-from sphere_jax.cli import load_config, run_command
-from sphere_jax.errors import UserError
+from sphere_jax.cli import run_command
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.config_files import load_config
 from sphere_jax.training.signals import Interrupted
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,9 @@ from refusals import refusal_of
 from scipy import stats
 
 from sphere_jax import compare
-from sphere_jax.comparing import running
-from sphere_jax.reporting import curve_rows
-from sphere_jax.training.logging import read_rows
+from sphere_jax.runs.reporting import curve_rows
+from sphere_jax.studies.comparing import running
+from sphere_jax.training.run_log import read_rows
 
 TINY = [
     *tiny_run.FLAGS,

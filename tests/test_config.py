@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from refusals import refusal_of
 
-from sphere_jax.cli import load_config
-from sphere_jax.config import read_config, to_dict
+from sphere_jax.config.config_files import load_config
+from sphere_jax.config.reading import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
-from sphere_jax.plan import print_plan
-from sphere_jax.records import flatten
+from sphere_jax.runs.plan import print_plan
+from sphere_jax.runs.records import flatten
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 SMALL = {

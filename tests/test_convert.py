@@ -12,14 +12,14 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from sphere_jax import convert
-from sphere_jax.conversion.catalogue import PARAMETERS, File, catalogue
-from sphere_jax.conversion.files import open_tensors
-from sphere_jax.conversion.tensors import Layout, export, linear_kernel, stack, torch_layer
-from sphere_jax.conversion.tensors import convert as to_params
-from sphere_jax.conversion.weights import fingerprint_of, load_weights, write_weights
 from sphere_jax.nn.functional import Network, num_parameters
 from sphere_jax.nn.linear import Linear
-from sphere_jax.nn.transformer import Stack
+from sphere_jax.nn.transformer_layers import Stack
+from sphere_jax.weights.catalogue import PARAMETERS, File, catalogue
+from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.stored import fingerprint_of, load_weights, write_weights
+from sphere_jax.weights.tensors import Layout, export, linear_kernel, stack, torch_layer
+from sphere_jax.weights.tensors import convert as to_params
 
 
 def random_params(network, dtype=np.float32):

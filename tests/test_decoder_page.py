@@ -7,8 +7,8 @@ import pytest
 import tiny_run
 from refusals import refusal_of
 
-from sphere_jax.cli import load_config
-from sphere_jax.config import to_dict
+from sphere_jax.config.config_files import load_config
+from sphere_jax.config.reading import to_dict
 
 ROOT = Path(__file__).parents[1]
 

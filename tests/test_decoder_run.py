@@ -8,18 +8,18 @@ import pytest
 import tiny_run
 
 from sphere_jax import main, prepare
-from sphere_jax.building import build_tokenizer
-from sphere_jax.cli import load_config
-from sphere_jax.config import read_config
-from sphere_jax.conversion.files import open_safetensors
-from sphere_jax.conversion.weights import fingerprint_of
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.config_files import load_config
+from sphere_jax.config.reading import read_config
 from sphere_jax.data.sources import load
-from sphere_jax.errors import UserError
-from sphere_jax.loading import load_run
 from sphere_jax.models.alexnet import AlexNet
-from sphere_jax.tokenizers.images import to_float
+from sphere_jax.nn.pixels import to_float
+from sphere_jax.runs.building import build_tokenizer
+from sphere_jax.runs.loading import load_run
 from sphere_jax.tokenizers.pretrained import load_pretrained, pretrained_shapes
-from sphere_jax.training.logging import read_rows
+from sphere_jax.training.run_log import read_rows
+from sphere_jax.weights.reading import open_safetensors
+from sphere_jax.weights.stored import fingerprint_of
 
 CELLS = ("raw_original", "projected_original", "raw_finetuned", "projected_finetuned")
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sphere_jax import ema
-from sphere_jax.building import build_method
-from sphere_jax.config import read_config
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.reading import read_config
+from sphere_jax.runs.building import build_method
 from sphere_jax.training.ema_profiles import gamma_of
 from sphere_jax.training.ema_snapshots import save_snapshots, snapshot_folder
 

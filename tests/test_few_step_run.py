@@ -8,9 +8,10 @@ import pytest
 import tiny_run
 from PIL import Image
 
-from sphere_jax import edit, editing, evaluate, main, sample
-from sphere_jax.errors import UserError
+from sphere_jax import edit, evaluate, main, sample
+from sphere_jax.common.errors import UserError
 from sphere_jax.geometry import sphere
+from sphere_jax.studies import editing
 
 CONFIGS = tiny_run.ROOT / "configs"
 TINY_ENCODER = [

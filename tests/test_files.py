@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sphere_jax import files
-from sphere_jax.files import cache_folder, in_bytes, write_whole
+from sphere_jax.common import files
+from sphere_jax.common.files import cache_folder, in_bytes, write_whole
 
 
 def test_cache_folders(monkeypatch, tmp_path):

@@ -9,8 +9,8 @@ from refusals import refusal_of
 from safetensors.numpy import load_file
 
 from sphere_jax import convert, main, sample
-from sphere_jax.conversion.weights import write_weights
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.weights.stored import write_weights
 
 CONFIG = """
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sphere_jax import progress
+from sphere_jax.common import progress
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from sphere_jax.config import read_config, to_dict
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.reading import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
-from sphere_jax.errors import UserError
-from sphere_jax.experiment import Run
-from sphere_jax.records import completed, difference, flatten
+from sphere_jax.runs.records import completed, difference, flatten
+from sphere_jax.runs.run import Run
 
 RAW = {
     "stages": ("flow",),

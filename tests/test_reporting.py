@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tiny_run
 
-from sphere_jax import reporting
-from sphere_jax.building import build_sampler
-from sphere_jax.cli import load_config
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.config_files import load_config
 from sphere_jax.evaluation.score import Score
-from sphere_jax.generation import Samples
+from sphere_jax.runs import reporting
+from sphere_jax.runs.building import build_sampler
+from sphere_jax.runs.drawing import Samples
 
 
 def write_files(run):

@@ -13,8 +13,8 @@ from PIL import Image
 from refusals import refusal_of
 
 from sphere_jax import evaluate, main, sample
-from sphere_jax.conversion.weights import fingerprint_of, write_weights
-from sphere_jax.training.logging import read_rows, write_rows
+from sphere_jax.training.run_log import read_rows, write_rows
+from sphere_jax.weights.stored import fingerprint_of, write_weights
 
 NO_SCORES = "--config.evaluation.samples=0"  # moves no weight, so it may change between starts
 
@@ -422,8 +422,8 @@ def test_what_evaluate_refuses(finished, tmp_path, flags, words):
 
 def test_one_stage_changed_trains_all_that_follow(finished, tmp_path):
     """What a later stage learnt depends on the earlier ones, so it is not shared."""
-    from sphere_jax.cli import load_config
-    from sphere_jax.experiment import Run
+    from sphere_jax.config.config_files import load_config
+    from sphere_jax.runs.run import Run
 
     path, *overrides = [flag.removeprefix("--config=") for flag in tiny_run.FLAGS]
 

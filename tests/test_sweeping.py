@@ -10,15 +10,17 @@ import pytest
 import tiny_run
 from refusals import refusal_of
 
-from sphere_jax import generation, sweeping
-from sphere_jax.building import build_method, build_sampler
-from sphere_jax.cli import load_config, sweep_configs, swept_guidance
-from sphere_jax.config import read_config, to_dict
+from sphere_jax.cli import sweep_configs, swept_guidance
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.config_files import load_config
+from sphere_jax.config.reading import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
-from sphere_jax.errors import UserError
-from sphere_jax.experiment import Run, open_run
-from sphere_jax.generation import Drawer, balanced_labels, draw, with_weaker
 from sphere_jax.methods.flow import Flow
+from sphere_jax.runs import drawing as generation
+from sphere_jax.runs.building import build_method, build_sampler
+from sphere_jax.runs.drawing import Drawer, balanced_labels, draw, with_weaker
+from sphere_jax.runs.run import Run, open_run
+from sphere_jax.studies import sweeping
 
 LABELS = balanced_labels(12, 10)
 

@@ -72,9 +72,9 @@ def write_tiny_vae(file: Path, rng, kind: str = "taesd") -> None:
     """Weights of a tiny VAE drawn from `rng`, as `sphere_jax.convert` writes them."""
     import jax  # here, because some set what JAX reads at its import
 
-    from sphere_jax.conversion.weights import write_weights
     from sphere_jax.models.tiny_vae import KINDS, TinyVAE
     from sphere_jax.nn.functional import Network
+    from sphere_jax.weights.stored import write_weights
 
     network = Network(lambda rngs: TinyVAE(*KINDS[kind], rngs=rngs))
     shapes = jax.eval_shape(network.init, jax.random.key(0))

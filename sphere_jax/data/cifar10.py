@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sphere_jax.data.checks import check_has, check_labels, read_npz
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Data
+from sphere_jax.data.array_checks import check_has, check_labels, read_npz
 from sphere_jax.data.pictures import unpack
-from sphere_jax.errors import UserError
-from sphere_jax.options import Data
 
 SIDE = 32
 TRAIN, TEST = 50_000, 10_000

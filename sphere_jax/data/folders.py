@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sphere_jax.data.checks import every_fifth_of_each_class
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Data
+from sphere_jax.data.array_checks import every_fifth_of_each_class
 from sphere_jax.data.pictures import decode, read_by_threads
-from sphere_jax.errors import UserError
-from sphere_jax.options import Data
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sphere_jax.errors import UserError
-from sphere_jax.files import in_bytes
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import in_bytes
 
 MEMINFO = Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")  # the limit of a container, under cgroup v2

@@ -9,10 +9,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from sphere_jax.data.checks import READ_IN_BATCHES, check_has
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Data
+from sphere_jax.data.array_checks import READ_IN_BATCHES, check_has
 from sphere_jax.data.memory import check_fits
-from sphere_jax.errors import UserError
-from sphere_jax.options import Data
 
 BICUBIC, NEAREST, BOX = (Image.Resampling[name] for name in ("BICUBIC", "NEAREST", "BOX"))
 BLOCK = 8  # pictures that a thread takes at once: a 32-pixel JPEG is too little work alone

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from sphere_jax.common.progress import Progress
 from sphere_jax.data.sources import Source
-from sphere_jax.progress import Progress
 
 Batch = dict[str, jax.Array]
 

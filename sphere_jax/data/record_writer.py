@@ -17,15 +17,15 @@ import jax
 import numpy as np
 from PIL import Image
 
-from sphere_jax.data.examples import write_example
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import make_folder, read_json, write_json
+from sphere_jax.common.processes import is_main_process, meet
+from sphere_jax.common.progress import Progress
+from sphere_jax.config.options import Data
+from sphere_jax.data.array_records import PLAN, open_records, whole_records
 from sphere_jax.data.latent_cache import PARTS, Shard, first_difference, shards_of
-from sphere_jax.data.records import PLAN, open_records, whole_records
 from sphere_jax.data.sources import Source, load
-from sphere_jax.distribution.start import is_main_process, meet
-from sphere_jax.errors import UserError
-from sphere_jax.files import make_folder, read_json, write_json
-from sphere_jax.options import Data
-from sphere_jax.progress import Progress
+from sphere_jax.data.tf_examples import write_example
 
 TOGETHER = 256  # images in memory at once
 

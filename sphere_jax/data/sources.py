@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sphere_jax.data.checks import (
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Data
+from sphere_jax.data.array_checks import (
     check_has,
     check_images,
     check_labels,
@@ -19,15 +21,13 @@ from sphere_jax.data.checks import (
     every_fifth_of_each_class,
     read_npz,
 )
+from sphere_jax.data.array_records import read_array_record
 from sphere_jax.data.cifar10 import read_cifar10
+from sphere_jax.data.file_cache import kept
 from sphere_jax.data.folders import Pictures, read_folder
-from sphere_jax.data.kept import kept
 from sphere_jax.data.latent_cache import CachedLatents, read_cache
 from sphere_jax.data.pictures import resize_arrays, unpack
-from sphere_jax.data.records import read_array_record
 from sphere_jax.data.tfds import read_tfds
-from sphere_jax.errors import UserError
-from sphere_jax.options import Data
 
 LATENTS = ("latents.npy", "labels.npy")
 READ_WHERE_INDEXED = {"folder": read_folder, "tfds": read_tfds, "array_record": read_array_record}

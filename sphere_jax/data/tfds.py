@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sphere_jax.data.records import RecordPictures, read_pictures
-from sphere_jax.errors import UserError
-from sphere_jax.options import Data
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Data
+from sphere_jax.data.array_records import RecordPictures, read_pictures
 
 FORMAT = "array_record"
 HELD_OUT = ("validation", "test")  # the first that a data set has

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
 
 BATCH_AXES = ("data", "fsdp")
 

@@ -19,15 +19,15 @@ import optax
 from jax.sharding import NamedSharding
 from safetensors import SafetensorError, safe_open
 
-from sphere_jax.conversion.tensors import named_leaves, path_name
-from sphere_jax.conversion.weights import write_safetensors
+from sphere_jax.common.progress import Progress
 from sphere_jax.distribution.mesh import replicated
-from sphere_jax.evaluation.checks import check_images, check_labels
+from sphere_jax.evaluation.feature_checks import check_images, check_labels
 from sphere_jax.models.small_classifier import SmallClassifier
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.progress import Progress
-from sphere_jax.tokenizers.images import to_float
+from sphere_jax.nn.pixels import to_float
+from sphere_jax.weights.stored import write_safetensors
+from sphere_jax.weights.tensors import named_leaves, path_name
 
 LEARNING_RATE = 3e-3
 LARGEST_ASIDE = 10_000  # of the images set aside, those whose accuracy is measured

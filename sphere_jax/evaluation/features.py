@@ -15,17 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from sphere_jax.conversion.catalogue import catalogue
-from sphere_jax.conversion.weights import fingerprint_of, load_weights
 from sphere_jax.distribution.mesh import put_global, replicated, tree_shardings
-from sphere_jax.evaluation.checks import check_images
 from sphere_jax.evaluation.classifier import padded_batches
+from sphere_jax.evaluation.feature_checks import check_images
 from sphere_jax.models.efficientnet_lite import efficientnet_input
 from sphere_jax.models.imagenet import normalize
 from sphere_jax.models.inception import inception_input
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.resize import bicubic
+from sphere_jax.weights.catalogue import catalogue
+from sphere_jax.weights.stored import fingerprint_of, load_weights
 
 SIDE = 224  # of the images that all but Inception see
 

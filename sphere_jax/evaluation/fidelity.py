@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sphere_jax.conversion import lpips as lpips_weights
-from sphere_jax.conversion.weights import load_weights
+from sphere_jax.common.progress import Progress
+from sphere_jax.config.options import Evaluation
 from sphere_jax.evaluation.classifier import padded_batches
 from sphere_jax.evaluation.features import PublishedFeatures
 from sphere_jax.evaluation.metrics import frechet_distance_of
@@ -17,8 +17,8 @@ from sphere_jax.evaluation.statistics import Statistics
 from sphere_jax.models.lpips import LPIPS
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.options import Evaluation
-from sphere_jax.progress import Progress
+from sphere_jax.weights.layouts import lpips as lpips_weights
+from sphere_jax.weights.stored import load_weights
 
 BATCH = 32
 

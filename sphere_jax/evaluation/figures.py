@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
-from sphere_jax.evaluation.checks import check_images
-from sphere_jax.files import write_whole
+from sphere_jax.common.files import write_whole
+from sphere_jax.evaluation.feature_checks import check_images
 
 INK = "#808793"
 COLOURS = ("#3b82f6", "#f08c2e", "#22a06b", "#b565d9", "#e0555f", "#14a3b8")

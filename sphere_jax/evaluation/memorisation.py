@@ -8,8 +8,8 @@ import math
 
 import numpy as np
 
-from sphere_jax.evaluation.checks import check_images
-from sphere_jax.progress import Progress
+from sphere_jax.common.progress import Progress
+from sphere_jax.evaluation.feature_checks import check_images
 
 CHUNK = 1024  # rows and columns of a distance matrix in memory at once
 MOST = 1e14  # multiply-adds of a search: about an hour of a CPU core

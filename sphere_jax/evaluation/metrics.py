@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sphere_jax.evaluation.checks import check_features
+from sphere_jax.evaluation.feature_checks import check_features
 from sphere_jax.evaluation.statistics import Statistics
 
 CHUNK = 1024  # rows of a distance matrix in memory at once

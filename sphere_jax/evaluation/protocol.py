@@ -9,7 +9,7 @@ import jax
 from sphere_jax import __version__
 from sphere_jax.evaluation.score import Reference, Score
 
-ROUNDING = "clip to [-1, 1], then round(127.5 x + 127.5) to nearest"  # tokenizers/images.py
+ROUNDING = "clip to [-1, 1], then round(127.5 x + 127.5) to nearest"  # nn/pixels.py
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scikit-learn")
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sphere_jax.evaluation.checks import check_images
+from sphere_jax.evaluation.feature_checks import check_images
 
 PEAK = 255.0
 WINDOW, SIGMA = 11, 1.5  # pixels

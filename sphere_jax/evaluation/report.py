@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from sphere_jax.common.files import write_bytes, write_text
 from sphere_jax.evaluation.report_style import STYLE
 from sphere_jax.evaluation.score import Score
-from sphere_jax.files import write_bytes, write_text
 
 
 @dataclasses.dataclass(frozen=True)

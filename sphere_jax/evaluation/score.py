@@ -11,19 +11,19 @@ from functools import cached_property
 
 import numpy as np
 
+from sphere_jax.common.progress import say
 from sphere_jax.data.sources import Source, Split
-from sphere_jax.evaluation.checks import check_images
 from sphere_jax.evaluation.classifier import Classifier
+from sphere_jax.evaluation.feature_checks import check_images
 from sphere_jax.evaluation.features import PublishedFeatures
-from sphere_jax.evaluation.judge import Judge, class_agreement, train_judge
 from sphere_jax.evaluation.memorisation import (
     memorisation,
     nearest_training_image,
     searchable,
 )
 from sphere_jax.evaluation.metrics import frechet_distance_of, precision_recall
+from sphere_jax.evaluation.pixel_classifier import Judge, class_agreement, train_judge
 from sphere_jax.evaluation.statistics import Statistics
-from sphere_jax.progress import say
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sphere_jax.evaluation.checks import check_features
-from sphere_jax.files import write_npz
+from sphere_jax.common.files import write_npz
+from sphere_jax.evaluation.feature_checks import check_features
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

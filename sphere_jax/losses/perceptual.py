@@ -5,13 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from sphere_jax.conversion import convnext as convnext_weights
-from sphere_jax.conversion import lpips as lpips_weights
-from sphere_jax.conversion.weights import load_weights
 from sphere_jax.models.convnext import SIZES, ConvNeXt
 from sphere_jax.models.imagenet import normalize
 from sphere_jax.models.lpips import LPIPS
 from sphere_jax.nn.functional import Network, Params
+from sphere_jax.weights.layouts import convnext as convnext_weights
+from sphere_jax.weights.layouts import lpips as lpips_weights
+from sphere_jax.weights.stored import load_weights
 
 LPIPS_WEIGHT, CONVNEXT_WEIGHT = 1.0, 0.1
 SIDE = 224  # of the images that ConvNeXt sees

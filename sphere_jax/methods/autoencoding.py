@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sphere_jax.config.options import VAEStage
 from sphere_jax.evaluation.reconstruction import mean_psnr
 from sphere_jax.losses.pixel import pixel_loss
 from sphere_jax.methods.base import Method, Outcome
-from sphere_jax.options import VAEStage
+from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import noise_of
 from sphere_jax.tokenizers import ConvVAE
-from sphere_jax.tokenizers.images import to_float, to_uint8
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sphere_jax.conversion import dino as dino_weights
-from sphere_jax.conversion.weights import fingerprint_of, load_weights
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import DecoderStage, Evaluation
 from sphere_jax.data.memory import check_fits
-from sphere_jax.errors import UserError
 from sphere_jax.evaluation.fidelity import Fidelity
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.adversarial import (
@@ -24,10 +23,11 @@ from sphere_jax.losses.pixel import pixel_loss
 from sphere_jax.methods.base import Method, Outcome
 from sphere_jax.methods.latents import evenly, latent_bytes
 from sphere_jax.models.discriminator import DINO_KIND, Discriminator
-from sphere_jax.options import DecoderStage, Evaluation
+from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import noise_of
 from sphere_jax.tokenizers import Tokenizer
-from sphere_jax.tokenizers.images import to_float, to_uint8
+from sphere_jax.weights.layouts import dino as dino_weights
+from sphere_jax.weights.stored import fingerprint_of, load_weights
 
 SHOWN = 10  # held-out images in the report
 CELLS = ("raw_original", "projected_original", "projected_finetuned", "raw_finetuned")

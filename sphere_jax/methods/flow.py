@@ -10,11 +10,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from sphere_jax.config.options import FlowStage
 from sphere_jax.geometry import sphere
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.methods.latents import OnLatents
 from sphere_jax.nn.functional import Network
-from sphere_jax.options import FlowStage
 from sphere_jax.sampling import Guidance, Sampler, dimension_shift, noise_of, sample, sample_times
 from sphere_jax.tokenizers import Tokenizer
 

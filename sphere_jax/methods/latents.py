@@ -9,14 +9,14 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from sphere_jax.conversion import generators
-from sphere_jax.conversion.weights import load_weights
 from sphere_jax.data.memory import check_fits
 from sphere_jax.data.sources import Source, Split
 from sphere_jax.geometry import sphere
 from sphere_jax.methods.base import Generator
+from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.tokenizers import Precomputed, Tokenizer
-from sphere_jax.tokenizers.images import to_float, to_uint8
+from sphere_jax.weights.layouts import generators
+from sphere_jax.weights.stored import load_weights
 
 MEASURED = 2000  # held-out examples that a finished stage is measured on
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import SphereEncoderStage
 from sphere_jax.evaluation.coverage import ANGLES, coverage
 from sphere_jax.evaluation.reconstruction import mean_psnr
 from sphere_jax.geometry import sphere
@@ -19,9 +20,8 @@ from sphere_jax.losses.perceptual import Perceptual, describe, load_perceptual
 from sphere_jax.losses.pixel import smooth_l1
 from sphere_jax.methods.base import Generator, Outcome
 from sphere_jax.methods.latents import evenly
-from sphere_jax.options import SphereEncoderStage
+from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import FewSteps, decode_rounds, noise_of, stratified
-from sphere_jax.tokenizers.images import to_float, to_uint8
 from sphere_jax.tokenizers.sphere_encoder import SphereEncoder
 
 HARDEST = 89.0  # degrees, the end of the boosted range

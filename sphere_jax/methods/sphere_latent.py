@@ -9,13 +9,13 @@ import math
 import jax
 import jax.numpy as jnp
 
+from sphere_jax.config.options import SphereLatentStage
 from sphere_jax.evaluation.coverage import coverage
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.cosine import cosine_distance
 from sphere_jax.methods.base import Outcome
 from sphere_jax.methods.latents import OnLatents, encoded, evenly
 from sphere_jax.nn.functional import Network
-from sphere_jax.options import SphereLatentStage
 from sphere_jax.sampling import FewSteps, denoise_rounds, noise_of
 from sphere_jax.tokenizers import Tokenizer
 

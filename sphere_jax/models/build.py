@@ -4,13 +4,20 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from sphere_jax.errors import UserError
-from sphere_jax.models import clock, lightning_ddt, lightning_dit, sit
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import (
+    DenoiserModel,
+    LightningDDTModel,
+    LightningDiTModel,
+    Model,
+    SiTModel,
+)
+from sphere_jax.models import lightning_ddt, lightning_dit, sit
+from sphere_jax.models import parameterization as clock
 from sphere_jax.models.lightning_ddt import LightningDDT
 from sphere_jax.models.lightning_dit import LightningDiT
 from sphere_jax.models.sit import SiT
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.options import DenoiserModel, LightningDDTModel, LightningDiTModel, Model, SiTModel
 
 SIZES = {
     SiTModel: sit.SIZES,

@@ -7,7 +7,7 @@ from flax import nnx
 from sphere_jax.nn.depthwise import depthwise
 from sphere_jax.nn.linear import Linear, small_normal
 from sphere_jax.nn.norms import LayerNorm, per_channel
-from sphere_jax.nn.transformer import Stack
+from sphere_jax.nn.transformer_layers import Stack
 
 # Blocks and channels of the four stages.
 SIZES = {

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sphere_jax.nn.dc_ae import (
+from sphere_jax.nn.dc_ae_blocks import (
     NORMS,
     Downsample,
     EViTBlock,
@@ -19,7 +19,7 @@ from sphere_jax.nn.dc_ae import (
     conv,
     duplicate,
 )
-from sphere_jax.nn.transformer import Stack
+from sphere_jax.nn.transformer_layers import Stack
 
 RES, EVIT, EVIT5 = "res", "evit", "evit5"  # the last with a second scale of 5x5
 

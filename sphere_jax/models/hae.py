@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sphere_jax.nn.dc_ae import NORMS, conv
+from sphere_jax.nn.dc_ae_blocks import NORMS, conv
 
 SIZES = (7, 3, 3, 3)  # of the kernels; every convolution halves the grid
 

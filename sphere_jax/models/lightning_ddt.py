@@ -13,7 +13,7 @@ from sphere_jax.models.lightning_dit import lightning_layers
 from sphere_jax.models.transformer import Trunk, token_grid
 from sphere_jax.nn.embeddings import patchify, unpatchify
 from sphere_jax.nn.linear import Linear
-from sphere_jax.nn.transformer import Block, Head, Stack
+from sphere_jax.nn.transformer_layers import Block, Head, Stack
 
 SIZES = {  # depth, width and heads of the encoder; the head is the same in all
     "S": (12, 384, 6),

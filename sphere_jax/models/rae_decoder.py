@@ -13,7 +13,7 @@ from sphere_jax.nn.linear import Linear, small_normal
 from sphere_jax.nn.mlp import MLP
 from sphere_jax.nn.norms import LayerNorm
 from sphere_jax.nn.resize import bilinear
-from sphere_jax.nn.transformer import Block, Stack
+from sphere_jax.nn.transformer_layers import Block, Stack
 
 # Blocks, width, heads and hidden units of the feed-forward. Published weights are "xlarge".
 SIZES = {

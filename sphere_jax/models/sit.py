@@ -1,7 +1,7 @@
 """SiT: the transformer of DiT, as used by A (spherical flow matching). methods.md A.6, K.
 
 DiT has the same modules and names: it is the same network, fed with other times and trained to
-predict the noise (`models/clock.py`). Published weights of both have `learn_sigma`.
+predict the noise (`models/parameterization.py`). Published weights of both have `learn_sigma`.
 """
 
 from functools import partial

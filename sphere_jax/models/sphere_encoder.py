@@ -16,7 +16,7 @@ from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.mixer import Mixer
 from sphere_jax.nn.mlp import SwiGLU, swiglu_hidden
 from sphere_jax.nn.norms import RMSNorm
-from sphere_jax.nn.transformer import Block, Head, Stack
+from sphere_jax.nn.transformer_layers import Block, Head, Stack
 
 SIZES = {  # depth, width, heads
     "small": (8, 512, 8),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sphere_jax.nn.linear import Linear
-from sphere_jax.nn.transformer import Stack
+from sphere_jax.nn.transformer_layers import Stack
 
 DEPTHS = (1, 3, 3, 3)  # blocks a stage of the encoder, from the image on; the decoder's mirror them
 FACTOR = 8  # pixels of a latent position's side

@@ -1,7 +1,7 @@
 """What SiT, LightningDiT and LightningDDT have in common: patches, positions, conditioning, blocks.
 
 Published networks of this family differ in their clocks and in what they predict; the modules do
-not care, and `models/clock.py` translates.
+not care, and `models/parameterization.py` translates.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from sphere_jax.nn.embeddings import (
     unpatchify,
 )
 from sphere_jax.nn.linear import Linear
-from sphere_jax.nn.transformer import Block, Head, Stack
+from sphere_jax.nn.transformer_layers import Block, Head, Stack
 
 
 class Trunk(nnx.Module):

@@ -18,7 +18,7 @@ from sphere_jax.nn.embeddings import patchify
 from sphere_jax.nn.linear import Linear, small_normal
 from sphere_jax.nn.mlp import MLP, SwiGLU
 from sphere_jax.nn.norms import LayerNorm, per_channel
-from sphere_jax.nn.transformer import Stack
+from sphere_jax.nn.transformer_layers import Stack
 
 SIZES = {  # width, depth, heads
     "s": (384, 12, 6),

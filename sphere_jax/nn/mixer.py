@@ -6,7 +6,7 @@ from flax import nnx
 
 from sphere_jax.nn.linear import Initializer, Linear, xavier_uniform
 from sphere_jax.nn.norms import RMSNorm
-from sphere_jax.nn.transformer import Stack, gated
+from sphere_jax.nn.transformer_layers import Stack, gated
 
 
 class MixerLayer(nnx.Module):

@@ -10,9 +10,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from sphere_jax.config.options import ConvVAETokenizer, Data
 from sphere_jax.models.conv_vae import Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.options import ConvVAETokenizer, Data
 
 
 @dataclasses.dataclass(frozen=True)

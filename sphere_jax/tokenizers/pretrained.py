@@ -7,19 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sphere_jax.conversion import kl_vae, latent_statistics, rae, tiny_vae
-from sphere_jax.conversion.weights import Layouts, fingerprint_of, load_weights
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Data, KLVAETokenizer, RAETokenizer, TinyVAETokenizer
 from sphere_jax.models.kl_vae import KINDS as KL_KINDS
 from sphere_jax.models.kl_vae import AutoencoderKL
 from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.models.tiny_vae import KINDS as TINY_KINDS
 from sphere_jax.models.tiny_vae import TinyVAE as TinyVAENetwork
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.options import Data, KLVAETokenizer, RAETokenizer, TinyVAETokenizer
 from sphere_jax.tokenizers.kl_vae import KLVAE
 from sphere_jax.tokenizers.rae import RAE
 from sphere_jax.tokenizers.tiny_vae import TinyVAE
+from sphere_jax.weights.layouts import kl_vae, latent_statistics, rae, tiny_vae
+from sphere_jax.weights.stored import Layouts, fingerprint_of, load_weights
 
 Settings = KLVAETokenizer | TinyVAETokenizer | RAETokenizer
 

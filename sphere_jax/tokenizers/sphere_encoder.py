@@ -9,11 +9,11 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Data, SphereEncoderTokenizer
 from sphere_jax.geometry import sphere
 from sphere_jax.models.sphere_encoder import SIZES, Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.options import Data, SphereEncoderTokenizer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from sphere_jax.distribution.start import is_main_process
-from sphere_jax.errors import UserError
-from sphere_jax.files import crc32, write_json
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import crc32, write_json
+from sphere_jax.common.processes import is_main_process
 
 ITEMS = ("params", "ema", "optimizer", "progress", "profiles")
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sphere_jax.conversion.files import open_safetensors
-from sphere_jax.conversion.tensors import named_leaves
-from sphere_jax.conversion.weights import write_safetensors
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.processes import is_main_process
+from sphere_jax.config.options import Stage
 from sphere_jax.data.pipeline import to_host
-from sphere_jax.distribution.start import is_main_process
-from sphere_jax.errors import UserError
-from sphere_jax.options import Stage
 from sphere_jax.training.ema_profiles import combination, gamma_of
+from sphere_jax.weights.reading import open_safetensors
+from sphere_jax.weights.stored import write_safetensors
+from sphere_jax.weights.tensors import named_leaves
 
 
 @dataclasses.dataclass(frozen=True)

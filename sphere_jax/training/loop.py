@@ -9,14 +9,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import in_bytes
+from sphere_jax.common.progress import duration
+from sphere_jax.config.options import Stage
 from sphere_jax.data.pipeline import Batches, to_device, to_host
 from sphere_jax.data.sources import Source
 from sphere_jax.distribution.mesh import batch_sharding, put_global, replicated, tree_shardings
-from sphere_jax.errors import UserError
-from sphere_jax.files import in_bytes
 from sphere_jax.nn.compilation import quick_products, run_once_options
-from sphere_jax.options import Stage
-from sphere_jax.progress import duration
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.ema_snapshots import (
     forget_snapshots_after,
@@ -26,8 +26,8 @@ from sphere_jax.training.ema_snapshots import (
     snapshot_folder,
 )
 from sphere_jax.training.flops import step_flops
-from sphere_jax.training.logging import Meter, RunLog, Stopwatch
 from sphere_jax.training.optimizers import make_optimizer
+from sphere_jax.training.run_log import Meter, RunLog, Stopwatch
 from sphere_jax.training.signals import Interrupted, StopRequest
 from sphere_jax.training.step import init_state, make_train_step
 

@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from sphere_jax.options import Optimizer
+from sphere_jax.config.options import Optimizer
 
 
 def schedule(settings: Optimizer, steps: int) -> optax.Schedule:

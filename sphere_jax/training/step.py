@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sphere_jax.options import Stage
-from sphere_jax.training.ema import update_ema
+from sphere_jax.config.options import Stage
+from sphere_jax.training.averages import update_ema
 from sphere_jax.training.ema_profiles import update_profile
 
 # {"progress": {"step", "updates", "key"}, "params", "ema", "optimizer", "profiles": {width: ...}}

@@ -8,14 +8,15 @@ import pytest
 from PIL import Image
 from refusals import refusal_of
 
-from sphere_jax import progress
-from sphere_jax.data import kept as kept_module
-from sphere_jax.data import record_writer, records
-from sphere_jax.data.examples import write_example
+from sphere_jax.common import progress
+from sphere_jax.common.files import temporary_beside
+from sphere_jax.config.options import Data
+from sphere_jax.data import array_records as records
+from sphere_jax.data import file_cache as kept_module
+from sphere_jax.data import record_writer
 from sphere_jax.data.record_writer import write_images
 from sphere_jax.data.sources import load
-from sphere_jax.files import temporary_beside
-from sphere_jax.options import Data
+from sphere_jax.data.tf_examples import write_example
 
 
 def encoded(number, kind="PNG") -> bytes:

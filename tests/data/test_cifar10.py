@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from refusals import refusal_of
 
+from sphere_jax.config.options import Data
 from sphere_jax.data import cifar10
 from sphere_jax.data.sources import load
-from sphere_jax.options import Data
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10_jpeg.npz"
 needs_real = pytest.mark.skipif(not REAL.is_file(), reason=f"no {REAL.name} in the shared folder")

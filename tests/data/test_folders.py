@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 from refusals import refusal_of
 
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Data
 from sphere_jax.data.folders import Pictures
 from sphere_jax.data.pipeline import Batches, map_batched
 from sphere_jax.data.sources import Source, load
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
-from sphere_jax.errors import UserError
-from sphere_jax.options import Data
 
 COUNT = 10  # pictures of each class
 CLASSES = ("ape", "bee", "cat")

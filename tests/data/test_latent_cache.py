@@ -8,11 +8,11 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from refusals import refusal_of
 
+from sphere_jax.common.files import temporary_beside
+from sphere_jax.config.options import Data
 from sphere_jax.data.latent_cache import DTYPES, CacheWriter, check_cache, read_cache
 from sphere_jax.data.pipeline import Batches
 from sphere_jax.data.sources import Source, load
-from sphere_jax.files import temporary_beside
-from sphere_jax.options import Data
 
 SHAPE = (2, 3, 4)
 COUNTS = {"train": 11, "heldout": 4}

@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 from refusals import refusal_of
 
+from sphere_jax.config.options import Data
 from sphere_jax.data import memory
 from sphere_jax.data.sources import Source, Split, load
 from sphere_jax.methods.latents import encoded_split
-from sphere_jax.options import Data
 
 MEMINFO = "MemTotal:       8000000 kB\nMemFree: 1 kB\nMemAvailable:    2000000 kB\n"
 

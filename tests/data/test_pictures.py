@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from refusals import refusal_of
 
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Data
 from sphere_jax.data.pictures import decode, fit, read_by_threads, resize_arrays
-from sphere_jax.errors import UserError
-from sphere_jax.options import Data
 
 BICUBIC, NEAREST, BOX = (Image.Resampling[name] for name in ("BICUBIC", "NEAREST", "BOX"))
 

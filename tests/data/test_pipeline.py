@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from sphere_jax.common.errors import UserError
 from sphere_jax.data.pipeline import Batches, map_batched, to_device, to_host
 from sphere_jax.data.sources import Source
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
-from sphere_jax.errors import UserError
 
 COUNT = 50
 
@@ -123,7 +123,7 @@ def test_rows_of_one_process_land_where_they_belong(sharding):
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16])
 def test_mapping_pads_the_last_batch_and_cuts_it_again(sharding, count, monkeypatch, capsys):
-    monkeypatch.setattr("sphere_jax.progress.INTERVAL", 0.0)
+    monkeypatch.setattr("sphere_jax.common.progress.INTERVAL", 0.0)
     x, y = np.arange(count, dtype=np.float32), np.ones((count, 2), np.float32)
     sizes = []
 

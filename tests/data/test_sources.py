@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from refusals import refusal_of
 
+from sphere_jax.config.options import Data
 from sphere_jax.data.sources import every_fifth_of_each_class, load
-from sphere_jax.options import Data
 
 
 def images(count=20, size=8, channels=1):

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from refusals import refusal_of
 
+from sphere_jax.config.options import Data
 from sphere_jax.data.sources import load
-from sphere_jax.options import Data
 
 
 def pixels(number):

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sphere_jax.building import build_method
-from sphere_jax.config import read_config
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.reading import read_config
 from sphere_jax.data.pipeline import Batches, map_batched
 from sphere_jax.data.sources import Source, Split
 from sphere_jax.distribution.mesh import (
@@ -23,13 +23,13 @@ from sphere_jax.distribution.mesh import (
     put_global,
     tree_shardings,
 )
-from sphere_jax.errors import UserError
-from sphere_jax.experiment import Run
-from sphere_jax.generation import balanced_labels, draw
+from sphere_jax.runs.building import build_method
+from sphere_jax.runs.drawing import balanced_labels, draw
+from sphere_jax.runs.run import Run
 from sphere_jax.sampling import sample_noise
 from sphere_jax.training.checkpoints import Checkpoints
-from sphere_jax.training.logging import RunLog, read_rows
 from sphere_jax.training.loop import abstract_state, train
+from sphere_jax.training.run_log import RunLog, read_rows
 
 COMMON = {
     "model": {"width": 64, "depth": 1, "heads": 2},

@@ -8,6 +8,9 @@ import pytest
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.processes import start_processes
+from sphere_jax.config.options import FlowStage
 from sphere_jax.distribution.mesh import (
     batch_sharding,
     check_batches,
@@ -16,9 +19,6 @@ from sphere_jax.distribution.mesh import (
     replicated,
     tree_shardings,
 )
-from sphere_jax.distribution.start import start_processes
-from sphere_jax.errors import UserError
-from sphere_jax.options import FlowStage
 
 
 def specs(tree, fsdp=4, **options):

@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny_run
 
-from sphere_jax.training.logging import read_rows
+from sphere_jax.training.run_log import read_rows
 
 
 def free_port() -> int:

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.weights import write_weights
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Evaluation
 from sphere_jax.evaluation import fidelity as module
 from sphere_jax.evaluation.fidelity import BATCH, Fidelity
 from sphere_jax.evaluation.metrics import frechet_distance_of
@@ -13,7 +13,7 @@ from sphere_jax.evaluation.reconstruction import mean_psnr, ssim
 from sphere_jax.evaluation.statistics import Statistics
 from sphere_jax.models.lpips import LPIPS
 from sphere_jax.nn.functional import Network
-from sphere_jax.options import Evaluation
+from sphere_jax.weights.stored import write_weights
 
 
 class Means:

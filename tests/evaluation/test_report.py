@@ -4,9 +4,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 
+from sphere_jax.common.files import write_json
 from sphere_jax.evaluation import figures, report
 from sphere_jax.evaluation.score import Score
-from sphere_jax.files import write_json
 
 VOID = {"meta", "img"}
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
 from sphere_jax.losses.perceptual import (
     Perceptual,
     classifier_input,

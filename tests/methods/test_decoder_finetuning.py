@@ -9,18 +9,18 @@ import numpy as np
 import optax
 import pytest
 
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import DecoderStage, Evaluation, Optimizer
 from sphere_jax.data.sources import Source, Split
-from sphere_jax.errors import UserError
 from sphere_jax.evaluation.reconstruction import mean_psnr
 from sphere_jax.geometry.spaces import make_space
 from sphere_jax.losses.adversarial import discriminator_hinge
 from sphere_jax.losses.perceptual import Perceptual
 from sphere_jax.methods.decoder_finetuning import DecoderFinetuning
 from sphere_jax.models.discriminator import Discriminator
-from sphere_jax.options import DecoderStage, Evaluation, Optimizer
+from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import noise_of
 from sphere_jax.tokenizers.conv_vae import ConvVAE
-from sphere_jax.tokenizers.images import to_float, to_uint8
 from sphere_jax.training.flops import step_flops
 from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.step import init_state, make_train_step

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import SphereEncoderStage
 from sphere_jax.geometry import sphere
 from sphere_jax.losses.perceptual import Perceptual, perceptual_loss
 from sphere_jax.methods.sphere_encoder import SphereEncoderTraining
-from sphere_jax.options import SphereEncoderStage
 from sphere_jax.sampling import FewSteps
 from sphere_jax.tokenizers.sphere_encoder import SphereEncoder
 
@@ -267,8 +267,8 @@ def test_spherify_is_float32_under_bfloat16_networks():
         },
         "sphere_encoder": {"batch_size": 16},
     }  # fmt: skip
-    from sphere_jax.building import build_method
-    from sphere_jax.config import read_config
+    from sphere_jax.config.reading import read_config
+    from sphere_jax.runs.building import build_method
 
     built = build_method(read_config(config), "sphere_encoder")
     params = jax.jit(lambda key: built.init(key, {}))(jax.random.key(0))

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sphere_jax.config.options import SphereLatentStage
 from sphere_jax.data.sources import Source, Split
 from sphere_jax.geometry import sphere
 from sphere_jax.geometry.spaces import GlobalSphere
 from sphere_jax.methods.sphere_latent import SphereLatent
-from sphere_jax.options import SphereLatentStage
 from sphere_jax.sampling import FewSteps
 from sphere_jax.tokenizers.precomputed import Precomputed
 

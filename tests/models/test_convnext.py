@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.convnext import layouts
-from sphere_jax.conversion.tensors import convert
 from sphere_jax.models.convnext import SIZES, ConvNeXt
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, num_parameters
+from sphere_jax.weights.layouts.convnext import layouts
+from sphere_jax.weights.tensors import convert
 
 NARROW = ((2, 1, 3, 1), (8, 12, 16, 24))
 SHORT = ((1, 2), (8, 12))  # quick to compile

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sphere_jax.conversion.dc_ae import layouts, stem_layouts
-from sphere_jax.conversion.tensors import convert, export
 from sphere_jax.models.dc_ae import DECODERS, ENCODERS, AutoencoderDC, Decoder, Encoder
 from sphere_jax.models.hae import ConvStem
 from sphere_jax.nn.functional import Network, num_parameters
+from sphere_jax.weights.layouts.dc_ae import layouts, stem_layouts
+from sphere_jax.weights.tensors import convert, export
 
 # Quick to compile. The first as Sana's; the second as DC-AE's, with no finest blocks, and shuffles.
 NARROW = dict(

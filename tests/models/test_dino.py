@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.dino import layouts
-from sphere_jax.conversion.tensors import convert, export
 from sphere_jax.models.dino import DINO, KINDS, placing
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, num_parameters
+from sphere_jax.weights.layouts.dino import layouts
+from sphere_jax.weights.tensors import convert, export
 
 SMALL = dict(width=24, depth=3, heads=2, patch=4, grid=5)
 REGISTERS = SMALL | dict(registers=3, offset=0.0, antialias=True)

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.dinov3 import layouts
-from sphere_jax.conversion.tensors import convert, export
 from sphere_jax.models.dinov3 import KINDS, DINOv3, axial_rotation
 from sphere_jax.models.vit import rotate_halves
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, num_parameters
+from sphere_jax.weights.layouts.dinov3 import layouts
+from sphere_jax.weights.tensors import convert, export
 
 SMALL = dict(width=32, depth=2, heads=2, patch=4, registers=3)
 

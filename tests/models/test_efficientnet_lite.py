@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.efficientnet_lite import layouts
-from sphere_jax.conversion.tensors import convert, export
 from sphere_jax.models.efficientnet_lite import (
     SIZES,
     EfficientNetLite,
@@ -18,6 +16,8 @@ from sphere_jax.models.efficientnet_lite import (
 )
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, num_parameters
+from sphere_jax.weights.layouts.efficientnet_lite import layouts
+from sphere_jax.weights.tensors import convert, export
 
 REFERENCE = "efficientnet_lite0_reference.npz"
 WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights"

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.inception import layouts
-from sphere_jax.conversion.tensors import convert, export
 from sphere_jax.models.inception import ConvNorm, Inception, bilinear_tf1, inception_input
 from sphere_jax.nn.functional import Network, num_parameters
+from sphere_jax.weights.layouts.inception import layouts
+from sphere_jax.weights.tensors import convert, export
 
 
 @functools.cache

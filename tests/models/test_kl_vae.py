@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sphere_jax.conversion.kl_vae import layouts
-from sphere_jax.conversion.tensors import convert
 from sphere_jax.models.kl_vae import KINDS, AutoencoderKL, GroupNorm
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, num_parameters
+from sphere_jax.weights.layouts.kl_vae import layouts
+from sphere_jax.weights.tensors import convert
 
 SMALL = dict(latent_channels=3, widths=(32, 32), blocks=1)
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sphere_jax.conversion import lpips as weights
-from sphere_jax.conversion.files import open_tensors
-from sphere_jax.conversion.tensors import convert
 from sphere_jax.models.alexnet import AlexNet
 from sphere_jax.models.lpips import LPIPS, unit
 from sphere_jax.models.vgg import VGG16, convolve, max_pool
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, num_parameters
+from sphere_jax.weights.layouts import lpips as weights
+from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.tensors import convert
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 NARROW = (4, 6, 8, 8, 8)

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.rae import layouts
-from sphere_jax.conversion.tensors import convert, export
 from sphere_jax.models.rae_decoder import SIZES, RAEDecoder
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, num_parameters
+from sphere_jax.weights.layouts.rae import layouts
+from sphere_jax.weights.tensors import convert, export
 
 TINY = ((3, 3), 12, 2, 32, 4, 48)  # grid, channels, depth, width, heads, hidden
 

@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.dc_ae import DIFFUSERS, _evit, _res
-from sphere_jax.conversion.tensors import Layout, convert, export
-from sphere_jax.nn.dc_ae import (
+from sphere_jax.nn.dc_ae_blocks import (
     NORMS,
     Downsample,
     EViTBlock,
@@ -23,6 +21,8 @@ from sphere_jax.nn.dc_ae import (
     unshuffle,
 )
 from sphere_jax.nn.functional import Network
+from sphere_jax.weights.layouts.dc_ae import DIFFUSERS, _evit, _res
+from sphere_jax.weights.tensors import Layout, convert, export
 
 
 def normal(*shape, seed=0):

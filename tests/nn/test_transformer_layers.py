@@ -20,7 +20,7 @@ from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.mlp import MLP, SwiGLU, swiglu_hidden
 from sphere_jax.nn.norms import LayerNorm, RMSNorm
 from sphere_jax.nn.rope import axial_angles, rotate
-from sphere_jax.nn.transformer import Block, Stack
+from sphere_jax.nn.transformer_layers import Block, Stack
 
 
 @pytest.fixture

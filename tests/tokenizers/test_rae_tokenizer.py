@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.conversion import latent_statistics
-from sphere_jax.conversion import rae as conversion
-from sphere_jax.conversion.files import open_tensors
-from sphere_jax.conversion.tensors import convert
 from sphere_jax.models.dino import DINO
 from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.models.rae_decoder import RAEDecoder
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network
 from sphere_jax.tokenizers.rae import ENCODER, RAE
+from sphere_jax.weights.layouts import latent_statistics
+from sphere_jax.weights.layouts import rae as conversion
+from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.tensors import convert
 
 
 def small(width, encoder_depth, whiten, grid, side, decoder):

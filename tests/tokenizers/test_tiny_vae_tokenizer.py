@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.conversion.files import open_tensors
-from sphere_jax.conversion.tensors import convert
-from sphere_jax.conversion.tiny_vae import layouts
 from sphere_jax.models import tiny_vae as models
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network
-from sphere_jax.tokenizers.images import to_float
+from sphere_jax.nn.pixels import to_float
 from sphere_jax.tokenizers.tiny_vae import TinyVAE
+from sphere_jax.weights.layouts.tiny_vae import layouts
+from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.tensors import convert
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights"
 

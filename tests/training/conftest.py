@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sphere_jax.config.options import FlowStage
 from sphere_jax.data.sources import Source
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.methods.base import Method
-from sphere_jax.options import FlowStage
 from sphere_jax.training.loop import Task
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sphere_jax.common.errors import UserError
 from sphere_jax.distribution.mesh import replicated
-from sphere_jax.errors import UserError
 from sphere_jax.training.checkpoints import Checkpoints
 
 

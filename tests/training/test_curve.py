@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from sphere_jax.training.logging import RunLog, Stopwatch, read_rows, seconds_before
 from sphere_jax.training.loop import Curve, train
+from sphere_jax.training.run_log import RunLog, Stopwatch, read_rows, seconds_before
 from sphere_jax.training.signals import Interrupted
 
 
@@ -78,7 +78,7 @@ def test_training_time_goes_on_after_a_stop_and_leaves_scoring_out(
         now[0] += 1.0
         return now[0]
 
-    monkeypatch.setattr("sphere_jax.training.logging.time.monotonic", tick)
+    monkeypatch.setattr("sphere_jax.training.run_log.time.monotonic", tick)
 
     def slow(count):
         now[0] += 1000.0
@@ -98,7 +98,7 @@ def test_training_time_goes_on_after_a_stop_and_leaves_scoring_out(
 
 def test_a_stopwatch_stands_still_in_a_pause(monkeypatch):
     now = [5.0]
-    monkeypatch.setattr("sphere_jax.training.logging.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sphere_jax.training.run_log.time.monotonic", lambda: now[0])
     watch = Stopwatch(7.0)
     now[0] += 1
     assert watch.seconds == 7.0  # not started

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sphere_jax.errors import UserError
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.progress import duration
 from sphere_jax.methods.base import Method
-from sphere_jax.progress import duration
 from sphere_jax.training.ema_snapshots import planned
-from sphere_jax.training.logging import RunLog, read_rows
 from sphere_jax.training.loop import _HeldOut, stage_key, train
+from sphere_jax.training.run_log import RunLog, read_rows
 from sphere_jax.training.signals import Interrupted
 
 

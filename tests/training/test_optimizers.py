@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sphere_jax.config.options import LightningDiTModel, Optimizer, SiTModel
 from sphere_jax.models.build import latent_network
-from sphere_jax.options import LightningDiTModel, Optimizer, SiTModel
 from sphere_jax.training.optimizers import make_optimizer, schedule
 
 

@@ -1,0 +1,40 @@
+"""What was found out about files at some cost, kept in the user's cache until they change."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import cache_folder, write_npz
+from sphere_jax.data.array_checks import read_npz
+
+
+def kept(
+    name: str, files: Sequence[Path], find: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """What `find()` returns, or what it returned before for the same files.
+
+    The same are files of the same paths, sizes and times of change (nanoseconds): content that is
+    changed while all three stay goes unnoticed. Where the cache folder cannot be written, it is
+    found anew every time.
+
+    Raises:
+      UserError: a file is not there.
+    """
+    try:
+        stats = [(str(file.resolve()), file.stat()) for file in map(Path, files)]
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}).") from error
+    key = json.dumps([name, [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:32]
+    path = cache_folder("listings") / f"{name}-{digest}.npz"
+    with contextlib.suppress(UserError):  # not there yet, or damaged
+        return read_npz(str(path))
+    found = find()
+    with contextlib.suppress(UserError):
+        write_npz(path, found)
+    return found

@@ -1,0 +1,70 @@
+"""Opening the folder of a finished run, or a bare data set, for sampling and scoring."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Config, Data, Evaluation
+from sphere_jax.config.reading import read_config, read_group
+from sphere_jax.data.sources import check_images, check_labels, read_npz
+from sphere_jax.distribution.mesh import make_mesh
+from sphere_jax.runs.run import Run, open_run
+
+
+def load_run(
+    workdir: Path,
+    sampler: dict[str, Any] | None = None,
+    evaluation: dict[str, Any] | None = None,
+    data: bool = False,
+    mesh=None,
+    weights: str = "",
+) -> Run:
+    """The run of `workdir` with its trained artifacts on `mesh`, by default all devices here.
+
+    `sampler` and `evaluation` replace values of these groups of the config. Its mesh does not
+    count: a run trained on 16 devices is sampled on whatever is here. Its data set is read only if
+    `data` is true. `weights`, a file, has what stands in the place of the generator's own.
+
+    Raises:
+      UserError: not a run folder, not finished, or damaged; weights of another network.
+    """
+    file = workdir / "config.json"
+    if not file.is_file():
+        raise UserError(
+            f"{workdir} is not a run folder (no config.json); give the --workdir of a run."
+        )
+    try:
+        raw = json.loads(file.read_text())["config"]
+        raw |= {"sampler": raw.get("sampler", {}) | (sampler or {}), "mesh": {}}
+        raw |= {"evaluation": raw.get("evaluation", {}) | (evaluation or {})}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged ({error}); run sphere_jax.main again.") from error
+    config = read_config(raw)
+    mesh = mesh or make_mesh()
+    run = open_run(config, workdir, mesh) if data else Run(config, workdir, mesh)
+    run.load_stages()
+    if weights:
+        run.take_weights(weights)
+    return run
+
+
+def bare_run(reference: str, workdir: Path, evaluation: dict[str, Any]) -> Run:
+    """A run without stages around the data of FILE.npz (`images`, `labels`), to score against it
+    with these values of the config's evaluation group.
+
+    Raises UserError for a file that is not there, or holds something else.
+    """
+    arrays = read_npz(reference, ("images", "labels"))
+    images = check_images(arrays["images"], reference)
+    labels = check_labels(arrays["labels"], len(images), reference)
+    data = Data(
+        source="npz",
+        path=reference,
+        image_size=images.shape[1],
+        channels=images.shape[-1],
+        num_classes=int(labels.max()) + 1,
+    )
+    scoring = read_group(Evaluation, evaluation, "config.evaluation")
+    config = Config(stages=(), groups={}, data=data, evaluation=scoring)
+    return open_run(config, workdir, make_mesh())

@@ -1,0 +1,288 @@
+"""The page of a comparison, of all arms or the first few: `comparison.html`, `comparison.md` with
+its pictures `comparison-1.png` and so on, and the numbers in `comparison.json`.
+"""
+
+import math
+
+import numpy as np
+
+from sphere_jax.common.files import write_json
+from sphere_jax.evaluation import figures
+from sphere_jax.evaluation import report as page
+from sphere_jax.studies.comparing.arms import differing_keys
+from sphere_jax.studies.comparing.curves import band_curves
+from sphere_jax.studies.comparing.matched import EXPLAINS
+from sphere_jax.studies.comparing.numbers import CONFIDENCE, Difference, mean_interval
+from sphere_jax.studies.comparing.outcomes import Comparison
+
+FIRST = 12  # samples shown of every arm
+ONE_SEED = "One seed: there is no interval, and a difference may be that of the seed."
+
+
+def write_page(comparison: Comparison) -> str:
+    """Writes what the outcomes so far give; returns the final scores as a Markdown table.
+
+    Raises UserError for arms that are not matched.
+    """
+    matched, final = comparison.check(), _final(comparison)
+    write_json(comparison.root / "comparison.json", summary(comparison, matched))
+    sections = [
+        page.Section("Final scores", [final, page.Text(_spread(comparison))]),
+        *_against_baseline(comparison),
+        *_curves(comparison),
+        *_target(comparison),
+        *_samples(comparison),
+        _matched(comparison, matched),
+        *_protocol(comparison),
+    ]
+    done, all_arms = len(comparison.outcomes), len(comparison.seeds) * len(comparison.arms)
+    sentence = f"{done} of {all_arms} arms. " if done < all_arms else ""
+    sentence += (
+        f"{len(comparison.arms)} arms in seeds {', '.join(map(str, comparison.seeds))}, alike but "
+        f"for the values named below; '{comparison.baseline}' is the baseline."
+    )
+    root, title = comparison.root, comparison.root.name
+    page.write_report(root / "comparison.html", title, sentence, _headlines(comparison), sections)
+    page.write_markdown(root / "comparison.md", title, sentence, sections)
+    return f"{final.markdown()}\n\n{_spread(comparison)}\n"
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def summary(comparison: Comparison, matched: dict) -> dict:
+    """What `comparison.json` holds: every number of the page."""
+    names, others = comparison.metrics, comparison.names
+    finished = [arm for arm in others if comparison.seeds_of(arm)]
+    found = {
+        "vary": comparison.label,
+        "seeds": list(comparison.seeds),
+        "baseline": comparison.baseline,
+        "finished": [len(comparison.outcomes), len(comparison.seeds) * len(comparison.arms)],
+        "values": {arm.name: dict(arm.values) for arm in comparison.arms},
+        "arms": {a: {name: comparison.values(a, name) for name in names} for a in finished},
+        "seeds_of": {arm: comparison.seeds_of(arm) for arm in finished},
+        "yardstick": dict(zip(names, _yardstick(comparison), strict=True)),
+        "matched": matched,
+        "differences": {},
+        "curves": {},
+        "target": None,
+    }
+    for arm in finished:
+        differences = {name: comparison.difference(arm, name) for name in names}
+        if arm != comparison.baseline:
+            known = {name: vars(d) for name, d in differences.items() if d}
+            found["differences"][arm] = known
+        found["curves"][arm] = {
+            str(seed): comparison.outcomes[seed, arm].curve for seed in comparison.seeds_of(arm)
+        }
+    metric = comparison.target_metric
+    if metric:
+        seeds = comparison.seeds_of(comparison.baseline)
+        found["target"] = {
+            "metric": metric,
+            "values": {str(seed): comparison.target_value(seed) for seed in seeds},
+        }
+        for axis in ("steps", "seconds"):
+            reached = {arm: comparison.reached(arm, axis) for arm in finished}
+            found["target"][axis] = {
+                arm: {str(seed): value for seed, value in r.arm.items()} | {"speed_up": r.speed_up}
+                for arm, r in reached.items()
+                if r
+            }
+    return found
+
+
+def _yardstick(comparison: Comparison) -> list[float]:
+    results = next(iter(comparison.outcomes.values())).results
+    found = (results["yardstick"][name] for name in comparison.metrics)
+    return [math.nan if value is None else value for value in found]
+
+
+def _spread(comparison: Comparison) -> str:
+    seeds, outcomes = comparison.seeds, comparison.outcomes.values()
+    spent = sorted({outcome.results["nfe"] for outcome in outcomes})
+    plural = "s" if len(seeds) > 1 else ""
+    missing = len(seeds) * len(comparison.arms) - len(comparison.outcomes)
+    partial = [page.describe(name)[0] for name in comparison.partial_metrics]
+    return (
+        f"{len(seeds)} seed{plural} ({', '.join(map(str, seeds))}): mean ± standard deviation; "
+        f"NFE {', '.join(map(str, spent))}."
+        + (f" {missing} arms are not finished." if missing else "")
+        + (f" Not of every arm, and left out: {', '.join(partial)}." if partial else "")
+    )
+
+
+def _headlines(comparison: Comparison) -> list[page.Headline]:
+    metric, found = comparison.metrics[0], []
+    name, better = page.describe(metric)
+    for arm in comparison.names[:6]:
+        if comparison.seeds_of(arm):
+            mean, half = mean_interval(comparison.values(arm, metric))
+            note = f"{name}; better: {better}"
+            note += f"; ± {CONFIDENCE:.0%} interval" if half is not None else ""
+            value = f"{mean:.3g}" + (f" ± {half:.2g}" if half is not None else "")
+            found.append(page.Headline(arm, value, note))
+    return found
+
+
+def _final(comparison: Comparison) -> page.Table:
+    names = comparison.metrics
+    rows = [
+        [arm, *(mean_and_deviation(comparison.values(arm, name)) for name in names)]
+        for arm in comparison.names
+        if comparison.seeds_of(arm)
+    ]
+    rows.append(["yardstick: real images", *(f"{v:.3f}" for v in _yardstick(comparison))])
+    better = ["better", *(page.describe(name)[1] for name in names)]
+    return page.Table([comparison.label, *(page.describe(n)[0] for n in names)], [*rows, better])
+
+
+def _against_baseline(comparison: Comparison) -> list[page.Section]:
+    """Win or lose: paired differences from the baseline, with their intervals."""
+    others = [
+        arm
+        for arm in comparison.names
+        if arm != comparison.baseline and comparison.seeds_of(arm, comparison.baseline)
+    ]
+    if not others:
+        return []
+    names = comparison.metrics
+    rows = [[arm, *(_told(comparison.difference(arm, name)) for name in names)] for arm in others]
+    table = page.Table([comparison.label, *(page.describe(n)[0] for n in names)], rows)
+    seeds = max(len(comparison.seeds_of(arm, comparison.baseline)) for arm in others)
+    said = (
+        f"Arm minus baseline, paired by seed, with {CONFIDENCE:.0%} t-intervals. Decided where the "
+        "interval leaves out zero (of a metric that should be near a number: of its distance from "
+        "it). Intervals are one by one: of twenty, one leaves out zero by chance."
+    )
+    blocks = [table, page.Text(said if seeds > 1 else ONE_SEED)]
+    return [page.Section(f"Against {comparison.baseline}", blocks)]
+
+
+def _told(difference: Difference | None) -> str:
+    if difference is None:
+        return "–"
+    if difference.half_width is None:
+        return f"{difference.mean:+.3g} (one seed)"
+    return f"{difference.mean:+.3g} ± {difference.half_width:.2g}: {difference.verdict}"
+
+
+def _curves(comparison: Comparison) -> list[page.Section]:
+    """Scores against steps, all; against seconds of training, that of the target."""
+    metrics = comparison.curve_metrics
+    if not metrics:
+        return []
+
+    def panel(metric, axis):
+        found = {}
+        for arm in comparison.names:
+            curves = (comparison.curve(s, arm, metric) for s in comparison.seeds_of(arm))
+            kept = [(c[axis], c[2]) for c in curves if c[2]]
+            if kept:
+                found[arm] = kept
+        return found
+
+    first = comparison.target_metric or metrics[0]
+    target = comparison.target.value if comparison.target else None
+    titles = {metric: metric.replace("_", " ") for metric in metrics}
+    steps = {titles[metric]: panel(metric, 0) for metric in metrics}
+    seconds = {titles[first]: panel(first, 1)}
+    mark = {titles[first]: target}
+    samples = comparison.configs[comparison.seeds[0], comparison.baseline].evaluation.curve_samples
+    several = len(comparison.seeds) > 1
+    caption = f"Scores of {samples:,} samples while the arms trained, in the same noise."
+    caption += " Lines: mean over seeds; bands: their range." if several else ""
+    spent = "The same against seconds of training (without compiling, previews and scoring)."
+    blocks = [
+        page.Picture(band_curves("step", steps, mark), caption),
+        page.Picture(band_curves("seconds of training", seconds, mark), spent),
+    ]
+    return [page.Section("While training", blocks)]
+
+
+def _target(comparison: Comparison) -> list[page.Section]:
+    """Steps and time to as good a score."""
+    metric = comparison.target_metric
+    rows = []
+    for arm in comparison.names if metric else []:
+        steps, seconds = (comparison.reached(arm, axis) for axis in ("steps", "seconds"))
+        if steps and seconds:
+            rows.append([arm, *_reached(steps), *_reached(seconds)])
+    if not rows:
+        return []
+    name, value = page.describe(metric)[0], comparison.target and comparison.target.value
+    goal = f"{value:g}" if value is not None else f"what '{comparison.baseline}' ends at, by seed"
+    header = [comparison.label, "steps", "times fewer", "seconds", "times less"]
+    said = (
+        f"Where each arm first reaches a {name} of {goal}, linear between scored steps: seed by "
+        f"seed, their mean; and how many times sooner than the baseline (geometric mean, "
+        f"{CONFIDENCE:.0%} t-interval)."
+    )
+    said += "" if len(comparison.seeds) > 1 else f" {ONE_SEED}"
+    return [page.Section("Time to a target", [page.Table(header, rows), page.Text(said)])]
+
+
+def _reached(reached) -> tuple[str, str]:
+    values = list(reached.arm.values())
+    there = [value for value in values if value is not None]
+    if not there:
+        return "not reached", "–"
+    each = ", ".join("never" if value is None else f"{value:,.4g}" for value in values)
+    mean = f"{np.mean(there):,.4g} " if len(there) == len(values) else ""  # of all seeds or none
+    text = f"{mean}({each})" if len(values) > 1 else each
+    if reached.speed_up is None:
+        return text, "–"
+    factor, interval = reached.speed_up
+    return text, f"{factor:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+
+
+def _samples(comparison: Comparison) -> list[page.Section]:
+    """One picture a seed, one row an arm, the same noise and label in a column."""
+    blocks = []
+    for seed in comparison.seeds:
+        kept = {arm: comparison.outcomes[seed, arm].samples for arm in comparison.names
+                if (seed, arm) in comparison.outcomes}  # fmt: skip
+        rows = {arm: images[:FIRST] for arm, images in kept.items() if images is not None}
+        if rows and len({images.shape[1:] for images in rows.values()}) == 1:
+            caption = f"Seed {seed}, not chosen: a column has one noise and one class."
+            blocks.append(page.Picture(figures.labelled_rows(rows), caption))
+    return [page.Section("Samples", blocks)] if blocks else []
+
+
+def _matched(comparison: Comparison, matched: dict) -> page.Section:
+    """What is identical, by the hashes of the arrays, and what differs."""
+    baseline = comparison.configs[comparison.seeds[0], comparison.baseline]
+    rows, differ = [], []
+    for arm in comparison.arms:
+        config = comparison.configs[comparison.seeds[0], arm.name]
+        gone = {*baseline.stages} ^ {*config.stages}  # a stage more or less is one difference
+        pairs = differing_keys(baseline, config).items()
+        own = "; ".join(
+            f"{key}: {ours!r}"
+            for key, (_, ours) in pairs
+            if key.partition(".")[0] not in gone or key in arm.values
+        )
+        differ.append([arm.name, own or "the baseline"])
+        if arm.name in matched:
+            rows.append([arm.name, *(matched[arm.name].get(item, "–") for item in EXPLAINS)])
+    said = (
+        "Compared with the baseline by hashes of the arrays themselves, taken when an arm started: "
+        "rows of the first batches, freshly drawn weights, the first step's draws, the noise of "
+        "samples, what scores are taken against. 'no' names the values that explain it; a "
+        "difference that none explains is refused."
+    )
+    blocks = [
+        page.Table([comparison.label, "differs from the baseline in"], differ),
+        page.Table([comparison.label, *EXPLAINS], rows),
+        page.Text(said),
+    ]
+    return page.Section("Matched", blocks)
+
+
+def _protocol(comparison: Comparison) -> list[page.Section]:
+    stamp = next(iter(comparison.outcomes.values())).results["protocol"]
+    return [page.Section("Protocol", [page.protocol_table(stamp)])]

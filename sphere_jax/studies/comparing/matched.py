@@ -1,0 +1,145 @@
+"""What arms of one seed must share, hashed from the very arrays: W/ARM/matched.json.
+
+Arms are compared with the baseline of their seed. An item may differ only where a value explains
+it in which the two configs differ: another `model.width` has other initial weights, but no other
+order of batches.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import write_json
+from sphere_jax.config.options import Config
+from sphere_jax.data.pipeline import index_batches
+from sphere_jax.nn.compilation import run_once_options
+from sphere_jax.runs.drawing import balanced_labels
+from sphere_jax.runs.run import Run
+from sphere_jax.sampling import noise_of, sample_keys
+from sphere_jax.studies.comparing.arms import differing_keys
+from sphere_jax.training.loop import stage_key
+
+BATCHES = 64  # of the order that are hashed
+SAMPLES = 16  # whose noise is
+EXPLAINS = {  # which values make an item differ, by how their keys begin; GENERATOR is the stage
+    "training data": ("data.", "tokenizer."),
+    "data order": ("data.source", "data.path", "data.flip", "stages", "GENERATOR.batch_size",
+                   "GENERATOR.steps"),
+    "initial weights": ("model.", "tokenizer.", "data.image_size", "data.channels",
+                        "data.num_classes", "stages", "GENERATOR.method", "GENERATOR.pretrained"),
+    "training noise": ("stages", "GENERATOR.method", "GENERATOR.batch_size", "GENERATOR.strata",
+                       "tokenizer.", "data.image_size"),
+    "sampling noise": ("tokenizer.", "data.image_size", "data.num_classes"),
+    "reference": ("data.", "evaluation."),
+}  # fmt: skip
+EXPLAINS_NOTHING = ("data.threads",)  # batches are the same, to the bit
+WHERE = ("data.source", "data.path")  # of the data: with the same bytes they explain nothing
+
+
+def matched_items(run: Run) -> dict[str, str]:
+    """Hashes of what the stage that generates starts from, by item."""
+    config, name, method = run.config, run.config.generator, run.generator
+    settings, data = config.stage(name), config.data
+    order = index_batches(len(run.split.train), settings.batch_size, config.seed)
+    batches = [order[i] for i in range(min(BATCHES, settings.steps))]
+    init_key, train_key = jax.random.split(stage_key(config.seed, name))  # as `init_state` does
+    weights = method.begin()
+    if weights is None:
+        init = jax.jit(method.init, compiler_options=run_once_options())
+        weights = init(init_key, method.frozen(run.artifacts))
+    draws = method.draws(jax.random.fold_in(train_key, 0), settings.batch_size)
+    keys = sample_keys(jax.random.key(config.seed), np.arange(SAMPLES, dtype=np.uint32))
+    noise = noise_of(keys, method.tokenizer.latent_shape)
+    labels = balanced_labels(SAMPLES, data.num_classes)
+    return {
+        "training data": run.data_fingerprint,
+        "data order": digest([rows if data.flip else rows[0] for rows in batches]),
+        "initial weights": digest(weights),
+        "training noise": digest([draws, method.tokenizer.latent_shape]),
+        "sampling noise": digest([noise, labels]),
+    }
+
+
+def digest(tree) -> str:
+    """First 16 hex digits of the SHA-256 of a tree of arrays: names, shapes and every byte."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.asarray(leaf)
+        found.update(f"{jax.tree_util.keystr(path)}{array.shape}{array.dtype}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
+
+
+def reference_item(results: dict) -> str:
+    """What scores were taken against, from the protocol in `results.json`."""
+    stamp = results["protocol"]
+    kept = ("features", "judge", "reference", "samples", "precision_recall", "image_shape")
+    text = json.dumps({key: stamp[key] for key in kept}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_matched(run: Run) -> None:
+    """Measured when an arm starts, and anew as long as no stage of it has begun."""
+    begun = any((run.workdir / "stages").glob("*.json"))
+    if not begun or read_matched(run.workdir) is None:
+        write_json(run.workdir / "matched.json", matched_items(run))
+
+
+def read_matched(workdir: Path) -> dict[str, str] | None:
+    """None where the arm has not started. Raises UserError for a damaged file."""
+    file = workdir / "matched.json"
+    try:
+        found = json.loads(file.read_text())
+        return {name: str(value) for name, value in found.items()}
+    except FileNotFoundError:
+        return None
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file} is damaged ({error}); delete it.") from error
+
+
+def explanation(item: str, baseline: Config, config: Config) -> list[str]:
+    """The keys in which two configs differ that make `item` differ.
+
+    What a stage draws is a function of its own name: with the same stage to generate, other stages
+    explain nothing.
+    """
+    starts = {start.replace("GENERATOR", config.generator or "") for start in EXPLAINS[item]}
+    if baseline.generator == config.generator:
+        starts -= {"stages"}
+    keys = (key for key in differing_keys(baseline, config) if key.startswith(tuple(starts)))
+    return [key for key in keys if key not in EXPLAINS_NOTHING]
+
+
+Started = tuple[str, dict[str, str], Config]  # name, items, config
+
+
+def check_matched(where: Path, seed: int, arm: Started, baseline: Started) -> dict[str, str]:
+    """ "yes", or the keys that explain a difference, by item.
+
+    Raises:
+      UserError: an item differs that should not.
+    """
+    (name, items, config), (other, expected, its) = arm, baseline
+    data = "training data"
+    same_data = data in items and items[data] == expected.get(data)
+    found = {}
+    for item in (item for item in EXPLAINS if item in items and item in expected):
+        found[item] = "yes"
+        if items[item] == expected[item]:
+            continue
+        keys = explanation(item, its, config)
+        if same_data and item == "data order":
+            keys = [key for key in keys if key not in WHERE]
+        if not keys:
+            raise UserError(
+                f"Arms '{name}' and '{other}' of seed {seed} in {where} are not matched: their "
+                f"{item} differ, and no value in which their configs differ explains it."
+            )
+        found[item] = f"no: {', '.join(keys)}"
+    return found

@@ -1,0 +1,144 @@
+"""Arms trained or picked up: what two arms have in common is copied, not trained again."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import write_json
+from sphere_jax.config.checks import ON_LATENTS
+from sphere_jax.config.options import Config
+from sphere_jax.config.reading import read_config, to_dict
+from sphere_jax.distribution.mesh import make_mesh
+from sphere_jax.runs.records import FREE_KEYS, difference, flatten
+from sphere_jax.runs.run import Run, open_run
+from sphere_jax.runs.scoring import Scorer, score_run
+from sphere_jax.studies.comparing.matched import write_matched
+from sphere_jax.training.run_log import RunLog, read_rows, write_rows
+from sphere_jax.weights.stored import fingerprint_of
+
+OWN_FILE = re.compile(r"comparison(\.(md|json|html)|-\d+\.png)")
+
+
+def check_root(root: Path) -> None:
+    """Raises UserError for a folder with anything that no comparison wrote."""
+    for found in sorted(root.glob("*")) if root.is_dir() else []:
+        arm = found.is_dir() and found.name.startswith("seed") and "-" in found.name
+        if not arm and not OWN_FILE.fullmatch(found.name) and not found.name.startswith("."):
+            raise UserError(
+                f"{root} holds {found.name}, which no comparison wrote; give another --workdir."
+            )
+
+
+def finished_results(config: Config, workdir: Path) -> dict | None:
+    """`results.json` of a finished arm, else None. Raises UserError if it is of another config.
+
+    Data and weights may lie elsewhere by now, if they are the same.
+    """
+    stored, results = workdir / "config.json", workdir / "results.json"
+    if not stored.exists() or not results.exists():
+        return None
+    try:
+        before, found = json.loads(stored.read_text())["config"], json.loads(results.read_text())
+        before = read_config(before)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{workdir} is damaged ({error}); delete it to run it again.") from error
+    if _but_places(before) != _but_places(config):
+        raise UserError(f"{workdir} was run with another config; give another --workdir.")
+    if "metrics" not in found:
+        raise UserError(f"{workdir} was run without scores; give another --workdir.")
+    if before != config:
+        make_run(config, workdir).begin()  # its records know what was where
+        path, features = config.evaluation.pretrained, found["protocol"]["features"]
+        if path and fingerprint_of(path) != features["fingerprint"]:
+            raise UserError(f"{workdir} was scored by other weights than {path} holds.")
+    return found
+
+
+def _but_places(config: Config) -> dict:
+    """The values that weights and scores are functions of, files by what they hold left out."""
+    free = tuple(key for key in FREE_KEYS if key != ".space.retraction")
+    flat = flatten("config", to_dict(config))
+    return {key: value for key, value in flat.items() if not key.endswith(free)}
+
+
+def make_run(config: Config, workdir: Path) -> Run:
+    return open_run(config, workdir, make_mesh(config.mesh.data, config.mesh.fsdp))
+
+
+def open_arm(config: Config, workdir: Path, known: dict) -> tuple[Run, Scorer]:
+    """An arm begun: its folder claimed, and what it starts from measured (`matched.json`)."""
+    run = make_run(config, workdir)
+    scorer = Scorer(run, known)
+    run.begin()
+    write_matched(run)
+    return run, scorer
+
+
+def train_arm(run: Run, scorer: Scorer, root: Path) -> dict:
+    """What its `results.json` holds, once it is trained and scored."""
+    for name in run.config.stages:
+        share_stage(run, name, root)
+    log = RunLog(run.workdir)
+    try:
+        run.train_stages(log, scorer.point_of_curve)
+        return score_run(run, log, scorer)
+    finally:
+        log.close()
+
+
+def share_stage(run: Run, name: str, root: Path) -> None:
+    """Copies a finished stage of another arm, if it depends on the very same values."""
+    if (run.workdir / "stages" / f"{name}.json").exists():
+        return
+    depends = run.records.depends(name)
+    needed = _weights_depend_on(name, depends)
+    for record in sorted(root.glob(f"*/stages/{name}.json")):
+        content, other = json.loads(record.read_text()), record.parent.parent
+        theirs = _weights_depend_on(name, content["depends"])
+        if not content["finished"] or difference(theirs, needed, run.config):
+            continue
+        print(f"{name}: shared with {other.name}", flush=True)
+        for folder in (name, f"{name}.crc32"):
+            target = run.workdir / "checkpoints" / folder
+            shutil.copytree(other / "checkpoints" / folder, target, dirs_exist_ok=True)
+        config = read_config(json.loads((other / "config.json").read_text())["config"])
+        own = [r for r in read_rows(run.workdir / "metrics.jsonl") if r["stage"] != name]
+        shared = [r for r in read_rows(other / "metrics.jsonl") if r["stage"] == name]
+        if not _sampled_alike(config, run.config):  # scores while training are of their sampler
+            shared = [row for row in shared if "images_trained" not in row]
+        write_rows(run.workdir / "metrics.jsonl", own + shared)
+        if (other / "evaluator").exists() and config.evaluation == run.config.evaluation:
+            shutil.copytree(other / "evaluator", run.workdir / "evaluator", dirs_exist_ok=True)
+        (run.workdir / "stages").mkdir(exist_ok=True)
+        shutil.copy2(record.with_suffix(".npz"), run.workdir / "stages")
+        own_record = run.workdir / "stages" / f"{name}.json"
+        write_json(own_record, content | {"depends": depends})  # last: it says that it is finished
+        return
+
+
+def _weights_depend_on(name: str, depends: dict) -> dict:
+    """Of a record's `depends`, what the weights of stage `name` are a function of: a generator of
+    latents never reads the decoder that an earlier stage finetunes."""
+    if depends.get(f"config.{name}.method") not in ON_LATENTS:
+        return depends
+    methods = {key.split(".")[1]: v for key, v in depends.items() if key.endswith(".method")}
+    tuned = [stage for stage, method in methods.items() if method == "decoder"]
+    starts = tuple(f"config.{stage}." for stage in tuned)
+    kept = {key: value for key, value in depends.items() if not key.startswith(starts)}
+    earlier = [stage for stage in depends["earlier stages"] if stage not in tuned]
+    return kept | {"earlier stages": earlier}
+
+
+def _sampled_alike(one: Config, other: Config) -> bool:
+    """Whether the same weights would draw the same images."""
+    groups = ("sampler", "space", "evaluation", "data")
+    alike = all(getattr(one, group) == getattr(other, group) for group in groups)
+    return alike and _decoders(one) == _decoders(other)
+
+
+def _decoders(config: Config) -> list:
+    """What finetunes the decoder."""
+    stages = ((name, config.stage(name)) for name in config.stages)
+    return [(name, stage) for name, stage in stages if stage.method == "decoder"]

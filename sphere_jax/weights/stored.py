@@ -1,0 +1,166 @@
+"""Weights for a network from a file: one that `sphere_jax.convert` wrote, or a published one.
+
+A converted file is .safetensors with our own names ("encoder/convs/0/kernel"), the name of its
+network and a fingerprint of its content. Its leaves are read block by block, straight to the
+devices that hold them; a published file passes through the memory of the host.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from sphere_jax.common import files
+from sphere_jax.common.errors import UserError
+from sphere_jax.nn.functional import Network, Params
+from sphere_jax.weights.reading import open_safetensors, open_tensors
+from sphere_jax.weights.tensors import Layout, Source, convert, fit, named_leaves, path_name
+
+FORMAT = "sphere_jax weights 1"
+Layouts = Callable[[Network], list[Layout]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredLeaf:
+    """A leaf in a converted file: float32 blocks of it are read as they are indexed."""
+
+    shape: tuple[int, ...]
+    block: Callable[[Any], np.ndarray]
+    dtype = np.dtype(np.float32)
+
+    def __getitem__(self, index) -> np.ndarray:
+        return np.asarray(self.block(index), np.float32)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[...].astype(dtype or np.float32)
+
+
+def write_weights(path: str | os.PathLike, params: Params, network: str, source: str) -> str:
+    """Writes a converted file, whole or not at all, and returns its fingerprint.
+
+    `network` is its name in the catalogue and `source` says where the weights are from.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    tensors = {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
+    found = fingerprint(tensors)
+    metadata = {"format": FORMAT, "network": network, "source": source, "fingerprint": found}
+    write_safetensors(path, tensors, metadata)
+    return found
+
+
+def write_safetensors(path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Raises UserError if the file cannot be written; a reader never sees half of it."""
+
+    def fill(temporary: Path) -> None:
+        try:
+            save_file(dict(tensors), temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        temporary.chmod(0o644)  # safetensors makes files that only their owner reads
+
+    files.write_whole(path, fill)
+
+
+def fingerprint(tensors: Mapping[str, np.ndarray]) -> str:
+    """First 16 hex digits of the SHA-256 of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+        digest.update(tensor.reshape(-1).view(np.uint8))
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_of(path: str | os.PathLike) -> str:
+    """That of a converted file's content; of any other file, that of its bytes.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    metadata = _readable(path)
+    return metadata["fingerprint"] if metadata else files.fingerprint(path)
+
+
+def network_of(path: str | os.PathLike) -> str:
+    """The name of the network in a converted file, "" for any other file.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    metadata = _readable(path)
+    return metadata["network"] if metadata else ""
+
+
+def load_weights(
+    path: str | os.PathLike, name: str | None, network: Network, layouts: Layouts
+) -> Params:
+    """The parameters of `network`: `StoredLeaf`s of a converted file, else numpy arrays, float32.
+
+    `name` is what the network is called in the catalogue, or None for one that is not there;
+    `layouts` are its published ones.
+
+    Raises:
+      UserError: the file is missing, damaged, or holds something else.
+    """
+    path = Path(path)
+    try:
+        metadata = _metadata(path)
+        if metadata is None:
+            return convert(open_tensors(path), layouts(network), network)
+        if name is not None and metadata["network"] != name:
+            raise ValueError(f"it holds '{metadata['network']}'")
+        return _stored(path, metadata, network)
+    except ValueError as error:
+        wanted = "config.model" if name is None else f"'{name}'"
+        raise UserError(
+            f"{path} does not give the weights of {wanted}: {error}. "
+            "See python -m sphere_jax.convert --list."
+        ) from error
+
+
+def _stored(path: Path, metadata: dict[str, str], network: Network) -> Params:
+    wanted = jax.eval_shape(network.init, jax.random.key(0))
+    tensors = open_tensors(path)
+    own = Layout("sphere_jax", {name: Source(name) for name in named_leaves(wanted)})
+    fit(tensors, [own], network)
+    if fingerprint(tensors) != metadata["fingerprint"]:
+        raise ValueError("its content has another fingerprint than it says; convert it anew")
+    file = open_safetensors(path)
+
+    def leaf(key, like):
+        name = path_name(key)
+        block = file.get_slice(name).__getitem__ if like.shape else lambda _: file.get_tensor(name)
+        return StoredLeaf(like.shape, block)
+
+    return jax.tree_util.tree_map_with_path(leaf, wanted)
+
+
+def _metadata(path: Path) -> dict[str, str] | None:
+    """What `write_weights` noted, or None if another program wrote the file.
+
+    Raises ValueError if it cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    metadata = open_safetensors(path).metadata() or {}
+    if metadata.get("format") != FORMAT:
+        return None
+    if not {"network", "fingerprint"} <= metadata.keys():
+        raise ValueError(f"{path} does not say what it holds; convert it anew")
+    return metadata
+
+
+def _readable(path: str | os.PathLike) -> dict[str, str] | None:
+    try:
+        return _metadata(Path(path))
+    except ValueError as error:
+        raise UserError(f"{error}.") from error

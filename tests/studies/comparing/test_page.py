@@ -1,0 +1,47 @@
+"""The page, from outcomes written by hand."""
+
+import pytest
+import tiny_run
+
+from sphere_jax.config.config_files import load_config
+from sphere_jax.studies.comparing.arms import Arm
+from sphere_jax.studies.comparing.comparison_page import write_page
+from sphere_jax.studies.comparing.outcomes import Comparison, Outcome
+
+ARMS = [
+    Arm("plain", {"stages": "(vae,flow)"}),
+    Arm("tuned", {}),
+    Arm("own", {"decoder.target": "original"}),
+]
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    path, *flags = [flag.removeprefix("--config=") for flag in tiny_run.FLAGS]
+    configs = {(0, a.name): load_config(path, [*flags, *a.overrides(0)]) for a in ARMS}
+    results = {
+        "nfe": 2, "protocol": {"seed": 0},
+        "yardstick": {"frechet_distance_a": 1.0, "recall_a": 1.0, "class_agreement": 1.0},
+    }  # fmt: skip
+    metrics = {"frechet_distance_a": 3.0, "recall_a": 0.5, "class_agreement": 0.25}
+    few = {name: value for name, value in metrics.items() if name != "recall_a"}
+    found = {"plain": metrics, "tuned": few, "own": metrics}
+    outcomes = {(0, a): Outcome(m, results, [], {}, None) for a, m in found.items()}
+    return Comparison(tmp_path, "arm", ARMS, [0], configs, "plain", outcomes=outcomes)
+
+
+def test_a_score_that_some_arms_lack_is_left_out_and_said(comparison):
+    told = write_page(comparison)
+    header = told.splitlines()[0]
+    assert header.count("|") == 4 and "Recall" not in header
+    assert told.endswith(
+        "Not of every arm, and left out: Recall (real inside generated), a features.\n"
+    )
+
+
+def test_a_stage_more_is_one_difference_but_what_was_asked_for_is_named(comparison):
+    write_page(comparison)
+    rows = (comparison.root / "comparison.md").read_text().splitlines()
+    stages = "stages: ['vae', 'decoder', 'flow']"
+    assert "| plain | the baseline |" in rows and f"| tuned | {stages} |" in rows
+    assert f"| own | decoder.target: 'original'; {stages} |" in rows
