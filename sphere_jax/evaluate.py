@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.files import make_folder, write_json
     from sphere_jax.evaluation.protocol import protocol
-    from sphere_jax.evaluation.report import describe
+    from sphere_jax.evaluation.score_tables import describe
     from sphere_jax.runs.drawing import balanced_labels, draw
     from sphere_jax.runs.image_data import image_data
     from sphere_jax.runs.loading import bare_run, load_run

@@ -1,32 +1,29 @@
 """A config file's dictionary, read once, checked once, then frozen.
 
 A config file (`configs/*.py`) returns an `ml_collections.ConfigDict`; `read_config` turns it into
-the dataclasses of `options` and says, in one sentence, what is wrong with it. Library code sees
-only the dataclasses.
+the dataclasses of `options.py` and of the plug-ins that it names, and says in one sentence what is
+wrong with it. Library code sees only the dataclasses.
 """
 
 import dataclasses
-import difflib
 import math
-import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.plugins import nearest
 from sphere_jax.config.checks import check_together
-from sphere_jax.config.options import (
-    SAMPLERS,
-    STAGES,
-    Config,
-    FlowSampler,
-    Sampler,
-    Stage,
-)
+from sphere_jax.config.options import Config, SamplerOptions, StageOptions
+
+METHODS = ("methods", "METHOD")
 
 
-def read_config(raw: Mapping[str, Any]) -> Config:
+def read_config(raw: Mapping[str, Any], stored: bool = False) -> Config:
     """The frozen, checked form of a config file's dictionary.
+
+    `stored` is for the config that a run folder keeps: keys that were renamed since are translated.
 
     Raises:
       UserError: unknown key (with the nearest known name), wrong type, value out of range, or
@@ -47,16 +44,19 @@ def read_config(raw: Mapping[str, Any]) -> Config:
             raise UserError(f"config.{name} must be a group of values, not {raw[name]!r}.")
         group = dict(raw.pop(name))
         method = group.get("method", name)
-        if method not in STAGES:
-            raise UserError(_unknown(f"config.{name}.method", method, STAGES))
-        groups[name] = read_group(STAGES[method], group | {"method": method}, f"config.{name}")
+        options = plugins.find(*METHODS, method, f"config.{name}.method").Options
+        groups[name] = read_group(options, group | {"method": method}, f"config.{name}", stored)
     for name in [k for k in raw if _is_stage(k, raw[k])]:
         raw.pop(name)  # a stage group that config.stages leaves out is not an error
     for key in raw:
         if key not in known:
             raise UserError(_unknown("config", key, [*known, *groups]))
-    sampler = _value("config.sampler", raw.pop("sampler", {}), sampler)
-    config = read_group(Config, raw | {"stages": stages}, "config")
+    drawing = raw.pop("sampler", {})
+    if stored and sampler is SamplerOptions and isinstance(drawing, Mapping):  # nothing generates
+        shared = {field.name for field in dataclasses.fields(sampler)}
+        drawing = {key: value for key, value in drawing.items() if key in shared}
+    sampler = _value("config.sampler", drawing, sampler, stored)
+    config = read_group(Config, raw | {"stages": stages}, "config", stored)
     config = dataclasses.replace(config, groups=groups, sampler=sampler)
     check_together(config)
     return config
@@ -78,7 +78,8 @@ def type_of(raw: Mapping[str, Any], path: list[str]) -> Any:
     for key in path:
         if not dataclasses.is_dataclass(hint):
             raise UserError(f"{where} is a value, not a group.")
-        hints = typing.get_type_hints(hint)
+        hints = {name: field_type for name, (field_type, _) in _fields(hint).items()}
+        kinds = _kinds(hint)
         if hint is Config:
             stages = {k: _stage_type(k, value) for k, value in raw.items() if _is_stage(k, value)}
             hints = {name: hints[name] for name in _known_groups()} | stages
@@ -86,8 +87,42 @@ def type_of(raw: Mapping[str, Any], path: list[str]) -> Any:
         if key not in hints:
             raise UserError(_unknown(where, key, hints))
         group = group.get(key, {}) if isinstance(group, Mapping) else {}
-        hint, where = _kind(hints[key], group, f"{where}.{key}"), f"{where}.{key}"
+        where, hint = f"{where}.{key}", hints[key]
+        if key in kinds:
+            hint = _kind(kinds[key], group, where)
     return hint
+
+
+def read_group(cls, raw: Mapping[str, Any], where: str, stored: bool = False):
+    """A dataclass of options from its group. Raises UserError as `read_config` does."""
+    fields, kinds = _fields(cls), _kinds(cls)
+    renamed = {
+        about["formerly"]: name for name, (_, about) in fields.items() if about.get("formerly")
+    }
+    if stored:
+        raw = {renamed.get(key, key): value for key, value in raw.items()}
+    for key in raw:
+        if key in renamed:
+            raise UserError(f"{where}.{key} is called {where}.{renamed[key]} now.")
+        if key not in fields:
+            raise UserError(_unknown(where, key, fields))
+    values = {}
+    for key, (hint, about) in fields.items():
+        if key not in raw:
+            continue
+        name, value = f"{where}.{key}", raw[key]
+        if key in kinds:
+            hint = _kind(kinds[key], value, name)
+        value = _value(name, value, hint, stored)
+        low, high = about.get("low"), about.get("high")
+        if low is not None and value < low:
+            raise UserError(f"{name}={value} must be at least {low}.")
+        if high is not None and value > high:
+            raise UserError(f"{name}={value} must be at most {high}.")
+        if about.get("plugin") and value:
+            plugins.find(*about["plugin"], value, name)
+        values[key] = value
+    return cls(**values)
 
 
 def _known_groups() -> list[str]:
@@ -96,69 +131,75 @@ def _known_groups() -> list[str]:
 
 
 def _is_stage(name: str, group: Any) -> bool:
-    return isinstance(group, Mapping) and ("method" in group or name in STAGES)
+    return isinstance(group, Mapping) and ("method" in group or plugins.exists(*METHODS, name))
 
 
-def _stage_type(name: str, group: Mapping[str, Any]) -> type[Stage]:
-    return STAGES.get(group.get("method", name), Stage)
+def _stage_type(name: str, group: Mapping[str, Any]) -> type[StageOptions]:
+    method = group.get("method", name)
+    return plugins.find(*METHODS, method, f"config.{name}.method").Options
 
 
-def _sampler_type(raw: Mapping[str, Any], stages) -> type[Sampler]:
+def _sampler_type(raw: Mapping[str, Any], stages: Iterable[str]) -> type[SamplerOptions]:
     """Of the last stage that generates, or of one that `stages` leaves out."""
-    named = [name for name in (*raw, *stages) if _is_stage(name, raw.get(name))]
-    methods = [raw[name].get("method", name) for name in named]
-    return next((SAMPLERS[m] for m in reversed(methods) if m in SAMPLERS), FlowSampler)
-
-
-def read_group(cls, raw: Mapping[str, Any], where: str):
-    """A dataclass of options from its group. Raises UserError as `read_config` does."""
-    hints = typing.get_type_hints(cls)
-    for key in raw:
-        if key not in hints:
-            raise UserError(_unknown(where, key, hints))
-    values = {}
-    for field in dataclasses.fields(cls):
-        if field.name not in raw:
+    found = SamplerOptions
+    for name in (*raw, *stages):
+        group = raw.get(name)
+        if not _is_stage(name, group):
             continue
-        name = f"{where}.{field.name}"
-        value = _value(name, raw[field.name], hints[field.name])
-        low, high = field.metadata.get("low"), field.metadata.get("high")
-        if low is not None and value < low:
-            raise UserError(f"{name}={value} must be at least {low}.")
-        if high is not None and value > high:
-            raise UserError(f"{name}={value} must be at most {high}.")
-        values[field.name] = value
-    return cls(**values)
+        method = group.get("method", name)
+        if name in stages or plugins.exists(*METHODS, method):
+            kind = plugins.find(*METHODS, method, f"config.{name}.method").SamplerOptions
+            found = kind or found
+    return found
 
 
-def _kind(hint: Any, group: Any, where: str) -> Any:
-    """Of a union of dataclasses, the one whose `name` the group gives (the first by default).
+def _fields(cls) -> dict[str, tuple[Any, Mapping[str, Any]]]:
+    """Type and metadata of every option of a dataclass."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: (hints[f.name], f.metadata) for f in dataclasses.fields(cls)}
 
-    Raises UserError for a name that no kind has, and for an option that only another kind has.
+
+def _kinds(cls) -> dict[str, tuple[str, str, str]]:
+    """The groups that come in kinds: package, attribute and default name."""
+    fields = dataclasses.fields(cls)
+    return {f.name: f.metadata["kinds"] for f in fields if "kinds" in f.metadata}
+
+
+def _kind(kinds: tuple[str, str, str], group: Any, where: str) -> Any:
+    """The options of the plug-in whose name the group gives, or of the default.
+
+    Raises UserError for a name that no plug-in has, and for an option that only another one has.
     """
-    if not isinstance(hint, types.UnionType) or not isinstance(group, Mapping):
-        return typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
-    kinds = {kind.name: kind for kind in typing.get_args(hint)}
-    name = group.get("name", next(iter(kinds)))
-    if name not in kinds:
-        choices = ", ".join(map(repr, kinds))
-        raise UserError(f"{where}.name={name!r} must be one of {choices}.")
-    own = typing.get_type_hints(kinds[name])
-    for key in group:
-        others = [n for n, kind in kinds.items() if key in typing.get_type_hints(kind)]
-        if key not in own and others:
-            raise UserError(f"{where}.{key} needs {where}.name='{others[0]}', not '{name}'.")
-    return kinds[name]
+    package, attribute, default = kinds
+    name = group.get("name", default) if isinstance(group, Mapping) else default
+    options = plugins.find(package, attribute, name, f"{where}.name").Options
+    unknown = (
+        [key for key in group if key not in _names(options)] if isinstance(group, Mapping) else []
+    )
+    for key in unknown:
+        for other in plugins.known(package, attribute):
+            if key in _names(plugins.find(package, attribute, other, where).Options):
+                raise UserError(f"{where}.{key} needs {where}.name='{other}', not '{name}'.")
+    return options
 
 
-def _value(name: str, value: Any, hint: Any) -> Any:
+def _names(options) -> set[str]:
+    """Of all options of a group, older names too."""
+    return {
+        name
+        for field in dataclasses.fields(options)
+        for name in (field.name, field.metadata.get("formerly"))
+        if name
+    }
+
+
+def _value(name: str, value: Any, hint: Any, stored: bool = False) -> Any:
     """`value` as the type that `hint` asks for."""
-    hint = _kind(hint, value, name)
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise UserError(f"{name} must be a group of values, not {value!r}.")
-        return read_group(hint, value, name)
+        return read_group(hint, value, name, stored)
     if origin is Literal:
         choices = typing.get_args(hint)
         if value not in choices or type(value) not in map(type, choices):
@@ -178,11 +219,5 @@ def _value(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
-def _unknown(where: str, key: str, known) -> str:
+def _unknown(where: str, key: str, known: Iterable[str]) -> str:
     return f"{where} has no '{key}'; {nearest(key, known)}"
-
-
-def nearest(name: str, known) -> str:
-    """A hint for a name that is not among the known ones."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}."

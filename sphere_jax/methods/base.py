@@ -1,17 +1,35 @@
-"""What the loop, the sampler command and the report ask of a method, and what they get by default.
+"""What a method is: one system's objective, with everything that is specific to that system.
 
-All functions are pure functions of arrays. Adding a system means adding a file beside this one, its
-options to `options/` and a line to `building.py`.
+A method is one file of this folder, found by its name: `config.STAGE.method="flow"` is `METHOD` of
+`methods/flow.py`; a name with a dot is a module of another package. Nothing outside that file knows
+it. All functions are pure functions of arrays: a method knows neither meshes nor files.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Config, SamplerOptions, StageOptions
+from sphere_jax.evaluation.page import Block, measured_table
+from sphere_jax.geometry.spaces import Space, make_space
 from sphere_jax.sampling import sample_keys
+
+MapOver = Callable[..., Any]  # (function, params, *arrays) -> its results over whole host arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Tools:
+    """What `measure` is given: `map_over` a whole data set on the devices, and the reconstruction
+    metrics for which there are weights (`evaluation.fidelity.Fidelity`; None unless
+    `Method.measures_fidelity`)."""
+
+    map_over: MapOver
+    fidelity: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +44,33 @@ class Outcome:
 class Method:
     """One system's objective.
 
-    trains: what its parameters are called among a run's artifacts.
-    rates: learning rates of some of them, over the optimizer's.
-    clipped_apart: those whose gradient has a norm of its own to be clipped by.
-    is_transformer: its loss is matrix products without convolutions.
-    preview_columns: how many pictures of a preview stand in a row.
+    Facts of the class, read before anything is built:
+      Options: its options, a subclass of `StageOptions` whose `method` is its name.
+      SamplerOptions: those of its sampler; None for a method that does not generate.
+      reads: what its weights depend on besides seed, data, tokenizer and its own options: names of
+        config groups, or "projection", what `config.space` does to latents before decoding.
+      on_latents: it trains on latents, and needs no images where the data are latents.
+      changes_latents: it trains something that encodes images.
+      trains_tokenizer: name of the tokenizer that it trains from scratch, if any.
+      measures_fidelity: `measure` compares reconstructions by `Tools.fidelity`.
+      noise_options: its options that change which random numbers a batch is given.
+
+    Facts of an instance:
+      trains: the names of its parameters among a run's artifacts.
+      rates: learning rates of some of them, over the optimizer's.
+      clipped_apart: those whose gradient is clipped by a norm of its own.
+      is_transformer: its loss is matrix products without convolutions.
+      preview_columns: pictures in a row of a preview.
     """
+
+    Options: ClassVar[type[StageOptions]]
+    SamplerOptions: ClassVar["type[SamplerOptions] | None"] = None
+    reads: ClassVar[tuple[str, ...]] = ()
+    on_latents: ClassVar[bool] = False
+    changes_latents: ClassVar[bool] = True
+    trains_tokenizer: ClassVar[str] = ""
+    measures_fidelity: ClassVar[bool] = False
+    noise_options: ClassVar[tuple[str, ...]] = ("batch_size",)
 
     trains: tuple[str, ...] = ()
     rates: dict[str, float] = {}
@@ -39,16 +78,32 @@ class Method:
     is_transformer = False
     preview_columns = 16
 
+    @classmethod
+    def title(cls, config: Config) -> str:
+        """Its name in reports."""
+        return cls.__name__
+
+    @classmethod
+    def check(cls, config: Config, name: str) -> None:
+        """Raises UserError, in one sentence, for options of stage `name` that do not fit the rest of
+        the config."""
+
+    @classmethod
+    def build(cls, config: Config, name: str, tokenizer) -> "Method":
+        """The method of stage `name`: nothing is allocated. Raises UserError."""
+        raise NotImplementedError
+
     def frozen(self, artifacts) -> dict:
-        """What it takes from earlier stages."""
+        """What it takes from earlier stages and from `files`."""
         return {}
 
-    def load(self) -> dict:
-        """Frozen artifacts that come from files, such as perceptual weights. Raises UserError."""
+    def files(self) -> dict:
+        """Frozen parameters that come from files: a tree of `weights.stored.WeightsFile` by the
+        names of artifacts, for the run to load."""
         return {}
 
-    def begin(self) -> dict | None:
-        """Parameters to begin from that a file holds, in place of `init`. Raises UserError."""
+    def pretrained(self) -> dict | None:
+        """Parameters to start from in place of `init`: a tree like `files`, or None."""
         return None
 
     def notes(self) -> list[str]:
@@ -59,25 +114,30 @@ class Method:
         """Fresh parameters, a dict with the keys `trains`."""
         raise NotImplementedError
 
-    def source(self, split, frozen, map_over):
-        """The Split that its batches come from."""
+    def training_data(self, split, frozen, map_over: MapOver):
+        """The `data.source.Split` that its batches come from. Raises UserError for a data set that
+        it cannot train on or be measured on."""
         return split
 
     def batch_shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
         """What one example of a batch holds: shape and dtype by name; images by default."""
         return {"images": (self.tokenizer.image_shape, np.uint8), "labels": ((), np.int32)}
 
+    def memory_of_example(self) -> int | None:
+        """Bytes that a training image takes in memory where all are encoded beforehand."""
+        return None
+
     def fixed_tables(self) -> dict[str, int]:
         """Scalars that published counts of its parts have beyond the parameters here."""
         return {}
 
-    def draws(self, key: jax.Array, size: int):
-        """All that a batch of `size` draws: a tree of arrays with one row a sample, so that
-        splitting a batch over micro-batches or devices changes no draw. By default one key each.
+    def keys(self, key: jax.Array, size: int):
+        """All random numbers of a batch of `size`: a tree of arrays with one row a sample, so that
+        splitting a batch over micro-batches or devices changes none. By default one key each.
         """
         return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(size))
 
-    def loss(self, params, frozen, batch, draws):
+    def loss(self, params, frozen, batch, keys):
         """`scalar, {name: scalar}`."""
         raise NotImplementedError
 
@@ -88,35 +148,67 @@ class Method:
         return {}
 
     def preview(self, params, frozen, batch, key):
-        """uint8 images (N,H,W,C) to look at while it trains, or None."""
+        """uint8 images (N, H, W, C) to look at while it trains, or None."""
         return None
 
-    def finish(self, params, frozen, split, map_over) -> Outcome:
-        """What it measured when done."""
+    def measure(self, params, frozen, split, tools: Tools) -> Outcome:
+        """What a finished stage leaves and is measured by."""
         return Outcome()
 
-    def yardsticks(self) -> dict[str, Any]:
-        """What `finish` measures with, ready for JSON, as far as it may change between two starts:
-        a finished stage is then measured again. Raises UserError.
-        """
+    def measured_with(self) -> dict[str, Any]:
+        """What `measure` depends on, ready for JSON, as far as it may change between two starts: a
+        finished stage is then measured again."""
         return {}
+
+    def report(self, metrics: dict[str, float], arrays: dict[str, np.ndarray]) -> list[Block]:
+        """What the report shows of what `measure` found."""
+        return [measured_table(metrics)] if metrics else []
 
 
 class Generator(Method):
-    """A method that also draws samples.
+    """A method that also generates.
 
     num_classes: K; label K is the null label.
     sampler: hashable settings with `steps`, `scale` (guidance; 1 is off), `with_scale(scale)`,
       `evaluations` (NFE, counted from the settings), `decode_radius` and a `str` in words.
     has_images: whether `images` can be called here.
-    conditional: whether labels count for what is drawn.
+    conditional: whether samples depend on labels.
+    network_parameters: the artifact with the network that is exported; "" if there is none.
+    edits: it has `refine`, by which `sphere_jax.edit` edits images.
     """
 
+    edits: ClassVar[bool] = False
+    network_parameters: ClassVar[str] = ""
+
     num_classes: int
+    sampler: Any
     has_images = True
     conditional = True
     is_transformer = True
     preview_columns = 8
+
+    @classmethod
+    def check_sampler(cls, config: Config) -> None:
+        """Raises UserError for options of `config.sampler` that do not fit the rest."""
+
+    @classmethod
+    def has_null_label(cls, config: Config, name: str) -> bool:
+        """Whether stage `name` learns what guidance moves away from."""
+        return getattr(config.stage(name), "label_dropout", 1.0) > 0.0
+
+    @classmethod
+    def make_sampler(cls, config: Config, name: str, tokenizer):
+        """The sampler that `config.sampler` asks for."""
+        raise NotImplementedError
+
+    def guided_by(self, weaker: Method) -> "Generator":
+        """This generator with guidance away from the network of `weaker`, whose parameters are
+        `params["weaker"]`.
+
+        Raises:
+          ValueError: why that network cannot guide it.
+        """
+        raise ValueError("can guide only methods with auto-guidance")
 
     def generate(self, params, keys, labels, scale, sampler):
         """`(samples (B, ...), trace)` for typed keys (B,) and labels (B,).
@@ -142,6 +234,15 @@ class Generator(Method):
         return self.images(frozen, samples, self.sampler.decode_radius)
 
     def drop_labels(self, keys, labels):
-        """Labels (B,), the null label for `settings.label_dropout` of them, by keys (B,)."""
-        dropped = jax.vmap(jax.random.uniform)(keys) < self.settings.label_dropout
+        """Labels (B,), the null label for `options.label_dropout` of them, by keys (B,)."""
+        dropped = jax.vmap(jax.random.uniform)(keys) < self.options.label_dropout
         return jnp.where(dropped, self.num_classes, labels)
+
+
+def space_of(config: Config, latent_shape: tuple[int, int, int]) -> Space:
+    """The space that a config names. Raises UserError for a radius that the sphere cannot have."""
+    space = config.space
+    try:
+        return make_space(space.path, space.sphere, space.radius, latent_shape, space.retraction)
+    except ValueError as error:
+        raise UserError(f"config.space: {error}.") from error

@@ -6,32 +6,77 @@ shell-linear, data-projected, polar, nlerp and slerp flow matching, Euclidean or
 
 import dataclasses
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from sphere_jax.config.options import FlowStage
+from sphere_jax.config.checks import check
+from sphere_jax.config.option import option
+from sphere_jax.config.options import SamplerOptions
 from sphere_jax.geometry import sphere
 from sphere_jax.geometry.spaces import Space
-from sphere_jax.methods.latents import OnLatents
+from sphere_jax.methods.on_latents import OnLatents, OnLatentsOptions
 from sphere_jax.nn.functional import Network
 from sphere_jax.sampling import Guidance, Sampler, dimension_shift, noise_of, sample, sample_times
-from sphere_jax.tokenizers import Tokenizer
+from sphere_jax.tokenizers.base import Tokenizer
 
 
-def time_shift(settings: FlowStage, latent_shape: tuple[int, int, int]) -> float:
+@dataclasses.dataclass(frozen=True)
+class FlowOptions(OnLatentsOptions):
+    method: str = "flow"
+    tangent_projection: bool = option(True, help="compare only the tangent part of the prediction")
+    radial_weight: float = option(0.0, 0.0, help="penalty on the radial part (HAE: 0.1)")
+    loss_weight: Literal["none", "jacobi", "jacobi_reversed"] = option(
+        "none", help="of the squared error along a geodesic (methods.md D.10)"
+    )
+    time_density: Literal["uniform", "logit_normal", "truncated_logit_normal"] = option(
+        "uniform", help="of training times"
+    )
+    time_mean: float = option(0.0, help="of the logit")
+    time_std: float = option(1.0, 1e-6, help="of the logit")
+    time_low: float = option(0.0, 0.0, 1.0, help="truncation")
+    time_high: float = option(1.0, 0.0, 1.0, help="truncation")
+    time_shift: float = option(
+        1.0, 0.0, help="of training times and the sampler's grid; 1 is off, 0: from the dimension"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowSamplerOptions(SamplerOptions):
+    solver: Literal["euler", "heun", "midpoint", "multistep"] = option("euler", swept=True)
+    t_end: float = option(
+        0.0, 0.0, 0.999, swept=True, help="where the last step ends, before the shift; 0 is data"
+    )
+    guidance_low: float = option(
+        0.0, 0.0, 1.0, swept=True, help="guide from this time, 0 (data) to 1 (noise)"
+    )
+    guidance_high: float = option(1.0, 0.0, 1.0, swept=True, help="guide up to this time")
+    auto_guidance: str = option(
+        "", help="run folder of a weaker network, used in place of the null label"
+    )
+    decode_radius: float = option(
+        0.0, 0.0, swept=True, help="radius of the tokens that are decoded; 0: the space's own"
+    )
+
+    @property
+    def weaker_run(self) -> str:
+        return self.auto_guidance
+
+
+def time_shift(options: FlowOptions, latent_shape: tuple[int, int, int]) -> float:
     """Of training times and of the sampler's grid alike."""
-    return settings.time_shift or dimension_shift(latent_shape)
+    return options.time_shift or dimension_shift(latent_shape)
 
 
-def jacobi_weight(angles: jax.Array, t: jax.Array, clock: str) -> jax.Array:
+def jacobi_weight(angles: jax.Array, t: jax.Array, direction: str) -> jax.Array:
     """`(sin a / a)^2` (B, N), for angles (B, N) in rad between the ends and times (B,).
 
-    Velocity errors along a geodesic spread as Jacobi fields, `sin a / a` after an arc a. The clock
-    is "jacobi", `a = (1 - t) angle` as RJF's code has it: small weights near the data; or
+    Velocity errors along a geodesic spread as Jacobi fields, `sin a / a` after an arc a. The
+    direction is "jacobi", `a = (1 - t) angle` as RJF's code has it: small weights near the data; or
     "jacobi_reversed", `a = t angle`, the arc that a sampler has yet to go (methods.md D.10).
     """
-    left = 1.0 - t if clock == "jacobi" else t
+    left = 1.0 - t if direction == "jacobi" else t
     return sphere.sinc(left[:, None] * angles) ** 2
 
 
@@ -43,28 +88,106 @@ class Flow(OnLatents):
     space: Space
     network: Network
     num_classes: int
-    settings: FlowStage
+    options: FlowOptions
     sampler: Sampler
     weaker: Network | None = None  # of auto-guidance; its parameters are params["weaker"]
 
-    def loss(self, params, frozen, batch, draws):
+    Options = FlowOptions
+    SamplerOptions = FlowSamplerOptions
+
+    @classmethod
+    def title(cls, config):
+        return f"{config.space.path} flow matching"
+
+    @classmethod
+    def check(cls, config, name):
+        super().check(config, name)
+        stage, space = config.stage(name), config.space
+        if reason := config.network.unfit_space(config.model, space):
+            check(False, f"config.model.{reason}")
+        check(
+            stage.loss_weight == "none" or space.path == "slerp",
+            f"config.{name}.loss_weight='{stage.loss_weight}' measures arcs of a sphere: "
+            "config.space.path='slerp'.",
+        )
+        check(
+            stage.time_low < stage.time_high,
+            f"config.{name}.time_low must be below time_high.",
+        )
+        check(
+            stage.time_density != "uniform" or (stage.time_mean, stage.time_std) == (0, 1),
+            f"config.{name}.time_mean and time_std need config.{name}.time_density='logit_normal', "
+            "truncated or not.",
+        )
+        check(
+            stage.time_density != "logit_normal" or (stage.time_low, stage.time_high) == (0, 1),
+            f"config.{name}.time_low and time_high need "
+            f"config.{name}.time_density='truncated_logit_normal'.",
+        )
+
+    @classmethod
+    def check_sampler(cls, config):
+        sampler, space = config.sampler, config.space
+        check(
+            sampler.guidance_low <= sampler.guidance_high,
+            "config.sampler.guidance_low must not exceed guidance_high.",
+        )
+        check(
+            sampler.auto_guidance == "" or sampler.guidance != 1.0,
+            f"config.sampler.auto_guidance={sampler.auto_guidance} does nothing at guidance "
+            "1, which is off: set config.sampler.guidance above 1, or auto_guidance to ''.",
+        )
+        check(
+            sampler.decode_radius == 0.0 or (space.projects and space.sphere == "token"),
+            "config.sampler.decode_radius needs tokens of one radius: config.space.sphere='token' "
+            "and a path that ends there, not 'linear' or 'polar'.",
+        )
+
+    @classmethod
+    def make_sampler(cls, config, name, tokenizer):
+        s = config.sampler
+        guidance = Guidance(s.guidance, s.guidance_low, s.guidance_high, s.auto_guidance)
+        shift = time_shift(config.stage(name), tokenizer.latent_shape)
+        return Sampler(s.solver, s.steps, shift, s.t_end, guidance, s.decode_radius)
+
+    def guided_by(self, weaker):
+        """Networks with another published parameterization are velocities here by now
+        (`models.parameterization`)."""
+        if not isinstance(weaker, Flow):
+            raise ValueError("must be the run of a 'flow' stage")
+        ours, theirs = self.tokenizer.latent_shape, weaker.tokenizer.latent_shape
+        if ours != theirs:
+            raise ValueError(f"has latents of shape {theirs}, not {ours}")
+        if self.num_classes != weaker.num_classes:
+            raise ValueError(f"has {weaker.num_classes} classes, not {self.num_classes}")
+        if self._path != weaker._path:
+            raise ValueError(f"learnt the velocities of {weaker.space}, not of {self.space}")
+        return dataclasses.replace(self, weaker=weaker.network)
+
+    @property
+    def _path(self) -> Space:
+        """Its space, however a sampler steps in it."""
+        space = self.space
+        return dataclasses.replace(space, retraction="exp") if space.spherical else space
+
+    def loss(self, params, frozen, batch, keys):
         """`mean w |P v - u_t|^2 + radial_weight mean |v - P v|^2`, P the tangent projection at z_t.
 
         Latents (B, h, w, d) of the batch are normalised, not yet projected. The weight w is 1 or
         `jacobi_weight`; `velocity_error` among the metrics is without it.
         """
-        settings = self.settings
-        noise_keys, time_keys, drop_keys = jax.vmap(lambda k: jax.random.split(k, 3))(draws).T
+        options = self.options
+        noise_keys, time_keys, drop_keys = jax.vmap(lambda k: jax.random.split(k, 3))(keys).T
         z0 = self.space.project(self.latents_of(frozen, batch))
         noise = noise_of(noise_keys, z0.shape[1:])
         t = sample_times(
             time_keys,
-            settings.time_density,
-            settings.time_mean,
-            settings.time_std,
-            settings.time_low,
-            settings.time_high,
-            time_shift(settings, z0.shape[1:]),
+            options.time_density,
+            options.time_mean,
+            options.time_std,
+            options.time_low,
+            options.time_high,
+            time_shift(options, z0.shape[1:]),
         )
         labels = self.drop_labels(drop_keys, batch["labels"])
 
@@ -72,14 +195,14 @@ class Flow(OnLatents):
         z_t, u_t = self.space.interpolate(z0, z1, t)
         v = self.network.apply(params["network"], z_t, t, labels)
         tangent, radial = self.space.split(z_t, v)
-        compared = tangent if settings.tangent_projection else v
+        compared = tangent if options.tangent_projection else v
         squares = (compared - u_t) ** 2
         velocity_error = weighted_error = jnp.mean(squares)
-        if settings.loss_weight != "none":
-            weight = jacobi_weight(self.space.angles(z0, z1), t, settings.loss_weight)
+        if options.loss_weight != "none":
+            weight = jacobi_weight(self.space.angles(z0, z1), t, options.loss_weight)
             weighted_error = jnp.mean(weight[..., None] * squares.reshape(*weight.shape, -1))
         radial_error = jnp.mean(radial**2)
-        loss = weighted_error + settings.radial_weight * radial_error
+        loss = weighted_error + options.radial_weight * radial_error
         return loss, {"velocity_error": velocity_error, "radial_error": radial_error}
 
     def generate(self, params, keys, labels, scale, sampler):
@@ -105,3 +228,6 @@ class Flow(OnLatents):
             plain = dataclasses.replace(self.sampler, guidance=Guidance())
             return dataclasses.replace(self, sampler=plain).preview(params, frozen, batch, key)
         return super().preview(params, frozen, batch, key)
+
+
+METHOD = Flow

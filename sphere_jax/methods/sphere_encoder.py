@@ -5,21 +5,25 @@ methods.md E. Symbols as there: `f` is `spherify`, E and D the encoder and the d
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import SphereEncoderStage
+from sphere_jax.config.checks import check
+from sphere_jax.config.option import option
+from sphere_jax.config.options import SamplerOptions, StageOptions
 from sphere_jax.evaluation.coverage import ANGLES, coverage
+from sphere_jax.evaluation.page import Picture
 from sphere_jax.evaluation.reconstruction import mean_psnr
 from sphere_jax.geometry import sphere
 from sphere_jax.losses.cosine import cosine_distance
-from sphere_jax.losses.perceptual import Perceptual, describe, load_perceptual
+from sphere_jax.losses.perceptual import Perceptual, describe, perceptual_files, perceptual_loss
 from sphere_jax.losses.pixel import smooth_l1
 from sphere_jax.methods.base import Generator, Outcome
-from sphere_jax.methods.latents import evenly
+from sphere_jax.methods.on_latents import spaced_subset
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import FewSteps, decode_rounds, noise_of, stratified
 from sphere_jax.tokenizers.sphere_encoder import SphereEncoder
@@ -28,15 +32,93 @@ HARDEST = 89.0  # degrees, the end of the boosted range
 
 
 @dataclasses.dataclass(frozen=True)
+class SphereEncoderOptions(StageOptions):
+    """methods.md E.4 to E.6."""
+
+    method: str = "sphere_encoder"
+    label_dropout: float = option(
+        0.1, 0.0, 1.0, help="part of labels replaced by the null label, encoder and decoder apart"
+    )
+    max_angle: float = option(85.0, 0.0, 89.0, help="degrees; sigma_max is its tangent")
+    strata: int = option(16, 3, help="samples over which noise radii are stratified")
+    hard_mix: Literal["released", "independent"] = option(
+        "released", help="how the noise beyond max_angle is drawn"
+    )
+    hard_fraction: float = option(0.1, 0.0, 1.0, help="of samples with noise beyond max_angle")
+    encoder_rate: float = option(0.1, 0.0, help="encoder learning rate over the decoder's")
+    reconstruction_weight: float = option(1.0, 0.0, help="w1, smooth L1")
+    reconstruction_perceptual: float = option(1.0, 0.0, help="w2")
+    consistency_weight: float = option(0.5, 0.0, help="w3, smooth L1")
+    consistency_perceptual: float = option(0.5, 0.0, help="w4")
+    latent_weight: float = option(0.1, 0.0, help="w5, 1 - cosine")
+    lpips: str = option("", file=True, help="LPIPS-VGG weights; '' leaves the term out")
+    convnext: str = option("", file=True, help="ConvNeXt-S weights; '' leaves the term out")
+
+
+@dataclasses.dataclass(frozen=True)
+class SphereEncoderSamplerOptions(SamplerOptions):
+    """methods.md E.7."""
+
+    steps: int = option(4, 1, swept=True, help="decodes")
+    schedule: Literal["fixed", "decreasing"] = option("fixed", help="of the re-noising strength")
+    strength: float = option(1.0, 0.0, 1.0, swept=True, help="of the noise between steps")
+    share_noise: bool = option(True, help="one noise for all re-noising steps, or a fresh one each")
+    guidance_at: Literal["encoder", "decoder", "combo"] = option(
+        "combo", help="networks that are guided"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class SphereEncoderTraining(Generator):
     """Encoder and decoder from scratch, with reconstruction-type losses only."""
 
     tokenizer: SphereEncoder
     num_classes: int
-    settings: SphereEncoderStage
+    options: SphereEncoderOptions
     sampler: FewSteps
     perceptual: Perceptual
+
+    Options = SphereEncoderOptions
+    SamplerOptions = SphereEncoderSamplerOptions
+    trains_tokenizer = "sphere_encoder"
+    noise_options = ("batch_size", "strata")
+    edits = True
     trains = ("encoder", "decoder")
+
+    @classmethod
+    def title(cls, config):
+        return "Sphere Encoder"
+
+    @classmethod
+    def check(cls, config, name):
+        stage = config.stage(name)
+        check(
+            stage.batch_size % stage.strata == 0,
+            f"config.{name}.batch_size={stage.batch_size} must be a multiple of "
+            f"strata={stage.strata}.",
+        )
+
+    @classmethod
+    def check_sampler(cls, config):
+        check(
+            config.tokenizer.conditional or config.sampler.guidance == 1.0,
+            "config.sampler.guidance needs classes, and config.tokenizer.conditional is False.",
+        )
+
+    @classmethod
+    def build(cls, config, name, tokenizer):
+        options = config.stage(name)
+        # Trained as a tokenizer for another generator, its previews take published steps.
+        sampler = FewSteps(4, guidance_at="combo")
+        if config.generator == name:
+            sampler = cls.make_sampler(config, name, tokenizer)
+        perceptual = perceptual_loss(bool(options.lpips), bool(options.convnext))
+        return cls(tokenizer, config.data.num_classes, options, sampler, perceptual)
+
+    @classmethod
+    def make_sampler(cls, config, name, tokenizer):
+        s = config.sampler
+        return FewSteps(s.steps, s.guidance, s.schedule, s.strength, s.share_noise, s.guidance_at)
 
     @property
     def conditional(self):
@@ -44,16 +126,16 @@ class SphereEncoderTraining(Generator):
 
     @property
     def rates(self):
-        return {"encoder": self.settings.encoder_rate}
+        return {"encoder": self.options.encoder_rate}
 
-    def load(self):
-        s = self.settings
-        return {"perceptual": load_perceptual(self.perceptual, s.lpips, s.convnext)}
+    def files(self):
+        files = perceptual_files(self.perceptual, self.options.lpips, self.options.convnext)
+        return {"perceptual": files}
 
     def notes(self):
         return [describe(self.perceptual)]
 
-    def source(self, split, frozen, map_over):
+    def training_data(self, split, frozen, map_over):
         if len(split.heldout) < 3:  # radii are stratified over as many
             raise UserError(
                 f"{len(split.heldout)} held-out images are too few to measure Sphere Encoder on; "
@@ -71,12 +153,12 @@ class SphereEncoderTraining(Generator):
             "decoder": self.tokenizer.decoder.init(decoder),
         }
 
-    def draws(self, key, size):
+    def keys(self, key, size):
         """Besides a key a sample, the two stratified noise radii r and r' (methods.md E.4)."""
         high, low, rest = jax.random.split(key, 3)
-        strata = self.settings.strata if size % self.settings.strata == 0 else size
+        strata = self.options.strata if size % self.options.strata == 0 else size
         return {
-            "key": super().draws(rest, size),
+            "key": super().keys(rest, size),
             "r": stratified(high, size, strata),
             "r_low": stratified(low, size, strata),
         }
@@ -85,11 +167,11 @@ class SphereEncoderTraining(Generator):
         networks = {"encoder": self.tokenizer.encoder, "decoder": self.tokenizer.decoder}
         return {name: network.module.fixed_table_size for name, network in networks.items()}
 
-    def loss(self, params, frozen, batch, draws):
+    def loss(self, params, frozen, batch, keys):
         """`L_pix-recon + L_pix-con + L_lat-con` (methods.md E.5)."""
-        s, x = self.settings, to_float(batch["images"])
+        s, x = self.options, to_float(batch["images"])
         noise, mix, drop_encoder, drop_decoder = jax.vmap(lambda k: jax.random.split(k, 4))(
-            draws["key"]
+            keys["key"]
         ).T
         y_encoder = self.drop_labels(drop_encoder, batch["labels"])
         y_decoder = self.drop_labels(drop_decoder, batch["labels"])
@@ -97,7 +179,7 @@ class SphereEncoderTraining(Generator):
         z = self.tokenizer.raw(params, x, y_encoder)
         v = sphere.spherify(z)
         e = noise_of(noise, v.shape[1:])
-        r, r_low = draws["r"], draws["r_low"]
+        r, r_low = keys["r"], keys["r_low"]
         v_low = self.renoise(v, e, 0.5 * r * r_low)
         v_high = self.renoise(v, e, self._hard(mix, r))  # the same e
 
@@ -123,7 +205,7 @@ class SphereEncoderTraining(Generator):
 
     def _hard(self, keys, r):
         """`r_high`: for a tenth of the samples, noise beyond sigma_max (methods.md E.4)."""
-        s = self.settings
+        s = self.options
         share, other = jax.vmap(lambda k: jax.random.uniform(k, (2,)))(keys).T
         beyond = math.tan(math.radians(min(s.max_angle + 5.0, HARDEST))) / self.sigma_max - 1.0
         boost = share if s.hard_mix == "released" else other
@@ -131,7 +213,7 @@ class SphereEncoderTraining(Generator):
 
     @property
     def sigma_max(self) -> float:
-        return math.tan(math.radians(self.settings.max_angle))
+        return math.tan(math.radians(self.options.max_angle))
 
     def renoise(self, v, e, r):
         """`f(v + r sigma_max e)` for strengths r, () or (B,)."""
@@ -169,9 +251,10 @@ class SphereEncoderTraining(Generator):
     def images(self, params, samples, radius=0.0):
         return to_uint8(samples)
 
-    def finish(self, params, frozen, split, map_over):
+    def measure(self, params, frozen, split, tools):
         """Held-out reconstruction, coverage of the sphere, and what noise leaves of images."""
-        heldout = evenly(split.heldout).arrays
+        map_over = tools.map_over
+        heldout = spaced_subset(split.heldout).arrays
         images, labels = heldout["images"], heldout["labels"]
 
         def reconstruct(p, x):  # null label, no noise: as published
@@ -193,6 +276,20 @@ class SphereEncoderTraining(Generator):
             arrays={"original": images[some], "reconstruction": decoded[some], **curve},
         )
 
+    def report(self, metrics, arrays):
+        """Its numbers, held-out reconstructions, and what noise leaves of them."""
+        from sphere_jax.evaluation import figures
+
+        rows = {name: arrays[name] for name in ("original", "reconstruction")}
+        curve = figures.curve(
+            arrays["noise_angle"], arrays["noise_psnr"], "angle of noise, degrees", "PSNR, dB"
+        )
+        return [
+            *super().report(metrics, arrays),
+            Picture(figures.labelled_rows(rows), "Held-out images and reconstructions."),
+            Picture(curve, "Decoding held-out latents that noise has turned."),
+        ]
+
 
 def _pixels(images, target):
     """Smooth L1 on images mapped to [0, 1]."""
@@ -211,3 +308,6 @@ def robustness(decode, params, latents, labels, images, map_over, count=256):
 
     found = [at(angle) for angle in ANGLES]
     return {"noise_angle": np.array(ANGLES, np.float32), "noise_psnr": np.array(found, np.float32)}
+
+
+METHOD = SphereEncoderTraining

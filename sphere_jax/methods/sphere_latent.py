@@ -5,19 +5,59 @@ methods.md B. The denoiser g takes no noise level; it predicts the clean latent.
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from sphere_jax.config.options import SphereLatentStage
+from sphere_jax.config.checks import check
+from sphere_jax.config.option import option
+from sphere_jax.config.options import SamplerOptions
 from sphere_jax.evaluation.coverage import coverage
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.cosine import cosine_distance
 from sphere_jax.methods.base import Outcome
-from sphere_jax.methods.latents import OnLatents, encoded, evenly
+from sphere_jax.methods.on_latents import OnLatents, OnLatentsOptions, encoded, spaced_subset
 from sphere_jax.nn.functional import Network
 from sphere_jax.sampling import FewSteps, denoise_rounds, noise_of
-from sphere_jax.tokenizers import Tokenizer
+from sphere_jax.tokenizers.base import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class SphereLatentOptions(OnLatentsOptions):
+    """methods.md B.5; what the paper leaves open is `inferred` in the configs."""
+
+    method: str = "sphere_latent"
+    level_mean: float = option(0.0, help="of the logit of the two noise levels")
+    level_std: float = option(1.0, 1e-6, help="of that logit")
+    noise_map: Literal["tangent", "interpolation"] = option("tangent", help="level to noise")
+    max_angle: float = option(85.0, 0.0, 89.0, help="degrees, of the tangent map and of sampling")
+    distance: Literal["l1", "l2"] = option("l1", help="norm of a difference")
+    cosine: Literal["latent", "token"] = option(
+        "latent", help="over the flattened latent, or token by token"
+    )
+    target: Literal["projected", "latent"] = option(
+        "projected", help="clean latent, on the sphere or off it"
+    )
+    inputs: Literal["low", "clean_and_low"] = option(
+        "low", help="noise levels of the reconstruction loss"
+    )
+    distance_weight: float = option(1.0, 0.0)
+    cosine_weight: float = option(1.0, 0.0)
+    reconstruction_weight: float = option(1.0, 0.0)
+    consistency_weight: float = option(1.0, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class SphereLatentSamplerOptions(SamplerOptions):
+    """methods.md B.6."""
+
+    steps: int = option(4, 1, swept=True, help="denoisings")
+    schedule: Literal["decreasing", "fixed"] = option(
+        "decreasing", help="of the re-noising strength"
+    )
+    strength: float = option(1.0, 0.0, 1.0, swept=True, help="of the noise between steps")
+    share_noise: bool = option(True, help="one noise for all re-noising steps, or a fresh one each")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +68,36 @@ class SphereLatent(OnLatents):
     space: Space
     network: Network
     num_classes: int
-    settings: SphereLatentStage
+    options: SphereLatentOptions
     sampler: FewSteps
 
-    def loss(self, params, frozen, batch, draws):
+    Options = SphereLatentOptions
+    SamplerOptions = SphereLatentSamplerOptions
+    takes_time = False
+
+    @classmethod
+    def title(cls, config):
+        return "Sphere Latent Encoder"
+
+    @classmethod
+    def check(cls, config, name):
+        super().check(config, name)
+        space = config.space
+        check(
+            space.projects and space.path != "data_projected" and space.sphere == "global",
+            f"config.{name} lives on the global sphere: config.space.sphere='global' and a path "
+            "with noise on it, say 'slerp'.",
+        )
+
+    @classmethod
+    def make_sampler(cls, config, name, tokenizer):
+        s = config.sampler
+        return FewSteps(s.steps, s.guidance, s.schedule, s.strength, s.share_noise)
+
+    def loss(self, params, frozen, batch, keys):
         """`L_rec + L_con` (methods.md B.5)."""
-        s = self.settings
-        noise, level, drop = jax.vmap(lambda k: jax.random.split(k, 3))(draws).T
+        s = self.options
+        noise, level, drop = jax.vmap(lambda k: jax.random.split(k, 3))(keys).T
         clean = self.latents_of(frozen, batch)
         v = self.space.project(clean)
         e = noise_of(noise, v.shape[1:])
@@ -57,7 +120,7 @@ class SphereLatent(OnLatents):
 
     def _difference(self, a, b):
         """Norm plus `1 - cos`."""
-        s, error = self.settings, a - b
+        s, error = self.options, a - b
         norm = jnp.mean(jnp.abs(error)) if s.distance == "l1" else jnp.mean(error**2)
         axes = None if s.cosine == "latent" else (3,)
         return s.distance_weight * norm + s.cosine_weight * cosine_distance(a, b, axes)
@@ -67,8 +130,8 @@ class SphereLatent(OnLatents):
         `f((1 - r) v + r e)` by interpolation."""
         r = jnp.asarray(r, jnp.float32)
         r = r.reshape(r.shape + (1,) * (v.ndim - r.ndim))
-        if self.settings.noise_map == "tangent":
-            return self.space.project(v + r * math.tan(math.radians(self.settings.max_angle)) * e)
+        if self.options.noise_map == "tangent":
+            return self.space.project(v + r * math.tan(math.radians(self.options.max_angle)) * e)
         return self.space.project((1.0 - r) * v + r * e)
 
     def generate(self, params, keys, labels, scale, sampler):
@@ -85,13 +148,16 @@ class SphereLatent(OnLatents):
         )
         return latents, {}
 
-    def finish(self, params, frozen, split, map_over):
+    def measure(self, params, frozen, split, tools):
         """How evenly the projected held-out latents cover the sphere."""
-        some = evenly(split.heldout)
-        heldout = encoded(self.tokenizer, some, frozen, map_over)
+        some = spaced_subset(split.heldout)
+        heldout = encoded(self.tokenizer, some, frozen, tools.map_over)
 
         def project(p, z):
             return self.space.project(z)
 
-        latents = map_over(project, {}, heldout.arrays["latents"])
+        latents = tools.map_over(project, {}, heldout.arrays["latents"])
         return Outcome(metrics=coverage(latents, heldout.arrays["labels"]))
+
+
+METHOD = SphereLatent

@@ -7,7 +7,7 @@ import numpy as np
 from sphere_jax.common.files import write_bytes, write_json, write_npz
 from sphere_jax.config.reading import to_dict
 from sphere_jax.evaluation import figures
-from sphere_jax.evaluation import report as page
+from sphere_jax.evaluation import page, score_tables
 from sphere_jax.evaluation.score import Score
 from sphere_jax.methods.decoder_finetuning import CELLS
 from sphere_jax.runs.building import build_tokenizer
@@ -37,12 +37,12 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
         drawn = {"latents": samples.latents, "labels": samples.labels}
         write_npz(workdir / "samples" / "final.npz", drawn)
     if scored is not None:
-        blocks = [page.metrics_table(scored)]
+        blocks = [score_tables.metrics_table(scored)]
         if scored.agreement_by_class is not None:
-            blocks.append(page.agreement_table(scored, names))
+            blocks.append(score_tables.agreement_table(scored, names))
         sections.append(page.Section("Scores", blocks))
         for key in sorted(scored.metrics, key=lambda key: key != "class_agreement")[:4]:
-            name, better = page.describe(key)
+            name, better = score_tables.describe(key)
             note = f"yardstick: {scored.yardstick[key]:.3g}; better: {better}"
             headlines.append(page.Headline(name, f"{scored.metrics[key]:.3g}", note))
 
@@ -54,7 +54,7 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
     sections += _curve_section(run, scored, rows)
     sections += [*_stage_sections(run), *_loss_section(rows)]
     if stamp is not None:
-        sections.append(page.Section("Protocol", [page.protocol_table(stamp)]))
+        sections.append(page.Section("Protocol", [score_tables.protocol_table(stamp)]))
     sections.append(_reproduce_section(run))
 
     summary = (
@@ -111,7 +111,7 @@ def _steps_section(samples: Samples, scored: Score, others: list[dict]) -> page.
     rows = sorted([own, *others], key=lambda row: row["steps"])
     names = list(scored.metrics)
     table = page.Table(
-        ["steps", "NFE", *(page.describe(name)[0] for name in names)],
+        ["steps", "NFE", *(score_tables.describe(name)[0] for name in names)],
         [[row["steps"], row["nfe"], *(row["metrics"][name] for name in names)] for row in rows],
     )
     strips = {f"steps: {row['steps']}": row["images"][:10] for row in rows}

@@ -10,7 +10,7 @@ from sphere_jax.config.options.run import Features
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 from sphere_jax.evaluation import features as module
 from sphere_jax.evaluation.features import KINDS, PublishedFeatures, imagenet_input, lite_input
-from sphere_jax.evaluation.report import describe
+from sphere_jax.evaluation.score_tables import describe
 from sphere_jax.weights.catalogue import catalogue
 from sphere_jax.weights.stored import write_weights
 

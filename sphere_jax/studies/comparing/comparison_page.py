@@ -8,7 +8,7 @@ import numpy as np
 
 from sphere_jax.common.files import write_json
 from sphere_jax.evaluation import figures
-from sphere_jax.evaluation import report as page
+from sphere_jax.evaluation import page, score_tables
 from sphere_jax.studies.comparing.arms import differing_keys
 from sphere_jax.studies.comparing.curves import band_curves
 from sphere_jax.studies.comparing.matched import EXPLAINS
@@ -107,7 +107,7 @@ def _spread(comparison: Comparison) -> str:
     spent = sorted({outcome.results["nfe"] for outcome in outcomes})
     plural = "s" if len(seeds) > 1 else ""
     missing = len(seeds) * len(comparison.arms) - len(comparison.outcomes)
-    partial = [page.describe(name)[0] for name in comparison.partial_metrics]
+    partial = [score_tables.describe(name)[0] for name in comparison.partial_metrics]
     return (
         f"{len(seeds)} seed{plural} ({', '.join(map(str, seeds))}): mean ± standard deviation; "
         f"NFE {', '.join(map(str, spent))}."
@@ -118,7 +118,7 @@ def _spread(comparison: Comparison) -> str:
 
 def _headlines(comparison: Comparison) -> list[page.Headline]:
     metric, found = comparison.metrics[0], []
-    name, better = page.describe(metric)
+    name, better = score_tables.describe(metric)
     for arm in comparison.names[:6]:
         if comparison.seeds_of(arm):
             mean, half = mean_interval(comparison.values(arm, metric))
@@ -137,8 +137,8 @@ def _final(comparison: Comparison) -> page.Table:
         if comparison.seeds_of(arm)
     ]
     rows.append(["yardstick: real images", *(f"{v:.3f}" for v in _yardstick(comparison))])
-    better = ["better", *(page.describe(name)[1] for name in names)]
-    return page.Table([comparison.label, *(page.describe(n)[0] for n in names)], [*rows, better])
+    better = ["better", *(score_tables.describe(name)[1] for name in names)]
+    return page.Table([comparison.label, *(score_tables.describe(n)[0] for n in names)], [*rows, better])
 
 
 def _against_baseline(comparison: Comparison) -> list[page.Section]:
@@ -152,7 +152,7 @@ def _against_baseline(comparison: Comparison) -> list[page.Section]:
         return []
     names = comparison.metrics
     rows = [[arm, *(_told(comparison.difference(arm, name)) for name in names)] for arm in others]
-    table = page.Table([comparison.label, *(page.describe(n)[0] for n in names)], rows)
+    table = page.Table([comparison.label, *(score_tables.describe(n)[0] for n in names)], rows)
     seeds = max(len(comparison.seeds_of(arm, comparison.baseline)) for arm in others)
     said = (
         f"Arm minus baseline, paired by seed, with {CONFIDENCE:.0%} t-intervals. Decided where the "
@@ -214,7 +214,7 @@ def _target(comparison: Comparison) -> list[page.Section]:
             rows.append([arm, *_reached(steps), *_reached(seconds)])
     if not rows:
         return []
-    name, value = page.describe(metric)[0], comparison.target and comparison.target.value
+    name, value = score_tables.describe(metric)[0], comparison.target and comparison.target.value
     goal = f"{value:g}" if value is not None else f"what '{comparison.baseline}' ends at, by seed"
     header = [comparison.label, "steps", "times fewer", "seconds", "times less"]
     said = (
@@ -285,4 +285,4 @@ def _matched(comparison: Comparison, matched: dict) -> page.Section:
 
 def _protocol(comparison: Comparison) -> list[page.Section]:
     stamp = next(iter(comparison.outcomes.values())).results["protocol"]
-    return [page.Section("Protocol", [page.protocol_table(stamp)])]
+    return [page.Section("Protocol", [score_tables.protocol_table(stamp)])]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from sphere_jax.evaluation.report import describe
+from sphere_jax.evaluation.score_tables import describe
 
 CONFIDENCE = 0.95
 

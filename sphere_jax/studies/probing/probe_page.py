@@ -8,7 +8,7 @@ import numpy as np
 
 from sphere_jax.common.files import write_json
 from sphere_jax.evaluation.figures import labelled_rows
-from sphere_jax.evaluation.report import Headline, Picture, Section, Table, Text, write_report
+from sphere_jax.evaluation.page import Headline, Picture, Section, Table, Text, write_report
 from sphere_jax.studies.probing import paths
 from sphere_jax.studies.probing.claims import Claim, claims, mean, norm_distance
 from sphere_jax.studies.probing.distances import Scores

@@ -6,13 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sphere_jax.config.options import VAEStage
+from sphere_jax.config.option import option
+from sphere_jax.config.options import StageOptions
+from sphere_jax.evaluation.page import Picture
 from sphere_jax.evaluation.reconstruction import mean_psnr
 from sphere_jax.losses.pixel import pixel_loss
 from sphere_jax.methods.base import Method, Outcome
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import noise_of
-from sphere_jax.tokenizers import ConvVAE
+from sphere_jax.tokenizers.conv_vae import ConvVAE
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEOptions(StageOptions):
+    method: str = "vae"
+    kl_weight: float = option(1e-4, 0.0)
+    l1_weight: float = option(1.0, 0.0)
+    l2_weight: float = option(1.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +30,19 @@ class VAETraining(Method):
     """Pixel reconstruction plus a light KL term, from scratch."""
 
     tokenizer: ConvVAE
-    settings: VAEStage
+    options: VAEOptions
+
+    Options = VAEOptions
+    trains_tokenizer = "conv_vae"
     trains = ("encoder", "decoder")
+
+    @classmethod
+    def title(cls, config):
+        return "VAE"
+
+    @classmethod
+    def build(cls, config, name, tokenizer):
+        return cls(tokenizer, config.stage(name))
 
     def init(self, key, frozen):
         encoder, decoder = jax.random.split(key)
@@ -30,15 +51,15 @@ class VAETraining(Method):
             "decoder": self.tokenizer.decoder.init(decoder),
         }
 
-    def loss(self, params, frozen, batch, draws):
+    def loss(self, params, frozen, batch, keys):
         images = to_float(batch["images"])
         mean, log_variance = self.tokenizer.posterior(params["encoder"], images)
-        noise = noise_of(draws, mean.shape[1:])
+        noise = noise_of(keys, mean.shape[1:])
         latents = mean + jnp.exp(0.5 * log_variance) * noise
         decoded = self.tokenizer.decoder.apply(params["decoder"], latents)
-        pixels = pixel_loss(decoded, images, self.settings.l1_weight, self.settings.l2_weight)
+        pixels = pixel_loss(decoded, images, self.options.l1_weight, self.options.l2_weight)
         kl = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
-        return pixels + self.settings.kl_weight * kl, {"pixel": pixels, "kl": kl}
+        return pixels + self.options.kl_weight * kl, {"pixel": pixels, "kl": kl}
 
     def preview(self, params, frozen, batch, key):
         """Originals above their reconstructions."""
@@ -49,18 +70,18 @@ class VAETraining(Method):
         mean, _ = self.tokenizer.posterior(params["encoder"], to_float(images))
         return to_uint8(self.tokenizer.decoder.apply(params["decoder"], mean))
 
-    def finish(self, params, frozen, split, map_over):
+    def measure(self, params, frozen, split, tools):
         """Channel statistics of the training latents, and how thin their shell is."""
 
         def encode(p, x):
             return self.tokenizer.posterior(p["encoder"], to_float(x))[0]
 
-        means = map_over(encode, params, split.train.arrays["images"]).astype(np.float64)
+        means = tools.map_over(encode, params, split.train.arrays["images"]).astype(np.float64)
         mean, std = means.mean(axis=(0, 1, 2)), means.std(axis=(0, 1, 2))
         std = np.maximum(std, 1e-6)  # a dead channel stays near zero and is not blown up
         radii = np.linalg.norm((means - mean) / std, axis=-1).ravel()
         heldout = split.heldout.arrays["images"]
-        decoded = map_over(self._reconstruct, params, heldout)
+        decoded = tools.map_over(self._reconstruct, params, heldout)
         metrics = shell_metrics(radii, means.shape[-1])
         return Outcome(
             artifacts={
@@ -70,6 +91,15 @@ class VAETraining(Method):
             arrays={"radii": radii[:: max(len(radii) // 20000, 1)].astype(np.float32)},
         )
 
+    def report(self, metrics, arrays):
+        """Its numbers, and how thin the shell of its latents is."""
+        from sphere_jax.evaluation import figures
+
+        radii = arrays["radii"] / np.sqrt(self.tokenizer.latent_shape[-1])
+        histogram = figures.norm_histogram({"training latents": radii})
+        caption = "Norms of the normalised tokens over sqrt(d), before projection."
+        return [*super().report(metrics, arrays), Picture(histogram, caption)]
+
 
 def shell_metrics(radii: np.ndarray, d: int) -> dict[str, float]:
     """Mean token radius over sqrt(d) and its coefficient of variation (methods.md A.2)."""
@@ -77,3 +107,6 @@ def shell_metrics(radii: np.ndarray, d: int) -> dict[str, float]:
         "shell_radius": float(radii.mean() / np.sqrt(d)),
         "shell_cv": float(radii.std() / radii.mean()),
     }
+
+
+METHOD = VAETraining

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from sphere_jax.common.files import write_bytes, write_text
-from sphere_jax.evaluation.report_style import STYLE
-from sphere_jax.evaluation.score import Score
+from sphere_jax.evaluation.page_style import STYLE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +92,15 @@ class Table:
         return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
+Block = Text | Code | Picture | Table
+
+
 @dataclasses.dataclass(frozen=True)
 class Section:
     """A heading and what stands below it."""
 
     title: str
-    blocks: Sequence[Text | Code | Picture | Table]
+    blocks: Sequence[Block]
 
 
 def write_report(
@@ -156,48 +158,10 @@ def write_markdown(path: Path, title: str, summary: str, sections: Sequence[Sect
         pictures += 1
 
 
-def metrics_table(score: Score) -> Table:
-    """Every metric beside that of real images, and how to read it."""
-    rows = []
-    for key, value in score.metrics.items():
-        name, better = describe(key)
-        rows.append([name, value, score.yardstick[key], better])
-    header = ["metric", f"{score.samples} samples", "real images"]
-    return Table([*header, "better"], rows)
-
-
-def agreement_table(score: Score, class_names: Sequence[str]) -> Table:
-    """Class agreement of the samples, class by class. Needs a score of samples with labels."""
-    return Table(["class", *class_names], [["agreement", *score.agreement_by_class]])
-
-
-def protocol_table(protocol: Mapping[str, Any]) -> Table:
-    """The stamp of `protocol.py`, nested groups written as one cell."""
-    rows = [[key.replace("_", " "), value] for key, value in protocol.items()]
-    return Table(["setting", "value"], rows)
-
-
-def describe(key: str) -> tuple[str, str]:
-    """A metric's key, as `score` gives it, in words; and which way is better."""
-    fixed = {
-        "nearest_train_distance_ratio": (
-            "Distance to the nearest training image, over that of held-out images", "near 1"),
-        "nearest_train_too_close": (
-            "Part closer to a training image than 99% of held-out images", "near 0.01"),
-        "class_agreement": ("Class agreement (judge: RBF SVM on pixels)", "higher"),
-        "frechet_distance_inception_fid": ("FID (Inception-v3, pytorch-fid's resizing)", "lower"),
-    }  # fmt: skip
-    if key in fixed:
-        return fixed[key]
-    starts = {
-        "frechet_distance_": ("Fréchet distance", "lower"),
-        "precision_": ("Precision (generated inside real)", "higher"),
-        "recall_": ("Recall (real inside generated)", "higher"),
-    }
-    for start, (name, better) in starts.items():
-        if key.startswith(start):
-            return f"{name}, {key.removeprefix(start).replace('_', ' ')} features", better
-    return key.replace("_", " "), ""
+def measured_table(metrics: Mapping[str, float]) -> Table:
+    """A row for each number."""
+    rows = [[key.replace("_", " "), value] for key, value in metrics.items()]
+    return Table(["measured", ""], rows)
 
 
 def _text(value: Any) -> str:

@@ -2,15 +2,19 @@
 
 import dataclasses
 import math
+from functools import cache
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import DecoderStage, Evaluation
+from sphere_jax.config.checks import check
+from sphere_jax.config.option import option
+from sphere_jax.config.options import EvaluationOptions, StageOptions
 from sphere_jax.data.memory import check_fits
-from sphere_jax.evaluation.fidelity import Fidelity
+from sphere_jax.evaluation.page import Picture, Table
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.adversarial import (
     adaptive_weight,
@@ -18,19 +22,51 @@ from sphere_jax.losses.adversarial import (
     discriminator_hinge,
     with_gradient,
 )
-from sphere_jax.losses.perceptual import Perceptual, load_perceptual
+from sphere_jax.losses.perceptual import Perceptual, perceptual_files, perceptual_loss
 from sphere_jax.losses.pixel import pixel_loss
-from sphere_jax.methods.base import Method, Outcome
-from sphere_jax.methods.latents import evenly, latent_bytes
-from sphere_jax.models.discriminator import DINO_KIND, Discriminator
+from sphere_jax.methods.base import Method, Outcome, space_of
+from sphere_jax.methods.on_latents import latent_bytes, spaced_subset
+from sphere_jax.models.discriminator import (
+    DINO_KIND,
+    Discriminator,
+    dino_discriminator,
+    patch_discriminator,
+)
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import noise_of
-from sphere_jax.tokenizers import Tokenizer
+from sphere_jax.tokenizers.base import Tokenizer
 from sphere_jax.weights.layouts import dino as dino_weights
-from sphere_jax.weights.stored import fingerprint_of, load_weights
+from sphere_jax.weights.stored import WeightsFile
 
 SHOWN = 10  # held-out images in the report
 CELLS = ("raw_original", "projected_original", "projected_finetuned", "raw_finetuned")
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderOptions(StageOptions):
+    """methods.md A.5."""
+
+    method: str = "decoder"
+    target: Literal["images", "original"] = option(
+        "images", help="original: what the decoder made of raw latents before"
+    )
+    l1_weight: float = option(1.0, 0.0)
+    l2_weight: float = option(1.0, 0.0)
+    lpips: str = option("", file=True, help="LPIPS-VGG weights; '' leaves the term out")
+    lpips_weight: float = option(1.0, 0.0)
+    latent_noise: float = option(
+        0.0, 0.0, help="largest noise on projected latents, which are projected again"
+    )
+    adversarial_weight: float = option(
+        0.0, 0.0, help="0: no discriminator; published for others: 0.5"
+    )
+    discriminator: Literal["patch", "dino"] = option("patch")
+    dino: str = option("", file=True, help="weights of DINO ViT-S/8, for discriminator='dino'")
+    discriminator_rate: float = option(1.0, 0.0, help="its learning rate over the decoder's")
+    adversarial_from: int = option(0, 0, help="step from which it counts for the decoder, too")
+    measured: int = option(
+        0, 0, moves="nothing", help="held-out images, evenly spaced, measured at the end; 0: all"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +88,71 @@ class DecoderFinetuning(Method):
 
     tokenizer: Tokenizer
     space: Space
-    settings: DecoderStage
+    options: DecoderOptions
     perceptual: Perceptual = Perceptual(None, None)
     discriminator: Discriminator | None = None
-    evaluation: Evaluation = Evaluation()
+    evaluation: EvaluationOptions = EvaluationOptions()
+
+    Options = DecoderOptions
+    reads = ("projection",)  # a decoder sees what is projected and how, not the path
+    changes_latents = False
+    measures_fidelity = True
+
+    @classmethod
+    def title(cls, config):
+        return "decoder finetuning"
+
+    @classmethod
+    def check(cls, config, name):
+        stage = config.stage(name)
+        adversarial = stage.adversarial_weight > 0
+        unused = (stage.discriminator, stage.dino, stage.discriminator_rate, stage.adversarial_from)
+        check(
+            adversarial or unused == ("patch", "", 1.0, 0),
+            f"config.{name}.adversarial_weight=0 has no discriminator: set it to 0.5, say, or leave "
+            "discriminator, dino, discriminator_rate and adversarial_from as they are.",
+        )
+        check(
+            not adversarial or stage.adversarial_from < stage.steps,
+            f"config.{name}.adversarial_from={stage.adversarial_from} is past the last of "
+            f"{stage.steps} steps: the discriminator would count for nothing.",
+        )
+        check(
+            stage.lpips == "" or stage.lpips_weight > 0,
+            f"config.{name}.lpips_weight=0 leaves config.{name}.lpips out: set one of both.",
+        )
+        check(
+            stage.l1_weight + stage.l2_weight > 0 or stage.lpips != "",
+            f"config.{name} has no reconstruction loss: l1_weight, l2_weight or lpips must be on.",
+        )
+        check(
+            stage.measured != 1,
+            f"config.{name}.measured=1 has no spread; give 2 or more held-out images, or 0 for "
+            "all.",
+        )
+        check(
+            not adversarial or (stage.discriminator == "dino") == (stage.dino != ""),
+            f"config.{name}.discriminator='dino' and config.{name}.dino, the weights of DINO "
+            "ViT-S/8, go together.",
+        )
+        smallest = 32 if adversarial else 16 if stage.lpips else 0  # sides that networks take
+        check(
+            config.data.image_size >= smallest,
+            f"config.data.image_size={config.data.image_size} is too small for the losses of "
+            f"config.{name}: at least {smallest} pixels.",
+        )
+
+    @classmethod
+    def build(cls, config, name, tokenizer):
+        options = config.stage(name)
+        return cls(
+            tokenizer=tokenizer,
+            space=space_of(config, tokenizer.latent_shape),
+            options=options,
+            perceptual=perceptual_loss(bool(options.lpips), False),
+            discriminator=_discriminator(options, config.data.channels),
+            evaluation=config.evaluation,
+        )
 
     @property
     def trains(self):
@@ -63,26 +160,25 @@ class DecoderFinetuning(Method):
 
     @property
     def rates(self):
-        rate = self.settings.discriminator_rate
+        rate = self.options.discriminator_rate
         return {} if self.discriminator is None else {"discriminator": rate}
 
     @property
     def clipped_apart(self):
         return () if self.discriminator is None else ("discriminator",)
 
-    def load(self):
-        s, found = self.settings, {}
+    def files(self):
+        s, found = self.options, {}
         if self.perceptual.active:
-            found["perceptual"] = load_perceptual(self.perceptual, s.lpips, "")
+            found["perceptual"] = perceptual_files(self.perceptual, s.lpips, "")
         if self.discriminator is not None and self.discriminator.backbone is not None:
             backbone = self.discriminator.backbone
-            found["dino"] = load_weights(s.dino, DINO_KIND, backbone, dino_weights.layouts)
+            found["dino"] = WeightsFile(s.dino, DINO_KIND, backbone, dino_weights.layouts)
         return found
 
-    def source(self, split, frozen, map_over):
-        """Says now what would be wrong at the end: a file, or the number of held-out images."""
-        Fidelity.load(self.evaluation, self.tokenizer.image_shape)
-        count = min(self.settings.measured or len(split.heldout), len(split.heldout))
+    def training_data(self, split, frozen, map_over):
+        """Refuses now what would be wrong at the end: the number of held-out images."""
+        count = min(self.options.measured or len(split.heldout), len(split.heldout))
         if count < 2:
             raise UserError("One held-out image has no spread to measure; hold out 2 or more.")
         check_fits(
@@ -92,14 +188,11 @@ class DecoderFinetuning(Method):
         )
         return split
 
-    def yardsticks(self):
-        e = self.evaluation
-        files = {"features": e.pretrained, "lpips": e.lpips}
-        found = {name: fingerprint_of(path) for name, path in files.items() if path}
-        return found | {"images": self.settings.measured}
+    def measured_with(self):
+        return {"images": self.options.measured}
 
     def notes(self):
-        s = self.settings
+        s = self.options
         weights = {"L1": s.l1_weight, "L2": s.l2_weight}
         if self.perceptual.active:
             weights["LPIPS-VGG"] = s.lpips_weight
@@ -129,17 +222,17 @@ class DecoderFinetuning(Method):
         """Whether the discriminator counts for the decoder: 0 or 1."""
         if self.discriminator is None:
             return {}
-        return {"adversarial": (step >= self.settings.adversarial_from).astype(jnp.float32)}
+        return {"adversarial": (step >= self.options.adversarial_from).astype(jnp.float32)}
 
-    def loss(self, params, frozen, batch, draws):
+    def loss(self, params, frozen, batch, keys):
         """With a schedule among the frozen, of decoder and discriminator; without (held-out
         images), of the reconstruction alone.
         """
         images = to_float(batch["images"])
         encoded = self.tokenizer.encode(frozen, images)
-        latents = self._latents(encoded, draws)
+        latents = self._latents(encoded, keys)
         target = images
-        if self.settings.target == "original":
+        if self.options.target == "original":
             target = jax.lax.stop_gradient(self.tokenizer.decode(frozen, encoded))
 
         def decode(decoder):
@@ -150,7 +243,7 @@ class DecoderFinetuning(Method):
 
         # The decoder is run once and gone back through once: its gradient is that of a weighted sum
         # whose weight depends on the gradients of the summands in the last layer.
-        s, schedule = self.settings, frozen["schedule"]
+        s, schedule = self.options, frozen["schedule"]
         decoded, back = jax.vjp(decode, jax.lax.stop_gradient(params["decoder"]))
         reconstruction, by_image, parts = jax.vjp(
             lambda x: self._reconstruction(frozen, x, target), decoded, has_aux=True
@@ -181,18 +274,18 @@ class DecoderFinetuning(Method):
         }
         return decoder_loss + hinge, parts
 
-    def _latents(self, encoded, draws):
+    def _latents(self, encoded, keys):
         """Projected; with `latent_noise`, moved by noise and projected again."""
         latents = self.space.project(encoded)
-        if self.settings.latent_noise == 0:
+        if self.options.latent_noise == 0:
             return latents
-        keys = jax.vmap(lambda key: jax.random.split(key))(draws)
-        sigma = self.settings.latent_noise * jax.vmap(jax.random.uniform)(keys[:, 0])
+        keys = jax.vmap(lambda key: jax.random.split(key))(keys)
+        sigma = self.options.latent_noise * jax.vmap(jax.random.uniform)(keys[:, 0])
         noise = noise_of(keys[:, 1], latents.shape[1:])
         return self.space.project(latents + sigma.reshape(-1, 1, 1, 1) * noise)
 
     def _reconstruction(self, frozen, decoded, target):
-        s = self.settings
+        s = self.options
         total = pixel_loss(decoded, target, s.l1_weight, s.l2_weight)
         parts = {"pixel": total}
         if self.perceptual.active:
@@ -214,11 +307,11 @@ class DecoderFinetuning(Method):
         decoded = to_uint8(self.tokenizer.decode(frozen | params, latents))
         return jnp.concatenate([batch["images"], decoded])
 
-    def finish(self, params, frozen, split, map_over):
+    def measure(self, params, frozen, split, tools):
         """Held-out reconstructions from raw and projected latents by both decoders."""
-        count, heldout = self.settings.measured, split.heldout
-        images = (evenly(heldout, count) if count else heldout).arrays["images"]
-        fidelity = Fidelity.load(self.evaluation, self.tokenizer.image_shape)
+        count, heldout = self.options.measured, split.heldout
+        images = (spaced_subset(heldout, count) if count else heldout).arrays["images"]
+        map_over, fidelity = tools.map_over, tools.fidelity
         moments = fidelity.moments(images)
         some = np.linspace(0, len(images) - 1, SHOWN).astype(int)
         metrics, shown = {}, {"original": np.asarray(images[some])}
@@ -242,3 +335,31 @@ class DecoderFinetuning(Method):
             for name, value in fidelity.scores(images, pictures, moments).items():
                 metrics[f"{name}_{cell}"] = value
         return Outcome(metrics=metrics, arrays=shown)
+
+    def report(self, metrics, arrays):
+        """A row for each of the four cells, and their reconstructions."""
+        from sphere_jax.evaluation import figures
+
+        names = [key.removesuffix(f"_{CELLS[0]}") for key in metrics if key.endswith(CELLS[0])]
+        rows = [
+            [cell.replace("_", " "), *(metrics[f"{name}_{cell}"] for name in names)]
+            for cell in CELLS
+        ]
+        table = Table(["latents, decoder", *(name.replace("_", " ") for name in names)], rows)
+        strips = {name.replace("_", " "): images for name, images in arrays.items()}
+        return [
+            table,
+            Picture(figures.labelled_rows(strips), "Held-out images and reconstructions."),
+        ]
+
+
+@cache
+def _discriminator(options: DecoderOptions, channels: int) -> Discriminator | None:
+    if options.adversarial_weight == 0:
+        return None
+    if options.discriminator == "dino":
+        return dino_discriminator()
+    return patch_discriminator(channels)
+
+
+METHOD = DecoderFinetuning

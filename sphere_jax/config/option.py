@@ -1,0 +1,70 @@
+"""What an option is: a field of a frozen dataclass, with its range, its meaning and what it moves."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+
+def option(
+    default: Any,
+    low: float | None = None,
+    high: float | None = None,
+    help: str = "",
+    *,
+    file: bool = False,
+    moves: Literal["weights", "samples", "nothing"] = "weights",
+    swept: bool = False,
+    formerly: str = "",
+    plugin: tuple[str, str] | None = None,
+):
+    """A dataclass field.
+
+    low, high: its inclusive range. help: its meaning, with the unit. file: it names a file of
+    weights, whose content counts and not its path. moves: what another value changes; what moves
+    nothing, or samples alone, may change between two starts of a run. swept: `evaluate --sweep`
+    may vary it. formerly: its name in older configs. plugin: the package and attribute of the
+    plug-in that its value names.
+    """
+    metadata = dict(
+        low=low, high=high, help=help, file=file, moves=moves, swept=swept, formerly=formerly,
+        plugin=plugin,
+    )  # fmt: skip
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def kind(package: str, attribute: str, default: str):
+    """A group of options that comes in kinds: its `name` names the plug-in whose `Options` it is."""
+
+    def fresh():
+        from sphere_jax.common import plugins
+
+        return plugins.find(package, attribute, default, "the default").Options()
+
+    kinds = {"kinds": (package, attribute, default)}
+    return dataclasses.field(default_factory=fresh, metadata=kinds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One option of a config: its value, and what `option` says of it."""
+
+    value: Any
+    about: Mapping[str, Any]
+
+    @property
+    def file(self) -> bool:
+        return self.about.get("file", False)
+
+    @property
+    def moves(self) -> str:
+        return self.about.get("moves", "weights")
+
+
+def leaves(prefix: str, group: Any) -> Iterator[tuple[str, Leaf]]:
+    """`("config.flow.steps", Leaf)` of every option in a dataclass of options, groups opened."""
+    for field in dataclasses.fields(group):
+        value, key = getattr(group, field.name), f"{prefix}.{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from leaves(key, value)
+        else:
+            yield key, Leaf(value, field.metadata)

@@ -1,0 +1,237 @@
+"""The options that all runs share, as frozen dataclasses: types, defaults, ranges, meanings.
+
+What belongs to one method, tokenizer or network is in its own file: `methods/flow.py` has
+`FlowOptions`. `reading.py` turns a config file into these.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sphere_jax.common import plugins
+from sphere_jax.config.option import kind, option
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """Images, and where they come from."""
+
+    source: str = option(
+        "mnist5k", plugin=("data.sources", "SOURCE"), help="a file of data/sources/, or a module"
+    )
+    path: str = option("", moves="nothing", help="its file, folder or name: see the source")
+    image_size: int = option(32, 8, help="images are padded (28 -> 32) or resized to this")
+    resize: Literal["bicubic", "nearest", "adm"] = option(
+        "bicubic", help="how, before a centre crop"
+    )
+    channels: Literal[1, 3] = option(1, help="1 is grey, 3 is RGB")
+    num_classes: int = option(10, 1, help="labels are 0..num_classes-1")
+    flip: bool = option(False, help="random horizontal flip of training images")
+    threads: int = option(
+        0, 0, 64, moves="nothing", help="batches read at once, ahead; 0 reads in the main thread"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SpaceOptions:
+    """The space of latents."""
+
+    path: Literal["linear", "polar", "data_projected", "shell_linear", "nlerp", "slerp"] = option(
+        "slerp", help="from data to noise; linear and polar leave latents as they are"
+    )
+    sphere: Literal["token", "global"] = option(
+        "token", help="one sphere a latent position, or one for the whole latent"
+    )
+    radius: float = option(0.0, 0.0, help="of the token sphere; 0: sqrt(d)")
+    retraction: Literal["exp", "renormalize"] = option(
+        "exp", moves="samples", help="how a sampler's step returns to the sphere"
+    )
+
+    @property
+    def projects(self) -> bool:
+        """Whether data latents are put on a sphere."""
+        return self.path not in ("linear", "polar")
+
+    @property
+    def projection(self) -> str:
+        """What happens to latents before they are decoded, in words."""
+        if not self.projects:
+            return "none"
+        return f"{self.sphere} sphere of radius {self.radius or 'sqrt(d)'}"
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkOptions:
+    """What every network on latents has."""
+
+    name: str = option("", help="a file of models/ with a NETWORK, or a module")
+    width: int = option(192, 8)
+    depth: int = option(6, 1, help="blocks")
+    heads: int = option(6, 1, help="of attention")
+    patch: int = option(1, 1, help="latent positions a token, along each side")
+    compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
+    remat: bool = option(False, help="recompute blocks in the backward pass")
+    unroll: bool = option(
+        True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions:
+    """AdamW and its schedule."""
+
+    learning_rate: float = option(1e-4, 0.0, help="at the peak")
+    schedule: Literal["constant", "cosine", "linear"] = option(
+        "constant", help="how it falls from the peak"
+    )
+    warmup: int = option(0, 0, help="steps of linear warm-up")
+    constant_steps: int = option(0, 0, help="at the peak, after the warm-up, before the fall")
+    hold: int = option(0, 0, help="steps at the end, after the fall")
+    fall_steps: int = option(0, 0, help="of the fall, perhaps beyond the end; 0: all that are left")
+    final_fraction: float = option(0.0, 0.0, 1.0, help="the fall ends at this part of the peak")
+    b1: float = option(0.9, 0.0, 0.999999)
+    b2: float = option(0.999, 0.0, 0.999999)
+    weight_decay: float = option(0.0, 0.0, help="on matrices and kernels only")
+    clip_norm: float = option(0.0, 0.0, help="global gradient norm; 0 is off")
+
+
+@dataclasses.dataclass(frozen=True)
+class StageOptions:
+    """What every stage has, whatever it trains."""
+
+    method: str = option("", help="a file of methods/, or a module; by default the stage's name")
+    steps: int = option(1000, 1)
+    batch_size: int = option(128, 1)
+    accumulate: int = option(
+        1, 1, help="micro-batches a step; the gradient is that of the whole batch"
+    )
+    ema_decay: float = option(0.999, 0.0, 0.999999)
+    ema_profiles: tuple[float, ...] = option(
+        (), help="relative widths of further averages (Karras et al. 2024)"
+    )
+    ema_snapshot_every: int = option(
+        0, 0, moves="nothing", help="steps between snapshots of these, for sphere_jax.ema"
+    )
+    weights: Literal["ema", "raw"] = option("ema", help="what later stages and samples use")
+    skip_nonfinite: int = option(
+        0, 0, moves="nothing", help="steps with a NaN to skip before stopping"
+    )
+    log_every: int = option(50, 1, moves="nothing", help="steps")
+    checkpoint_every: int = option(500, 1, moves="nothing", help="steps")
+    preview_every: int = option(500, 1, moves="nothing", help="steps")
+    optimizer: OptimizerOptions = OptimizerOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerOptions:
+    """What every sampler has."""
+
+    steps: int = option(50, 1, swept=True, help="from noise to data")
+    guidance: float = option(
+        1.0, 0.0, swept=True, help="guidance scale; 1 is off and costs one network call"
+    )
+    batch_size: int = option(250, 1, moves="samples", help="images at a time")
+
+    @property
+    def weaker_run(self) -> str:
+        """Folder of the run whose network guidance moves away from; "" for none."""
+        return ""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationOptions:
+    """Scores of samples and reconstructions."""
+
+    samples: int = option(1000, 0, help="drawn and scored at the end; 0 skips scoring")
+    at_steps: tuple[int, ...] = option(
+        (), help="numbers of sampling steps to score besides the sampler's own"
+    )
+    neighbours: int = option(3, 1, help="k of precision and recall")
+    features: str = option(
+        "small_classifier",
+        plugin=("evaluation.features", "FEATURES"),
+        help="network whose features are compared: a file of evaluation/features/, or a module",
+    )
+    pretrained: str = option("", file=True, help="its weights, from sphere_jax.convert")
+    lpips: str = option("", file=True, help="LPIPS-AlexNet weights, for decoders; '': not measured")
+    classifier_steps: int = option(300, 1, help="of the small classifier's training")
+    every: int = option(
+        0, 0, help="steps between scores of the stage that generates; 0: only at its end"
+    )
+    curve_samples: int = option(1000, 2, help="drawn for each of these")
+    data_source: str = option(
+        "",
+        plugin=("data.sources", "SOURCE"),
+        help="images whose latents a cache holds; '': as the cache says",
+    )
+    data_path: str = option("", help="of data_source")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshOptions:
+    """Devices."""
+
+    data: int = option(-1, -1, help="devices the batch is split over; -1: all that fsdp leaves")
+    fsdp: int = option(
+        1, 1, help="devices that parameters, optimizer state and EMA are sharded over"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run. `stages` names the groups to train, in order."""
+
+    stages: tuple[str, ...]
+    groups: Mapping[str, StageOptions] = dataclasses.field(default_factory=dict)
+    seed: int = option(0, 0, 2**32 - 1, help="of everything that is drawn")
+    data: DataOptions = DataOptions()
+    tokenizer: Any = kind("tokenizers", "TOKENIZER", "conv_vae")
+    space: SpaceOptions = SpaceOptions()
+    model: Any = kind("models", "NETWORK", "sit")
+    sampler: Any = SamplerOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
+    mesh: MeshOptions = MeshOptions()
+
+    def stage(self, name: str) -> Any:
+        """The options of a stage."""
+        return self.groups[name]
+
+    def method(self, name: str) -> Any:
+        """The class of a stage's method (`methods.base.Method`)."""
+        return plugins.find("methods", "METHOD", self.stage(name).method, f"config.{name}.method")
+
+    @property
+    def generator(self) -> str | None:
+        """The last stage that generates."""
+        named = [name for name in self.stages if self.method(name).SamplerOptions is not None]
+        return named[-1] if named else None
+
+    @property
+    def tokenizer_class(self) -> Any:
+        """`tokenizers.base.Tokenizer` of this config."""
+        return plugins.find("tokenizers", "TOKENIZER", self.tokenizer.name, "config.tokenizer.name")
+
+    @property
+    def network(self) -> Any:
+        """`models.latent_network.LatentNetwork` of this config."""
+        return plugins.find("models", "NETWORK", self.model.name, "config.model.name")
+
+    @property
+    def features(self) -> Any:
+        """The feature network of scores (`evaluation.features.base.FeatureNetwork`)."""
+        return plugins.find(
+            "evaluation.features",
+            "FEATURES",
+            self.evaluation.features,
+            "config.evaluation.features",
+        )
+
+    @property
+    def source(self) -> Any:
+        """`data.source.DataSource` of this config."""
+        return source_of(self.data)
+
+
+def source_of(data: DataOptions) -> Any:
+    """The data source that some data options name."""
+    return plugins.find("data.sources", "SOURCE", data.source, "config.data.source")

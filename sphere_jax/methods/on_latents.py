@@ -1,0 +1,195 @@
+"""What generators on a tokenizer's latents share: a data set of images as one of latents.
+
+Images are encoded before training, into memory, or in every step; `sphere_jax.prepare latents`
+encodes those of a large set into files.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from sphere_jax.config.checks import check
+from sphere_jax.config.option import option
+from sphere_jax.config.options import Config, StageOptions
+from sphere_jax.data.memory import check_fits
+from sphere_jax.data.source import Source, Split
+from sphere_jax.geometry import sphere
+from sphere_jax.methods.base import Generator, space_of
+from sphere_jax.nn.pixels import to_float, to_uint8
+from sphere_jax.tokenizers.base import Tokenizer
+from sphere_jax.weights.layouts import generators
+from sphere_jax.weights.stored import WeightsFile
+
+MEASURED = 2000  # held-out examples that a finished stage is measured on
+
+
+@dataclasses.dataclass(frozen=True)
+class OnLatentsOptions(StageOptions):
+    """What every generator on latents has."""
+
+    steps: int = option(1000, 0, help="0 takes `pretrained` as it is")
+    pretrained: str = option(
+        "", file=True, help="weights to start from: converted, published, or from sphere_jax.ema"
+    )
+    label_dropout: float = option(0.1, 0.0, 1.0, help="part of labels replaced by the null label")
+    encode: Literal["once", "every_step"] = option(
+        "once", help="images; once: into memory, and without random flips"
+    )
+
+
+def encoded(tokenizer: Tokenizer, source: Source, params, map_over) -> Source:
+    """Every image encoded once; latents that are there already pass through."""
+    if "images" not in source.arrays:
+        return source
+
+    def encode(p, images):
+        return tokenizer.encode(p, to_float(images))
+
+    found = map_over(encode, params, source.arrays["images"])
+    return Source({"latents": found, "labels": source.arrays["labels"]})
+
+
+def latent_bytes(tokenizer: Tokenizer) -> int:
+    """What one encoded image takes in memory, as float32."""
+    return 4 * math.prod(tokenizer.latent_shape)
+
+
+def encoded_split(tokenizer: Tokenizer, split: Split, params, map_over) -> Split:
+    """Both parts of a data set, encoded. Raises UserError if they would not fit into memory."""
+    if "images" in split.train.arrays:
+        count = len(split.train) + len(split.heldout)
+        check_fits(
+            f"The latents of {count:,} images, encoded once,",
+            count * latent_bytes(tokenizer),
+            "encode them into files with python -m sphere_jax.prepare latents, or in every step "
+            "with encode='every_step'",
+        )
+    parts = (encoded(tokenizer, part, params, map_over) for part in (split.train, split.heldout))
+    return Split(*parts)
+
+
+def spaced_subset(source: Source, count: int = MEASURED) -> Source:
+    """At most `count` of its examples, evenly spaced, in memory and in order."""
+    rows = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
+    return Source(source.read(rows))
+
+
+class OnLatents(Generator):
+    """A generator with one network, on the latents of a frozen tokenizer.
+
+    A subclass is a dataclass with `tokenizer`, `space`, `network`, `num_classes`, `options` and
+    `sampler`.
+    """
+
+    reads = ("space", "model", "projection")
+    on_latents = True
+    takes_time = True  # its network has a time input
+    network_parameters = "network"
+    trains = ("network",)
+
+    @classmethod
+    def check(cls, config: Config, name: str) -> None:
+        stage: OnLatentsOptions = config.stage(name)
+        check(
+            config.network.takes_time == cls.takes_time,
+            f"config.{name} needs a network {'with' if cls.takes_time else 'without'} time, and "
+            f"config.model.name='{config.model.name}' is one "
+            f"{'without' if cls.takes_time else 'with'}.",
+        )
+        check(
+            not config.data.flip
+            or stage.encode == "every_step"
+            or config.source.holds_flips
+            or not all(config.method(other).on_latents for other in config.stages),
+            "config.data.flip=True does nothing to latents that are encoded once: set "
+            f"config.{name}.encode='every_step', or encode both flips by sphere_jax.prepare "
+            "latents.",
+        )
+        check(
+            stage.encode == "once" or config.tokenizer_class.decodes,
+            f"config.{name}.encode='every_step' needs images; config.data.source="
+            f"'{config.data.source}' has latents.",
+        )
+        check(
+            stage.steps > 0 or stage.pretrained != "",
+            f"config.{name}.steps=0 takes config.{name}.pretrained as it is, and that is empty.",
+        )
+
+    @classmethod
+    def has_null_label(cls, config, name):
+        stage = config.stage(name)
+        return stage.label_dropout > 0.0 or stage.pretrained != ""
+
+    @classmethod
+    def build(cls, config, name, tokenizer):
+        options, classes = config.stage(name), config.data.num_classes
+        if not config.source.holds_images:  # nothing is left to encode
+            options = dataclasses.replace(options, encode="once")
+        return cls(
+            tokenizer=tokenizer,
+            space=space_of(config, tokenizer.latent_shape),
+            network=config.network.build(config.model, tokenizer.latent_shape, classes),
+            num_classes=classes,
+            options=options,
+            sampler=cls.make_sampler(config, name, tokenizer),
+        )
+
+    @property
+    def has_images(self) -> bool:
+        return self.tokenizer.decodes
+
+    def notes(self):
+        return self.tokenizer.notes()
+
+    def frozen(self, artifacts):
+        # Of a run on cached latents the encoder was not loaded.
+        return {name: artifacts[name] for name in self.tokenizer.parts if name in artifacts}
+
+    def init(self, key, frozen):
+        return {"network": self.network.init(key)}
+
+    def pretrained(self):
+        """The weights of `options.pretrained`: converted, averaged by `sphere_jax.ema`, or as
+        published."""
+        if not self.options.pretrained:
+            return None
+        return {"network": self.network_file(self.options.pretrained)}
+
+    def network_file(self, path: str) -> WeightsFile:
+        """Its network in a file."""
+        return WeightsFile(path, None, self.network, generators.layouts)
+
+    def training_data(self, split, frozen, map_over):
+        """Every image encoded once, or not yet; the projection happens in the loss."""
+        if self.options.encode == "every_step":
+            return split
+        return encoded_split(self.tokenizer, split, frozen, map_over)
+
+    def latents_of(self, frozen, batch):
+        """Normalised latents (B, h, w, d) of a batch, which holds them or its images."""
+        if "latents" in batch:
+            return batch["latents"]
+        return self.tokenizer.encode(frozen, to_float(batch["images"]))
+
+    def batch_shapes(self):
+        if self.options.encode == "every_step":
+            return super().batch_shapes()
+        return {"latents": (self.tokenizer.latent_shape, np.float32), "labels": ((), np.int32)}
+
+    def memory_of_example(self):
+        return latent_bytes(self.tokenizer) if self.options.encode == "once" else None
+
+    def fixed_tables(self):
+        return {"network": self.network.module.fixed_table_size}
+
+    def images(self, params, samples, radius=0.0):
+        """Decoded (B, H, W, C) uint8."""
+        return to_uint8(self.tokenizer.decode(params, self.at_radius(params, samples, radius)))
+
+    def at_radius(self, params, samples, radius):
+        """Samples with tokens of another radius than the flow's, where a decoder is better there
+        (methods.md D.7, D.10); 0 leaves them."""
+        return jnp.where(radius > 0.0, sphere.normalize(samples, radius), samples)

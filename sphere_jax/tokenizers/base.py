@@ -1,0 +1,106 @@
+"""What a tokenizer is: images to latents and back, with everything that is specific to it.
+
+A tokenizer is one file of this folder, found by its name: `config.tokenizer.name="rae"` is
+`TOKENIZER` of `tokenizers/rae.py`; a name with a dot is a module of another package.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from sphere_jax.config.option import option
+from sphere_jax.config.options import Config, DataOptions
+from sphere_jax.nn.functional import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerOptions:
+    """What every tokenizer has."""
+
+    name: str = option("", help="a file of tokenizers/, or a module")
+
+
+class Tokenizer:
+    """Pure functions of arrays; a subclass is a frozen dataclass.
+
+    Facts of the class, read before anything is built:
+      Options: its options, a subclass of `TokenizerOptions` whose `name` is its name.
+      trained_here: its weights come from a stage of the run, not from files.
+      decodes: it has a decoder; without one, latents are all there is.
+
+    Facts of an instance:
+      latent_shape: (h, w, d). image_shape: (H, W, C), or None where it has no images.
+      parts: the names of its parameters among a run's artifacts, say ("encoder", "decoder").
+      last_layer: that of the decoder, in its parameters.
+    """
+
+    Options: ClassVar[type[TokenizerOptions]]
+    trained_here: ClassVar[bool] = False
+    decodes: ClassVar[bool] = True
+
+    latent_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] | None
+    parts: tuple[str, ...] = ()
+    last_layer: str = ""
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Raises UserError, in one sentence, for options that do not fit the rest of the config."""
+
+    @classmethod
+    def build(cls, data: DataOptions, options: Any) -> "Tokenizer":
+        """Nothing is allocated. Raises UserError for sizes that do not fit each other."""
+        raise NotImplementedError
+
+    def encode(self, params: Params, images: jax.Array) -> jax.Array:
+        """Float images (B, H, W, C) in [-1, 1] to normalised latents (B, h, w, d) float32."""
+        raise NotImplementedError
+
+    def decode(self, params: Params, latents: jax.Array) -> jax.Array:
+        """Normalised latents to float images, not clipped: (B, H, W, C) float32."""
+        raise NotImplementedError
+
+    def notes(self) -> list[str]:
+        """Sentences for the log before training starts."""
+        return []
+
+    # The following are for tokenizers whose weights come from files (`trained_here` is False).
+
+    def load(self, options: Any) -> Params:
+        """Its parameters by `parts`: leaves of a converted file, or numpy arrays.
+
+        Raises:
+          UserError: an option that names a file is empty, or the file is not what it should be.
+        """
+        return {}
+
+    def shapes(self) -> Params:
+        """Shapes of the arrays of `load`, without a file."""
+        return {}
+
+    @classmethod
+    def latents_made_with(cls, data: DataOptions, options: Any) -> dict[str, Any]:
+        """All that latents of images are a function of, ready for JSON: options by their keys, and
+        fingerprints of weights. Raises UserError for a file of weights that cannot be read."""
+        return {}
+
+    @classmethod
+    def statistics_to_apply(
+        cls, data: DataOptions, options: Any, made_with: dict[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean and standard deviation (d,) by which cached latents, made with `made_with`, become
+        those of `options`; None if they are not theirs but for statistics."""
+        return None
+
+    @classmethod
+    def without_statistics(cls, options: Any) -> Any:
+        """The options of latents whose statistics `sphere_jax.prepare statistics` measures.
+
+        Raises:
+          UserError: it takes no such statistics, or is given some.
+        """
+        from sphere_jax.common.errors import UserError
+
+        raise UserError(f"config.tokenizer.name='{options.name}' takes no measured statistics.")
