@@ -71,10 +71,9 @@ def _check_data(config: Config) -> None:
 
 
 def _methods_that_train(tokenizer: str) -> list[str]:
-    names = plugins.known("methods", "METHOD")
-    return [
-        n for n in names if plugins.find("methods", "METHOD", n, n).trains_tokenizer == tokenizer
-    ]
+    known = plugins.known("methods", "METHOD")
+    methods = {name: plugins.find("methods", "METHOD", name, name) for name in known}
+    return [name for name, method in methods.items() if method.trains_tokenizer == tokenizer]
 
 
 def _check_stage(config: Config, name: str, stage: StageOptions) -> None:

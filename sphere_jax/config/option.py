@@ -1,4 +1,4 @@
-"""What an option is: a field of a frozen dataclass, with its range, its meaning and what it moves."""
+"""What an option is: a field of a frozen dataclass, with its range and its meaning."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ def option(
 
 
 def kind(package: str, attribute: str, default: str):
-    """A group of options that comes in kinds: its `name` names the plug-in whose `Options` it is."""
+    """A group of options that comes in kinds: `name` in it names the plug-in that has them."""
 
     def fresh():
         from sphere_jax.common import plugins

@@ -219,12 +219,8 @@ class Config:
     @property
     def features(self) -> Any:
         """The feature network of scores (`evaluation.features.base.FeatureNetwork`)."""
-        return plugins.find(
-            "evaluation.features",
-            "FEATURES",
-            self.evaluation.features,
-            "config.evaluation.features",
-        )
+        name, where = self.evaluation.features, "config.evaluation.features"
+        return plugins.find("evaluation.features", "FEATURES", name, where)
 
     @property
     def source(self) -> Any:

@@ -96,13 +96,11 @@ def type_of(raw: Mapping[str, Any], path: list[str]) -> Any:
 def read_group(cls, raw: Mapping[str, Any], where: str, stored: bool = False):
     """A dataclass of options from its group. Raises UserError as `read_config` does."""
     fields, kinds = _fields(cls), _kinds(cls)
-    renamed = {
-        about["formerly"]: name for name, (_, about) in fields.items() if about.get("formerly")
-    }
+    renamed = {about.get("formerly"): name for name, (_, about) in fields.items()}
     if stored:
         raw = {renamed.get(key, key): value for key, value in raw.items()}
     for key in raw:
-        if key in renamed:
+        if key and key in renamed:
             raise UserError(f"{where}.{key} is called {where}.{renamed[key]} now.")
         if key not in fields:
             raise UserError(_unknown(where, key, fields))
@@ -173,10 +171,8 @@ def _kind(kinds: tuple[str, str, str], group: Any, where: str) -> Any:
     package, attribute, default = kinds
     name = group.get("name", default) if isinstance(group, Mapping) else default
     options = plugins.find(package, attribute, name, f"{where}.name").Options
-    unknown = (
-        [key for key in group if key not in _names(options)] if isinstance(group, Mapping) else []
-    )
-    for key in unknown:
+    given = group if isinstance(group, Mapping) else ()
+    for key in (key for key in given if key not in _names(options)):
         for other in plugins.known(package, attribute):
             if key in _names(plugins.find(package, attribute, other, where).Options):
                 raise UserError(f"{where}.{key} needs {where}.name='{other}', not '{name}'.")

@@ -1,4 +1,124 @@
-"""What a data set is (`Split` of two `Source`s), and what a data source is (`DataSource`).
+"""What a data set is, a `Split` of two `Source`s, and what a data source is, `DataSource`.
 
 A source gathers a whole batch at once, so the pipeline never loops over single examples.
 """
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from sphere_jax.config.options import Config, DataOptions, source_of
+from sphere_jax.data.folders import Pictures
+from sphere_jax.data.latent_cache import CachedLatents
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Named arrays of equal length: `images` uint8 (N,H,W,C) or `latents` (N,h,w,d); `labels`.
+
+    `labels` are in memory. The others may be read where they are indexed, from a memory-mapped
+    file, from `Pictures` or from `CachedLatents`: ask them for `shape`, `dtype`, `len` and rows, a
+    batch at a time.
+    """
+
+    arrays: dict[str, np.ndarray | Pictures | CachedLatents]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 (N,)."""
+        return self.arrays["labels"]
+
+    def read(
+        self, indices: np.ndarray, mirrored: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """The examples at `indices` (B,), as arrays with a leading axis B.
+
+        Images and cached latents are mirrored left to right where `mirrored` (B,) is true; latents
+        in memory have no mirror image.
+        """
+        if mirrored is None:
+            return {name: array[indices] for name, array in self.arrays.items()}
+        found = {}
+        for name, array in self.arrays.items():
+            if isinstance(array, CachedLatents):
+                found[name] = array.take(indices, mirrored)
+                continue
+            found[name] = array[indices]
+            if name == "images":
+                turned = found[name][:, :, ::-1]
+                found[name] = np.where(mirrored[:, None, None, None], turned, found[name])
+        return found
+
+    @property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of every array: which data this was.
+
+        Of image files, of their paths and sizes alone (`Pictures.listing`); of cached latents, of
+        how they were made and their CRC-32.
+        """
+        digest = hashlib.sha256()
+        for name in sorted(self.arrays):
+            array = self.arrays[name]
+            digest.update(f"{name}{array.shape}{array.dtype}".encode())
+            if isinstance(array, (Pictures, CachedLatents)):
+                digest.update(array.listing)
+                continue
+            for start in range(0, len(array), 4096):  # memory-mapped latents stay on disk
+                digest.update(np.ascontiguousarray(array[start : start + 4096]).tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A data set in two parts that never mix."""
+
+    train: Source
+    heldout: Source
+
+
+class DataSource:
+    """Where examples come from: a file of data/sources/, found by its name.
+
+    `config.data.source="cifar10"` is `SOURCE` of `data/sources/cifar10.py`; a name with a dot is a
+    module of another package.
+
+    holds_images: examples are images; else they are latents.
+    holds_flips: examples are there mirrored, too (latents whose flips were encoded).
+    made_of_images: its latents were encoded from images that may be elsewhere (`images_behind`).
+    read_in_batches: examples are read where they are indexed and need no memory.
+    """
+
+    holds_images = True
+    holds_flips = False
+    made_of_images = False
+    read_in_batches = False
+
+    def check(self, config: Config) -> None:
+        """Raises UserError for options that do not fit the rest of the config."""
+
+    def load(self, data: DataOptions) -> Split:
+        """The data set, split, checked and at its size. Raises UserError."""
+        raise NotImplementedError
+
+    def load_for(self, config: Config) -> Split:
+        """`load` for a run: latents are checked against `config.tokenizer`, which they were made
+        with, and normalised by its statistics. Raises UserError."""
+        return self.load(config.data)
+
+    def images_behind(self, config: Config) -> DataOptions:
+        """The options of the images that runs are scored against. Raises UserError where there are
+        none."""
+        return config.data
+
+
+def load(data: DataOptions) -> Split:
+    """The data set that a config names, split, checked and at its size.
+
+    Raises:
+      UserError: the file or package is missing, or what it holds is not what the config says.
+    """
+    return source_of(data).load(data)

@@ -85,8 +85,7 @@ class Method:
 
     @classmethod
     def check(cls, config: Config, name: str) -> None:
-        """Raises UserError, in one sentence, for options of stage `name` that do not fit the rest of
-        the config."""
+        """Raises UserError, in one sentence, for options of stage `name` that do not fit."""
 
     @classmethod
     def build(cls, config: Config, name: str, tokenizer) -> "Method":

@@ -109,8 +109,8 @@ class DecoderFinetuning(Method):
         unused = (stage.discriminator, stage.dino, stage.discriminator_rate, stage.adversarial_from)
         check(
             adversarial or unused == ("patch", "", 1.0, 0),
-            f"config.{name}.adversarial_weight=0 has no discriminator: set it to 0.5, say, or leave "
-            "discriminator, dino, discriminator_rate and adversarial_from as they are.",
+            f"config.{name}.adversarial_weight=0 has no discriminator: set it to 0.5, say, or "
+            "leave discriminator, dino, discriminator_rate and adversarial_from as they are.",
         )
         check(
             not adversarial or stage.adversarial_from < stage.steps,
