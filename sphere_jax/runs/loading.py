@@ -5,11 +5,26 @@ from pathlib import Path
 from typing import Any
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import Config, Data, Evaluation
+from sphere_jax.config.options import Config, DataOptions, EvaluationOptions
 from sphere_jax.config.reading import read_config, read_group
-from sphere_jax.data.sources import check_images, check_labels, read_npz
+from sphere_jax.data.array_checks import check_images, check_labels, read_npz
 from sphere_jax.distribution.mesh import make_mesh
+from sphere_jax.runs.network_files import override_weights
 from sphere_jax.runs.run import Run, open_run
+from sphere_jax.runs.stages import check_data, load_stages
+
+
+def stored_config(workdir: Path) -> dict[str, Any]:
+    """The config of a run folder, as it is there. Raises UserError for another folder."""
+    file = workdir / "config.json"
+    if not file.is_file():
+        raise UserError(
+            f"{workdir} is not a run folder (no config.json); give the --workdir of a run."
+        )
+    try:
+        return dict(json.loads(file.read_text())["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}); run sphere_jax.main again.") from error
 
 
 def load_run(
@@ -24,28 +39,26 @@ def load_run(
 
     `sampler` and `evaluation` replace values of these groups of the config. Its mesh does not
     count: a run trained on 16 devices is sampled on whatever is here. Its data set is read only if
-    `data` is true. `weights`, a file, has what stands in the place of the generator's own.
+    `data` is true. `weights`, a file, has what is used in place of the generator's own.
 
     Raises:
       UserError: not a run folder, not finished, or damaged; weights of another network.
     """
-    file = workdir / "config.json"
-    if not file.is_file():
-        raise UserError(
-            f"{workdir} is not a run folder (no config.json); give the --workdir of a run."
-        )
+    raw = stored_config(workdir)
     try:
-        raw = json.loads(file.read_text())["config"]
         raw |= {"sampler": raw.get("sampler", {}) | (sampler or {}), "mesh": {}}
         raw |= {"evaluation": raw.get("evaluation", {}) | (evaluation or {})}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except TypeError as error:
+        file = workdir / "config.json"
         raise UserError(f"{file} is damaged ({error}); run sphere_jax.main again.") from error
-    config = read_config(raw)
+    config = read_config(raw, stored=True)
     mesh = mesh or make_mesh()
     run = open_run(config, workdir, mesh) if data else Run(config, workdir, mesh)
-    run.load_stages()
+    load_stages(run)
+    if data:
+        check_data(run)
     if weights:
-        run.take_weights(weights)
+        override_weights(run, weights)
     return run
 
 
@@ -58,13 +71,13 @@ def bare_run(reference: str, workdir: Path, evaluation: dict[str, Any]) -> Run:
     arrays = read_npz(reference, ("images", "labels"))
     images = check_images(arrays["images"], reference)
     labels = check_labels(arrays["labels"], len(images), reference)
-    data = Data(
+    data = DataOptions(
         source="npz",
         path=reference,
         image_size=images.shape[1],
         channels=images.shape[-1],
         num_classes=int(labels.max()) + 1,
     )
-    scoring = read_group(Evaluation, evaluation, "config.evaluation")
+    scoring = read_group(EvaluationOptions, evaluation, "config.evaluation")
     config = Config(stages=(), groups={}, data=data, evaluation=scoring)
     return open_run(config, workdir, make_mesh())

@@ -1,53 +1,43 @@
-"""The record of a stage, W/stages/NAME.json: what its weights depend on, held against a config.
+"""The record of a stage, W/stages/NAME.json: what its weights depend on, compared with a config.
 
 It keeps a folder from being mixed. A record is older than the options that came after it: one that
-it lacks counts as its default.
+it lacks counts as its default, one that was renamed since as the new one.
 """
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import write_json
 from sphere_jax.common.processes import is_main_process
-from sphere_jax.config.options import RAW_PATHS, Config
-from sphere_jax.config.reading import to_dict
+from sphere_jax.config.option import Leaf, leaves
+from sphere_jax.config.options import Config
 from sphere_jax.weights.stored import fingerprint_of
 
-WEIGHTS_FILES = (  # options that name one: what counts is what it holds
-    ".lpips",
-    ".convnext",
-    ".dino",
-    ".pretrained",
-    ".pretrained_encoder",
-    ".pretrained_decoder",
-    ".pretrained_statistics",
-)
-# What may change between two starts of one run: it moves no weight.
-FREE_KEYS = (
-    ".log_every",
-    ".checkpoint_every",
-    ".preview_every",
-    ".ema_snapshot_every",
-    ".skip_nonfinite",
-    ".measured",  # held-out images, once the stage is trained
-    ".data.path",
-    ".data.threads",
-    ".space.retraction",  # of a sampler's steps; training takes none
-    *WEIGHTS_FILES,
-)
 FINGERPRINT = " fingerprint"  # of the file that an option names
+
+
+def options_of(config: Config, groups: Iterable[str] | None = None) -> dict[str, Leaf]:
+    """Every option of a config, or of some of its groups, by its key, say "config.flow.steps"."""
+    every = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    every |= every.pop("groups")
+    found = {}
+    for name in sorted(every) if groups is None else groups:
+        if dataclasses.is_dataclass(every[name]):
+            found |= leaves(f"config.{name}", every[name])
+        else:
+            found[f"config.{name}"] = Leaf(every[name], {})
+    return found
 
 
 def check_weights_exist(config: Config) -> None:
     """Raises UserError for an option that names weights which are not there, or not whole."""
-    plain = to_dict(config)
-    used = {name: plain[name] for name in (*config.stages, "tokenizer", "evaluation")}
-    for key, path in flatten("config", used).items():
-        if key.endswith(WEIGHTS_FILES) and path:
-            fingerprint_of(path)
+    for leaf in options_of(config, (*config.stages, "tokenizer", "evaluation")).values():
+        if leaf.file and leaf.value:
+            fingerprint_of(leaf.value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +46,13 @@ class Records:
 
     config: Config
     workdir: Path
-    data_fingerprint: str
+    data_fingerprint: Callable[[], str]  # asked for where a record is compared: data may be large
 
     def file(self, name: str) -> Path:
         return self.workdir / "stages" / f"{name}.json"
 
     def read(self, name: str, check: bool = False) -> dict | None:
-        """That of stage `name`, None if it has not begun.
+        """That of stage `name`, None if it has not started.
 
         Raises UserError if it is damaged or, with `check`, of another config.
         """
@@ -80,12 +70,12 @@ class Records:
         if differs:
             raise UserError(
                 f"{self.workdir} holds stage '{name}' with {differs}; give another --workdir, or "
-                "the config and the version that began this one."
+                "the config and the version that started this one."
             )
         return record
 
     def claim(self, name: str) -> dict:
-        """That of stage `name`, begun if new. Raises UserError as `read` does with `check`."""
+        """That of stage `name`, started if new. Raises UserError as `read` does with `check`."""
         record = self.read(name, check=True)
         if record is None:
             record = {"depends": self.depends(name), "finished": False}
@@ -99,46 +89,45 @@ class Records:
         for name in (name for name in found if name not in self.config.stages):
             raise UserError(
                 f"{self.workdir} holds stage '{name}', which this config does not have; give "
-                "another --workdir, or the config that began this one."
+                "another --workdir, or the config that started this one."
             )
 
     def check_weights_files(self, name: str, record: dict) -> None:
         """Raises UserError if a frozen network's file is not the one that the stage saw."""
-        flat = flatten("config", {"tokenizer": to_dict(self.config)["tokenizer"]})
-        for key, path in flat.items():
+        for key, leaf in options_of(self.config, ("tokenizer",)).items():
             trained_on = record["depends"].get(f"{key}{FINGERPRINT}")
-            if trained_on and trained_on != fingerprint_of(path):
+            if trained_on and trained_on != fingerprint_of(leaf.value):
                 raise UserError(
-                    f"{path} ({key}) has other weights than those that stage '{name}' of "
+                    f"{leaf.value} ({key}) has other weights than those that stage '{name}' of "
                     f"{self.workdir} was trained on; put the old file back."
                 )
 
     def depends(self, name: str) -> dict[str, Any]:
         """Every value that the weights of stage `name` are a function of."""
-        plain, stages = to_dict(self.config), self.config.stages
-        # A decoder sees what is projected and how, not the path: arms may share it.
-        groups = {"flow": ("space", "model"), "sphere_latent": ("space", "model")}
+        stages = self.config.stages
         earlier = stages[: stages.index(name)]
-        kept = {"seed", "data", "tokenizer"}
+        used, projection = {"seed", "data", "tokenizer"}, False
         for stage in (*earlier, name):  # what the weights of earlier stages depend on counts too
-            kept |= {stage, *groups.get(self.config.stage(stage).method, ())}
-        flat = flatten("config", {group: plain[group] for group in sorted(kept)})
-        files = {key: path for key, path in flat.items() if key.endswith(WEIGHTS_FILES)}
-        flat = {key: value for key, value in flat.items() if not key.endswith(FREE_KEYS)}
-        flat |= {f"{key}{FINGERPRINT}": fingerprint_of(path) for key, path in files.items() if path}
-        methods = {self.config.stage(stage).method for stage in (*earlier, name)}
-        if methods & {"decoder", "flow", "sphere_latent"}:
-            flat["projection"] = _projection(self.config.space)
-        flat["data fingerprint"] = self.data_fingerprint
+            reads = set(self.config.method(stage).reads)
+            projection |= "projection" in reads
+            used |= {stage, *reads - {"projection"}}
+        options = options_of(self.config, sorted(used))
+        flat = {key: leaf.value for key, leaf in options.items() if moves_weights(leaf)}
+        flat |= {
+            f"{key}{FINGERPRINT}": fingerprint_of(leaf.value)
+            for key, leaf in options.items()
+            if leaf.file and leaf.value
+        }
+        if projection:
+            flat["projection"] = self.config.space.projection
+        flat["data fingerprint"] = self.data_fingerprint()
         flat["earlier stages"] = earlier
         return json.loads(json.dumps(flat))
 
 
-def _projection(space) -> str:
-    """What becomes of latents before they are decoded, in words."""
-    if space.path in RAW_PATHS:
-        return "none"
-    return f"{space.sphere} sphere of radius {space.radius or 'sqrt(d)'}"
+def moves_weights(leaf: Leaf) -> bool:
+    """Whether another value gives other weights. Of a file it is its content that counts."""
+    return leaf.moves == "weights" and not leaf.file
 
 
 def difference(before: dict[str, Any], now: dict[str, Any], config: Config) -> str | None:
@@ -146,33 +135,37 @@ def difference(before: dict[str, Any], now: dict[str, Any], config: Config) -> s
 
     Both are flat, "config.flow.steps" and so on, as `Records.depends` gives them.
     """
+    before = renamed(before, config)
     known = completed(before, config)
     for key in sorted(now, key=lambda key: (key not in before, key)):  # of both first: a kind's
         if known.get(key) != now[key]:  # name says more than the options that come with it
             return f"{key}={known.get(key)!r}, not {now[key]!r}"
+    options = options_of(config)
     for key in sorted(before.keys() - now.keys()):
         if key.endswith(FINGERPRINT) or not key.startswith("config."):
             return f"{key}={before[key]!r}, not None"
-        if not key.endswith(FREE_KEYS):
+        if key not in options or moves_weights(options[key]):
             return f"{key}={before[key]!r}, which this version does not know"
     return None
 
 
+def renamed(depends: dict[str, Any], config: Config) -> dict[str, Any]:
+    """A record's values under today's names of their options."""
+    new = {}
+    for key, leaf in options_of(config).items():
+        if leaf.about.get("formerly"):
+            group = key.rpartition(".")[0]
+            new[f"{group}.{leaf.about['formerly']}"] = key
+    return {new.get(key, key): value for key, value in depends.items()}
+
+
 def completed(depends: dict[str, Any], config: Config) -> dict[str, Any]:
     """A record's values, with the defaults of the options that it lacks; kinds are `config`'s."""
-    groups = vars(config) | dict(config.groups)
-    fresh = {
-        name: dataclasses.asdict(type(group)())
-        for name, group in groups.items()
-        if dataclasses.is_dataclass(group)
-    }
-    return json.loads(json.dumps(flatten("config", fresh))) | depends
-
-
-def flatten(prefix: str, tree: dict) -> dict[str, Any]:
-    """{"a": {"b": 1}} to {"prefix.a.b": 1}."""
-    flat = {}
-    for key, value in tree.items():
-        name = f"{prefix}.{key}"
-        flat |= flatten(name, value) if isinstance(value, dict) else {name: value}
-    return flat
+    groups = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    groups |= groups.pop("groups")
+    fresh = {}
+    for name, group in groups.items():
+        if dataclasses.is_dataclass(group):
+            default = leaves(f"config.{name}", type(group)())
+            fresh |= {key: leaf.value for key, leaf in default}
+    return json.loads(json.dumps(fresh)) | depends

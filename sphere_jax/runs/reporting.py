@@ -6,8 +6,7 @@ import numpy as np
 
 from sphere_jax.common.files import write_bytes, write_json, write_npz
 from sphere_jax.config.reading import to_dict
-from sphere_jax.evaluation import figures
-from sphere_jax.evaluation import page, score_tables
+from sphere_jax.evaluation import figures, page, score_tables
 from sphere_jax.evaluation.score import Score
 from sphere_jax.methods.decoder_finetuning import CELLS
 from sphere_jax.runs.building import build_tokenizer

@@ -1,0 +1,71 @@
+"""A data set encoded into a latent cache, sharded over devices and processes, and resumable."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.processes import is_main_process, meet
+from sphere_jax.common.progress import Progress, say
+from sphere_jax.config.options import Config
+from sphere_jax.data.latent_cache import PARTS, CacheWriter
+from sphere_jax.data.source import load
+from sphere_jax.runs.encoder import Encoder
+from sphere_jax.runs.system import build_tokenizer
+
+
+def encode_data_set(
+    config: Config, folder: Path, shard_size: int, dtype: str, batch: int
+) -> dict[str, Any]:
+    """Encodes what is not in `folder` yet, `batch` images a device at a time; returns the index.
+
+    Processes take shards in turn and wait for each other at the end; a process splits a batch over
+    its devices.
+
+    Raises:
+      UserError: the config's tokenizer is one that a run trains, its weights or the data are not
+        what they should be, or the folder holds another cache.
+    """
+    tokenizer = config.tokenizer_class
+    if tokenizer.trained_here or not tokenizer.decodes:
+        raise UserError(
+            f"config.tokenizer.name='{config.tokenizer.name}' is trained by a run and has no weights "
+            "beforehand; only tokenizers with weights from files can be cached."
+        )
+    if not config.source.holds_images:
+        raise UserError(f"config.data.source='{config.data.source}' holds no images to encode.")
+    parts = vars(load(config.data))  # "train", "heldout"
+    plan = {
+        "made_with": tokenizer.latents_made_with(config.data, config.tokenizer),
+        "encoded_in": config.tokenizer.compute_dtype,
+        "latent_shape": build_tokenizer(config.data, config.tokenizer).latent_shape,
+        "dtype": dtype,
+        "shard_size": shard_size,
+        "data": {part: parts[part].fingerprint for part in PARTS},
+    }
+    labels = {part: parts[part].labels for part in PARTS}
+    cache = CacheWriter(folder, plan, labels, _place_of_images(config))
+    encoder = Encoder(config, batch)
+    if is_main_process():
+        cache.begin()
+    own = cache.shards[jax.process_index() :: jax.process_count()]
+    todo = [shard for shard in own if not cache.is_finished(shard)]
+    if len(todo) < len(own):
+        say(f"{folder}: {len(own) - len(todo)} of {len(own)} files finished before and checked")
+    progress, done = Progress("encoded", sum(map(len, todo)), "img/s a process"), 0
+    for shard in todo:
+        images = parts[shard.part].arrays["images"]
+        cache.write(shard, encoder.latents(images, shard.start, shard.stop))
+        done += len(shard)
+        progress.done(done)
+    meet("all shards are written")
+    return cache.finish(write=is_main_process())
+
+
+def _place_of_images(config: Config) -> dict[str, str]:
+    """Where the images are, so that samples can be scored against them."""
+    path = config.data.path
+    if path and Path(path).exists():  # not a name of TensorFlow Datasets
+        path = str(Path(path).absolute())
+    return {"source": config.data.source, "path": path}

@@ -1,0 +1,78 @@
+"""Mean and standard deviation of the channels of a data set's latents, by which tokenizers with
+`pretrained_statistics` normalise.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.processes import is_main_process
+from sphere_jax.common.progress import Progress
+from sphere_jax.config.options import Config
+from sphere_jax.data.latent_cache import check_cache, read_index
+from sphere_jax.data.moments import merged, moments_of, statistics_of
+from sphere_jax.data.source import load
+from sphere_jax.runs.encoder import Encoder
+from sphere_jax.weights.stored import fingerprint_of, write_weights
+
+
+def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
+    """Writes mean and standard deviation of the channels of the training images' latents, `batch`
+    images a device at a time; returns them as `data.moments.statistics_of` does. Of a latent cache,
+    which has measured them, nothing is encoded.
+
+    They are of latents as the tokenizer gives them without statistics, unpacked. Every process
+    encodes all images.
+
+    Raises:
+      UserError: the tokenizer takes no such statistics, or is given some; its weights or the data
+        are not what they should be; the file cannot be written.
+    """
+    unpacked = config.tokenizer_class.without_statistics(config.tokenizer)
+    if out.suffix != ".safetensors":
+        raise UserError(f"--out={out} must end with .safetensors.")
+    if config.source.made_of_images:
+        found, count = _cached(config, packed=unpacked != config.tokenizer)
+    else:
+        found, count = _measured(dataclasses.replace(config, tokenizer=unpacked), batch)
+    params = {name: np.float32(found[f"channel_{name}"]) for name in ("mean", "std")}
+    params["std"] = np.maximum(params["std"], 1e-6)  # of a dead channel
+    if is_main_process():
+        size, weights = config.data.image_size, fingerprint_of(unpacked.pretrained)
+        source = f"{count} images of {size} px, mirrored too, by weights {weights}"
+        write_weights(out, params, f"{unpacked.kind}_statistics", source)
+    return found
+
+
+def _cached(config: Config, packed: bool) -> tuple[dict[str, Any], int]:
+    """What a latent cache has measured as it was written, and the number of its images."""
+    folder = Path(config.data.path)
+    index = read_index(folder)
+    if index["made_with"].get("config.tokenizer.pretrained_statistics fingerprint"):
+        raise UserError(f"{folder} holds latents that statistics have normalised: not measured.")
+    made_with = config.tokenizer_class.latents_made_with(config.data, config.tokenizer)
+    check_cache(folder, made_with)
+    found = index["statistics"]
+    if packed:  # four neighbours of a channel: one group
+        mean, std = (np.reshape(found[f"channel_{name}"], (-1, 4)) for name in ("mean", "std"))
+        spread = (std**2 + mean**2).mean(1) - mean.mean(1) ** 2
+        found = {
+            "tokens": 4 * found["tokens"],  # and their norms are not known
+            "channel_mean": mean.mean(1),
+            "channel_std": np.sqrt(spread),
+        }
+    return found, sum(shard["images"] for shard in index["shards"]["train"])
+
+
+def _measured(config: Config, batch: int) -> tuple[dict[str, Any], int]:
+    """Statistics of the latents of the training images, and the number of these."""
+    encoder = Encoder(config, batch)
+    images, moments, done = load(config.data).train.arrays["images"], None, 0
+    progress = Progress("encoded", len(images))
+    for latents in encoder.latents(images, 0, len(images)):
+        moments, done = merged(moments, moments_of(latents)), done + len(latents)
+        progress.done(done)
+    return statistics_of(moments), len(images)

@@ -1,0 +1,201 @@
+"""The stages of a run, in order: trained, resumed, or skipped and loaded; then measured."""
+
+from functools import partial
+
+import numpy as np
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import write_json, write_npz
+from sphere_jax.common.processes import is_main_process
+from sphere_jax.common.versions import versions
+from sphere_jax.config.reading import to_dict
+from sphere_jax.distribution.mesh import check_batches
+from sphere_jax.evaluation.fidelity import Fidelity
+from sphere_jax.evaluation.figures import grid, save_grid
+from sphere_jax.methods.base import Method, Tools
+from sphere_jax.runs.network_files import check_pretrained, load_files
+from sphere_jax.runs.records import check_weights_exist
+from sphere_jax.runs.run import Run
+from sphere_jax.training.checkpoints import Checkpoints
+from sphere_jax.training.loop import Curve, train
+from sphere_jax.training.run_log import RunLog, measure_peak_flops
+from sphere_jax.training.task import Feed
+from sphere_jax.weights.stored import fingerprint_of
+
+
+def start(run: Run) -> None:
+    """Writes `config.json`. Raises UserError if the folder holds a stage of another config, and for
+    what would stop one of the stages at its start.
+    """
+    check_weights_exist(run.config)
+    run.records.check_stages()
+    for name in run.config.stages:
+        run.records.read(name, check=True)
+        _check_batch(run, name)
+    if is_main_process():
+        content = {"config": to_dict(run.config), "versions": versions()}
+        write_json(run.workdir / "config.json", content)
+
+
+def train_stages(run: Run, log: RunLog, score=None) -> None:
+    """Trains what is not finished; `score(params)` scores the stage that generates meanwhile, where
+    `config.evaluation.every` asks for it. Raises what `training.loop.train` raises.
+    """
+    every = run.config.evaluation.every
+    curve = Curve(score, every) if score and every else None
+    run.load_tokenizer()
+    peak_flops = None
+    for name, method in run.methods.items():
+        record = run.records.claim(name)
+        if record["finished"]:
+            frozen = method.frozen(run.artifacts)
+            load_stage(run, name, record)
+            log.log(f"{name}: finished before, skipped")
+            _measure_again(run, name, frozen, record, log)
+            continue
+        peak_flops = peak_flops or measure_peak_flops(run.config.model.compute_dtype)
+        for sentence in method.notes():
+            log.log(f"{name}: {sentence}")
+        check_pretrained(method.pretrained(), run.config)
+        run.add_artifacts(load_files(method.files()))
+        task = run.task(name)
+        fidelity = _fidelity(run, method)  # a file that is missing is noticed before training
+        split = method.training_data(run.data_of(name), task.frozen, run.map_over)
+        data = run.config.data
+        params = train(
+            task,
+            Feed(split.train, split.heldout, data.flip, data.threads),
+            run.workdir / "checkpoints" / name,
+            log,
+            peak_flops,
+            partial(_show, run, name, log),
+            curve if name == run.config.generator else None,
+            partial(load_files, method.pretrained()),
+        )
+        _finish(run, name, task.frozen, params, record, log, fidelity)
+
+
+def load_stages(run: Run) -> None:
+    """The artifacts of a finished run, for sampling. Raises UserError if it is not finished."""
+    run.load_tokenizer()
+    for name in run.config.stages:
+        record = run.records.read(name)
+        if record is None or not record["finished"]:
+            raise UserError(
+                f"{run.workdir} has no finished stage '{name}'; run sphere_jax.main first."
+            )
+        run.records.check_weights_files(name, record)
+        load_stage(run, name, record)
+
+
+def check_data(run: Run) -> None:
+    """Raises UserError if the run's data are not those that its stages were trained on."""
+    for name in run.config.stages:
+        trained_on = run.records.read(name)["depends"].get("data fingerprint")
+        if trained_on != run.data_fingerprint:
+            raise UserError(
+                f"{run.workdir} was trained on other data than config.data names now; put "
+                "that data back."
+            )
+
+
+def load_stage(run: Run, name: str, record: dict) -> None:
+    """A finished stage: its parameters onto the mesh, its arrays to the host. Raises UserError."""
+    task = run.task(name)
+    checkpoints = Checkpoints(run.workdir / "checkpoints" / name)
+    step = checkpoints.latest()
+    if step != task.options.steps:
+        raise UserError(
+            f"Stage '{name}' of {run.workdir} is finished but its last checkpoint is gone; "
+            f"delete stages/{name}.json there and run sphere_jax.main again."
+        )
+    item = task.weights_item
+    params = checkpoints.restore_item(step, item, task.abstract_state[item])
+    checkpoints.close()
+    run.artifacts |= {part: params[part] for part in task.method.trains}
+    run.metrics[name] = record["metrics"]
+    run.arrays[name], artifacts = _stored_arrays(run.workdir / "stages" / f"{name}.npz")
+    run.add_artifacts(artifacts)
+
+
+def _stored_arrays(file) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
+    """The arrays and the artifacts that `_finish` wrote. Raises UserError."""
+    arrays, artifacts = {}, {}
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            for key in stored.files:
+                kind, *path = key.split("/")
+                if kind == "array":
+                    arrays[path[0]] = stored[key]
+                else:
+                    artifacts.setdefault(path[0], {})[path[1]] = stored[key]
+    except Exception as error:  # zipfile raises its own kinds for a damaged archive
+        raise UserError(
+            f"{file} cannot be read ({error}); delete stages/{file.stem}.json."
+        ) from error
+    return arrays, artifacts
+
+
+def _finish(run: Run, name: str, frozen, params, record: dict, log: RunLog, fidelity) -> None:
+    """Measures a trained stage and writes what it leaves; then it is finished."""
+    method = run.methods[name]
+    run.artifacts |= {part: params[part] for part in method.trains}
+    tools = Tools(run.map_over, fidelity)
+    outcome = method.measure(params, frozen, run.data_of(name), tools)
+    run.add_artifacts(outcome.artifacts)
+    run.metrics[name], run.arrays[name] = outcome.metrics, outcome.arrays
+    for key, value in outcome.metrics.items():
+        log.log(f"{name}: {key} = {value:.4g}")
+    if is_main_process():
+        flat = {f"array/{k}": v for k, v in outcome.arrays.items()}
+        for part, leaves in outcome.artifacts.items():
+            flat |= {f"artifact/{part}/{k}": v for k, v in leaves.items()}
+        write_npz(run.workdir / "stages" / f"{name}.npz", flat)
+        measured = {"metrics": outcome.metrics, "measured_with": _measured_with(run, method)}
+        write_json(run.records.file(name), record | {"finished": True} | measured)
+
+
+def _measure_again(run: Run, name: str, frozen, record: dict, log: RunLog) -> None:
+    """A finished stage, where what it is measured with has changed."""
+    method = run.methods[name]
+    now = _measured_with(run, method)
+    before = record.get("measured_with", record.get("yardsticks", now))  # its name until 0.1
+    if before == now:
+        return
+    log.log(f"{name}: measured again, since what it is measured with has changed")
+    params = {part: run.artifacts[part] for part in method.trains}
+    record = {key: value for key, value in record.items() if key != "yardsticks"}
+    _finish(run, name, frozen, params, record, log, _fidelity(run, method))
+
+
+def _measured_with(run: Run, method: Method) -> dict:
+    """What a stage's measurement depends on, weights by their fingerprints."""
+    found, evaluation = method.measured_with(), run.config.evaluation
+    if method.measures_fidelity:
+        files = {"features": evaluation.pretrained, "lpips": evaluation.lpips}
+        found |= {name: fingerprint_of(path) for name, path in files.items() if path}
+    return found
+
+
+def _fidelity(run: Run, method: Method) -> Fidelity | None:
+    """Reconstruction metrics, for a method that measures by them. Raises UserError."""
+    if not method.measures_fidelity:
+        return None
+    return Fidelity.load(run.config.evaluation, run.tokenizer.image_shape)
+
+
+def _check_batch(run: Run, name: str) -> None:
+    options, count = run.config.stage(name), len(run.split.train)
+    check_batches(run.mesh, name, options)
+    if count < options.batch_size:
+        raise UserError(
+            f"config.{name}.batch_size={options.batch_size} is more than the {count} training "
+            "examples."
+        )
+
+
+def _show(run: Run, name: str, log: RunLog, step: int, pictures: np.ndarray) -> None:
+    if is_main_process():
+        columns = run.methods[name].preview_columns
+        save_grid(pictures, run.workdir / "samples" / f"{name}_{step:06d}.png", columns)
+        log.picture(name, step, "preview", grid(pictures, columns))
