@@ -1,22 +1,26 @@
-"""What all commands share: config files with overrides, and errors as one sentence."""
+"""What all commands share: flags, config files with overrides, and errors as one sentence."""
 
 import argparse
-import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import jax
 
+from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.config_files import apply_override, load_config, parse_value
-from sphere_jax.config.options import Config
-from sphere_jax.config.reading import read_config, to_dict
+from sphere_jax.config.config_files import load_config, parse_value
+from sphere_jax.config.reading import type_of
 from sphere_jax.training.signals import Interrupted
+
+EXIT_CODES = "exit codes: 0 done, 2 user error (one sentence says what is wrong and how to fix it)"
+SHARED = {"steps": int, "guidance": float, "batch_size": int}  # sampler options of every method
 
 
 def run_command(main: Callable[[list[str]], None]) -> None:
-    """Runs `main(argv)`: exit code 2 and a sentence for what the user can mend, 130 for a stop."""
+    """Runs `main(argv)`: exit code 2 and a sentence for a user error, 130 for an interruption."""
     _set_precision()
     try:
         main(sys.argv[1:])
@@ -24,15 +28,15 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:  # as in `| head`: nobody reads on
+    except BrokenPipeError:  # as in `| head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Interrupted as stop:
-        print(f"Stopped. {stop}. The same command goes on from there.", file=sys.stderr)
+        print(f"Stopped. {stop}. The same command resumes from there.", file=sys.stderr)
         sys.exit(130)
     except KeyboardInterrupt:
         print(
-            "Stopped. The same command begins again, or goes on from what it has kept.",
+            "Stopped. The same command starts again, or resumes from what is saved.",
             file=sys.stderr,
         )
         sys.exit(130)
@@ -47,103 +51,93 @@ def _set_precision() -> None:
         jax.config.update("jax_default_matmul_precision", "tensorfloat32")
 
 
-def parser(description: str, epilog: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+class Parser(argparse.ArgumentParser):
+    """With `samples`, the command also takes the sampler options of a run's method."""
+
+    def __init__(self, description: str, epilog: str, samples: bool = False):
+        super().__init__(
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._samples = samples
+        if samples:
+            self.add_argument("--steps", type=int, help="sampling steps")
+            self.add_argument("--guidance", type=float, help="guidance scale; 1 is off")
+            self.add_argument("--batch", type=int, dest="batch_size", help="images at a time")
+
+    def format_help(self) -> str:
+        """The sampler options of all methods here are listed with the flags."""
+        text = super().format_help()
+        if not self._samples:
+            return text
+        lines = [
+            f"  --{name:<20}{about} ({', '.join(methods)})"
+            for name, (about, methods) in sampler_options().items()
+            if name not in SHARED
+        ]
+        listed = "sampler options of the run's method:\n" + "\n".join(lines)
+        return text.replace(self.epilog, f"{listed}\n\n{self.epilog}", 1)
+
+    def parse_sampler(self, argv: list[str]) -> argparse.Namespace:
+        """The arguments; `sampler` among them holds the sampler options that were given: numbers,
+        or the texts of `sampler_values`."""
+        arguments, rest = self.parse_known_args(argv)
+        given = {name: getattr(arguments, name) for name in SHARED}
+        arguments.sampler = {name: value for name, value in given.items() if value is not None}
+        while rest:
+            name, equals, text = rest.pop(0).partition("=")
+            if not name.startswith("--") or not (equals or rest):
+                self.error(f"unrecognized arguments: {name}")
+            arguments.sampler[name.removeprefix("--")] = text if equals else rest.pop(0)
+        return arguments
 
 
-def add_sampler_flags(flags: argparse.ArgumentParser) -> None:
-    """What `sample`, `evaluate` and `edit` let a user change about sampling."""
-    flags.add_argument("--steps", type=int, help="from noise to data")
-    flags.add_argument("--guidance", type=float, help="guidance scale; 1 is off")
-    flags.add_argument("--batch", type=int, dest="batch_size", help="images at a time")
-    flow = flags.add_argument_group("flow matching")
-    flow.add_argument("--solver", choices=("euler", "heun", "midpoint", "multistep"))
-    flow.add_argument("--t_end", type=float, help="where the last step ends; 0 is data")
-    flow.add_argument("--guidance_low", type=float, help="guide from this time, 0 (data) to 1")
-    flow.add_argument("--guidance_high", type=float, help="up to this one")
-    flow.add_argument("--auto_guidance", metavar="RUN", help="folder of a weaker run to guide by")
-    flow.add_argument("--decode_radius", type=float, help="of decoded tokens; 0: the space's own")
-    few = flags.add_argument_group("few-step systems (Sphere Encoder, Sphere Latent Encoder)")
-    few.add_argument("--strength", type=float, help="of the noise between steps, 0 to 1")
-    few.add_argument("--schedule", choices=("fixed", "decreasing"), help="of the strength")
-    few.add_argument(
-        "--share_noise", type=_boolean, metavar="True|False", help="one noise for all steps"
-    )
-    few.add_argument(
-        "--guidance_at", choices=("encoder", "decoder", "combo"), help="Sphere Encoder"
-    )
+def sampler_options() -> dict[str, tuple[str, list[str]]]:
+    """Sampler options of all methods of this package: what they mean and which methods have them."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for method in plugins.known("methods", "METHOD"):
+        options = plugins.find("methods", "METHOD", method, "method").SamplerOptions
+        for name, field in getattr(options, "__dataclass_fields__", {}).items():
+            about, methods = found.setdefault(name, (field.metadata.get("help", ""), []))
+            methods.append(method)
+    return found
 
 
-SAMPLER_FLAGS = (
-    "steps", "guidance", "batch_size", "solver", "t_end", "guidance_low", "guidance_high",
-    "auto_guidance", "decode_radius", "strength", "schedule", "share_noise", "guidance_at",
-)  # fmt: skip
+def sampler_values(workdir: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Sampler options that were given, with the types of those of the run in `workdir`.
+
+    Raises:
+      UserError: not a run folder, or its sampler has no such option.
+    """
+    from sphere_jax.runs.loading import stored_config
+
+    raw, found = stored_config(workdir), {}
+    for name, value in given.items():
+        try:
+            hint = type_of(raw, ["sampler", name])
+        except UserError as error:
+            raise UserError(
+                f"--{name} is no flag here, and no option of {workdir}: {error}"
+            ) from None
+        found[name] = parse_value(f"--{name}", value, hint) if isinstance(value, str) else value
+    return found
 
 
-SWEPT = (  # in one run by one set of weights; the first two compile nothing anew
-    "guidance", "decode_radius", "guidance_low", "guidance_high", "solver", "steps", "t_end",
-    "strength",
-)  # fmt: skip
+def check_sampler_names(names: Iterable[str]) -> None:
+    """Raises UserError for a flag that is no sampler option of any method."""
+    known = sampler_options()
+    for name in names:
+        if name not in known:
+            raise UserError(f"There is no flag --{name}; {plugins.nearest(name, known)}")
 
 
 def add_weights_flag(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--weights", default="", metavar="F.safetensors",
-        help="in the place of the network's own, say an average that sphere_jax.ema wrote",
+        help="used in place of the network's own, say an average that sphere_jax.ema wrote",
     )  # fmt: skip
-
-
-def sampler_options(arguments) -> dict:
-    """The sampler values that were given, under their names in the config."""
-    given = {name: getattr(arguments, name) for name in SAMPLER_FLAGS}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def sweep_configs(config: Config, sweeps: list[str]) -> list[tuple[dict[str, str], Config]]:
-    """`(values, config)` for every combination of `KEY=VALUE,VALUE,...` of the sampler's options.
-    Where the guidance scale is 1, which is off, no weaker run is guided by.
-
-    Raises UserError for what cannot be swept and for values that the config refuses.
-    """
-    named, combinations = _swept(sweeps), []
-    for values in itertools.product(*named.values()):
-        raw = to_dict(config)
-        for key, value in zip(named, values, strict=True):
-            apply_override(raw, f"--config.sampler.{key}={value}")
-        if raw["sampler"]["guidance"] == 1.0 and raw["sampler"].get("auto_guidance"):
-            raw["sampler"]["auto_guidance"] = ""
-        combinations.append((dict(zip(named, values, strict=True)), read_config(raw)))
-    return combinations
-
-
-def swept_guidance(sweeps: list[str]) -> float:
-    """The first swept guidance scale that guides, or 1. Raises UserError as `sweep_configs`."""
-    values = _swept(sweeps).get("guidance", ())
-    return next((s for v in values if (s := parse_value("--sweep=guidance", v, float)) != 1.0), 1.0)
-
-
-def _swept(sweeps: list[str]) -> dict[str, list[str]]:
-    """{KEY: [VALUE, ...]} of `KEY=VALUE,VALUE,...`. Raises UserError for what cannot be swept."""
-    named = {}
-    for text in sweeps:
-        key, equals, values = text.partition("=")
-        if not equals or not values or key not in SWEPT or key in named:
-            raise UserError(
-                f"--sweep={text} must be KEY=VALUE,VALUE,..., each KEY once, of {', '.join(SWEPT)}."
-            )
-        named[key] = [value.strip() for value in values.split(",")]
-    return named
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"must be True or False, not '{text}'")
-    return text.lower() == "true"
 
 
 def parse_labels(text: str, num_classes: int) -> list[int]:

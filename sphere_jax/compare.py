@@ -8,7 +8,7 @@
 import time
 from pathlib import Path
 
-from sphere_jax.cli import parser, run_command
+from sphere_jax.cli import Parser, run_command
 from sphere_jax.config.config_files import load_config
 
 EPILOG = """\
@@ -27,12 +27,12 @@ command goes on after an interruption: finished arms are skipped, interrupted on
 After every arm WORKDIR/comparison.html, .md and .json are written: curves with bands over seeds
 (with --config.evaluation.every=N), steps and time to a target, differences from the baseline with
 intervals, samples in equal noise. See docs/compare.md.
-exit codes: 0 done, 2 something to mend (one sentence says what), 130 stopped and saved.
+exit codes: 0 done, 2 user error (the message says how to fix it), 130 stopped and saved.
 """
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.split("\n\n")[0], EPILOG)
+    flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument("--config", required=True, help="a file in configs/: the base of all arms")
     flags.add_argument("--workdir", required=True, help="where the arms and their page go")
     flags.add_argument(

@@ -10,7 +10,7 @@
 import importlib.metadata
 from pathlib import Path
 
-from sphere_jax.cli import parser, run_command
+from sphere_jax.cli import Parser, run_command
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import cache_folder, make_folder
 
@@ -24,7 +24,7 @@ Downloads are kept in $SPHERE_JAX_WEIGHTS (or the user's cache folder), resumed 
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.split("\n\n")[0], EPILOG)
+    flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument("--list", action="store_true", help="every network: where, licence, size")
     flags.add_argument("--network", default="", metavar="NAME", help="one of --list")
     flags.add_argument(
@@ -70,7 +70,7 @@ def _list() -> None:
 
 
 def _entry(name: str):
-    from sphere_jax.config.reading import nearest
+    from sphere_jax.common.plugins import nearest
     from sphere_jax.weights.catalogue import catalogue
 
     known = catalogue()
@@ -138,7 +138,6 @@ def _of_package(file) -> Path:
 
 
 def _export(arguments) -> None:
-    from sphere_jax.weights.catalogue import clock_of
     from sphere_jax.weights.stored import load_weights, write_safetensors
     from sphere_jax.weights.tensors import export
 
@@ -146,19 +145,20 @@ def _export(arguments) -> None:
     if others:
         raise UserError("--export takes one file or run folder.")
     if source.is_dir():
-        network, params, layouts, clock = _of_run(source)
+        network, params, layouts, predicts = _of_run(source)
     else:
         entry = _entry(arguments.network)
         if entry.group != "generators":
             raise UserError(f"'{entry.name}' is only read here; generators can be exported.")
-        network, layouts, clock = entry.network(), entry.layouts, clock_of(entry.name)
+        network, layouts, predicts = entry.network(), entry.layouts, entry.parameterizations[0]
         params = load_weights(source, entry.name, network, layouts)
     layout = layouts(network)[0]
     tensors = export(params, layout)
-    write_safetensors(arguments.out, tensors, {"format": "pt", "clock": clock})
+    about = {"format": "pt", "parameterization": predicts}
+    write_safetensors(arguments.out, tensors, about)
     print(
-        f"{arguments.out}: {len(tensors)} tensors in the layout of {layout.name}, clock {clock} "
-        "(models/parameterization.py)"
+        f"{arguments.out}: {len(tensors)} tensors in the layout of {layout.name}, parameterization "
+        f"{predicts} (models/parameterization.py)"
     )
 
 
@@ -172,11 +172,10 @@ def _of_run(workdir: Path):
 
     run = load_run(workdir)
     method = run.generator
-    if method is None or method.trains != ("network",):
+    if method is None or not method.network_parameters:
         raise UserError(f"{workdir} trained no network on latents; only those are exported.")
-    params = jax.tree.map(np.asarray, run.artifacts["network"])
-    clock = getattr(run.config.model, "clock", "noise_at_one")
-    return method.network, params, generators.layouts, clock
+    params = jax.tree.map(np.asarray, run.artifacts[method.network_parameters])
+    return method.network, params, generators.layouts, run.config.model.parameterization
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ python -m sphere_jax.edit reconstruct --workdir=runs/mnist_sphere_encoder --imag
 from pathlib import Path
 
 from sphere_jax.cli import (
-    add_sampler_flags,
+    Parser,
     parse_labels,
-    parser,
     run_command,
-    sampler_options,
+    sampler_values,
 )
 
 EPILOG = """\
@@ -28,14 +27,14 @@ examples:
   interpolate --workdir=W --seed=3 --labels=1,7 --out=i.png
   crossover --workdir=W --images a.png b.png --stitch=diagonal --swap --out=c.png
   manipulate --workdir=W --images a.png --labels=2,5,8 --strength=0.25 --out=m.png
-exit codes: 0 done, 2 something to mend (one sentence says what).
+exit codes: 0 done, 2 user error (the message says how to fix it).
 """
 STEPS = {"interpolate": 4, "crossover": 10, "manipulate": 5}  # published
 STRENGTH = {"interpolate": 1.0, "crossover": 0.25, "manipulate": 0.25}  # published
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.split("\n\n")[0], EPILOG)
+    flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=True)
     flags.add_argument("action", choices=("reconstruct", *STEPS))
     flags.add_argument("--workdir", required=True, help="the folder of a finished run")
     flags.add_argument("--images", nargs="+", default=[], metavar="FILE", help="any size, any mode")
@@ -49,8 +48,7 @@ def main(argv: list[str]) -> None:
     )
     flags.add_argument("--swap", action="store_true", help="crossover: the other halves")
     flags.add_argument("--direction", default="", metavar="FILE", help="manipulate: an image")
-    add_sampler_flags(flags)
-    arguments = flags.parse_args(argv)
+    arguments = flags.parse_sampler(argv)
 
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.files import make_folder, write_bytes
@@ -64,7 +62,9 @@ def main(argv: list[str]) -> None:
     if arguments.columns < 2:
         raise UserError(f"--columns={arguments.columns} must be at least 2.")
     make_folder(out.parent)
-    run = load_run(Path(arguments.workdir), _sampler(arguments))
+    workdir = Path(arguments.workdir)
+    published = {"steps": STEPS.get(action, 1), "strength": STRENGTH.get(action, 1.0)}
+    run = load_run(workdir, published | sampler_values(workdir, arguments.sampler))
     method, classes = editing.editor(run), run.config.data.num_classes
     labels = parse_labels(arguments.labels, classes)
 
@@ -86,13 +86,6 @@ def main(argv: list[str]) -> None:
         rows = editing.manipulate(run, images, labels, seed, direction)
     write_bytes(out, labelled_rows(rows))
     print(f"{out}: {action}" + ("" if action == "reconstruct" else f", {method.sampler}"))
-
-
-def _sampler(arguments) -> dict:
-    """The sampler's values: what was given, else what was published for the action."""
-    action = arguments.action
-    published = {"steps": STEPS.get(action, 1), "strength": STRENGTH.get(action, 1.0)}
-    return published | sampler_options(arguments)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 
 from pathlib import Path
 
-from sphere_jax.cli import parser, run_command
+from sphere_jax.cli import Parser, run_command
 from sphere_jax.common.errors import UserError
 
 EPILOG = """\
@@ -22,7 +22,7 @@ STAGE is a flow or a sphere_latent stage; the averages of other stages are not w
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.split("\n\n")[0], EPILOG)
+    flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument("--workdir", required=True, help="the folder of a run, finished or not")
     flags.add_argument("--sigma_rel", type=float, required=True, help="relative width, 0 to 0.2887")
     flags.add_argument("--out", required=True, metavar="F.safetensors", help="what to write")

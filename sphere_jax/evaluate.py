@@ -17,12 +17,11 @@ import tempfile
 from pathlib import Path
 
 from sphere_jax.cli import (
-    add_sampler_flags,
+    Parser,
     add_weights_flag,
-    parser,
+    check_sampler_names,
     run_command,
-    sampler_options,
-    swept_guidance,
+    sampler_values,
 )
 
 EPILOG = """\
@@ -30,12 +29,12 @@ files of images are .npz with `images` uint8 NHWC and, for class agreement, `lab
 a reference needs both, and may hold `test_images`, `test_labels` as its held-out part.
 a sweep prints a table, one row a combination. --out is written, and its curves beside it, after
 every point; the same command goes on after the points that are there.
-exit codes: 0 done, 2 something to mend (one sentence says what).
+exit codes: 0 done, 2 user error (the message says how to fix it).
 """
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.split("\n\n")[0], EPILOG)
+    flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=True)
     flags.add_argument("--workdir", default="", help="the folder of a finished run")
     flags.add_argument("--samples", default="", help="FILE.npz of images to score")
     flags.add_argument("--reference", default="", help="FILE.npz to score against, without a run")
@@ -48,29 +47,30 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--data_path", default="", help="images behind a latent cache, if moved")
     flags.add_argument("--data_source", default="", help="of --data_path: cifar10, folder, ...")
     add_weights_flag(flags)
-    add_sampler_flags(flags)
     flags.add_argument(
         "--sweep", action="append", metavar="KEY=VALUES", help="score every value; may be repeated"
     )
     flags.add_argument("--out", default="", help="FILE.json for the scores and their protocol")
-    arguments = flags.parse_args(argv)
+    arguments = flags.parse_sampler(argv)
 
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.files import make_folder, write_json
     from sphere_jax.evaluation.protocol import protocol
     from sphere_jax.evaluation.score_tables import describe
     from sphere_jax.runs.drawing import balanced_labels, draw
-    from sphere_jax.runs.image_data import image_data
     from sphere_jax.runs.loading import bare_run, load_run
     from sphere_jax.runs.reference import reference_of
     from sphere_jax.runs.scoring import generation_of, labels_of, score_images
+    from sphere_jax.studies.sweeping import swept_guidance
 
     if bool(arguments.workdir) == bool(arguments.reference):
         raise UserError("Give --workdir of a run, or --samples with --reference.")
     if arguments.reference and not arguments.samples:
         raise UserError("--reference needs --samples, the file to score against it.")
     drawing = {"num": arguments.num, "seed": arguments.seed, "weights": arguments.weights or None}
-    drawing |= sampler_options(arguments) | {"sweep": arguments.sweep}
+    if arguments.samples:
+        check_sampler_names(arguments.sampler)
+    drawing |= arguments.sampler | {"sweep": arguments.sweep}
     idle = [name for name, value in drawing.items() if value is not None and arguments.samples]
     if idle:
         raise UserError(f"--{idle[0]} draws samples of a run; give --workdir without --samples.")
@@ -92,12 +92,11 @@ def main(argv: list[str]) -> None:
     evaluation = {key: value for key, value in given.items() if value}
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.workdir:
-            sampler = sampler_options(arguments)
-            if arguments.auto_guidance and arguments.sweep and arguments.guidance is None:
+            workdir = Path(arguments.workdir)
+            sampler = sampler_values(workdir, arguments.sampler)
+            if sampler.get("auto_guidance") and arguments.sweep and "guidance" not in sampler:
                 sampler |= {"guidance": swept_guidance(arguments.sweep)}
-            run = load_run(
-                Path(arguments.workdir), sampler, evaluation, data=True, weights=arguments.weights
-            )
+            run = load_run(workdir, sampler, evaluation, data=True, weights=arguments.weights)
         else:
             run = bare_run(arguments.reference, Path(temporary), evaluation)
         if arguments.sweep:
@@ -113,7 +112,7 @@ def main(argv: list[str]) -> None:
             images, labels = samples.images, labels_of(run, samples)
             generation = generation_of(run, samples, arguments.seed)
         scored = score_images(reference, images, labels, run.config.evaluation.neighbours)
-        name = arguments.reference or image_data(run.config).source
+        name = arguments.reference or run.config.source.images_behind(run.config).source
         stamp = protocol(reference, name, scored, run.config.evaluation.neighbours, generation)
     for key, value in scored.metrics.items():
         label, better = describe(key)
@@ -125,9 +124,8 @@ def main(argv: list[str]) -> None:
 
 
 def _sweep(run, arguments) -> None:
-    from sphere_jax.cli import sweep_configs
     from sphere_jax.common.files import read_json, write_bytes, write_json
-    from sphere_jax.studies.sweeping import curves, sweep, table
+    from sphere_jax.studies.sweeping import curves, sweep, sweep_configs, table
 
     points, out = sweep_configs(run.config, arguments.sweep), Path(arguments.out)
 
@@ -145,7 +143,7 @@ def _sweep(run, arguments) -> None:
 def _read_samples(path: str):
     import numpy as np
 
-    from sphere_jax.data.sources import check_images, check_labels, read_npz
+    from sphere_jax.data.array_checks import check_images, check_labels, read_npz
 
     arrays = read_npz(path, ("images",))
     images, labels = check_images(arrays["images"], path), arrays.get("labels")

@@ -2,12 +2,12 @@
 
     python -m sphere_jax.main --config=configs/mnist_slerp.py --workdir=runs/mnist_slerp
 
-Run the same command again after an interruption: it goes on from the last checkpoint.
+Run the same command again after an interruption: it resumes from the last checkpoint.
 """
 
 from pathlib import Path
 
-from sphere_jax.cli import parse_with_config, parser, run_command
+from sphere_jax.cli import Parser, parse_with_config, run_command
 
 EPILOG = """\
 any value of the config can be overridden:
@@ -18,12 +18,12 @@ any value of the config can be overridden:
 
 the run folder: config.json, metrics.jsonl, tensorboard/, checkpoints/, samples/*.png,
 report.html (open it in a browser) and results.json.
-exit codes: 0 done, 2 something to mend (one sentence says what), 130 stopped and saved.
+exit codes: 0 done, 2 user error (the message says how to fix it), 130 stopped and saved.
 """
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.split("\n\n")[0], EPILOG)
+    flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument("--config", required=True, help="a file in configs/")
     flags.add_argument("--workdir", default="", help="where everything is written; resumed if used")
     flags.add_argument(
@@ -48,15 +48,16 @@ def main(argv: list[str]) -> None:
     from sphere_jax.common.errors import UserError
     from sphere_jax.runs.run import open_run
     from sphere_jax.runs.scoring import Scorer, score_run
+    from sphere_jax.runs.stages import start, train_stages
     from sphere_jax.training.run_log import RunLog
 
     if not arguments.workdir:
         raise UserError("--workdir is missing; name a folder for the run, say runs/first.")
     run = open_run(config, Path(arguments.workdir), mesh)
-    scorer = Scorer(run)  # what it needs and is not there is said before anything trains
-    run.begin()
+    scorer = Scorer(run)  # refuses what is missing before anything trains
+    start(run)
     log = RunLog(run.workdir)
-    run.train_stages(log, scorer.point_of_curve if scorer.scores else None)
+    train_stages(run, log, scorer.point_of_curve if scorer.scores else None)
     score_run(run, log, scorer)
     log.close()
 

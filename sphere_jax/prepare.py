@@ -12,13 +12,13 @@
     python -m sphere_jax.main --config=configs/X.py --workdir=runs/X \\
         --config.tokenizer.pretrained_statistics=weights/X.safetensors
 
-Latents and images go on after an interruption with the same command: finished files are checked and
-kept. Statistics begin again.
+Latents and images resume after an interruption with the same command: finished files are checked
+and kept. Statistics start again.
 """
 
 from pathlib import Path
 
-from sphere_jax.cli import parse_with_config, parser, run_command
+from sphere_jax.cli import Parser, parse_with_config, run_command
 
 EPILOG = """\
 latents: every image encoded, as it is and mirrored. The folder holds ArrayRecord files and an
@@ -35,18 +35,18 @@ cache (--config.data.source=cache) knows its own, so nothing is encoded, and it 
 is read: one cache serves runs with statistics and without.
 
 On several hosts start the same command on each (see launch/), with --out on storage that all see.
-exit codes: 0 done, 2 something to mend (one sentence says what).
+exit codes: 0 done, 2 user error (the message says how to fix it).
 """
 DEFAULTS = {"shard_size": 1024, "dtype": "float16", "batch": 32}
 IDLE = {"latents": (), "images": ("dtype", "batch"), "statistics": ("shard_size", "dtype")}
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.split("\n\n")[0], EPILOG)
+    flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument("what", choices=("latents", "images", "statistics"), help="what")
     flags.add_argument("--config", required=True, help="a file in configs/")
     flags.add_argument(
-        "--out", required=True, metavar="PATH", help="a folder, made or gone on with; a file"
+        "--out", required=True, metavar="PATH", help="a folder, made or resumed; a file"
     )
     flags.add_argument("--shard_size", type=int, help="images a file (default 1024)")
     flags.add_argument(
@@ -60,7 +60,8 @@ def main(argv: list[str]) -> None:
     # Imports that need seconds come after the flags, so that --help and mistakes answer at once.
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.processes import is_main_process, start_processes
-    from sphere_jax.runs.encoding import encode_data_set, write_statistics
+    from sphere_jax.runs.latent_caching import encode_data_set
+    from sphere_jax.runs.latent_statistics import write_statistics
 
     given = {name: getattr(arguments, name) for name in DEFAULTS}
     for name in IDLE[arguments.what]:

@@ -13,19 +13,19 @@ import sys
 import time
 from pathlib import Path
 
-from sphere_jax.cli import parser, run_command
+from sphere_jax.cli import Parser, run_command
 from sphere_jax.config.config_files import load_config
 
 EPILOG = """\
 Of --config only the data and a published tokenizer are read; of --workdir, the folder of a finished
 run, the tokenizer that it trained or took. --config.a.b=v overrides a value of --config.
 Images are held-out ones. Without --lpips, or without --features, these distances are left out.
-exit codes: 0 done, 2 something to mend (one sentence says what).
+exit codes: 0 done, 2 user error (the message says how to fix it).
 """
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.split("\n\n")[0], EPILOG)
+    flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument("--config", default="", help="a config file")
     flags.add_argument("--workdir", default="", help="the folder of a finished run")
     flags.add_argument("--num", type=int, default=1024, help="images at most (default 1024)")
@@ -46,7 +46,6 @@ def main(argv: list[str]) -> None:
 
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.files import make_folder
-    from sphere_jax.runs.image_data import image_data
     from sphere_jax.studies.probing.distances import Comparison
     from sphere_jax.studies.probing.measure import Probe
     from sphere_jax.studies.probing.probe_page import write
@@ -66,18 +65,19 @@ def main(argv: list[str]) -> None:
     out, started = Path(arguments.out), time.monotonic()
     make_folder(out)
 
-    config, mesh, tokenizer, params, split = _open(arguments, overrides)
-    images, labels = choose(split.heldout, arguments.num, arguments.seed)
+    run, params = _open(arguments, overrides)
+    config, tokenizer, heldout = run.config, run.tokenizer, run.images.heldout
+    images, labels = choose(heldout, arguments.num, arguments.seed)
     networks = arguments.lpips, arguments.features, arguments.pretrained
-    compare = Comparison.load(*networks, tokenizer.image_shape, mesh, arguments.batch)
+    compare = Comparison.load(*networks, tokenizer.image_shape, run.mesh, arguments.batch)
     probed = Probe(tokenizer, params, compare, arguments.seed, _say)(images, labels)
 
-    data = image_data(config)
+    data = config.source.images_behind(config)
     protocol = {
         "tokenizer": dataclasses.asdict(config.tokenizer),
         "latents": tokenizer.latent_shape,
         "data": f"{data.source} {data.path}",
-        "data fingerprint": split.heldout.fingerprint,
+        "data fingerprint": heldout.fingerprint,
         "images": f"{len(images)} held-out images of {'x'.join(map(str, tokenizer.image_shape))}",
         "seed": arguments.seed,
         **compare.networks,
@@ -92,47 +92,34 @@ def main(argv: list[str]) -> None:
 
 
 def _open(arguments, overrides):
-    """`(config, mesh, tokenizer, its parameters, data)`."""
+    """The run, or what a config names as one, and its tokenizer's parameters."""
     from sphere_jax.common.errors import UserError
-    from sphere_jax.data.sources import load
     from sphere_jax.distribution.mesh import make_mesh
-    from sphere_jax.runs.building import build_tokenizer
-    from sphere_jax.runs.image_data import images_of
     from sphere_jax.runs.loading import load_run
-    from sphere_jax.tokenizers import Pretrained
+    from sphere_jax.runs.run import Run
 
     if arguments.workdir:
         images = {"data_path": arguments.data_path, "data_source": arguments.data_source}
         run = load_run(Path(arguments.workdir), data=True, evaluation=images)
-        config, mesh, params, split = run.config, run.mesh, run.artifacts, run.split
-        tokenizer = build_tokenizer(config)
-        if config.data.source == "cache":  # whose runs need no encoder, and may have none
-            params = _published(config, tokenizer, mesh) | params
     else:
-        config, mesh = load_config(arguments.config, overrides), make_mesh()
-        tokenizer = build_tokenizer(config)
-        if not isinstance(tokenizer, Pretrained):
+        config = load_config(arguments.config, overrides)
+        run = Run(config, Path(arguments.out), make_mesh())
+        if config.tokenizer_class.trained_here:
             raise UserError(
                 f"config.tokenizer.name='{config.tokenizer.name}' has no published weights; train "
                 "it and give the run as --workdir."
             )
-        params = _published(config, tokenizer, mesh)
-        split = load(config.data)
-    if config.data.source == "latents":
-        raise UserError("config.data.source='latents' has no images to probe with.")
-    split = images_of(config, split)  # those behind a latent cache
+    tokenizer = run.tokenizer
+    if not tokenizer.decodes:
+        source = run.config.data.source
+        raise UserError(f"config.data.source='{source}' has no images to probe with.")
     if tokenizer.latent_shape[-1] < 2:
         raise UserError("A token of one channel has no direction; nothing to probe here.")
-    return config, mesh, tokenizer, {part: params[part] for part in tokenizer.parts}, split
-
-
-def _published(config, tokenizer, mesh):
-    """The parameters of a published tokenizer, from its files onto the mesh."""
-    from sphere_jax.distribution.mesh import put_global, tree_shardings
-    from sphere_jax.tokenizers.pretrained import load_pretrained
-
-    params = load_pretrained(tokenizer, config.tokenizer)
-    return put_global(mesh, params, tree_shardings(mesh, params))
+    trained = dict(run.artifacts)
+    if not set(tokenizer.parts) <= trained.keys():  # a config, or a run on cached latents
+        run.add_artifacts(tokenizer.load(run.config.tokenizer))
+    params = run.artifacts | trained
+    return run, {part: params[part] for part in tokenizer.parts}
 
 
 def _say(line: str) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from sphere_jax.cli import (
-    add_sampler_flags,
+    Parser,
     add_weights_flag,
     parse_labels,
-    parser,
     run_command,
-    sampler_options,
+    sampler_values,
 )
 
 EPILOG = """\
@@ -25,20 +24,19 @@ examples:
 
 At one seed, sample i starts from bit-identical noise and ends in the same picture (within 1 of 255)
 whatever --batch, the number of devices or the mesh.
-exit codes: 0 done, 2 something to mend (one sentence says what).
+exit codes: 0 done, 2 user error (the message says how to fix it).
 """
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.split("\n\n")[0], EPILOG)
+    flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=True)
     flags.add_argument("--workdir", required=True, help="the folder of a finished run")
     flags.add_argument("--out", required=True, help="FILE.png (a grid) or FILE.npz")
     flags.add_argument("--num", type=int, default=64, help="how many (default 64)")
     flags.add_argument("--seed", type=int, default=0, help="which ones (default 0)")
     flags.add_argument("--labels", default="", help="classes, say 0,1,2; default: all in turn")
     add_weights_flag(flags)
-    add_sampler_flags(flags)
-    arguments = flags.parse_args(argv)
+    arguments = flags.parse_sampler(argv)
 
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.files import make_folder, write_npz
@@ -50,8 +48,10 @@ def main(argv: list[str]) -> None:
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out={out} must end in .png or .npz.")
     make_folder(out.parent)
-    run = load_run(Path(arguments.workdir), sampler_options(arguments), weights=arguments.weights)
-    if out.suffix == ".png" and run.config.data.source == "latents":
+    workdir = Path(arguments.workdir)
+    sampler = sampler_values(workdir, arguments.sampler)
+    run = load_run(workdir, sampler, weights=arguments.weights)
+    if out.suffix == ".png" and not run.tokenizer.decodes:
         raise UserError("This run has latents only and no decoder; use --out=FILE.npz.")
     classes = run.config.data.num_classes
     asked = parse_labels(arguments.labels, classes)

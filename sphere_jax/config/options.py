@@ -6,7 +6,7 @@ What belongs to one method, tokenizer or network is in its own file: `methods/fl
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from sphere_jax.common import plugins
 from sphere_jax.config.option import kind, option
@@ -62,7 +62,13 @@ class SpaceOptions:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkOptions:
-    """What every network on latents has."""
+    """What every network on latents has.
+
+    parameterization: what it predicts, a velocity unless a network has the option; see
+      models/parameterization.py.
+    """
+
+    parameterization: ClassVar[str] = "noise_at_one"
 
     name: str = option("", help="a file of models/ with a NETWORK, or a module")
     width: int = option(192, 8)

@@ -50,10 +50,11 @@ class Method:
       reads: what its weights depend on besides seed, data, tokenizer and its own options: names of
         config groups, or "projection", what `config.space` does to latents before decoding.
       on_latents: it trains on latents, and needs no images where the data are latents.
-      changes_latents: it trains something that encodes images.
+      changes_latents: later stages on latents depend on what it trains.
       trains_tokenizer: name of the tokenizer that it trains from scratch, if any.
       measures_fidelity: `measure` compares reconstructions by `Tools.fidelity`.
       noise_options: its options that change which random numbers a batch is given.
+      edits: it has `refine`, by which `sphere_jax.edit` edits images.
 
     Facts of an instance:
       trains: the names of its parameters among a run's artifacts.
@@ -71,6 +72,7 @@ class Method:
     trains_tokenizer: ClassVar[str] = ""
     measures_fidelity: ClassVar[bool] = False
     noise_options: ClassVar[tuple[str, ...]] = ("batch_size",)
+    edits: ClassVar[bool] = False
 
     trains: tuple[str, ...] = ()
     rates: dict[str, float] = {}
@@ -154,6 +156,10 @@ class Method:
         """What a finished stage leaves and is measured by."""
         return Outcome()
 
+    def artifact_shapes(self) -> dict[str, Any]:
+        """Shapes of the artifacts that `measure` leaves."""
+        return {}
+
     def measured_with(self) -> dict[str, Any]:
         """What `measure` depends on, ready for JSON, as far as it may change between two starts: a
         finished stage is then measured again."""
@@ -172,11 +178,10 @@ class Generator(Method):
       `evaluations` (NFE, counted from the settings), `decode_radius` and a `str` in words.
     has_images: whether `images` can be called here.
     conditional: whether samples depend on labels.
-    network_parameters: the artifact with the network that is exported; "" if there is none.
-    edits: it has `refine`, by which `sphere_jax.edit` edits images.
+    network_parameters: the artifact with the network that is exported and that `network_file(path)`
+      finds in a file (`weights.stored.WeightsFile`); "" if there is none.
     """
 
-    edits: ClassVar[bool] = False
     network_parameters: ClassVar[str] = ""
 
     num_classes: int

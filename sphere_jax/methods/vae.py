@@ -91,6 +91,10 @@ class VAETraining(Method):
             arrays={"radii": radii[:: max(len(radii) // 20000, 1)].astype(np.float32)},
         )
 
+    def artifact_shapes(self):
+        channels = jax.ShapeDtypeStruct(self.tokenizer.latent_shape[-1:], np.float32)
+        return {"statistics": {"mean": channels, "std": channels}}
+
     def report(self, metrics, arrays):
         """Its numbers, and how thin the shell of its latents is."""
         from sphere_jax.evaluation import figures

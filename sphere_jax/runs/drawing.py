@@ -19,8 +19,8 @@ from sphere_jax.sampling import sample_keys
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """`drawn` are images, uint8 (N, H, W, C), or latents, float32 (N, h, w, d); `labels` (N,) int32;
-    `trace` what changed along the way, say radius (steps + 1,); `sampler` how they were drawn."""
+    """`drawn`: images, uint8 (N, H, W, C), or latents, float32 (N, h, w, d); `labels`: (N,) int32;
+    `trace`: what changed along the way, say radius (steps + 1,); `sampler`: how they were drawn."""
 
     drawn: np.ndarray
     labels: np.ndarray

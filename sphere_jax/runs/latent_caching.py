@@ -30,8 +30,8 @@ def encode_data_set(
     tokenizer = config.tokenizer_class
     if tokenizer.trained_here or not tokenizer.decodes:
         raise UserError(
-            f"config.tokenizer.name='{config.tokenizer.name}' is trained by a run and has no weights "
-            "beforehand; only tokenizers with weights from files can be cached."
+            f"config.tokenizer.name='{config.tokenizer.name}' is trained by a run and has no "
+            "weights beforehand; only tokenizers with weights from files can be cached."
         )
     if not config.source.holds_images:
         raise UserError(f"config.data.source='{config.data.source}' holds no images to encode.")

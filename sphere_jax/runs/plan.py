@@ -1,24 +1,20 @@
 """`--dry_run`: what a config will build, before anything is paid for."""
 
 import math
+from collections.abc import Mapping
 
 import jax
-import numpy as np
 
 from sphere_jax.common.files import in_bytes
-from sphere_jax.config.checks import LATENT_SOURCES
 from sphere_jax.config.options import Config
 from sphere_jax.data.memory import available_bytes
-from sphere_jax.data.sources import READ_WHERE_INDEXED, Source
 from sphere_jax.distribution.mesh import check_batches, tree_shardings
-from sphere_jax.methods.base import Generator
-from sphere_jax.methods.latents import latent_bytes
-from sphere_jax.runs.building import build_method, build_space, build_tokenizer
-from sphere_jax.tokenizers import Pretrained
-from sphere_jax.tokenizers.pretrained import pretrained_shapes
+from sphere_jax.methods.base import Method, space_of
+from sphere_jax.runs.network_files import load_files
+from sphere_jax.runs.system import System
 from sphere_jax.training.ema_snapshots import planned
 from sphere_jax.training.flops import step_flops
-from sphere_jax.training.loop import Task, abstract_state
+from sphere_jax.training.task import Task
 
 
 def print_plan(config: Config, mesh) -> None:
@@ -27,45 +23,42 @@ def print_plan(config: Config, mesh) -> None:
     Raises:
       UserError: as training would, for anything that the config alone gets wrong.
     """
-    tokenizer = build_tokenizer(config)
+    system = System(config)
+    tokenizer, methods = system.tokenizer, system.methods
     h, w, d = tokenizer.latent_shape
     if tokenizer.image_shape:
         print(f"images      {' x '.join(map(str, tokenizer.image_shape))}")
-        if config.data.source not in (*READ_WHERE_INDEXED, *LATENT_SOURCES):
+        if config.source.holds_images and not config.source.read_in_batches:
             print(f"memory      {_held(math.prod(tokenizer.image_shape))}")
     length = h * w * d
     print(f"latents     {h} x {w} x {d}  (sqrt(d) = {math.sqrt(d):.3f}, L = {length:,}, "
           f"sqrt(L) = {math.sqrt(length):.1f})")  # fmt: skip
-    methods = [config.stage(name).method for name in config.stages]
-    if methods != ["sphere_encoder"]:  # which has a sphere of its own
-        print(f"space       {build_space(config, tokenizer.latent_shape)}")
+    if any(method.reads for method in methods.values()):  # others have a sphere of their own
+        print(f"space       {space_of(config, tokenizer.latent_shape)}")
     shape = ", ".join(f"{axis} {count}" for axis, count in mesh.shape.items())
     print(f"mesh        {shape}  ({mesh.devices.size} x {mesh.devices.flat[0].device_kind})")
 
-    artifacts = {
-        "statistics": dict.fromkeys(("mean", "std"), jax.ShapeDtypeStruct((d,), np.float32))
-    }
-    if isinstance(tokenizer, Pretrained):
-        artifacts = pretrained_shapes(tokenizer)
-        if config.data.source == "cache" and "decoder" not in methods:
-            del artifacts["encoder"]
-        for part, tree in artifacts.items():
-            print(f"{part:<11} {_size(tree):,} parameters, frozen")
-    for name in config.stages:
-        artifacts |= _print_stage(config, mesh, name, artifacts)
+    artifacts = {} if tokenizer.trained_here else tokenizer.shapes()
+    if not config.source.holds_images and all(method.on_latents for method in methods.values()):
+        artifacts.pop("encoder", None)
+    for part, tree in artifacts.items():
+        print(f"{part:<11} {_size(tree):,} parameters, frozen")
+    for name, method in methods.items():
+        artifacts |= _print_stage(config, mesh, name, method, artifacts)
 
 
-def _print_stage(config: Config, mesh, name: str, artifacts: dict) -> dict:
-    settings, method = config.stage(name), build_method(config, name)
-    check_batches(mesh, name, settings)
-    frozen = method.frozen(artifacts | method.load())
-    task = Task(name, method, settings, Source({}), Source({}), frozen, config.seed)
-    state = abstract_state(task, mesh)
+def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Mapping) -> dict:
+    """The plan of one stage; returns the shapes of what it leaves."""
+    options = config.stage(name)
+    check_batches(mesh, name, options)
+    frozen = method.frozen(artifacts | load_files(method.files()))
+    task = Task(name, method, options, frozen, config.seed, mesh)
+    state = task.abstract_state
     params = {part: state["params"][part] for part in method.trains}
 
-    print(f"\n{name}  ({settings.method})")
-    print(f"  steps       {settings.steps:,} x batch {settings.batch_size} "
-          f"= {settings.steps * settings.batch_size:,} examples")  # fmt: skip
+    print(f"\n{name}  ({options.method})")
+    print(f"  steps       {options.steps:,} x batch {options.batch_size} "
+          f"= {options.steps * options.batch_size:,} examples")  # fmt: skip
     for part, tree in params.items():
         print(f"  {part:<11} {_size(tree):,} parameters")
     if tables := sum(method.fixed_tables().values()):
@@ -84,18 +77,18 @@ def _print_stage(config: Config, mesh, name: str, artifacts: dict) -> dict:
         print(f"  sharded     {len(split)} arrays, say {path} {leaf.shape} as {leaf.sharding.spec}")
     else:
         print("  sharded     none (config.mesh.fsdp = 1): every device holds all parameters")
-    flops = step_flops(method, state["params"], frozen, method.batch_shapes(), settings.batch_size)
-    count, size = planned(settings, state["params"])
+    flops = step_flops(method, state["params"], frozen, method.batch_shapes(), options.batch_size)
+    count, size = planned(options, state["params"])
     if count:
         print(f"  snapshots   {count:,} of averages, {in_bytes(size)} on disk, all kept")
     print(f"  work        {flops:.3g} FLOP a step (matrix products, forward and backward)")
-    if config.data.source not in LATENT_SOURCES and getattr(settings, "encode", "") == "once":
-        print(f"  memory      {_held(latent_bytes(method.tokenizer))} (encode='once')")
+    if config.source.holds_images and (each := method.memory_of_example()):
+        print(f"  memory      {_held(each)} (encode='once')")
     for note in method.notes():
         print(f"  note        {note}")
-    if isinstance(method, Generator) and name == config.generator:
+    if name == config.generator:
         print(f"  sampler     {method.sampler}: NFE {method.sampler.evaluations}")
-    return params
+    return params | method.artifact_shapes()
 
 
 def _held(each: int) -> str:

@@ -1,4 +1,4 @@
-"""From a config to its parts, each built once: a tokenizer, the methods of its stages, a sampler."""
+"""From a config to its parts, each built once: tokenizer, methods of the stages, sampler."""
 
 from functools import cache, cached_property
 

@@ -15,9 +15,8 @@ from PIL import Image
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.geometry import sphere
-from sphere_jax.methods.sphere_encoder import SphereEncoderTraining
+from sphere_jax.methods.base import Generator
 from sphere_jax.nn.pixels import to_float, to_uint8
-from sphere_jax.runs.building import build_method
 from sphere_jax.runs.run import Run
 from sphere_jax.sampling import FewSteps, first_noise, sample_keys
 
@@ -25,14 +24,14 @@ STITCHES = ("vertical", "horizontal", "diagonal")
 PATHS = ("lerp", "slerp")
 
 
-def editor(run: Run) -> SphereEncoderTraining:
-    """The Sphere Encoder of a run. Raises UserError if it has none."""
-    for name in run.config.stages:
-        if run.config.stage(name).method == "sphere_encoder":
-            return build_method(run.config, name)
+def editor(run: Run) -> Generator:
+    """The method of a run that edits images. Raises UserError if it has none."""
+    for name, method in run.methods.items():
+        if run.config.method(name).edits:
+            return method
     raise UserError(
-        f"{run.workdir} has no 'sphere_encoder' stage; editing needs a run of Sphere Encoder, say "
-        "configs/mnist_sphere_encoder.py."
+        f"{run.workdir} has no stage whose method edits images; editing needs a run of Sphere "
+        "Encoder, say configs/mnist_sphere_encoder.py."
     )
 
 

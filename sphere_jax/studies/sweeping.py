@@ -12,8 +12,8 @@ from sphere_jax.config.options import RAW_PATHS, Config
 from sphere_jax.data.memory import check_fits
 from sphere_jax.evaluation import figures
 from sphere_jax.evaluation.protocol import protocol
-from sphere_jax.evaluation.score_tables import describe
 from sphere_jax.evaluation.score import Score
+from sphere_jax.evaluation.score_tables import describe
 from sphere_jax.methods.latents import latent_bytes
 from sphere_jax.runs.building import build_sampler
 from sphere_jax.runs.drawing import Drawer, Samples, balanced_labels

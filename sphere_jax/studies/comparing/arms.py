@@ -9,8 +9,7 @@ from typing import Any
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config, run_file
 from sphere_jax.config.options import Config
-from sphere_jax.config.reading import to_dict
-from sphere_jax.runs.records import flatten
+from sphere_jax.runs.records import options_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +110,11 @@ def plan(
         for arm in arms
     }
     for config in found.values():
-        if not config.generator or not config.evaluation.samples or config.data.source == "latents":
+        if (
+            not config.generator
+            or not config.evaluation.samples
+            or not config.tokenizer_class.decodes
+        ):
             raise UserError(
                 "A comparison needs scores: a stage that generates, a decoder, and "
                 "config.evaluation.samples above 0."
@@ -131,9 +134,10 @@ def plan(
 
 def differing_keys(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """{"space.path": ("linear", "slerp")}: every value in which two resolved configs differ."""
-    a, b = (flatten("", to_dict(config)) for config in (one, other))
+    a, b = ({key: leaf.value for key, leaf in options_of(c).items()} for c in (one, other))
     keys = sorted(a.keys() | b.keys())
-    return {key[1:]: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
+    pairs = {key.removeprefix("config."): (a.get(key), b.get(key)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _text(value: Any) -> str:

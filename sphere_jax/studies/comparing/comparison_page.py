@@ -7,8 +7,7 @@ import math
 import numpy as np
 
 from sphere_jax.common.files import write_json
-from sphere_jax.evaluation import figures
-from sphere_jax.evaluation import page, score_tables
+from sphere_jax.evaluation import figures, page, score_tables
 from sphere_jax.studies.comparing.arms import differing_keys
 from sphere_jax.studies.comparing.curves import band_curves
 from sphere_jax.studies.comparing.matched import EXPLAINS
@@ -138,7 +137,9 @@ def _final(comparison: Comparison) -> page.Table:
     ]
     rows.append(["yardstick: real images", *(f"{v:.3f}" for v in _yardstick(comparison))])
     better = ["better", *(score_tables.describe(name)[1] for name in names)]
-    return page.Table([comparison.label, *(score_tables.describe(n)[0] for n in names)], [*rows, better])
+    return page.Table(
+        [comparison.label, *(score_tables.describe(n)[0] for n in names)], [*rows, better]
+    )
 
 
 def _against_baseline(comparison: Comparison) -> list[page.Section]:

@@ -18,6 +18,7 @@ from sphere_jax.config.options import Config
 from sphere_jax.data.pipeline import index_batches
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.runs.drawing import balanced_labels
+from sphere_jax.runs.network_files import load_files
 from sphere_jax.runs.run import Run
 from sphere_jax.sampling import noise_of, sample_keys
 from sphere_jax.studies.comparing.arms import differing_keys
@@ -25,14 +26,14 @@ from sphere_jax.training.loop import stage_key
 
 BATCHES = 64  # of the order that are hashed
 SAMPLES = 16  # whose noise is
-EXPLAINS = {  # which values make an item differ, by how their keys begin; GENERATOR is the stage
+EXPLAINS = {  # which values make an item differ, by how their keys begin; GENERATOR is the
+    # stage, NOISE the options that its method names
     "training data": ("data.", "tokenizer."),
     "data order": ("data.source", "data.path", "data.flip", "stages", "GENERATOR.batch_size",
                    "GENERATOR.steps"),
     "initial weights": ("model.", "tokenizer.", "data.image_size", "data.channels",
                         "data.num_classes", "stages", "GENERATOR.method", "GENERATOR.pretrained"),
-    "training noise": ("stages", "GENERATOR.method", "GENERATOR.batch_size", "GENERATOR.strata",
-                       "tokenizer.", "data.image_size"),
+    "training noise": ("stages", "GENERATOR.method", "NOISE", "tokenizer.", "data.image_size"),
     "sampling noise": ("tokenizer.", "data.image_size", "data.num_classes"),
     "reference": ("data.", "evaluation."),
 }  # fmt: skip
@@ -47,11 +48,11 @@ def matched_items(run: Run) -> dict[str, str]:
     order = index_batches(len(run.split.train), settings.batch_size, config.seed)
     batches = [order[i] for i in range(min(BATCHES, settings.steps))]
     init_key, train_key = jax.random.split(stage_key(config.seed, name))  # as `init_state` does
-    weights = method.begin()
+    weights = load_files(method.pretrained())
     if weights is None:
         init = jax.jit(method.init, compiler_options=run_once_options())
         weights = init(init_key, method.frozen(run.artifacts))
-    draws = method.draws(jax.random.fold_in(train_key, 0), settings.batch_size)
+    drawn = method.keys(jax.random.fold_in(train_key, 0), settings.batch_size)
     keys = sample_keys(jax.random.key(config.seed), np.arange(SAMPLES, dtype=np.uint32))
     noise = noise_of(keys, method.tokenizer.latent_shape)
     labels = balanced_labels(SAMPLES, data.num_classes)
@@ -59,7 +60,7 @@ def matched_items(run: Run) -> dict[str, str]:
         "training data": run.data_fingerprint,
         "data order": digest([rows if data.flip else rows[0] for rows in batches]),
         "initial weights": digest(weights),
-        "training noise": digest([draws, method.tokenizer.latent_shape]),
+        "training noise": digest([drawn, method.tokenizer.latent_shape]),
         "sampling noise": digest([noise, labels]),
     }
 
@@ -109,7 +110,11 @@ def explanation(item: str, baseline: Config, config: Config) -> list[str]:
     What a stage draws is a function of its own name: with the same stage to generate, other stages
     explain nothing.
     """
-    starts = {start.replace("GENERATOR", config.generator or "") for start in EXPLAINS[item]}
+    name = config.generator or ""
+    noise = config.method(name).noise_options if name else ()
+    starts = {start.replace("GENERATOR", name) for start in EXPLAINS[item] if start != "NOISE"}
+    if "NOISE" in EXPLAINS[item]:
+        starts |= {f"{name}.{option}" for option in noise}
     if baseline.generator == config.generator:
         starts -= {"stages"}
     keys = (key for key in differing_keys(baseline, config) if key.startswith(tuple(starts)))

@@ -5,15 +5,16 @@ import re
 import shutil
 from pathlib import Path
 
+from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import write_json
-from sphere_jax.config.checks import ON_LATENTS
 from sphere_jax.config.options import Config
-from sphere_jax.config.reading import read_config, to_dict
+from sphere_jax.config.reading import read_config
 from sphere_jax.distribution.mesh import make_mesh
-from sphere_jax.runs.records import FREE_KEYS, difference, flatten
+from sphere_jax.runs.records import difference, options_of
 from sphere_jax.runs.run import Run, open_run
 from sphere_jax.runs.scoring import Scorer, score_run
+from sphere_jax.runs.stages import start, train_stages
 from sphere_jax.studies.comparing.matched import write_matched
 from sphere_jax.training.run_log import RunLog, read_rows, write_rows
 from sphere_jax.weights.stored import fingerprint_of
@@ -41,7 +42,7 @@ def finished_results(config: Config, workdir: Path) -> dict | None:
         return None
     try:
         before, found = json.loads(stored.read_text())["config"], json.loads(results.read_text())
-        before = read_config(before)
+        before = read_config(before, stored=True)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{workdir} is damaged ({error}); delete it to run it again.") from error
     if _but_places(before) != _but_places(config):
@@ -49,7 +50,7 @@ def finished_results(config: Config, workdir: Path) -> dict | None:
     if "metrics" not in found:
         raise UserError(f"{workdir} was run without scores; give another --workdir.")
     if before != config:
-        make_run(config, workdir).begin()  # its records know what was where
+        start(make_run(config, workdir))  # its records know what was where
         path, features = config.evaluation.pretrained, found["protocol"]["features"]
         if path and fingerprint_of(path) != features["fingerprint"]:
             raise UserError(f"{workdir} was scored by other weights than {path} holds.")
@@ -58,9 +59,8 @@ def finished_results(config: Config, workdir: Path) -> dict | None:
 
 def _but_places(config: Config) -> dict:
     """The values that weights and scores are functions of, files by what they hold left out."""
-    free = tuple(key for key in FREE_KEYS if key != ".space.retraction")
-    flat = flatten("config", to_dict(config))
-    return {key: value for key, value in flat.items() if not key.endswith(free)}
+    options = options_of(config)
+    return {k: o.value for k, o in options.items() if o.moves != "nothing" and not o.file}
 
 
 def make_run(config: Config, workdir: Path) -> Run:
@@ -71,7 +71,7 @@ def open_arm(config: Config, workdir: Path, known: dict) -> tuple[Run, Scorer]:
     """An arm begun: its folder claimed, and what it starts from measured (`matched.json`)."""
     run = make_run(config, workdir)
     scorer = Scorer(run, known)
-    run.begin()
+    start(run)
     write_matched(run)
     return run, scorer
 
@@ -82,7 +82,7 @@ def train_arm(run: Run, scorer: Scorer, root: Path) -> dict:
         share_stage(run, name, root)
     log = RunLog(run.workdir)
     try:
-        run.train_stages(log, scorer.point_of_curve)
+        train_stages(run, log, scorer.point_of_curve)
         return score_run(run, log, scorer)
     finally:
         log.close()
@@ -103,7 +103,8 @@ def share_stage(run: Run, name: str, root: Path) -> None:
         for folder in (name, f"{name}.crc32"):
             target = run.workdir / "checkpoints" / folder
             shutil.copytree(other / "checkpoints" / folder, target, dirs_exist_ok=True)
-        config = read_config(json.loads((other / "config.json").read_text())["config"])
+        stored = json.loads((other / "config.json").read_text())["config"]
+        config = read_config(stored, stored=True)
         own = [r for r in read_rows(run.workdir / "metrics.jsonl") if r["stage"] != name]
         shared = [r for r in read_rows(other / "metrics.jsonl") if r["stage"] == name]
         if not _sampled_alike(config, run.config):  # scores while training are of their sampler
@@ -121,10 +122,14 @@ def share_stage(run: Run, name: str, root: Path) -> None:
 def _weights_depend_on(name: str, depends: dict) -> dict:
     """Of a record's `depends`, what the weights of stage `name` are a function of: a generator of
     latents never reads the decoder that an earlier stage finetunes."""
-    if depends.get(f"config.{name}.method") not in ON_LATENTS:
+    methods = {
+        key.split(".")[1]: plugins.find("methods", "METHOD", value, key)
+        for key, value in depends.items()
+        if key.endswith(".method")
+    }
+    if name not in methods or not methods[name].on_latents:
         return depends
-    methods = {key.split(".")[1]: v for key, v in depends.items() if key.endswith(".method")}
-    tuned = [stage for stage, method in methods.items() if method == "decoder"]
+    tuned = [stage for stage, method in methods.items() if not method.changes_latents]
     starts = tuple(f"config.{stage}." for stage in tuned)
     kept = {key: value for key, value in depends.items() if not key.startswith(starts)}
     earlier = [stage for stage in depends["earlier stages"] if stage not in tuned]
@@ -140,5 +145,4 @@ def _sampled_alike(one: Config, other: Config) -> bool:
 
 def _decoders(config: Config) -> list:
     """What finetunes the decoder."""
-    stages = ((name, config.stage(name)) for name in config.stages)
-    return [(name, stage) for name, stage in stages if stage.method == "decoder"]
+    return [(n, config.stage(n)) for n in config.stages if not config.method(n).changes_latents]
