@@ -1,11 +1,13 @@
-"""The house of docs/architecture.md: a package imports only from packages on floors below it."""
+"""The layout of docs/architecture.md: a room imports only from rooms on floors below it."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1] / "sphere_jax"
+COMMANDS = {"main", "sample", "edit", "evaluate", "compare", "convert", "ema", "prepare", "probe"}
 FLOORS = [  # from the ground up
     {"common"},
     {"config", "geometry", "distribution"},
@@ -16,14 +18,21 @@ FLOORS = [  # from the ground up
     {"methods", "training"},
     {"runs"},
     {"studies"},
-    {"cli"},
-    {"main", "sample", "edit", "evaluate", "compare", "convert", "ema", "prepare", "probe"},
+    {"cli"} | COMMANDS,  # the commands stand on cli
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
+FILES = [file for file in sorted(ROOT.rglob("*.py")) if file != ROOT / "__init__.py"]
+PLUGINS = {  # package of plug-ins: what its modules are found by
+    "methods": "METHOD",
+    "tokenizers": "TOKENIZER",
+    "models": "NETWORK",
+    "evaluation/features": "FEATURES",
+    "data/sources": "SOURCE",
+}
 
 
 def imports(file: Path) -> set[str]:
-    """Top-level names below sphere_jax that a file imports, wherever in the file."""
+    """Rooms of sphere_jax that a file imports from, wherever in the file."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if (
@@ -36,17 +45,95 @@ def imports(file: Path) -> set[str]:
     return found - {"__version__"}
 
 
-FILES = [file for file in sorted(ROOT.rglob("*.py")) if file != ROOT / "__init__.py"]
+def modules(file: Path) -> set[str]:
+    """Every module that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_imports_point_down(file):
     own = file.relative_to(ROOT).parts[0].removesuffix(".py")
     assert own in LEVEL, f"{own} has no floor; give it one here and in docs/architecture.md"
-    above = {name for name in imports(file) - {own} if LEVEL[name] >= LEVEL[own]}
+    below = {name for name, level in LEVEL.items() if level < LEVEL[own]}
+    below |= {"cli"} if own in COMMANDS else set()
+    above = imports(file) - {own} - below
     assert not above, f"{own} imports from {sorted(above)}, on a floor that is not below it"
 
 
+def test_few_rooms():
+    rooms = {file.relative_to(ROOT).parts[0].removesuffix(".py") for file in FILES}
+    assert rooms == set(LEVEL)
+    assert len(rooms) <= 30 and len(FLOORS) <= 10
+    assert {file.stem for file in ROOT.glob("*.py")} == {"__init__", "cli"} | COMMANDS
+
+
 def test_geometry_knows_neither_flax_nor_configs():
-    text = "".join(file.read_text() for file in (ROOT / "geometry").glob("*.py"))
-    assert "flax" not in text and "sphere_jax.config.reading" not in text
+    for file in (ROOT / "geometry").glob("*.py"):
+        assert not [m for m in modules(file) if m.startswith(("flax", "sphere_jax.config"))]
+
+
+def test_methods_know_neither_meshes_nor_files():
+    """Where weights lie is for `runs/` to say: a method names files and never opens one."""
+    forbidden = ("sphere_jax.distribution", "sphere_jax.common.files", "sphere_jax.weights.reading",
+                 "pathlib", "os", "open", "jax.sharding", "safetensors", "orbax")  # fmt: skip
+    for file in (ROOT / "methods").glob("*.py"):
+        known = modules(file)
+        assert not [m for m in known if m.split(".")[0] in forbidden or m.startswith(forbidden[:3])]
+        assert not re.search(r"\bopen\(|load_weights|fingerprint_of|\.load\(", file.read_text())
+
+
+def test_models_know_neither_spheres_nor_losses():
+    for file in (ROOT / "models").glob("*.py"):
+        assert not imports(file) & {"geometry", "losses"}
+
+
+def test_nothing_outside_a_plug_in_knows_its_name():
+    """No list of methods, tokenizers, networks, features or sources: a name in quotes stands in its
+    own file alone, apart from the defaults of a config and published layouts of the same name."""
+    names = {
+        file.stem: file
+        for package, attribute in PLUGINS.items()
+        for file in (ROOT / package).glob("*.py")
+        if re.search(rf"^{attribute} = ", file.read_text(), re.M)
+    }
+    assert len(names) > 20
+    allowed = {
+        "config/options.py",  # defaults: conv_vae, sit, mnist5k, small_classifier
+        "weights",  # published networks have names of their own, some of them alike
+    }
+    for file in FILES:
+        where = str(file.relative_to(ROOT))
+        if where.startswith(tuple(allowed)):
+            continue
+        strings = {
+            node.value
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        own = {name for name, plugin in names.items() if plugin.parent == file.parent}
+        assert not (strings & names.keys()) - own, where
+
+
+def test_options_are_asked_for_what_they_are_by_nobody():
+    """isinstance, hasattr and getattr of options would be a list of kinds in disguise."""
+    asked = re.compile(r"(isinstance|hasattr|getattr)\([^)]*\b(settings|options|stage|tokenizer)\b")
+    for file in FILES:
+        found = asked.search(file.read_text())
+        assert found is None, f"{file.relative_to(ROOT)}: {found.group(0)}"
+
+
+def test_module_names_are_unique():
+    """Two modules share a name only where they belong to one system: a network, its layout of
+    weights and its tokenizer, say."""
+    systems = {"methods", "tokenizers", "models", "layouts", "features", "sources"}
+    places: dict[str, list[str]] = {}
+    for file in FILES:
+        if file.stem not in ("__init__", "base") and file.parent.name not in systems:
+            places.setdefault(file.stem, []).append(str(file.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

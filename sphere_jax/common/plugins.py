@@ -22,7 +22,7 @@ def find(package: str, attribute: str, name: str, where: str) -> Any:
     """The plug-in that `where`, an option, names.
 
     Raises:
-      UserError: there is none of that name (with the nearest known one), or its module does not run.
+      UserError: there is none of that name (with the nearest known one), or it does not import.
     """
     module = _module(package, name, where)
     found = getattr(module, attribute, None) if module else None
@@ -72,8 +72,8 @@ def _module(package: str, name: str, where: str):
             raise UserError(f"{where}='{name}' cannot be imported ({error}).") from error
         if "." in name:
             raise UserError(
-                f"{where}='{name}' names no module that Python finds ({error}); install its package "
-                "or add its folder to PYTHONPATH."
+                f"{where}='{name}' names no module that Python finds ({error}); install its "
+                "package or add its folder to PYTHONPATH."
             ) from error
         return None
     except Exception as error:  # a module of somebody else may raise anything
