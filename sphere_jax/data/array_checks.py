@@ -77,25 +77,3 @@ def check_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
             "numbered from 0."
         )
     return labels.astype(np.int32)
-
-
-def check_split(labels: np.ndarray, held: np.ndarray, num_classes: int, where: str) -> None:
-    """Raises UserError for labels outside 0..num_classes-1, and for nothing held out."""
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise UserError(
-            f"Labels of {where} run from {labels.min()} to {labels.max()} but "
-            f"config.data.num_classes={num_classes}."
-        )
-    if not held.any():
-        raise UserError(
-            f"{where} leaves nothing to hold out, every fifth of a class; it needs 5 examples of "
-            "one class or more."
-        )
-
-
-def every_fifth_of_each_class(labels: np.ndarray) -> np.ndarray:
-    """Boolean (N,): the fixed held-out fifth, as evenly over the classes as can be."""
-    held = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        held[np.flatnonzero(labels == label)[4::5]] = True
-    return held

@@ -1,4 +1,4 @@
-"""What was found out about files at some cost, kept in the user's cache until they change."""
+"""Results of reading files through, cached on disk until the files change."""
 
 import contextlib
 import hashlib
@@ -13,14 +13,14 @@ from sphere_jax.common.files import cache_folder, write_npz
 from sphere_jax.data.array_checks import read_npz
 
 
-def kept(
+def cached(
     name: str, files: Sequence[Path], find: Callable[[], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """What `find()` returns, or what it returned before for the same files.
 
-    The same are files of the same paths, sizes and times of change (nanoseconds): content that is
-    changed while all three stay goes unnoticed. Where the cache folder cannot be written, it is
-    found anew every time.
+    Files are the same if their paths, sizes and times of change (nanoseconds) are: content that
+    changes while all three stay goes unnoticed. Where the cache folder cannot be written, nothing
+    is cached.
 
     Raises:
       UserError: a file is not there.

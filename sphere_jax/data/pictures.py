@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import Data
+from sphere_jax.config.options import DataOptions
 from sphere_jax.data.array_checks import READ_IN_BATCHES, check_has
 from sphere_jax.data.memory import check_fits
 
@@ -44,7 +44,7 @@ def fit(picture: Image.Image, size: int, resize: str) -> Image.Image:
     return picture.crop((left, top, left + size, top + size))
 
 
-def decode(file: str | PathLike | BinaryIO, name: str, data: Data) -> np.ndarray:
+def decode(file: str | PathLike | BinaryIO, name: str, data: DataOptions) -> np.ndarray:
     """One encoded picture as uint8 (image_size, image_size, channels).
 
     Transparency is dropped and EXIF rotation ignored, as in torchvision's ImageFolder and in ADM.
@@ -86,7 +86,7 @@ def read_by_threads(
     return images
 
 
-def unpack(arrays: dict[str, np.ndarray], prefix: str, data: Data) -> np.ndarray:
+def unpack(arrays: dict[str, np.ndarray], prefix: str, data: DataOptions) -> np.ndarray:
     """uint8 (N, image_size, image_size, channels) of encoded pictures in one array of bytes.
 
     Picture i is `jpeg_bytes[offsets[i] : offsets[i + 1]]`; both names have `prefix` before them.
@@ -120,7 +120,7 @@ def unpack(arrays: dict[str, np.ndarray], prefix: str, data: Data) -> np.ndarray
     return read_by_threads(read, len(offsets) - 1, shape)
 
 
-def check_images_fit(count: int, data: Data) -> None:
+def check_images_fit(count: int, data: DataOptions) -> None:
     """Raises UserError if so many images cannot be held, once whole and once split."""
     check_fits(
         f"{count:,} images of {data.path or data.source}, decoded,",
@@ -129,7 +129,7 @@ def check_images_fit(count: int, data: Data) -> None:
     )
 
 
-def resize_arrays(images: np.ndarray, data: Data) -> np.ndarray:
+def resize_arrays(images: np.ndarray, data: DataOptions) -> np.ndarray:
     """uint8 (N,H,W,C) to (N, image_size, image_size, C): padded if nearly that size, else resized;
     by `resize="adm"` always resized, as ADM does.
 

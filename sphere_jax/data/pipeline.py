@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from sphere_jax.common.progress import Progress
-from sphere_jax.data.sources import Source
+from sphere_jax.data.source import Source
 
 Batch = dict[str, jax.Array]
 
@@ -101,10 +101,10 @@ def map_batched(
     """`function` over aligned host arrays in batches of one static size; the last is padded with
     repeats of the first row and cut again, so one program serves all.
 
-    `arrays` may be read where they are indexed (`data.folders.Pictures`); a process reads only the
-    rows that its devices hold. `function` returns an array or a tree of arrays with a leading batch
-    axis; the result comes back to the host of every process. `what` is the name under which
-    progress is said, if any.
+    `arrays` may be read where they are indexed (`data.lazy_pictures.Pictures`); a process reads
+    only the rows that its devices hold. `function` returns an array or a tree of arrays with a
+    leading batch axis; the result comes back to the host of every process. `what` names the work in
+    progress lines; without it there are none.
     """
     count, whole, own = len(arrays[0]), None, _own_rows(batch_size, sharding)
     progress = Progress(what, count) if what else None

@@ -21,16 +21,17 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import make_folder, read_json, write_json
 from sphere_jax.common.processes import is_main_process, meet
 from sphere_jax.common.progress import Progress
-from sphere_jax.config.options import Data
-from sphere_jax.data.array_records import PLAN, open_records, whole_records
+from sphere_jax.config.options import DataOptions, source_of
 from sphere_jax.data.latent_cache import PARTS, Shard, first_difference, shards_of
-from sphere_jax.data.sources import Source, load
+from sphere_jax.data.record_files import open_records, whole_records
+from sphere_jax.data.source import Source, load
+from sphere_jax.data.sources.array_record import PLAN
 from sphere_jax.data.tf_examples import write_example
 
 TOGETHER = 256  # images in memory at once
 
 
-def write_images(data: Data, folder: Path, shard_size: int) -> dict[str, int]:
+def write_images(data: DataOptions, folder: Path, shard_size: int) -> dict[str, int]:
     """Writes what is not in `folder` yet; returns how many images a part has.
 
     Images are brought to size and split as `data` says; read back with the same options they are
@@ -39,7 +40,7 @@ def write_images(data: Data, folder: Path, shard_size: int) -> dict[str, int]:
     Raises:
       UserError: there are no images, or `folder` cannot be written or was begun with others.
     """
-    if data.source in ("latents", "cache"):
+    if not source_of(data).holds_images:
         raise UserError(f"config.data.source='{data.source}' holds no images to write.")
     parts = vars(load(data))
     counts = {part: len(parts[part]) for part in PARTS}

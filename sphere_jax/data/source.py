@@ -9,8 +9,8 @@ import hashlib
 import numpy as np
 
 from sphere_jax.config.options import Config, DataOptions, source_of
-from sphere_jax.data.folders import Pictures
 from sphere_jax.data.latent_cache import CachedLatents
+from sphere_jax.data.lazy_pictures import Pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +90,14 @@ class DataSource:
     holds_flips: examples are there mirrored, too (latents whose flips were encoded).
     made_of_images: its latents were encoded from images that may be elsewhere (`images_behind`).
     read_in_batches: examples are read where they are indexed and need no memory.
+    path_may_be_a_name: `config.data.path` need not be a file or folder.
     """
 
     holds_images = True
     holds_flips = False
     made_of_images = False
     read_in_batches = False
+    path_may_be_a_name = False
 
     def check(self, config: Config) -> None:
         """Raises UserError for options that do not fit the rest of the config."""

@@ -10,12 +10,10 @@ from refusals import refusal_of
 
 from sphere_jax.common import progress
 from sphere_jax.common.files import temporary_beside
-from sphere_jax.config.options import Data
-from sphere_jax.data import array_records as records
-from sphere_jax.data import file_cache as kept_module
-from sphere_jax.data import record_writer
+from sphere_jax.config.options import DataOptions
+from sphere_jax.data import file_cache, record_files, record_pictures, record_writer
 from sphere_jax.data.record_writer import write_images
-from sphere_jax.data.sources import load
+from sphere_jax.data.source import load
 from sphere_jax.data.tf_examples import write_example
 
 
@@ -39,9 +37,9 @@ def numbered(numbers, image="image", label="label"):
     return [{image: encoded(n), label: n % 2} for n in numbers]
 
 
-def data(folder, **options) -> Data:
+def data(folder, **options) -> DataOptions:
     options = dict(image_size=8, channels=3, num_classes=2) | options
-    return Data(source="array_record", path=str(folder), **options)
+    return DataOptions(source="array_record", path=str(folder), **options)
 
 
 def found(source) -> list[int]:
@@ -83,8 +81,10 @@ def test_labels_are_read_once_until_a_file_changes(tmp_path, listings, monkeypat
     """Every record holds its picture too: of a large set that is hours of reading."""
     file = tmp_path / "train.array_record"
     write(file, numbered(range(10)))
-    calls, listed = [], records._listed
-    monkeypatch.setattr(records, "_listed", lambda files: calls.append(files) or listed(files))
+    calls, listed = [], record_pictures._listed
+    monkeypatch.setattr(
+        record_pictures, "_listed", lambda files: calls.append(files) or listed(files)
+    )
     first = load(data(tmp_path)).train
     again = load(data(tmp_path)).train
     assert len(calls) == 1 and again.fingerprint == first.fingerprint
@@ -103,7 +103,7 @@ def test_labels_are_read_once_until_a_file_changes(tmp_path, listings, monkeypat
 def test_long_reading_is_told(tmp_path, monkeypatch, capsys):
     write(tmp_path / "train.array_record", numbered(range(10)))
     monkeypatch.setattr(progress, "INTERVAL", 0.0)
-    monkeypatch.setattr(records, "TOGETHER", 4)
+    monkeypatch.setattr(record_pictures, "TOGETHER", 4)
     load(data(tmp_path))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[1].startswith("labels read, once: 8/10 ")
@@ -112,9 +112,10 @@ def test_long_reading_is_told(tmp_path, monkeypatch, capsys):
 def test_few_files_are_open_at_once(tmp_path, monkeypatch):
     for number in range(6):
         write(tmp_path / f"train-{number}.array_record", numbered([number]))
-    monkeypatch.setattr(records, "OPEN_FILES", 2)
+    monkeypatch.setattr(record_files, "OPEN_FILES", 2)
     before = len(os.listdir("/proc/self/fd"))
-    pictures, _, _ = records.read_array_record(data(tmp_path))
+    files = sorted(tmp_path.glob("*.array_record"))
+    pictures, *_ = record_pictures.read_pictures(data(tmp_path), files, [], tmp_path, "")
     for _ in range(2):
         assert [pictures[i][4, 4, 0] // 10 for i in range(6)] == list(range(6))
     assert len(os.listdir("/proc/self/fd")) <= before + 2
@@ -165,11 +166,11 @@ def test_a_picture_that_cannot_be_decoded_and_a_damaged_file(tmp_path):
 # What `sphere_jax.prepare images` writes
 
 
-def originals(folder, channels=3) -> Data:
+def originals(folder, channels=3) -> DataOptions:
     images = np.random.default_rng(0).integers(0, 256, (40, 20, 15, channels), np.uint8)
     np.savez(folder / "images.npz", images=images, labels=np.arange(40) % 3)
     path = str(folder / "images.npz")
-    return Data(source="npz", path=path, image_size=8, channels=channels, num_classes=3)
+    return DataOptions(source="npz", path=path, image_size=8, channels=channels, num_classes=3)
 
 
 def prepared(original, folder, size=12):
@@ -213,7 +214,7 @@ def test_writing_goes_on_and_what_is_not_whole_is_refused(tmp_path, monkeypatch)
     whole.write_bytes(content[: len(content) // 2])
     prepared(original, out)
     assert whole.read_bytes() == content
-    assert "holds no images to write" in refusal_of(prepared, Data(source="latents"), out)
+    assert "holds no images to write" in refusal_of(prepared, DataOptions(source="latents"), out)
 
 
 def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
@@ -222,5 +223,5 @@ def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
 
 
 def test_a_file_that_is_not_there_cannot_be_kept(tmp_path):
-    said = refusal_of(kept_module.kept, "x", [tmp_path / "none"], dict)
+    said = refusal_of(file_cache.cached, "x", [tmp_path / "none"], dict)
     assert "none cannot be read" in said

@@ -8,16 +8,16 @@ import pytest
 from PIL import Image
 from refusals import refusal_of
 
-from sphere_jax.config.options import Data
-from sphere_jax.data import cifar10
-from sphere_jax.data.sources import load
+from sphere_jax.config.options import DataOptions
+from sphere_jax.data.source import load
+from sphere_jax.data.sources import cifar10
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "cifar10_jpeg.npz"
 needs_real = pytest.mark.skipif(not REAL.is_file(), reason=f"no {REAL.name} in the shared folder")
 
 
-def config(path, **options) -> Data:
-    return Data(source="cifar10", path=str(path), **dict(channels=3) | options)
+def config(path, **options) -> DataOptions:
+    return DataOptions(source="cifar10", path=str(path), **dict(channels=3) | options)
 
 
 def refusal(path, **options) -> str:
@@ -131,7 +131,7 @@ def test_a_slice_of_the_real_jpeg_version(tmp_path):
         few[f"{prefix}jpeg_bytes"] = real[f"{prefix}jpeg_bytes"][: few[f"{prefix}offsets"][-1]]
         few[f"{prefix}labels"] = real[f"{prefix}labels"][:200]
     np.savez(tmp_path / "few.npz", **few)
-    split = load(Data(source="npz", path=str(tmp_path / "few.npz"), channels=3))
+    split = load(DataOptions(source="npz", path=str(tmp_path / "few.npz"), channels=3))
     content, offsets = real["test_jpeg_bytes"].tobytes(), real["test_offsets"]
     for i in (0, 1, 199):
         picture = Image.open(io.BytesIO(content[offsets[i] : offsets[i + 1]])).convert("RGB")

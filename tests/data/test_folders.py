@@ -8,10 +8,10 @@ from PIL import Image
 from refusals import refusal_of
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import Data
-from sphere_jax.data.folders import Pictures
+from sphere_jax.config.options import DataOptions
+from sphere_jax.data.lazy_pictures import Pictures
 from sphere_jax.data.pipeline import Batches, map_batched
-from sphere_jax.data.sources import Source, load
+from sphere_jax.data.source import Source, load
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 
 COUNT = 10  # pictures of each class
@@ -43,9 +43,9 @@ def folder(classes_folder, tmp_path):
     return shutil.copytree(classes_folder, tmp_path / "root")
 
 
-def config(root, num_classes=3, **options) -> Data:
+def config(root, num_classes=3, **options) -> DataOptions:
     options = dict(image_size=8, channels=3) | options
-    return Data(source="folder", path=str(root), num_classes=num_classes, **options)
+    return DataOptions(source="folder", path=str(root), num_classes=num_classes, **options)
 
 
 def plain(file, mode="RGB"):

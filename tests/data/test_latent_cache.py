@@ -1,6 +1,8 @@
 """Latents in files: what is written comes back, and what is damaged or of others is refused."""
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,10 +11,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from refusals import refusal_of
 
 from sphere_jax.common.files import temporary_beside
-from sphere_jax.config.options import Data
+from sphere_jax.config.options import DataOptions, EvaluationOptions
 from sphere_jax.data.latent_cache import DTYPES, CacheWriter, check_cache, read_cache
 from sphere_jax.data.pipeline import Batches
-from sphere_jax.data.sources import Source, load
+from sphere_jax.data.source import Source, load
+from sphere_jax.data.sources.cache import SOURCE
 
 SHAPE = (2, 3, 4)
 COUNTS = {"train": 11, "heldout": 4}
@@ -48,8 +51,8 @@ def fill(folder, dtype="float32", **changed):
     return cache.finish()
 
 
-def data(folder) -> Data:
-    return Data(source="cache", path=str(folder), num_classes=2)
+def data(folder) -> DataOptions:
+    return DataOptions(source="cache", path=str(folder), num_classes=2)
 
 
 @pytest.mark.parametrize("dtype", list(DTYPES))
@@ -244,3 +247,75 @@ def test_cached_latents_are_mirrored_where_images_would_be(tmp_path):
     assert 5 < turned < 25
     for a, b in zip(drawn(cached, flip=False), drawn(pictures, flip=False), strict=True):
         np.testing.assert_array_equal(a["latents"], both[b["images"][:, 0, 1, 0] - 1, 0])
+
+
+class Tokenizer:
+    """Its options are what its latents are made with, and statistics (mean, std) or None."""
+
+    trained_here, decodes = False, True
+
+    @staticmethod
+    def latents_made_with(data, options):
+        return options["made_with"]
+
+    @staticmethod
+    def statistics_to_apply(data, options, made_with):
+        return options["statistics"] if made_with == options["made_with"] else None
+
+
+def config(folder, made_with=MADE_WITH, statistics=None, tokenizer=Tokenizer, **evaluation):
+    return SimpleNamespace(
+        data=data(folder) if folder else DataOptions(source="cache"),
+        tokenizer=dict(name="t", made_with=made_with, statistics=statistics),
+        tokenizer_class=tokenizer,
+        evaluation=EvaluationOptions(**evaluation),
+    )
+
+
+def test_a_run_loads_the_cache_of_its_tokenizer(tmp_path):
+    fill(tmp_path)
+    rows, mirrored = np.arange(11), np.arange(11) % 2 == 0
+    plain = SOURCE.load_for(config(tmp_path)).train.read(rows, mirrored)["latents"]
+    np.testing.assert_array_equal(plain, latents("train")[rows, mirrored.astype(int)])
+    mean, std = np.float32([1.0, 2.0, 3.0, 4.0]), np.float32([1.0, 2.0, 4.0, 8.0])
+    for part, source in vars(SOURCE.load_for(config(tmp_path, statistics=(mean, std)))).items():
+        found = source.read(np.arange(4))["latents"]
+        np.testing.assert_array_equal(found, (latents(part)[:4, 0] - mean) / std)
+    other = MADE_WITH | {"config.data.image_size": 32}
+    words = refusal_of(SOURCE.load_for, config(tmp_path, other, (mean, std)))
+    assert "made with config.data.image_size=16, not 32" in words
+    assert "config.data.path is empty" in refusal_of(SOURCE.load_for, config(""))
+
+
+@pytest.mark.parametrize("fact", [{"trained_here": True}, {"decodes": False}])
+def test_a_cache_needs_a_tokenizer_whose_weights_are_in_files(tmp_path, fact):
+    tokenizer = type("Other", (Tokenizer,), fact)
+    wrong = SimpleNamespace(tokenizer=SimpleNamespace(name="t"), tokenizer_class=tokenizer)
+    assert "config.tokenizer.name='t' are not known" in refusal_of(SOURCE.check, wrong)
+    wrong.tokenizer_class = Tokenizer
+    SOURCE.check(wrong)
+
+
+def test_a_cache_says_where_its_images_are(tmp_path):
+    images, cache = tmp_path / "images.npz", tmp_path / "cache"
+    plan = {"made_with": MADE_WITH, "latent_shape": SHAPE, "dtype": "float32", "shard_size": 4}
+    written = CacheWriter(cache, plan, labels(), {"source": "npz", "path": str(images)})
+    written.begin()
+    for shard in written.shards:
+        written.write(shard, batches(shard))
+    written.finish()
+
+    def behind(**evaluation):
+        return SOURCE.images_behind(config(cache, **evaluation))
+
+    assert f"are not at {images}" in refusal_of(behind)
+    images.touch()
+    expected = dataclasses.replace(data(cache), source="npz", path=str(images))
+    assert behind() == expected
+    assert behind(data_path=str(cache)) == dataclasses.replace(expected, path=str(cache))
+    assert behind(data_source="digits") == dataclasses.replace(expected, source="digits", path="")
+    named = dict(data_source="tfds", data_path="imagenet2012")  # not a path
+    assert behind(**named) == dataclasses.replace(expected, source="tfds", path="imagenet2012")
+    fill(tmp_path / "older")
+    older = config(tmp_path / "older")
+    assert "does not say which images" in refusal_of(SOURCE.images_behind, older)

@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 from refusals import refusal_of
 
-from sphere_jax.config.options import Data
+from sphere_jax.config.options import DataOptions
 from sphere_jax.data import memory
-from sphere_jax.data.sources import Source, Split, load
-from sphere_jax.methods.latents import encoded_split
+from sphere_jax.data.source import Source, Split, load
+from sphere_jax.methods.on_latents import encoded_split
 
 MEMINFO = "MemTotal:       8000000 kB\nMemFree: 1 kB\nMemAvailable:    2000000 kB\n"
 
@@ -50,7 +50,7 @@ def test_images_of_a_file(tmp_path, monkeypatch):
     np.savez_compressed(path, images=images, labels=labels)
 
     def opened(size):
-        return load(Data(source="npz", path=str(path), image_size=size, num_classes=2))
+        return load(DataOptions(source="npz", path=str(path), image_size=size, num_classes=2))
 
     leaves(monkeypatch, 25_600)
     assert "images.npz would take 26." in refusal_of(opened, 16)
@@ -69,7 +69,7 @@ def test_pictures_of_a_file(tmp_path, monkeypatch):
     np.savez(
         tmp_path / "a.npz", jpeg_bytes=np.tile(one, 100), offsets=offsets, labels=np.zeros(100, int)
     )
-    data = Data(source="npz", path=str(tmp_path / "a.npz"), image_size=128, channels=3)
+    data = DataOptions(source="npz", path=str(tmp_path / "a.npz"), image_size=128, channels=3)
     leaves(monkeypatch, 10**6)
     assert "100 images of" in refusal_of(load, data)
 

@@ -9,7 +9,7 @@ from PIL import Image
 from refusals import refusal_of
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import Data
+from sphere_jax.config.options import DataOptions
 from sphere_jax.data.pictures import decode, fit, read_by_threads, resize_arrays
 
 BICUBIC, NEAREST, BOX = (Image.Resampling[name] for name in ("BICUBIC", "NEAREST", "BOX"))
@@ -128,8 +128,8 @@ def encoded(picture: Image.Image, kind: str, **options) -> io.BytesIO:
     return file
 
 
-def data(size=16, channels=3, **options) -> Data:
-    return Data(source="folder", image_size=size, channels=channels, **options)
+def data(size=16, channels=3, **options) -> DataOptions:
+    return DataOptions(source="folder", image_size=size, channels=channels, **options)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])

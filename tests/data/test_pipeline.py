@@ -8,7 +8,7 @@ import pytest
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.data.pipeline import Batches, map_batched, to_device, to_host
-from sphere_jax.data.sources import Source
+from sphere_jax.data.source import Source
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 
 COUNT = 50

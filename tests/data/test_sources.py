@@ -2,14 +2,17 @@
 
 import dataclasses
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from refusals import refusal_of
 
-from sphere_jax.config.options import Data
-from sphere_jax.data.sources import every_fifth_of_each_class, load
+from sphere_jax.config.options import DataOptions
+from sphere_jax.data.source import load
+from sphere_jax.data.sources.latents import SOURCE as LATENTS
+from sphere_jax.data.splitting import every_fifth_of_each_class
 
 
 def images(count=20, size=8, channels=1):
@@ -21,10 +24,10 @@ def labels(count=20):
     return np.arange(count) % 2
 
 
-def npz(tmp_path, **arrays) -> Data:
+def npz(tmp_path, **arrays) -> DataOptions:
     path = tmp_path / "data.npz"
     np.savez(path, **arrays)
-    return Data(source="npz", path=str(path), image_size=8, num_classes=2)
+    return DataOptions(source="npz", path=str(path), image_size=8, num_classes=2)
 
 
 def refusal(data) -> str:
@@ -32,7 +35,7 @@ def refusal(data) -> str:
 
 
 def test_mnist5k_is_split_once_and_for_all():
-    split = load(Data())
+    split = load(DataOptions())
     assert (len(split.train), len(split.heldout)) == (4000, 1000)
     assert np.bincount(split.heldout.arrays["labels"]).tolist() == [100] * 10
     assert split.train.arrays["images"].shape == (4000, 32, 32, 1)
@@ -43,14 +46,14 @@ def test_mnist5k_is_split_once_and_for_all():
 
 
 def test_mnist5k_is_padded_and_not_resampled():
-    raw, padded = load(Data(image_size=28)).train, load(Data(image_size=32)).train
+    raw, padded = load(DataOptions(image_size=28)).train, load(DataOptions(image_size=32)).train
     inner = padded.arrays["images"][:, 2:-2, 2:-2]
     np.testing.assert_array_equal(inner, raw.arrays["images"])
     assert padded.arrays["images"][:, 0].max() == 0
 
 
 def test_digits_are_resized():
-    small, large = (load(Data(source="digits", image_size=size)).train for size in (8, 16))
+    small, large = (load(DataOptions(source="digits", image_size=size)).train for size in (8, 16))
     assert large.arrays["images"].shape == (len(small), 16, 16, 1)
     halved = large.arrays["images"].reshape(-1, 8, 2, 8, 2).mean((2, 4))
     assert np.corrcoef(halved.ravel(), small.arrays["images"].ravel())[0, 1] > 0.95
@@ -135,7 +138,7 @@ def test_missing_and_corrupt_npz(tmp_path):
     assert "data.npz" in refusal(data)
     (tmp_path / "data.npz").unlink()
     assert "There is no file" in refusal(data)
-    assert "There is no file ''" in refusal(Data(source="npz"))
+    assert "There is no file ''" in refusal(DataOptions(source="npz"))
 
 
 def packed(prefix="", count=20, side=12) -> dict[str, np.ndarray]:
@@ -202,14 +205,14 @@ def test_wrong_packed_pictures(tmp_path, changes, words):
     assert words in refusal(npz(tmp_path, **arrays))
 
 
-def latents(tmp_path, z, y, classes=2) -> Data:
+def latents(tmp_path, z, y, classes=2) -> DataOptions:
     np.save(tmp_path / "latents.npy", z)
     np.save(tmp_path / "labels.npy", y)
     return latents_of(tmp_path, classes)
 
 
-def latents_of(tmp_path, classes=2) -> Data:
-    return Data(source="latents", path=str(tmp_path), num_classes=classes)
+def latents_of(tmp_path, classes=2) -> DataOptions:
+    return DataOptions(source="latents", path=str(tmp_path), num_classes=classes)
 
 
 def test_latents_folder(tmp_path):
@@ -288,3 +291,19 @@ def test_missing_and_corrupt_latents(tmp_path):
         assert "does not hold readable .npy" in refusal(data)
     (tmp_path / "labels.npy").unlink()
     assert "has no labels.npy" in refusal(data)
+
+
+def test_latents_go_with_a_tokenizer_of_their_shape_that_does_not_decode(tmp_path):
+    config = SimpleNamespace(
+        data=latents(tmp_path, np.zeros((20, 2, 2, 4), np.float32), labels()),
+        tokenizer=SimpleNamespace(latent_shape=(2, 2, 4)),
+        tokenizer_class=SimpleNamespace(decodes=False),
+    )
+    LATENTS.check(config)
+    assert len(LATENTS.load_for(config).train) == 16
+    config.tokenizer.latent_shape = (4, 2, 2)
+    words = "holds latents of shape (2, 2, 4) but config.tokenizer.latent_shape=(4, 2, 2)"
+    assert words in refusal_of(LATENTS.load_for, config)
+    config.tokenizer_class.decodes = True
+    assert "go together" in refusal_of(LATENTS.check, config)
+    assert "against images" in refusal_of(LATENTS.images_behind, config)

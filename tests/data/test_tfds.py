@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from refusals import refusal_of
 
-from sphere_jax.config.options import Data
-from sphere_jax.data.sources import load
+from sphere_jax.config.options import DataOptions
+from sphere_jax.data.source import load
 
 
 def pixels(number):
@@ -60,8 +60,8 @@ def tfds():
     return tensorflow_datasets
 
 
-def data(path, **options) -> Data:
-    return Data(
+def data(path, **options) -> DataOptions:
+    return DataOptions(
         source="tfds", path=path, image_size=8, channels=3, num_classes=2, resize="adm", **options
     )
 

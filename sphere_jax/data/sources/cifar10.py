@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import Data
+from sphere_jax.config.options import DataOptions
 from sphere_jax.data.array_checks import check_has, check_labels, read_npz
 from sphere_jax.data.pictures import unpack
+from sphere_jax.data.source import DataSource, Split
+from sphere_jax.data.splitting import split_arrays
 
 SIDE = 32
 TRAIN, TEST = 50_000, 10_000
@@ -17,23 +19,21 @@ RECORDS = 10_000  # in each file: a label, then 32x32 red, green and blue values
 RECORD_BYTES = 1 + 3 * SIDE * SIDE
 
 
-def read_cifar10(data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """uint8 (60000, 32, 32, 3), labels int32 (60000,), and held out (60000,): the test images.
+class CIFAR10(DataSource):
+    """60,000 colour images of 32x32; the 10,000 test images are held out."""
 
-    Raises:
-      UserError: `config.data.path` holds neither form of the data set, or not all of it.
-    """
-    path = Path(data.path)
-    if data.path and path.is_dir():
-        images, labels = _binary(path)
-    elif path.suffix == ".npz":
-        images, labels = _packed(data)
-    else:
-        raise UserError(
-            f"config.data.path='{data.path}' must be the folder cifar-10-batches-bin of "
-            "cifar-10-binary.tar.gz, or an .npz of its JPEGs."
-        )
-    return images, labels, np.arange(TRAIN + TEST) >= TRAIN
+    def load(self, data: DataOptions) -> Split:
+        path = Path(data.path)
+        if data.path and path.is_dir():
+            images, labels = _binary(path)
+        elif path.suffix == ".npz":
+            images, labels = _packed(data)
+        else:
+            raise UserError(
+                f"config.data.path='{data.path}' must be the folder cifar-10-batches-bin of "
+                "cifar-10-binary.tar.gz, or an .npz of its JPEGs."
+            )
+        return split_arrays(images, labels, np.arange(TRAIN + TEST) >= TRAIN, data)
 
 
 def _binary(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ def _binary(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _packed(data: Data) -> tuple[np.ndarray, np.ndarray]:
+def _packed(data: DataOptions) -> tuple[np.ndarray, np.ndarray]:
     arrays = read_npz(data.path)
     native = dataclasses.replace(data, image_size=SIDE, channels=3)
     images, labels = [], []
@@ -74,3 +74,6 @@ def _packed(data: Data) -> tuple[np.ndarray, np.ndarray]:
         labels.append(check_labels(arrays[f"{prefix}labels"], count, data.path))
         images.append(unpack(arrays, prefix, native))
     return np.concatenate(images), np.concatenate(labels)
+
+
+SOURCE = CIFAR10()

@@ -1,0 +1,62 @@
+"""Image files as an array that is decoded where it is indexed."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from sphere_jax.config.options import DataOptions
+from sphere_jax.data.pictures import decode, read_by_threads
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pictures:
+    """Image files as an array, uint8 (N, image_size, image_size, channels), read where indexed.
+
+    `pictures[rows]` decodes rows (an array, a slice, a mask or one number) by threads;
+    `np.asarray(pictures)` decodes all and needs the memory for it. Indexing raises UserError,
+    naming the file, for what cannot be decoded.
+    """
+
+    root: Path
+    names: np.ndarray  # (N,) paths relative to root, with slashes
+    sizes: np.ndarray  # (N,) bytes of each file
+    data: DataOptions
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.names), self.data.image_size, self.data.image_size, self.data.channels)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, rows) -> np.ndarray:
+        names = self.names[rows]
+        if np.ndim(names) == 0:
+            return self._read(names)
+        return read_by_threads(lambda i: self._read(names[i]), len(names), self.shape[1:])
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def keep(self, rows: np.ndarray) -> "Pictures":
+        """Some of the files, in the order of `rows` (numbers or a mask); nothing is read."""
+        return dataclasses.replace(self, names=self.names[rows], sizes=self.sizes[rows])
+
+    @property
+    def listing(self) -> bytes:
+        """Path and size of every file, and how they are resized: what a fingerprint is made of.
+
+        Not their content: reading every byte of ImageNet would take an hour at every start. A
+        file that is replaced by another of equal length goes unnoticed.
+        """
+        lines = (f"{name}\0{size}" for name, size in zip(self.names, self.sizes, strict=True))
+        return os.fsencode("\n".join((self.data.resize, *lines)))
+
+    def _read(self, name: str) -> np.ndarray:
+        file = self.root / name
+        return decode(file, str(file), self.data)

@@ -1,0 +1,107 @@
+"""ArrayRecord files: records read by number, and written whole or not at all."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import temporary_beside
+
+OPEN_FILES = 256  # at a time: a process may open some thousand files, often not more
+RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"  # reading ahead is for whole files
+
+
+class RecordFiles:
+    """The records of files by number, those of the first file first; for threads to share.
+
+    `counts` are records a file. `fix` ends the sentence about a damaged one.
+    """
+
+    def __init__(self, files: Sequence[Path], counts: Sequence[int], fix: str):
+        self._files, self._fix = tuple(files), fix
+        self._starts = np.cumsum([0, *counts])
+        self._readers, self._lock = {}, threading.Lock()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, rows: np.ndarray) -> list[bytes]:
+        """Records `rows` (B,). Raises UserError, naming the file, for one that is damaged."""
+        found: list = [b""] * len(rows)
+        files = np.searchsorted(self._starts, rows, side="right") - 1
+        for file in np.unique(files):
+            places = np.flatnonzero(files == file)
+            numbers = (rows[places] - self._starts[file]).tolist()
+            try:
+                records = self._reader(file).read(numbers)
+            except RuntimeError as error:  # every record has a checksum
+                raise UserError(
+                    f"{self._files[file]} is damaged ({error}); {self._fix}."
+                ) from error
+            for place, record in zip(places, records, strict=True):
+                found[place] = record
+        return found
+
+    def _reader(self, file: int):
+        with self._lock:
+            if file not in self._readers:
+                if len(self._readers) == OPEN_FILES:  # closed once no thread reads it
+                    del self._readers[next(iter(self._readers))]
+                self._readers[file] = open_records(self._files[file])
+            return self._readers[file]
+
+
+def open_records(file: Path):
+    """A reader. Raises RuntimeError if it is not a whole ArrayRecord file."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    reader = ArrayRecordReader(str(file), RANDOM_ACCESS)
+    if not reader.ok():  # else it reports 0 records
+        raise RuntimeError("it is cut off, or of another kind")
+    return reader
+
+
+@contextlib.contextmanager
+def whole_records(file: Path) -> Iterator[Callable[[Iterable[bytes]], None]]:
+    """An ArrayRecord file that is there whole, or not at all: gives what adds records to it.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    temporary, count = temporary_beside(file), 0
+    with _writing(file):
+        writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+
+    def add(records: Iterable[bytes]) -> None:
+        nonlocal count
+        with _writing(file):
+            for record in records:
+                writer.write(record)
+                count += 1
+
+    try:
+        yield add
+        with _writing(file):
+            writer.close()
+            # Neither opening nor closing raises for a file that could not be written.
+            if open_records(temporary).num_records() != count:
+                raise OSError("not all of it was written")
+            os.replace(temporary, file)
+    finally:
+        if temporary.is_file():
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def _writing(file: Path):
+    """Raises UserError where a file cannot be written."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"Cannot write {file} ({error}).") from error

@@ -1,0 +1,49 @@
+"""A folder of ArrayRecord files, as `sphere_jax.prepare images` writes them."""
+
+from pathlib import Path
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import read_json
+from sphere_jax.config.options import DataOptions
+from sphere_jax.data.record_pictures import read_pictures
+from sphere_jax.data.source import DataSource, Split
+from sphere_jax.data.splitting import split_images
+
+HELD_OUT = ("heldout", "validation", "val", "test")  # the first that a folder has
+PLAN = "images.json"  # what `sphere_jax.prepare images` is to write
+
+
+class ArrayRecord(DataSource):
+    """Records of `train*.array_record*`; held out are those of `heldout*`, `validation*`, `val*` or
+    `test*`, or, without these, every fifth of each class. A record is a `tf.train.Example`.
+    """
+
+    read_in_batches = True
+
+    def load(self, data: DataOptions) -> Split:
+        folder, parts = Path(data.path), ("train", *HELD_OUT)
+        if not data.path or not folder.is_dir():
+            raise UserError(f"There is no folder '{data.path}'; config.data.path must be one.")
+        found = {part: sorted(folder.glob(f"{part}*.array_record*")) for part in parts}
+        if not found["train"]:
+            raise UserError(
+                f"{folder} has no train*.array_record; python -m sphere_jax.prepare images writes "
+                "such files."
+            )
+        held = next((found[part] for part in HELD_OUT if found[part]), [])
+        images, labels, is_held = read_pictures(data, found["train"], held, folder, title="")
+        _check_whole(folder, len(labels))
+        return split_images(images, labels, is_held, data)
+
+
+def _check_whole(folder: Path, found: int) -> None:
+    """Raises UserError if `sphere_jax.prepare images` was to write more into `folder`."""
+    plan = read_json(folder / PLAN)
+    if plan is not None and (planned := sum(plan["images"].values())) != found:
+        raise UserError(
+            f"{folder} holds {found:,} of {planned:,} images; run python -m sphere_jax.prepare "
+            "images again, which writes the rest."
+        )
+
+
+SOURCE = ArrayRecord()

@@ -1,0 +1,133 @@
+"""Latents of another program: a folder with `latents.npy` (N,h,w,d) and `labels.npy` (N,)."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.checks import check
+from sphere_jax.config.options import Config, DataOptions
+from sphere_jax.data.array_checks import check_labels
+from sphere_jax.data.file_cache import cached
+from sphere_jax.data.source import DataSource, Source, Split
+from sphere_jax.data.splitting import check_split, every_fifth_of_each_class
+
+LATENTS = ("latents.npy", "labels.npy")
+
+
+class Latents(DataSource):
+    """Already normalised per channel (methods.md A.10), and memory-mapped.
+
+    Held out are `test_latents.npy` and `test_labels.npy`, or, without them, every fifth of each
+    class.
+    """
+
+    holds_images = False
+
+    def check(self, config: Config) -> None:
+        check(
+            not config.tokenizer_class.decodes,
+            "config.data.source='latents' and config.tokenizer.name='precomputed' go together.",
+        )
+
+    def load(self, data: DataOptions) -> Split:
+        folder = Path(data.path)
+        latents, labels = _arrays(folder, data.path, "")
+        arrays, files = {"latents": latents, "labels": labels}, _files(folder, "")
+        if not any(file.exists() for file in _files(folder, "test_")):
+            held = every_fifth_of_each_class(labels)
+            check_split(labels, held, data.num_classes, data.path)
+            return Split(
+                IndexedSource(arrays, np.flatnonzero(~held), files),
+                IndexedSource(arrays, np.flatnonzero(held), files),
+            )
+        test, test_labels = _arrays(folder, data.path, "test_")
+        if test.shape[1:] != latents.shape[1:]:
+            raise UserError(
+                f"{folder} holds latents of shape {latents.shape[1:]} and held-out ones of shape "
+                f"{test.shape[1:]}; encode both alike."
+            )
+        both = np.concatenate([labels, test_labels])
+        check_split(both, np.arange(len(both)) >= len(labels), data.num_classes, data.path)
+        heldout = {"latents": test, "labels": test_labels}
+        return Split(
+            IndexedSource(arrays, np.arange(len(labels)), files),
+            IndexedSource(heldout, np.arange(len(test_labels)), _files(folder, "test_")),
+        )
+
+    def load_for(self, config: Config) -> Split:
+        split = self.load(config.data)
+        stored = split.train.arrays["latents"].shape[1:]
+        if stored != config.tokenizer.latent_shape:
+            raise UserError(
+                f"{config.data.path} holds latents of shape {stored} but "
+                f"config.tokenizer.latent_shape={config.tokenizer.latent_shape}."
+            )
+        return split
+
+    def images_behind(self, config: Config) -> DataOptions:
+        raise UserError(
+            "This run's data are latents, and samples can only be scored against images; draw "
+            "sphere_jax.sample --out=F.npz and score --samples=F.npz against --reference=D.npz."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexedSource(Source):
+    """Some rows of arrays that are too large to copy, memory-mapped from `files`."""
+
+    rows: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    files: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.arrays["labels"][self.rows]
+
+    def read(self, indices, mirrored=None) -> dict[str, np.ndarray]:
+        return super().read(self.rows[indices], mirrored)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of every byte of the arrays and of the rows.
+
+        The files are read once and their digest is cached until a path, a size or a time of change
+        differs (`file_cache.cached`): content that changes while these stay goes unnoticed.
+        """
+        whole = super()
+        found = cached("latents", self.files, lambda: {"digest": np.array(whole.fingerprint)})
+        text = str(found["digest"]) + str(self.rows.tolist())
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _files(folder: Path, prefix: str) -> tuple[Path, ...]:
+    return tuple(folder / f"{prefix}{name}" for name in LATENTS)
+
+
+def _arrays(folder: Path, path: str, prefix: str) -> tuple[np.ndarray, np.ndarray]:
+    """Latents, memory-mapped, and labels. Raises UserError."""
+    files = _files(folder, prefix)
+    for file in files:
+        if not file.is_file():
+            raise UserError(
+                f"config.data.path='{path}' has no {file.name}; it must be a folder with "
+                f"{prefix}latents.npy (N,h,w,d) and {prefix}labels.npy (N,)."
+            )
+    try:
+        latents = np.load(files[0], mmap_mode="r", allow_pickle=False)
+        labels = np.load(files[1], allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{folder} does not hold readable .npy arrays ({error}).") from error
+    if latents.ndim != 4 or len(latents) == 0 or not np.issubdtype(latents.dtype, np.floating):
+        raise UserError(
+            f"{folder} holds {latents.dtype} latents of shape {latents.shape}; they must be "
+            "floats (N,h,w,d) with N > 0."
+        )
+    return latents, check_labels(labels, len(latents), str(folder))
+
+
+SOURCE = Latents()

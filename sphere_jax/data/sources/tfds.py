@@ -1,0 +1,89 @@
+"""Data sets of TensorFlow Datasets, from the ArrayRecord files that it prepared.
+
+tensorflow-datasets is an optional install that finds the files; reading them needs neither it nor
+TensorFlow.
+"""
+
+from pathlib import Path
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import DataOptions
+from sphere_jax.data.record_pictures import read_pictures
+from sphere_jax.data.source import DataSource, Split
+from sphere_jax.data.splitting import split_images
+
+FORMAT = "array_record"
+HELD_OUT = ("validation", "test")  # the first that a data set has
+ELSEWHERE = ("huggingface", "kaggle")  # whose names tfds would look up over the network
+
+
+class TFDS(DataSource):
+    """`config.data.path` is a name as `tfds.builder` takes ("imagenet2012:5.1.0") or the folder of
+    a prepared data set; `train` is trained on, `validation` or else `test` held out, or, without
+    either, every fifth of each class.
+
+    Every record is read once for its label, and labels are kept in the user's cache folder.
+    """
+
+    read_in_batches = True
+    path_may_be_a_name = True
+
+    def load(self, data: DataOptions) -> Split:
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError as error:
+            raise UserError(
+                "config.data.source='tfds' needs an optional package: "
+                "pip install tensorflow-datasets==4.9.10"
+            ) from error
+        builder = _builder(tfds, data.path)
+        if not builder.is_prepared():
+            raise UserError(
+                f"'{data.path}' is not prepared in {builder.data_path}; once, where TensorFlow is "
+                f"installed, run tfds build {builder.name} --file_format={FORMAT}"
+            )
+        if not {"image", "label"} <= set(builder.info.features):
+            raise UserError(
+                f"{data.path} has {', '.join(builder.info.features)}, not image and label."
+            )
+        splits = set(builder.info.splits)
+        if "train" not in splits:
+            raise UserError(f"{data.path} has no split train, but {', '.join(sorted(splits))}.")
+        held = next(([name] for name in HELD_OUT if name in splits), [])
+        if FORMAT not in {kind.value for kind in builder.info.available_file_formats()}:
+            raise UserError(
+                f"'{data.path}' is prepared, but not as ArrayRecord; run tfds build {builder.name} "
+                f"--file_format={FORMAT}"
+            )
+        # It may be prepared in several formats.
+        builder.info.set_file_format(FORMAT, override=True, override_if_initialized=True)
+        train = _files(builder, "train")
+        held = [file for name in held for file in _files(builder, name)]
+        title = builder.info.full_name
+        return split_images(*read_pictures(data, train, held, Path(title), title), data)
+
+
+def _files(builder, split: str) -> list[Path]:
+    """Those of a split that hold something, in order."""
+    return [Path(part.filename) for part in builder.info.splits[split].file_instructions]
+
+
+def _builder(tfds, path: str):
+    """By the name of a data set or the folder of one. Raises UserError."""
+    if path.partition(":")[0] in ELSEWHERE:
+        raise UserError(
+            f"config.data.path='{path}' is not a data set of TensorFlow Datasets itself; save it "
+            "as a folder of class folders, config.data.source='folder'."
+        )
+    try:
+        if path and Path(path).is_dir():
+            return tfds.builder_from_directory(path)
+        return tfds.builder(path)
+    except (ValueError, OSError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"config.data.path='{path}' names no data set of TensorFlow Datasets ({reason})."
+        ) from error
+
+
+SOURCE = TFDS()
