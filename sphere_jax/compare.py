@@ -84,7 +84,7 @@ def run_all(comparison) -> None:
     """Every arm, the baseline of a seed first; the page after each."""
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.progress import duration
-    from sphere_jax.data.sources import load
+    from sphere_jax.data.source import load
     from sphere_jax.runs.records import check_weights_exist
     from sphere_jax.runs.reference import check_reference
     from sphere_jax.studies.comparing import running

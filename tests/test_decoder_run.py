@@ -6,15 +6,15 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from sphere_jax.runs.building import build_tokenizer
 
 from sphere_jax import main, prepare
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config
 from sphere_jax.config.reading import read_config
-from sphere_jax.data.sources import load
+from sphere_jax.data.source import load
 from sphere_jax.models.alexnet import AlexNet
 from sphere_jax.nn.pixels import to_float
-from sphere_jax.runs.building import build_tokenizer
 from sphere_jax.runs.loading import load_run
 from sphere_jax.tokenizers.pretrained import load_pretrained, pretrained_shapes
 from sphere_jax.training.run_log import read_rows

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sphere_jax.runs.building import build_method
 
 from sphere_jax import ema
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.reading import read_config
-from sphere_jax.runs.building import build_method
 from sphere_jax.training.ema_profiles import gamma_of
 from sphere_jax.training.ema_snapshots import save_snapshots, snapshot_folder
 

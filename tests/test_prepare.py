@@ -11,15 +11,15 @@ import pytest
 import tiny_run
 from refusals import refusal_of
 from safetensors.numpy import load_file
+from sphere_jax.runs.building import build_tokenizer
+from sphere_jax.runs.encoding import Encoder
 
 from sphere_jax import evaluate, main, prepare, probe, sample
 from sphere_jax.config.config_files import load_config
 from sphere_jax.data.latent_cache import read_cache
-from sphere_jax.data.sources import load
+from sphere_jax.data.source import load
 from sphere_jax.nn.pixels import to_float
 from sphere_jax.runs import run as experiment
-from sphere_jax.runs.building import build_tokenizer
-from sphere_jax.runs.encoding import Encoder
 from sphere_jax.runs.run import open_run
 from sphere_jax.tokenizers.pretrained import load_pretrained
 from sphere_jax.training.run_log import read_rows

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny_run
+from sphere_jax.runs.building import build_sampler
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config
 from sphere_jax.evaluation.score import Score
 from sphere_jax.runs import reporting
-from sphere_jax.runs.building import build_sampler
 from sphere_jax.runs.drawing import Samples
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_run
 from refusals import refusal_of
+from sphere_jax.runs.building import build_method, build_sampler
 
 from sphere_jax.cli import sweep_configs, swept_guidance
 from sphere_jax.common.errors import UserError
@@ -17,7 +18,6 @@ from sphere_jax.config.reading import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.methods.flow import Flow
 from sphere_jax.runs import drawing as generation
-from sphere_jax.runs.building import build_method, build_sampler
 from sphere_jax.runs.drawing import Drawer, balanced_labels, draw, with_weaker
 from sphere_jax.runs.run import Run, open_run
 from sphere_jax.studies import sweeping

@@ -6,7 +6,7 @@ import numpy as np
 def check_images(images: np.ndarray, name: str, at_least: int = 1) -> np.ndarray:
     """`images` if they are uint8 (N, H, W, 1 or 3) with N >= `at_least`.
 
-    They may be read where they are indexed (`data.folders.Pictures`), and stay so.
+    They may be read where they are indexed (`data.lazy_pictures.Pictures`), and stay so.
 
     Raises:
       ValueError: otherwise.

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from sphere_jax.common.progress import say
-from sphere_jax.data.sources import Source, Split
+from sphere_jax.data.source import Source, Split
 from sphere_jax.evaluation.classifier import Classifier
 from sphere_jax.evaluation.feature_checks import check_images
 from sphere_jax.evaluation.features import PublishedFeatures

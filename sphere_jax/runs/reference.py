@@ -7,7 +7,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.common.progress import duration, say
 from sphere_jax.config.options import Config
-from sphere_jax.data.sources import Split
+from sphere_jax.data.source import Split
 from sphere_jax.evaluation.classifier import Classifier, train_classifier
 from sphere_jax.evaluation.features import PublishedFeatures
 from sphere_jax.evaluation.score import Reference, prepare_reference

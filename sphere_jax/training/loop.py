@@ -14,7 +14,7 @@ from sphere_jax.common.files import in_bytes
 from sphere_jax.common.progress import duration
 from sphere_jax.config.options import Stage
 from sphere_jax.data.pipeline import Batches, to_device, to_host
-from sphere_jax.data.sources import Source
+from sphere_jax.data.source import Source
 from sphere_jax.distribution.mesh import batch_sharding, put_global, replicated, tree_shardings
 from sphere_jax.nn.compilation import quick_products, run_once_options
 from sphere_jax.training.checkpoints import Checkpoints

@@ -11,11 +11,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from sphere_jax.runs.building import build_method
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.reading import read_config
 from sphere_jax.data.pipeline import Batches, map_batched
-from sphere_jax.data.sources import Source, Split
+from sphere_jax.data.source import Source, Split
 from sphere_jax.distribution.mesh import (
     batch_sharding,
     check_batches,
@@ -23,7 +24,6 @@ from sphere_jax.distribution.mesh import (
     put_global,
     tree_shardings,
 )
-from sphere_jax.runs.building import build_method
 from sphere_jax.runs.drawing import balanced_labels, draw
 from sphere_jax.runs.run import Run
 from sphere_jax.sampling import sample_noise

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sphere_jax.config.options import Data
-from sphere_jax.data.sources import Source, Split, load
+from sphere_jax.data.source import Source, Split, load
 from sphere_jax.evaluation.classifier import train_classifier
 from sphere_jax.evaluation.score import prepare_reference
 

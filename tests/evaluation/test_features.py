@@ -5,8 +5,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-
 from sphere_jax.config.options.run import Features
+
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 from sphere_jax.evaluation import features as module
 from sphere_jax.evaluation.features import KINDS, PublishedFeatures, imagenet_input, lite_input

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from sphere_jax.data.sources import Source, Split
+from sphere_jax.data.source import Source, Split
 from sphere_jax.evaluation.pixel_classifier import Judge
 from sphere_jax.evaluation.protocol import protocol
 from sphere_jax.evaluation.score import point_of_curve, prepare_reference, score

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sphere_jax.methods.autoencoding import VAETraining, shell_metrics
 
 from sphere_jax.config.options import VAEStage
-from sphere_jax.data.sources import Source, Split
+from sphere_jax.data.source import Source, Split
 from sphere_jax.losses.pixel import pixel_loss
-from sphere_jax.methods.autoencoding import VAETraining, shell_metrics
 from sphere_jax.tokenizers.conv_vae import ConvVAE
 
 D = 4

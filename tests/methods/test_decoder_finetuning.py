@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sphere_jax.methods.decoder_finetuning import DecoderFinetuning
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DecoderStage, Evaluation, Optimizer
-from sphere_jax.data.sources import Source, Split
+from sphere_jax.data.source import Source, Split
 from sphere_jax.evaluation.reconstruction import mean_psnr
 from sphere_jax.geometry.spaces import make_space
 from sphere_jax.losses.adversarial import discriminator_hinge
 from sphere_jax.losses.perceptual import Perceptual
-from sphere_jax.methods.decoder_finetuning import DecoderFinetuning
 from sphere_jax.models.discriminator import Discriminator
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import noise_of

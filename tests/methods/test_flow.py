@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sphere_jax.runs.building import build_method, build_sampler
 
 from sphere_jax.config.options import FlowStage
 from sphere_jax.config.reading import read_config
 from sphere_jax.data.pipeline import Batches
-from sphere_jax.data.sources import Source, Split
+from sphere_jax.data.source import Source, Split
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 from sphere_jax.geometry.spaces import make_space
 from sphere_jax.methods.flow import Flow, jacobi_weight
-from sphere_jax.runs.building import build_method, build_sampler
 from sphere_jax.runs.run import Run
 from sphere_jax.sampling import Sampler
 from sphere_jax.tokenizers.precomputed import Precomputed

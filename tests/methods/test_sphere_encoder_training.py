@@ -267,8 +267,9 @@ def test_spherify_is_float32_under_bfloat16_networks():
         },
         "sphere_encoder": {"batch_size": 16},
     }  # fmt: skip
-    from sphere_jax.config.reading import read_config
     from sphere_jax.runs.building import build_method
+
+    from sphere_jax.config.reading import read_config
 
     built = build_method(read_config(config), "sphere_encoder")
     params = jax.jit(lambda key: built.init(key, {}))(jax.random.key(0))
@@ -310,7 +311,7 @@ def test_generation_is_the_loop_of_sampling(params):
 
 
 def test_finish_measures_the_sphere(params):
-    from sphere_jax.data.sources import Source, Split
+    from sphere_jax.data.source import Source, Split
 
     def map_over(function, params, *arrays):
         return np.asarray(jax.jit(function)(params, *arrays))

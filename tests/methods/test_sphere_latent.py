@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sphere_jax.config.options import SphereLatentStage
-from sphere_jax.data.sources import Source, Split
+from sphere_jax.data.source import Source, Split
 from sphere_jax.geometry import sphere
 from sphere_jax.geometry.spaces import GlobalSphere
 from sphere_jax.methods.sphere_latent import SphereLatent

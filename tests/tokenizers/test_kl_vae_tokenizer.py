@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from sphere_jax.runs.encoding import _kept
 
 from sphere_jax.config.options import Data, KLVAETokenizer
 from sphere_jax.data.moments import moments_of, statistics_of
 from sphere_jax.models.kl_vae import KINDS, AutoencoderKL
 from sphere_jax.nn.functional import Network
-from sphere_jax.runs.encoding import _kept
 from sphere_jax.tokenizers.kl_vae import KLVAE, pack, unpack
 from sphere_jax.tokenizers.pretrained import (
     build_pretrained,

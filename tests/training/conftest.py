@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sphere_jax.config.options import FlowStage
-from sphere_jax.data.sources import Source
+from sphere_jax.data.source import Source
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.methods.base import Method
 from sphere_jax.training.loop import Task

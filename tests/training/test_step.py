@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from sphere_jax.runs.building import build_method
 
 from sphere_jax.config.options import FlowStage, Optimizer
 from sphere_jax.config.reading import read_config
 from sphere_jax.methods.base import Method
-from sphere_jax.runs.building import build_method
 from sphere_jax.training.averages import update_ema
 from sphere_jax.training.step import init_state, make_train_step
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.data.sources import Source
+from sphere_jax.data.source import Source
 from sphere_jax.geometry import sphere
 
 CONTROL, WHOLE = "r_a u_a (control)", "b (whole latent)"

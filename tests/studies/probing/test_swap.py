@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.data.sources import Source
+from sphere_jax.data.source import Source
 from sphere_jax.studies.probing.swap import choose, partners, recombine
 
 
