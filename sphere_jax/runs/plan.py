@@ -12,7 +12,7 @@ from sphere_jax.distribution.mesh import check_batches, tree_shardings
 from sphere_jax.methods.base import Method, space_of
 from sphere_jax.runs.network_files import load_files
 from sphere_jax.runs.system import System
-from sphere_jax.training.ema_snapshots import planned
+from sphere_jax.training.ema_snapshots import snapshot_totals
 from sphere_jax.training.flops import step_flops
 from sphere_jax.training.task import Task
 
@@ -78,7 +78,7 @@ def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Map
     else:
         print("  sharded     none (config.mesh.fsdp = 1): every device holds all parameters")
     flops = step_flops(method, state["params"], frozen, method.batch_shapes(), options.batch_size)
-    count, size = planned(options, state["params"])
+    count, size = snapshot_totals(options, state["params"])
     if count:
         print(f"  snapshots   {count:,} of averages, {in_bytes(size)} on disk, all kept")
     print(f"  work        {flops:.3g} FLOP a step (matrix products, forward and backward)")

@@ -17,9 +17,10 @@ from sphere_jax.runs.network_files import check_pretrained, load_files
 from sphere_jax.runs.records import check_weights_exist
 from sphere_jax.runs.run import Run
 from sphere_jax.training.checkpoints import Checkpoints
-from sphere_jax.training.loop import Curve, train
-from sphere_jax.training.run_log import RunLog, measure_peak_flops
-from sphere_jax.training.task import Feed
+from sphere_jax.training.evaluator import Curve
+from sphere_jax.training.loop import Feed, train
+from sphere_jax.training.run_log import RunLog
+from sphere_jax.training.throughput import measure_peak_flops
 from sphere_jax.weights.stored import fingerprint_of
 
 
@@ -50,12 +51,12 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
         if record["finished"]:
             frozen = method.frozen(run.artifacts)
             load_stage(run, name, record)
-            log.log(f"{name}: finished before, skipped")
+            log.print(f"{name}: finished before, skipped")
             _measure_again(run, name, frozen, record, log)
             continue
         peak_flops = peak_flops or measure_peak_flops(run.config.model.compute_dtype)
         for sentence in method.notes():
-            log.log(f"{name}: {sentence}")
+            log.print(f"{name}: {sentence}")
         check_pretrained(method.pretrained(), run.config)
         run.add_artifacts(load_files(method.files()))
         task = run.task(name)
@@ -145,7 +146,7 @@ def _finish(run: Run, name: str, frozen, params, record: dict, log: RunLog, fide
     run.add_artifacts(outcome.artifacts)
     run.metrics[name], run.arrays[name] = outcome.metrics, outcome.arrays
     for key, value in outcome.metrics.items():
-        log.log(f"{name}: {key} = {value:.4g}")
+        log.print(f"{name}: {key} = {value:.4g}")
     if is_main_process():
         flat = {f"array/{k}": v for k, v in outcome.arrays.items()}
         for part, leaves in outcome.artifacts.items():
@@ -162,7 +163,7 @@ def _measure_again(run: Run, name: str, frozen, record: dict, log: RunLog) -> No
     before = record.get("measured_with", record.get("yardsticks", now))  # its name until 0.1
     if before == now:
         return
-    log.log(f"{name}: measured again, since what it is measured with has changed")
+    log.print(f"{name}: measured again, since what it is measured with has changed")
     params = {part: run.artifacts[part] for part in method.trains}
     record = {key: value for key, value in record.items() if key != "yardsticks"}
     _finish(run, name, frozen, params, record, log, _fidelity(run, method))

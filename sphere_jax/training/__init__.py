@@ -1,1 +1,1 @@
-"""State, optimizer, checkpoints, and the one loop."""
+"""Train state, optimizer, checkpoints, and the training loop."""

@@ -1,10 +1,10 @@
-"""Orbax checkpoints whose damage is noticed.
+"""Orbax checkpoints with checksums.
 
 A checkpoint holds separate items (`params`, `ema`, `optimizer`, `progress`, `data`, and `profiles`
 where averages with other profiles are tracked), so that a sampler reads the average alone. Saving
-is asynchronous. Orbax restores a flipped byte without a word, so the CRC-32 of every file is
-written beside each finished step and compared before reading; a step without it was cut off and is
-passed over, which loses nothing: training is deterministic.
+is asynchronous. Orbax does not detect changed bytes, so the CRC-32 of every file is written beside
+each complete step and compared before reading. A step without checksums was interrupted and is
+ignored; nothing is lost, because training is deterministic.
 """
 
 import json
@@ -26,15 +26,15 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2):
         self._folder = Path(folder).absolute()
-        self._sums = self._folder.with_name(self._folder.name + ".crc32")
+        self._checksums = self._folder.with_name(self._folder.name + ".crc32")
         self._pending: int | None = None
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._sums.mkdir(exist_ok=True)
+            self._checksums.mkdir(exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(max_to_keep=keep),
-                # Named here, so that a manager that has saved nothing can read what is there.
+                # Named here, so that a manager that has saved nothing can read earlier checkpoints.
                 item_handlers={
                     **{name: ocp.StandardCheckpointHandler() for name in ITEMS},
                     "data": ocp.JsonCheckpointHandler(),
@@ -44,51 +44,51 @@ class Checkpoints:
             raise UserError(f"Cannot write checkpoints to {folder} ({error.strerror}).") from error
 
     def save(self, step: int, state, data_state: dict) -> None:
-        """Starts saving `state` after `step` batches; returns as soon as the copy is taken."""
-        self.finish()
+        """Starts saving `state` after `step` batches; returns once it is copied to the host."""
+        self.wait()
         for old in [old for old in self._manager.all_steps() if old >= step]:
-            self._manager.delete(old)  # of a start that was cut off before it sealed them
+            self._manager.delete(old)  # incomplete, of an interrupted start
             if is_main_process():
-                self._seal_file(old).unlink(missing_ok=True)
+                self._checksum_file(old).unlink(missing_ok=True)
         items = {name: ocp.args.StandardSave(tree) for name, tree in _filled(state).items()}
         items["data"] = ocp.args.JsonSave(data_state)
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         self._pending = step
 
-    def finish(self) -> None:
-        """Waits for the save under way and seals it with the sums of its files."""
+    def wait(self) -> None:
+        """Waits for the save in progress and completes it with its checksums."""
         if self._pending is None:
             return
         self._manager.wait_until_finished()
         if is_main_process():
-            self._seal(self._pending)
+            self._write_checksums(self._pending)
         self._pending = None
 
     def poll(self) -> None:
-        """Seals the last save if it has ended; never waits."""
+        """Completes the last save if it has ended; never waits."""
         if self._pending is not None and not self._manager.is_saving_in_progress():
-            self.finish()
+            self.wait()
 
     def close(self) -> None:
-        self.finish()
+        self.wait()
         self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, error, *_) -> None:
-        """Closed after a whole start. After one that failed, the save under way comes to its end
-        unsealed, so that no thread of it writes into the folder of the next start."""
+        """Closes. After an error, a save in progress ends without checksums: none of its threads
+        may write into the folder during the next start."""
         if error is None:
             self.close()
         elif self._pending is not None:
-            with suppress(Exception):  # the error that ended the start is the one to report
+            with suppress(Exception):  # the error that ended the start is reported
                 self._manager.wait_until_finished()
 
     def latest(self) -> int | None:
-        """The newest sealed step, or None."""
-        sealed = [step for step in self._manager.all_steps() if self._seal_file(step).exists()]
-        return max(sealed, default=None)
+        """The newest complete step, or None."""
+        steps = self._manager.all_steps()
+        return max((step for step in steps if self._checksum_file(step).exists()), default=None)
 
     def restore(self, step: int, abstract) -> tuple[dict, dict]:
         """`(state, data_state)` onto the shapes and shardings of `abstract`.
@@ -104,7 +104,7 @@ class Checkpoints:
         return abstract | {name: restored[name] for name in filled}, restored["data"]
 
     def restore_item(self, step: int, name: str, abstract):
-        """One item alone, say the EMA for sampling. Raises UserError as `restore` does."""
+        """One item alone, such as the EMA for sampling. Raises UserError as `restore` does."""
         self._verify(step, (name,))
         self._check_shapes(step, {name: abstract})
         return self._read(step, {name: ocp.args.StandardRestore(abstract)})[name]
@@ -118,55 +118,55 @@ class Checkpoints:
             ) from error
 
     def _check_shapes(self, step: int, abstract: dict) -> None:
-        """Before reading: orbax reports a mismatch only after a flood of messages."""
+        """Before reading: orbax reports a mismatch only after many other messages."""
         metadata = self._manager.item_metadata(step)
         for item, tree in abstract.items():
             if metadata[item] is None:
                 raise UserError(f"{self._where(step)} has no '{item}'.")
             stored = {_path(p): tuple(leaf.shape) for p, leaf in _leaves(metadata[item])}
-            wanted = {_path(p): _stored_shape(leaf) for p, leaf in _leaves(tree)}
-            for path in sorted(stored.keys() | wanted.keys()):
-                if stored.get(path) != wanted.get(path):
+            expected = {_path(p): _stored_shape(leaf) for p, leaf in _leaves(tree)}
+            for path in sorted(stored.keys() | expected.keys()):
+                if stored.get(path) != expected.get(path):
                     raise UserError(
                         f"{self._where(step)} is of another network: {item}/{path} is "
-                        f"{stored.get(path, 'absent')} there and {wanted.get(path, 'absent')} here."
+                        f"{stored.get(path, 'absent')} there, {expected.get(path, 'absent')} here."
                     )
 
     def _where(self, step: int) -> str:
         return f"Checkpoint {self._folder / str(step)}"
 
-    def _seal_file(self, step: int) -> Path:
-        return self._sums / f"{step}.json"
+    def _checksum_file(self, step: int) -> Path:
+        return self._checksums / f"{step}.json"
 
-    def _seal(self, step: int) -> None:
+    def _write_checksums(self, step: int) -> None:
         root = self._folder / str(step)
         sums = {str(f.relative_to(root)): crc32(f) for f in sorted(root.rglob("*")) if f.is_file()}
-        kept = set(map(str, self._manager.all_steps()))
-        for old in self._sums.glob("*.json"):
-            if old.stem not in kept:
+        steps = set(map(str, self._manager.all_steps()))
+        for old in self._checksums.glob("*.json"):
+            if old.stem not in steps:
                 old.unlink()
-        write_json(self._seal_file(step), sums)
+        write_json(self._checksum_file(step), sums)
 
     def _verify(self, step: int, items: tuple[str, ...]) -> None:
         try:
-            sums = json.loads(self._seal_file(step).read_text())
+            sums = json.loads(self._checksum_file(step).read_text())
         except (OSError, ValueError) as error:
-            raise UserError(f"{self._where(step)} has no readable list of sums.") from error
+            raise UserError(f"{self._where(step)} has no readable file of checksums.") from error
         for name, expected in sums.items():
             file = self._folder / str(step) / name
             if Path(name).parts[0] not in items and len(Path(name).parts) > 1:
                 continue
             if not file.exists():
-                raise UserError(f"{self._where(step)} lacks its file {name}; {_MEND}")
+                raise UserError(f"{self._where(step)} lacks the file {name}; {_FIX}")
             if crc32(file) != expected:
-                raise UserError(f"{self._where(step)} is damaged: {name} has changed; {_MEND}")
+                raise UserError(f"{self._where(step)} is damaged: {name} has changed; {_FIX}")
 
 
-_MEND = "delete that step's folder to go on from the one before, or restore it from a copy."
+_FIX = "delete that step's folder to resume from the one before, or restore it from a copy."
 
 
 def _filled(state: dict) -> dict:
-    """Its items that hold arrays: orbax refuses the others, and most runs track no profiles."""
+    """The items that hold arrays: orbax refuses empty ones, and most runs track no profiles."""
     return {name: tree for name, tree in state.items() if jax.tree.leaves(tree)}
 
 

@@ -1,9 +1,9 @@
-"""Averages of parameters with a power-function profile, and any other such profile out of them.
+"""Averages of parameters with power-function profiles, and other profiles computed from them.
 
-Karras et al. 2024 (2312.02696, section 3). The profile of gamma after t updates weighs the
-parameters of update number x by `p(x) = (gamma + 1) x^gamma / t^(gamma + 1)`; it is named by its
-width, the standard deviation of p over t. Unlike an exponential's, its length grows with the run.
-A profile that was not tracked is a least-squares combination of snapshots of those that were.
+Karras et al. 2024 (2312.02696, section 3). The profile of exponent gamma after t updates weights
+the parameters of update x by `p(x) = (gamma + 1) x^gamma / t^(gamma + 1)`. It is named by its
+relative width, the standard deviation of p over t, so it grows with the run, unlike an exponential
+average. A profile that was not tracked is a least-squares combination of snapshots of tracked ones.
 """
 
 import math
@@ -11,12 +11,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Float64, Int32, PyTree
 
 WIDEST = 1 / math.sqrt(12)  # of the plain mean of a whole run, gamma = 0
 
 
 def gamma_of(sigma_rel: float) -> float:
-    """The exponent of the profile whose width is `sigma_rel` of the run's length.
+    """The exponent of the profile whose width is `sigma_rel` times the length of the run.
 
     It is the largest root of `(gamma + 2)^2 (gamma + 3) = (gamma + 1) / sigma_rel^2`. Raises
     ValueError outside (0, 0.2887), where gamma would not be positive.
@@ -28,12 +29,18 @@ def gamma_of(sigma_rel: float) -> float:
     return float(roots[np.abs(roots.imag) < 1e-6 * inverse].real.max())
 
 
-def update_profile(average, params, sigma_rel: float, updates: jax.Array):
-    """The float32 average after one more than `updates` updates (the first call has 0).
+def update_profile(
+    average: PyTree[Float32[Array, "..."], " T"],
+    params: PyTree[Float[Array, "..."], " T"],
+    sigma_rel: float,
+    updates: Int32[Array, ""],
+) -> PyTree[Float32[Array, "..."], " T"]:
+    """The average after one more than `updates` updates (0 at the first call, which ignores
+    `average`).
 
-    `m <- beta m + (1 - beta) theta` with `beta = (1 - 1/t)^(gamma + 1)`, t from 1. This weighs
-    theta_x by the integral of the profile from x - 1 to x: no approximation, for parameters that
-    stand still between updates.
+    `m <- beta m + (1 - beta) theta` with `beta = (1 - 1/t)^(gamma + 1)`, t from 1. This weights
+    theta_x by the integral of the profile from x - 1 to x: exact for parameters that are constant
+    between updates.
     """
     t = updates.astype(jnp.float32) + 1.0
     # -expm1 keeps the digits of 1 - beta, which tends to (gamma + 1) / t.
@@ -41,8 +48,13 @@ def update_profile(average, params, sigma_rel: float, updates: jax.Array):
     return jax.tree.map(lambda m, p: m + rest * (p.astype(jnp.float32) - m), average, params)
 
 
-def inner_product(t_a, gamma_a, t_b, gamma_b):
-    """`integral p_a(x) p_b(x) dx` of two profiles, in closed form; arrays broadcast, float64."""
+def inner_product(
+    t_a: Float[np.ndarray, "..."] | float,
+    gamma_a: Float[np.ndarray, "..."] | float,
+    t_b: Float[np.ndarray, "..."] | float,
+    gamma_b: Float[np.ndarray, "..."] | float,
+) -> Float64[np.ndarray, "..."] | np.float64:
+    """`integral p_a(x) p_b(x) dx` of two profiles, in closed form. Arrays broadcast."""
     t_a, gamma_a, t_b, gamma_b = (np.asarray(x, np.float64) for x in (t_a, gamma_a, t_b, gamma_b))
     short = np.minimum(t_a, t_b)
     exponents = gamma_a + gamma_b + 1.0
@@ -51,13 +63,16 @@ def inner_product(t_a, gamma_a, t_b, gamma_b):
 
 
 def combination(
-    t: np.ndarray, gamma: np.ndarray, target_t: float, target_gamma: float
-) -> tuple[np.ndarray, float]:
-    """Weights of snapshots (n,) whose weighted sum is nearest to a profile, and how near.
+    t: Float64[np.ndarray, " n"],
+    gamma: Float64[np.ndarray, " n"],
+    target_t: float,
+    target_gamma: float,
+) -> tuple[Float64[np.ndarray, " n"], float]:
+    """Weights of snapshots whose weighted sum is nearest to a profile, and the relative error.
 
-    Snapshot i is the average of exponent gamma[i] after t[i] updates. Nearest in the L2 norm of
-    profiles, among weights that sum to 1: parameters that stand still come out as they are. The
-    second result is the norm of the difference over that of the target.
+    Snapshot i is the average with exponent gamma[i] after t[i] updates. Nearest in the L2 norm of
+    profiles, among weights that sum to 1, which leaves constant parameters unchanged. The error is
+    the norm of the difference divided by the norm of the target.
     """
     gram = inner_product(t[:, None], gamma[:, None], t[None], gamma[None])
     products = inner_product(t, gamma, target_t, target_gamma)
@@ -66,6 +81,6 @@ def combination(
     system = np.block([[scale[:, None] * gram * scale[None], scale[:, None]], [scale[None], 0.0]])
     solution = np.linalg.lstsq(system, np.append(scale * products, 1.0))[0]
     weights = scale * solution[:-1]
-    own = float(inner_product(target_t, target_gamma, target_t, target_gamma))
-    error = own - 2 * weights @ products + weights @ gram @ weights
-    return weights, math.sqrt(max(error, 0.0) / own)
+    norm = float(inner_product(target_t, target_gamma, target_t, target_gamma))
+    error = norm - 2 * weights @ products + weights @ gram @ weights
+    return weights, math.sqrt(max(error, 0.0) / norm)

@@ -1,7 +1,7 @@
-"""Snapshots of the averages with power-function profiles, on disk: what `sphere_jax.ema` combines.
+"""Snapshots of the averages with power-function profiles, on disk, which `sphere_jax.ema` combines.
 
-A folder beside the checkpoints, one float32 .safetensors a width and step, named by both. All are
-kept: a profile that ends early in the run is made of early ones. `planned` counts them beforehand.
+A folder beside the checkpoints holds one float32 .safetensors file per width and step, named by
+both. None is deleted: a profile that ends early in the run is computed from early snapshots.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.processes import is_main_process
-from sphere_jax.config.options import Stage
+from sphere_jax.config.options import StageOptions
 from sphere_jax.data.pipeline import to_host
 from sphere_jax.training.ema_profiles import combination, gamma_of
 from sphere_jax.weights.reading import open_safetensors
@@ -22,7 +22,8 @@ from sphere_jax.weights.tensors import named_leaves
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """The average of relative width `sigma_rel` after `step` steps, `updates` of them applied."""
+    """The average of relative width `sigma_rel` after `step` steps, of which `updates` were applied
+    (the others were skipped, see `skip_nonfinite`)."""
 
     path: Path
     step: int
@@ -35,37 +36,37 @@ def snapshot_folder(checkpoints: Path) -> Path:
     return checkpoints.with_name(f"{checkpoints.name}-ema")
 
 
-def is_due(settings: Stage, step: int) -> bool:
-    """Whether snapshots are taken after `step`: every so many, and after the last."""
-    if not settings.ema_profiles:
+def snapshot_due(options: StageOptions, step: int) -> bool:
+    """Whether snapshots are saved after `step`: every `ema_snapshot_every`, and after the last."""
+    if not options.ema_profiles:
         return False
-    return step == settings.steps or step % settings.ema_snapshot_every == 0
+    return step == options.steps or step % options.ema_snapshot_every == 0
 
 
-def planned(settings: Stage, params) -> tuple[int, int]:
-    """How many files a whole stage will leave, and their bytes (without headers).
+def snapshot_totals(options: StageOptions, params) -> tuple[int, int]:
+    """Number of files that the whole stage writes, and their bytes (without headers).
 
-    `params` may be shapes.
+    `params` may be `jax.ShapeDtypeStruct`s.
     """
-    if not settings.ema_profiles:
+    if not options.ema_profiles:
         return 0, 0
-    steps = -(-settings.steps // settings.ema_snapshot_every)  # the last counts
-    count = steps * len(settings.ema_profiles)
+    steps = -(-options.steps // options.ema_snapshot_every)  # rounded up: the last step counts
+    count = steps * len(options.ema_profiles)
     return count, count * 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def save_snapshots(folder: Path, step: int, updates: int, profiles: dict) -> None:
-    """`profiles`: trees by relative width. Every process takes part; one writes."""
+    """`profiles`: trees by relative width. Every process must call it; the first one writes."""
     for sigma_rel, tree in profiles.items():
         tensors = {name: to_host(leaf) for name, leaf in named_leaves(tree).items()}
         if is_main_process():
-            noted = {"step": step, "updates": updates, "sigma_rel": sigma_rel}
+            metadata = {"step": step, "updates": updates, "sigma_rel": sigma_rel}
             path = folder / f"{step:08d}-{sigma_rel}.safetensors"
-            write_safetensors(path, tensors, {name: str(value) for name, value in noted.items()})
+            write_safetensors(path, tensors, {name: str(value) for name, value in metadata.items()})
 
 
-def forget_snapshots_after(folder: Path, step: int) -> None:
-    """Deletes those of a start that was cut off: they will be made again."""
+def delete_snapshots_after(folder: Path, step: int) -> None:
+    """Deletes the snapshots that a resumed stage will write again."""
     if is_main_process():
         for path in folder.glob("*.safetensors"):
             if int(path.name.split("-")[0]) > step:
@@ -73,14 +74,14 @@ def forget_snapshots_after(folder: Path, step: int) -> None:
 
 
 def read_snapshots(folder: Path) -> list[Snapshot]:
-    """All that `folder` holds, the oldest first. Raises UserError if one is damaged."""
+    """All in `folder`, the oldest first. Raises UserError if one is damaged."""
     found = []
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            noted = open_safetensors(path).metadata() or {}
-            numbers = int(noted["step"]), int(noted["updates"]), float(noted["sigma_rel"])
+            metadata = open_safetensors(path).metadata() or {}
+            numbers = int(metadata["step"]), int(metadata["updates"]), float(metadata["sigma_rel"])
         except (ValueError, KeyError) as error:
-            raise UserError(f"{path} is no snapshot of an average ({error}).") from error
+            raise UserError(f"{path} is not a snapshot of an average ({error}).") from error
         found.append(Snapshot(path, *numbers))
     return found
 
@@ -88,12 +89,12 @@ def read_snapshots(folder: Path) -> list[Snapshot]:
 def combine(
     snapshots: list[Snapshot], sigma_rel: float, step: int
 ) -> tuple[dict[str, np.ndarray], float]:
-    """The average of width `sigma_rel` at the snapshots' step `step`, by name, and its error.
+    """float32 tensors by name of the average of width `sigma_rel` after `step`, and its error.
 
     Summed in float64, one file in memory at a time. The error is that of `combination`.
 
     Raises:
-      UserError: there is no snapshot of that step, or the width is out of range.
+      UserError: there is no snapshot of this step, or the width is out of range.
     """
     updates = {snapshot.step: snapshot.updates for snapshot in snapshots}
     if step not in updates:

@@ -1,7 +1,8 @@
-"""How many multiply-adds a training step asks for, read off a jaxpr without compiling it."""
+"""FLOPs of a training step, counted in its jaxpr without compiling it."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ from jax.extend.core import Literal
 
 
 def matmul_flops(function: Callable, *args) -> float:
-    """FLOPs of all matrix products and convolutions of `function(*args)`, the usual measure of a
-    model's work. `args` may be `jax.ShapeDtypeStruct`s. Scans count every turn, a `while` one.
+    """FLOPs of all matrix products and convolutions of `function(*args)`.
+
+    `args` may be `jax.ShapeDtypeStruct`s. A scan counts all its iterations, a `while` loop one.
     """
     return _flops(function, args, trained=0)
 
@@ -18,23 +20,29 @@ def matmul_flops(function: Callable, *args) -> float:
 def training_flops(function: Callable, *args) -> float:
     """The same for `function` and its gradient with respect to its first argument.
 
-    A product of two factors is needed once for its value, and once more for each factor that the
-    first argument reaches: 3 in the middle of a network, 2 where it meets its inputs, and 1 in a
-    frozen encoder. What `jax.checkpoint` computes again in the backward pass is not counted.
+    A product of two factors counts once for its value, and once more for each factor that depends
+    on the first argument: 3 in the middle of a network, 2 at its inputs, and 1 in a frozen encoder.
+    What `jax.checkpoint` computes again in the backward pass is not counted.
     """
     return _flops(function, args, trained=1)
 
 
-def step_flops(method, params, frozen, shapes, batch_size: int) -> float:
-    """Of one training step of a method; `shapes` hold `(shape, dtype)` of an example by name."""
+def step_flops(
+    method,
+    params: dict,
+    frozen: dict,
+    shapes: dict[str, tuple[tuple[int, ...], Any]],
+    batch_size: int,
+) -> float:
+    """FLOPs of one training step of a method; `shapes` are `(shape, dtype)` of one example."""
     batch = {
         name: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
         for name, (shape, dtype) in shapes.items()
     }
-    draws = jax.eval_shape(lambda: method.draws(jax.random.key(0), batch_size))
+    keys = jax.eval_shape(lambda: method.keys(jax.random.key(0), batch_size))
     if schedule := jax.eval_shape(method.schedule, jax.ShapeDtypeStruct((), jnp.int32)):
         frozen = frozen | {"schedule": schedule}
-    return training_flops(lambda *a: method.loss(*a)[0], params, frozen, batch, draws)
+    return training_flops(lambda *a: method.loss(*a)[0], params, frozen, batch, keys)
 
 
 def _flops(function: Callable, args: tuple, trained: int) -> float:
@@ -44,7 +52,7 @@ def _flops(function: Callable, args: tuple, trained: int) -> float:
 
 
 def _count(jaxpr, reached: Sequence[bool]) -> tuple[float, list[bool]]:
-    """FLOPs, and which outputs the gradient goes through, given which inputs it goes through."""
+    """FLOPs, and which outputs depend on the trained inputs; `reached`: which inputs do."""
     total, live = 0.0, {v for v, is_live in zip(jaxpr.invars, reached, strict=True) if is_live}
 
     def is_live(variable) -> bool:
@@ -56,29 +64,29 @@ def _count(jaxpr, reached: Sequence[bool]) -> tuple[float, list[bool]]:
         if name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
-            own = 2.0 * equation.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
-            own, out = own * (1 + sum(given)), [any(given)]
+            flops = 2.0 * equation.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
+            flops, out = flops * (1 + sum(given)), [any(given)]
         elif name == "conv_general_dilated":
             kernel = equation.invars[1].aval
             outputs = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
-            own = 2.0 * equation.outvars[0].aval.size * kernel.size / outputs
-            own, out = own * (1 + sum(given)), [any(given)]
+            flops = 2.0 * equation.outvars[0].aval.size * kernel.size / outputs
+            flops, out = flops * (1 + sum(given)), [any(given)]
         elif name == "scan":
-            own, out = _scan(params, given)
+            flops, out = _scan(params, given)
         elif name == "while":
-            own, out = _while(params, given)
+            flops, out = _while(params, given)
         elif name == "cond":
             counts = [_count(branch.jaxpr, given[1:]) for branch in params["branches"]]
-            own = max(flops for flops, _ in counts)
+            flops = max(flops for flops, _ in counts)
             out = [any(outs) for outs in zip(*(outs for _, outs in counts), strict=True)]
         elif name == "stop_gradient":
-            own, out = 0.0, [False]
+            flops, out = 0.0, [False]
         elif inner := next(_inner(params), None):  # jit, remat, custom derivatives
             fits = len(inner.invars) == len(given)
-            own, out = _count(inner, given if fits else [any(given)] * len(inner.invars))
+            flops, out = _count(inner, given if fits else [any(given)] * len(inner.invars))
         else:
-            own, out = 0.0, [any(given)] * len(equation.outvars)
-        total += own
+            flops, out = 0.0, [any(given)] * len(equation.outvars)
+        total += flops
         for variable, through in zip(equation.outvars, out, strict=True):
             if through and jnp.issubdtype(variable.aval.dtype, jnp.inexact):
                 live.add(variable)
@@ -86,14 +94,14 @@ def _count(jaxpr, reached: Sequence[bool]) -> tuple[float, list[bool]]:
 
 
 def _used(jaxpr) -> list:
-    """The equations that the outputs depend on, which are those that a compiler leaves."""
-    wanted = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
-    kept = []
+    """The equations that the outputs depend on; a compiler removes the others."""
+    needed = {v for v in jaxpr.outvars if not isinstance(v, Literal)}
+    used = []
     for equation in reversed(jaxpr.eqns):
-        if not wanted.isdisjoint(equation.outvars):
-            kept.append(equation)
-            wanted |= {v for v in equation.invars if not isinstance(v, Literal)}
-    return kept[::-1]
+        if not needed.isdisjoint(equation.outvars):
+            used.append(equation)
+            needed |= {v for v in equation.invars if not isinstance(v, Literal)}
+    return used[::-1]
 
 
 def _scan(params, given: list[bool]) -> tuple[float, list[bool]]:
@@ -109,7 +117,7 @@ def _while(params, given: list[bool]) -> tuple[float, list[bool]]:
 
 
 def _settled(jaxpr, given: list[bool], consts: int, carries: int) -> tuple[float, list[bool]]:
-    """`_count` of a loop's body, once no more of what is carried turns out to be reached."""
+    """`_count` of a loop's body, repeated until no further carried value is reached."""
     while True:
         flops, out = _count(jaxpr, given)
         carried = [a or b for a, b in zip(given[consts : consts + carries], out, strict=False)]

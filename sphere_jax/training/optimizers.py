@@ -3,49 +3,50 @@
 import jax
 import optax
 
-from sphere_jax.config.options import Optimizer
+from sphere_jax.config.options import OptimizerOptions
 
 
-def schedule(settings: Optimizer, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0, `constant_steps` at the peak, then a fall.
+def schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
+    """Learning rate by step: linear warm-up, `constant_steps` at the peak, then a decay.
 
-    The fall is a cosine or a line to `final_fraction` of the peak, and ends `hold` steps before the
-    stage does, or takes `fall_steps`, however long the stage is. A constant schedule has none.
+    The decay is a cosine or a line to `final_fraction` of the peak. It ends `hold` steps before the
+    end of the stage, or takes `fall_steps`, whatever the length of the stage. A constant schedule
+    has none.
     """
-    peak, warmup = settings.learning_rate, settings.warmup
-    falls_at = warmup + settings.constant_steps
-    length = settings.fall_steps or max(steps - falls_at - settings.hold, 1)
-    fall = {
+    peak, warmup = options.learning_rate, options.warmup
+    decay_start = warmup + options.constant_steps
+    length = options.fall_steps or max(steps - decay_start - options.hold, 1)
+    decay = {
         "constant": optax.constant_schedule(peak),
-        "cosine": optax.cosine_decay_schedule(peak, length, settings.final_fraction),
-        "linear": optax.linear_schedule(peak, settings.final_fraction * peak, length),
-    }[settings.schedule]
+        "cosine": optax.cosine_decay_schedule(peak, length, options.final_fraction),
+        "linear": optax.linear_schedule(peak, options.final_fraction * peak, length),
+    }[options.schedule]
     parts, ends = [], []
-    if warmup:  # from one step past zero, so that the first update is not empty
+    if warmup:  # starts one step after zero, so that the first update is not empty
         parts.append(optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1)))
         ends.append(warmup)
-    if settings.constant_steps:
+    if options.constant_steps:
         parts.append(optax.constant_schedule(peak))
-        ends.append(falls_at)
-    return optax.join_schedules([*parts, fall], ends) if parts else fall
+        ends.append(decay_start)
+    return optax.join_schedules([*parts, decay], ends) if parts else decay
 
 
 def make_optimizer(
-    settings: Optimizer, steps: int, rates: dict[str, float] | None = None
+    options: OptimizerOptions, steps: int, rates: dict[str, float] | None = None
 ) -> optax.GradientTransformation:
-    """The stage's optimizer. Clipping needs the gradient norm, which the step measures anyway, so
-    it is done there (`training/step.py`) and not in the chain.
+    """AdamW for parameters {part: tree}. Clipping is done in `training/step.py`, which needs the
+    gradient norm anyway, and not here.
 
-    `rates` multiply the learning rate, and with it the decay, of the parts that they name. For a
-    stage of no steps, which takes published weights as they are, there are no moments to keep.
+    `rates` multiply the learning rate, and with it the weight decay, of the parts that they name. A
+    stage of 0 steps, which uses published weights as they are, stores no moments.
     """
     if steps == 0:
         return optax.identity()
     adamw = optax.adamw(
-        schedule(settings, steps),
-        b1=settings.b1,
-        b2=settings.b2,
-        weight_decay=settings.weight_decay,
+        schedule(options, steps),
+        b1=options.b1,
+        b2=options.b2,
+        weight_decay=options.weight_decay,
         mask=lambda params: jax.tree_util.tree_map_with_path(_decays, params),
     )
     return optax.chain(adamw, _scale_parts(rates)) if rates else adamw
@@ -61,5 +62,5 @@ def _scale_parts(rates: dict[str, float]) -> optax.GradientTransformation:
 
 
 def _decays(path, leaf) -> bool:
-    """Not by the number of axes alone: blocks are stacked, so their biases have two."""
+    """Not the number of axes alone: the biases of stacked blocks have two."""
     return leaf.ndim > 1 and path[-1].key not in ("bias", "scale")

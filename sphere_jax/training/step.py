@@ -5,27 +5,33 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Key, PyTree
 
-from sphere_jax.config.options import Stage
+from sphere_jax.config.options import StageOptions
 from sphere_jax.training.averages import update_ema
 from sphere_jax.training.ema_profiles import update_profile
 
 # {"progress": {"step", "updates", "key"}, "params", "ema", "optimizer", "profiles": {width: ...}}
 State = dict
+Params = PyTree[Float[Array, "..."]]
 
 
 def init_state(
     method,
     optimizer: optax.GradientTransformation,
-    key: jax.Array,
-    frozen,
-    params=None,
+    key: Key[Array, ""],
+    frozen: dict,
+    params: Params | None = None,
     widths: tuple[float, ...] = (),
 ) -> State:
     """The state before the first step. Run under jit with output shardings.
 
-    `params` are parameters to begin from, instead of fresh ones; `widths` those of the averages
-    with power-function profiles.
+    Scalars: `step` and `updates` int32, `key` a typed key. `ema` and every tree of `profiles` are
+    float32 with the shapes of `params`.
+
+    Args:
+      params: to start from, instead of `method.init`.
+      widths: relative widths of the averages with power-function profiles.
     """
 
     def copy():
@@ -43,24 +49,24 @@ def init_state(
     }
 
 
-def make_train_step(method, settings: Stage, optimizer: optax.GradientTransformation) -> Callable:
-    """`(state, frozen, batch) -> state, metrics`.
+def make_train_step(method, options: StageOptions, optimizer: optax.GradientTransformation) -> Callable:
+    """`(state, frozen, batch) -> state, metrics`, for batches {name: (B, ...)} and scalar metrics.
 
-    The gradient of `accumulate` micro-batches is that of the whole batch: what a sample draws
-    (`method.draws`) does not depend on how the batch is split. A step whose loss or gradient is not
-    finite leaves parameters, moments and average as they were, and says so in `metrics["finite"]`.
+    The gradient of `accumulate` micro-batches is that of the whole batch: the random keys of a
+    sample (`method.keys`) do not depend on how the batch is split. A step whose loss or gradient is
+    not finite leaves parameters, moments and averages unchanged; `metrics["finite"]` is then False.
     """
 
-    def gradient(params, frozen, batch, draws):
+    def gradient(params, frozen, batch, keys):
         (loss, metrics), grads = jax.value_and_grad(method.loss, has_aux=True)(
-            params, frozen, batch, draws
+            params, frozen, batch, keys
         )
         return {"loss": loss, **metrics}, grads
 
-    def accumulated(params, frozen, batch, draws):
-        parts = settings.accumulate
+    def accumulated(params, frozen, batch, keys):
+        parts = options.accumulate
         if parts == 1:
-            return gradient(params, frozen, batch, draws)
+            return gradient(params, frozen, batch, keys)
 
         # Micro-batch i holds samples i, i + A, i + 2A, ...: strided, so that a batch split over
         # devices stays where it is.
@@ -70,7 +76,7 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
         def add(total, micro):
             return jax.tree.map(jnp.add, total, gradient(params, frozen, *micro)), None
 
-        micro = jax.tree.map(strided, (batch, draws))
+        micro = jax.tree.map(strided, (batch, keys))
         first = gradient(params, frozen, *jax.tree.map(lambda x: x[0], micro))
         rest = jax.tree.map(lambda x: x[1:], micro)
         total, _ = jax.lax.scan(add, first, rest)
@@ -80,17 +86,17 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
         size = len(batch["labels"])
         progress = state["progress"]
         step_key = jax.random.fold_in(progress["key"], progress["step"])
-        draws = method.draws(step_key, size)
+        keys = method.keys(step_key, size)
         if schedule := method.schedule(progress["step"]):
             frozen = frozen | {"schedule": schedule}
-        metrics, grads = accumulated(state["params"], frozen, batch, draws)
+        metrics, grads = accumulated(state["params"], frozen, batch, keys)
 
         norm = optax.tree.norm(grads)
-        if settings.optimizer.clip_norm > 0:
-            grads = _clipped(grads, settings.optimizer.clip_norm, method.clipped_apart)
+        if options.optimizer.clip_norm > 0:
+            grads = _clipped(grads, options.optimizer.clip_norm, method.clipped_apart)
         updates, moments = optimizer.update(grads, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        ema = update_ema(state["ema"], params, settings.ema_decay, progress["updates"])
+        ema = update_ema(state["ema"], params, options.ema_decay, progress["updates"])
         profiles = {
             width: update_profile(average, params, float(width), progress["updates"])
             for width, average in state["profiles"].items()
@@ -98,7 +104,7 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
 
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
 
-        def keep(new, old):
+        def if_finite(new, old):
             return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
         new_state = {
@@ -107,10 +113,10 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
                 "updates": progress["updates"] + finite.astype(jnp.int32),
                 "key": progress["key"],
             },
-            "params": keep(params, state["params"]),
-            "ema": keep(ema, state["ema"]),
-            "optimizer": keep(moments, state["optimizer"]),
-            "profiles": keep(profiles, state["profiles"]),
+            "params": if_finite(params, state["params"]),
+            "ema": if_finite(ema, state["ema"]),
+            "optimizer": if_finite(moments, state["optimizer"]),
+            "profiles": if_finite(profiles, state["profiles"]),
         }
         return new_state, {**metrics, "gradient_norm": norm, "finite": finite}
 
@@ -118,9 +124,10 @@ def make_train_step(method, settings: Stage, optimizer: optax.GradientTransforma
 
 
 def _clipped(grads: dict, limit: float, apart: tuple[str, ...]) -> dict:
-    """Scaled down to a norm of at most `limit`: each part of `apart` by itself, the others in one.
+    """Scaled down to a norm of at most `limit`: each part named in `apart` separately, the others
+    together.
 
-    An adversary's gradient would else decide how far its opponent may go, and the other way round.
+    Otherwise the gradient of a discriminator would limit the step of its generator, and vice versa.
     """
     together = {name: tree for name, tree in grads.items() if name not in apart}
     clipped = {}

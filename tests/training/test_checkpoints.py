@@ -1,4 +1,4 @@
-"""Checkpoints give back every bit, or say in one sentence why they cannot."""
+"""Checkpoints restore every bit, or raise one sentence that says why they cannot."""
 
 import shutil
 
@@ -43,7 +43,7 @@ def abstract_of(mesh, state):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Steps 3, 6 and 9 saved, of which the newest two are kept."""
+    """Steps 3, 6 and 9 saved, of which the newest two remain."""
     checkpoints = Checkpoints(tmp_path / "stage")
     for step in (3, 6, 9):
         checkpoints.save(step, state_of(step), {"at": [step]})
@@ -71,7 +71,7 @@ def test_round_trip_of_every_bit(folder, abstract):
     assert sorted(file.stem for file in folder.with_name("stage.crc32").glob("*")) == ["6", "9"]
 
 
-def test_a_start_that_fails_leaves_no_save_behind_and_seals_none(tmp_path):
+def test_a_start_that_fails_leaves_no_running_save_and_no_checksums(tmp_path):
     with pytest.raises(KeyError), Checkpoints(tmp_path / "stage") as checkpoints:
         checkpoints.save(3, state_of(3), {})
         raise KeyError
@@ -106,12 +106,12 @@ def test_one_flipped_byte_is_noticed(folder, abstract):
 
 def test_a_missing_file_is_noticed(folder, abstract):
     next(f for f in (folder / "9" / "params").rglob("*") if f.is_file()).unlink()
-    assert "lacks its file params/" in refusal(folder, abstract)
+    assert "lacks the file params/" in refusal(folder, abstract)
 
 
-def test_a_damaged_list_of_sums_is_noticed(folder, abstract):
+def test_a_damaged_file_of_checksums_is_noticed(folder, abstract):
     (folder.with_name("stage.crc32") / "9.json").write_text("{")
-    assert "has no readable list of sums" in refusal(folder, abstract)
+    assert "has no readable file of checksums" in refusal(folder, abstract)
 
 
 def test_deleting_the_damaged_step_goes_back_to_the_one_before(folder, abstract):
@@ -124,11 +124,11 @@ def test_deleting_the_damaged_step_goes_back_to_the_one_before(folder, abstract)
     assert bits(again) == bits(state_of(9))
 
 
-def test_a_step_without_a_seal_is_passed_over_and_written_again(folder, abstract):
-    (folder.with_name("stage.crc32") / "9.json").unlink()  # cut off between commit and seal
+def test_a_step_without_checksums_is_ignored_and_written_again(folder, abstract):
+    (folder.with_name("stage.crc32") / "9.json").unlink()  # killed between commit and checksums
     checkpoints = Checkpoints(folder)
     assert checkpoints.latest() == 6
-    checkpoints.save(8, state_of(8), {"at": [8]})  # checkpoint_every has changed, say
+    checkpoints.save(8, state_of(8), {"at": [8]})  # as after a change of checkpoint_every
     checkpoints.save(9, state_of(10), {"at": [10]})
     checkpoints.close()
     state, data = Checkpoints(folder).restore(9, abstract)
@@ -138,12 +138,12 @@ def test_a_step_without_a_seal_is_passed_over_and_written_again(folder, abstract
 
 def test_another_network_is_named(folder, mesh):
     wider = abstract_of(mesh, state_of(0, width=7))
-    assert "is of another network: ema/net/kernel is (300, 6) there and (300, 7) here" in refusal(
+    assert "is of another network: ema/net/kernel is (300, 6) there, (300, 7) here" in refusal(
         folder, wider
     )
     more = abstract_of(mesh, state_of(0))
     more["ema"]["head"] = more["ema"]["net"]
-    assert "ema/head/kernel is absent there and (300, 6) here" in refusal(folder, more, "ema")
+    assert "ema/head/kernel is absent there, (300, 6) here" in refusal(folder, more, "ema")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
@@ -152,10 +152,10 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         Checkpoints(tmp_path / "file" / "stage")
 
 
-def test_saving_does_not_wait_for_sealing(tmp_path):
+def test_saving_does_not_wait_for_checksums(tmp_path):
     checkpoints = Checkpoints(tmp_path / "stage")
     checkpoints.save(1, state_of(1), {})
-    checkpoints.finish()
+    checkpoints.wait()
     assert checkpoints.latest() == 1
     checkpoints.poll()  # nothing pending: no error
     checkpoints.close()

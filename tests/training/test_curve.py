@@ -1,62 +1,60 @@
-"""Scores while a stage trains: each once, whatever kills the run, and without a trace in it."""
+"""Scores while a stage trains: each once, whatever kills the run, and without changing it."""
+
+import signal
 
 import jax
 import numpy as np
 import pytest
 
-from sphere_jax.training.loop import Curve, train
-from sphere_jax.training.run_log import RunLog, Stopwatch, read_rows, seconds_before
+from sphere_jax.training.evaluator import Curve
+from sphere_jax.training.run_log import read_rows, training_seconds
 from sphere_jax.training.signals import Interrupted
+from sphere_jax.training.throughput import TrainingTimer
 
 
 class Killed(BaseException):
     """The process is gone: nothing after this runs."""
 
 
-@pytest.fixture
-def start(mesh, tmp_path):
-    """`start(task, name, every, then)`: trains with a score of the weights every so many steps."""
+def scoring(then=lambda count: None):
+    """Scores the size of the weights every 3 steps; `then(count)` is called in every score."""
+    calls = []
 
-    def run(task, name, every=3, then=lambda count: None):
-        log, calls = RunLog(tmp_path / name), []
+    def score(params):
+        calls.append(float(np.abs(np.asarray(params["line"]["kernel"])).sum()))
+        then(len(calls))
+        return {"size": calls[-1]}
 
-        def score(params):
-            calls.append(float(np.abs(np.asarray(params["line"]["kernel"])).sum()))
-            then(len(calls))
-            return {"size": calls[-1]}
-
-        try:
-            folder = tmp_path / name / "checkpoints"
-            curve = Curve(score, every) if every else None
-            params = train(task, mesh, folder, log, 1e9, lambda step, pictures: None, curve)
-        finally:
-            log.close()
-        return jax.tree.map(np.asarray, params)
-
-    return run
+    return Curve(score, every=3)
 
 
-def curve(tmp_path, name):
-    """`(step, images, size)` of its rows, and their seconds."""
-    rows = [r for r in read_rows(tmp_path / name / "metrics.jsonl") if "images_trained" in r]
+def points(folder):
+    """`(step, images, size)` of the scores' rows, and their seconds."""
+    rows = [r for r in read_rows(folder / "metrics.jsonl") if "images_trained" in r]
     seconds = [row["training_seconds"] for row in rows]
     return [(row["step"], row["images_trained"], row["size"]) for row in rows], seconds
 
 
-def test_scores_come_when_due_and_change_nothing(start, task, tmp_path):
-    plain, scored = start(task(), "plain", every=0), start(task(), "scored")
-    jax.tree.map(np.testing.assert_array_equal, plain, scored)
-    points, seconds = curve(tmp_path, "scored")
-    assert [point[:2] for point in points] == [(3, 24), (6, 48), (8, 64)]
-    assert len({size for *_, size in points}) == 3
+@pytest.fixture(scope="module")
+def scored(run_in, task, tmp_path_factory):
+    """The folder and parameters of an uninterrupted run with scores."""
+    folder = tmp_path_factory.mktemp("scored")
+    return folder, run_in(folder, task(), curve=scoring())
+
+
+def test_scores_come_when_due_and_change_nothing(whole, scored):
+    folder, params = scored
+    jax.tree.map(np.testing.assert_array_equal, whole.params, params)
+    found, seconds = points(folder)
+    assert [point[:2] for point in found] == [(3, 24), (6, 48), (8, 64)]
+    assert len({size for *_, size in found}) == 3
     assert seconds == sorted(seconds) and seconds[0] > 0
-    assert curve(tmp_path, "plain") == ([], [])
+    assert points(whole.folder) == ([], [])
 
 
 @pytest.mark.parametrize("checkpoint_every", [2, 3])
-def test_a_kill_neither_misses_nor_doubles_a_score(start, task, tmp_path, checkpoint_every):
-    due = {"checkpoint_every": checkpoint_every}
-    start(task(**due), "whole")
+def test_a_kill_neither_misses_nor_doubles_a_score(start, task, tmp_path, scored, checkpoint_every):
+    due = task(checkpoint_every=checkpoint_every)
     for attempt in range(1, 4):  # killed in the first, second and third score of a start
 
         def die(count, attempt=attempt):
@@ -64,51 +62,54 @@ def test_a_kill_neither_misses_nor_doubles_a_score(start, task, tmp_path, checkp
                 raise Killed
 
         with pytest.raises(Killed):
-            start(task(**due), "run", then=die)
-    start(task(**due), "run")
-    assert curve(tmp_path, "run")[0] == curve(tmp_path, "whole")[0]
+            start(due, curve=scoring(die))
+    start(due, curve=scoring())
+    assert points(tmp_path / "run")[0] == points(scored[0])[0]
 
 
-def test_training_time_goes_on_after_a_stop_and_leaves_scoring_out(
+class Clock:
+    """In place of the module `time`, for one module: a second passes at every look at it."""
+
+    def __init__(self, now=100.0, tick=1.0):
+        self.now, self.tick = now, tick
+
+    def monotonic(self):
+        self.now += self.tick
+        return self.now
+
+
+def test_training_time_continues_after_a_stop_and_leaves_scoring_out(
     start, task, tmp_path, monkeypatch
 ):
-    now = [100.0]
-
-    def tick():  # a second for every look at the clock
-        now[0] += 1.0
-        return now[0]
-
-    monkeypatch.setattr("sphere_jax.training.run_log.time.monotonic", tick)
+    clock, stop = Clock(), True
+    monkeypatch.setattr("sphere_jax.training.throughput.time", clock)
 
     def slow(count):
-        now[0] += 1000.0
+        clock.now += 1000.0
         if count == 1 and stop:
-            import signal
-
             signal.raise_signal(signal.SIGTERM)
 
-    stop = True
     with pytest.raises(Interrupted, match="saved at step 4"):
-        start(task(), "run", then=slow)
+        start(task(), curve=scoring(slow))
     stop = False
-    start(task(), "run", then=slow)
-    _, seconds = curve(tmp_path, "run")
+    start(task(), curve=scoring(slow))
+    _, seconds = points(tmp_path / "run")
     assert len(seconds) == 3 and 0.0 < seconds[0] < seconds[1] < seconds[2] < 1000.0
 
 
-def test_a_stopwatch_stands_still_in_a_pause(monkeypatch):
-    now = [5.0]
-    monkeypatch.setattr("sphere_jax.training.run_log.time.monotonic", lambda: now[0])
-    watch = Stopwatch(7.0)
-    now[0] += 1
-    assert watch.seconds == 7.0  # not started
-    watch.start()
-    now[0] += 2
-    with watch.pause():
-        now[0] += 4
-        assert watch.seconds == 9.0
-    now[0] += 8
-    assert watch.seconds == 17.0
+def test_a_timer_stops_in_a_pause(monkeypatch):
+    clock = Clock(5.0, tick=0.0)
+    monkeypatch.setattr("sphere_jax.training.throughput.time", clock)
+    timer = TrainingTimer(7.0)
+    clock.now += 1
+    assert timer.seconds == 7.0  # not started
+    timer.start()
+    clock.now += 2
+    with timer.pause():
+        clock.now += 4
+        assert timer.seconds == 9.0
+    clock.now += 8
+    assert timer.seconds == 17.0
 
 
 def test_seconds_at_a_checkpoint_between_two_rows():
@@ -117,7 +118,7 @@ def test_seconds_at_a_checkpoint_between_two_rows():
 
     rows = [row("flow", 10, 4.0), row("flow", 20, 8.0), row("vae", 15, 99.0)]
     rows.append({"stage": "flow", "step": 22, "heldout_loss": 1.0})
-    assert seconds_before(rows, "flow", 20) == 8.0
-    assert seconds_before(rows, "flow", 25) == 10.0
-    assert seconds_before(rows, "flow", 15) == pytest.approx(6.0)
-    assert seconds_before(rows, "flow", 0) == seconds_before([], "flow", 5) == 0.0
+    assert training_seconds(rows, "flow", 20) == 8.0
+    assert training_seconds(rows, "flow", 25) == 10.0
+    assert training_seconds(rows, "flow", 15) == pytest.approx(6.0)
+    assert training_seconds(rows, "flow", 0) == training_seconds([], "flow", 5) == 0.0

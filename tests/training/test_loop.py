@@ -1,4 +1,4 @@
-"""The loop: it resumes to the same bits, stops when asked, and never trains on NaN."""
+"""The loop: it resumes to the same bits, stops on a signal, and never trains on NaN."""
 
 import dataclasses
 import json
@@ -13,30 +13,19 @@ from safetensors.numpy import load_file
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.progress import duration
+from sphere_jax.config.options import OptimizerOptions
+from sphere_jax.data.pipeline import Batches
+from sphere_jax.distribution.mesh import batch_sharding
 from sphere_jax.methods.base import Method
-from sphere_jax.training.ema_snapshots import planned
-from sphere_jax.training.loop import _HeldOut, stage_key, train
-from sphere_jax.training.run_log import RunLog, read_rows
+from sphere_jax.training.ema_snapshots import snapshot_totals
+from sphere_jax.training.heldout import HeldOut
+from sphere_jax.training.run_log import read_rows
 from sphere_jax.training.signals import Interrupted
+from sphere_jax.training.task import stage_key
 
 
-@pytest.fixture
-def start(mesh, tmp_path):
-    """`start(task, name)`: trains in a folder of that name; returns the EMA as numpy."""
-
-    def run(task, name="run", show=lambda step, pictures: None):
-        log = RunLog(tmp_path / name)
-        try:
-            params = train(task, mesh, tmp_path / name / "checkpoints", log, 1e9, show)
-        finally:
-            log.close()
-        return jax.tree.map(np.asarray, params)
-
-    return run
-
-
-def rows(tmp_path, name="run"):
-    return read_rows(tmp_path / name / "metrics.jsonl")
+def rows(folder):
+    return read_rows(folder / "metrics.jsonl")
 
 
 def kinds(rows):
@@ -49,74 +38,71 @@ def assert_equal(a, b):
 
 
 def interrupt_at(step, number=signal.SIGTERM):
-    def show(at, pictures):
+    def show(at, images):
         if at == step:
             signal.raise_signal(number)
 
     return show
 
 
-def test_rows_and_pictures_come_when_they_are_due(start, task, tmp_path):
-    shown = []
-    start(task(), show=lambda step, pictures: shown.append((step, pictures.shape)))
-    assert shown == [(4, (2, 8, 8, 1)), (8, (2, 8, 8, 1))]
-    assert sorted(kinds(rows(tmp_path))) == [
+def test_rows_and_pictures_come_when_they_are_due(whole):
+    assert whole.shown == [(4, (2, 8, 8, 1)), (8, (2, 8, 8, 1))]
+    assert sorted(kinds(rows(whole.folder))) == [
         (2, False), (4, False), (4, True), (6, False), (8, False), (8, True)
     ]  # fmt: skip
-    last = [row for row in rows(tmp_path) if row["step"] == 8 and "loss" in row][0]
+    last = [row for row in rows(whole.folder) if row["step"] == 8 and "loss" in row][0]
     assert last["finite"] and last["gradient_norm"] > 0 and last["images_per_second"] > 0
 
 
-def test_the_held_out_loss_is_the_mean_over_micro_batches(mesh, task):
+def test_the_held_out_loss_is_the_mean_over_micro_batches(task, feed):
     """No batch is larger than training's, which the devices can hold."""
     given = task(batch_size=8, accumulate=2)
-    held, method = _HeldOut(given, {}, mesh), given.method
+    examples, method = feed().heldout, given.method
+    held = HeldOut(given, examples)
     assert [len(batch["labels"]) for batch, _ in held._batches] == [4] * 5
     key = stage_key(given.seed, "held-out")
     params = method.init(key, {})
-    loss, _ = method.loss(params, {}, given.heldout.arrays, method.draws(key, 20))
+    loss, _ = method.loss(params, {}, examples.arrays, method.keys(key, 20))
     assert held.metrics(params)["heldout_loss"] == pytest.approx(float(loss), rel=1e-5)
     small = task(batch_size=64)
-    assert len(_HeldOut(small, {}, mesh)._batches[0][0]["labels"]) == 20
+    assert len(HeldOut(small, examples)._batches[0][0]["labels"]) == 20
 
 
-def test_the_weights_that_are_asked_for(start, task):
+def test_the_weights_that_the_options_name(start, task, whole):
     """Samples may be drawn with the raw weights (methods.md E.6)."""
-    average, raw = start(task(), "average"), start(task(weights="raw"), "raw")
+    average, raw = whole.params, start(task(weights="raw"), "raw")
     same = start(task(weights="raw", ema_decay=0.0), "same")
     assert np.abs(average["line"]["kernel"] - raw["line"]["kernel"]).max() > 1e-6
     assert_equal(raw, same)
-    no_memory = start(task(ema_decay=0.0), "no memory")
+    no_memory = start(task(ema_decay=0.0), "no_memory")
     np.testing.assert_allclose(no_memory["line"]["kernel"], raw["line"]["kernel"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_next_start_ends_in_the_same_bits(start, task, tmp_path, number):
-    whole = start(task(), "whole")
+def test_a_signal_saves_and_the_next_start_ends_in_the_same_bits(
+    start, task, tmp_path, whole, number
+):
     before = signal.getsignal(number)
-    # Shown at step 4, so asked between 4 and 5: step 5, where nothing is due, is saved.
+    # Raised in the preview of step 4: step 5, where nothing is due, is saved.
     with pytest.raises(Interrupted, match="toy: saved at step 5 of 8"):
         start(task(), show=interrupt_at(4, number))
     assert signal.getsignal(number) == before
-    assert_equal(start(task()), whole)
-    assert sorted(kinds(rows(tmp_path))) == sorted(kinds(rows(tmp_path, "whole")))
+    assert_equal(start(task()), whole.params)
+    assert sorted(kinds(rows(tmp_path / "run"))) == sorted(kinds(rows(whole.folder)))
 
 
-def test_a_signal_at_the_last_step_stops_the_run_too(start, task, monkeypatch):
-    whole = start(task(steps=5), "whole")
-    with pytest.raises(Interrupted, match="saved at step 5 of 5"):
-        start(task(steps=5, preview_every=4), show=interrupt_at(4))
-    assert_equal(start(task(steps=5)), whole)
+def test_a_signal_at_the_last_step_stops_the_run_too(start, task, whole):
+    with pytest.raises(Interrupted, match="saved at step 8 of 8"):
+        start(task(preview_every=7), show=interrupt_at(7))
+    assert_equal(start(task(preview_every=7)), whole.params)
 
 
 class Killed(BaseException):
     """The process is gone: nothing after this runs."""
 
 
-def test_a_kill_loses_nothing_and_repeats_no_row(start, task, tmp_path):
-    whole = start(task(), "whole")
-
-    def show(step, pictures):
+def test_a_kill_loses_nothing_and_repeats_no_row(start, task, tmp_path, whole):
+    def show(step, images):
         if step == 8:
             raise Killed
 
@@ -124,54 +110,54 @@ def test_a_kill_loses_nothing_and_repeats_no_row(start, task, tmp_path):
         start(task(), show=show)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "toy", "st')  # a row cut in half
-    assert_equal(start(task()), whole)
+    assert_equal(start(task()), whole.params)
     written = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert sorted(kinds(map(json.loads, written))) == sorted(kinds(rows(tmp_path, "whole")))
-    losses = {r["step"]: r["loss"] for r in rows(tmp_path) if "loss" in r}
-    assert losses == {r["step"]: r["loss"] for r in rows(tmp_path, "whole") if "loss" in r}
+    assert sorted(kinds(map(json.loads, written))) == sorted(kinds(rows(whole.folder)))
+    losses = {r["step"]: r["loss"] for r in rows(tmp_path / "run") if "loss" in r}
+    assert losses == {r["step"]: r["loss"] for r in rows(whole.folder) if "loss" in r}
 
 
 def snapshots(tmp_path, name):
-    """Every snapshot of the averages that a run kept: file name to tensors."""
+    """Every snapshot of the averages that a run saved: file name to tensors."""
     files = (tmp_path / name / "checkpoints-ema").glob("*")
     return {file.name: load_file(file) for file in files}
 
 
-def test_snapshots_of_averages_are_the_same_after_a_kill(start, task, tmp_path, capsys):
-    kept = dict(ema_profiles=(0.1, 0.25), ema_snapshot_every=3)
-    whole = start(task(**kept), "whole")
+def test_snapshots_of_averages_are_the_same_after_a_kill(start, task, tmp_path, capsys, whole):
+    tracked = task(ema_profiles=(0.1, 0.25), ema_snapshot_every=3)
+    uninterrupted = start(tracked, "uninterrupted")
 
-    def show(step, pictures):
-        if step == 4:  # after the snapshots of step 3, before the checkpoint of step 4 is sealed
+    def show(step, images):
+        if step == 4:  # after the snapshots of step 3, before the checkpoint of step 4 is complete
             raise Killed
 
     with pytest.raises(Killed):
-        start(task(**kept), show=show)
+        start(tracked, show=show)
     stale = tmp_path / "run" / "checkpoints-ema" / "00000007-0.1.safetensors"
     shutil.copy(stale.with_name("00000003-0.1.safetensors"), stale)
-    assert_equal(start(task(**kept)), whole)
-    expected = snapshots(tmp_path, "whole")
+    assert_equal(start(tracked), uninterrupted)
+    expected = snapshots(tmp_path, "uninterrupted")
     assert sorted(expected) == [
         f"{step:08d}-{width}.safetensors" for step in (3, 6, 8) for width in (0.1, 0.25)
     ]
-    count, size = planned(task(**kept).settings, {"kernel": np.ones((4, 3)), "bias": np.ones(3)})
+    count, size = snapshot_totals(tracked.options, {"kernel": np.ones((4, 3)), "bias": np.ones(3)})
     stored = sum(array.nbytes for tensors in expected.values() for array in tensors.values())
     assert (len(expected), stored) == (count, size)
-    assert "toy: keeps 6 snapshots of averages, 360 B in all" in capsys.readouterr().out
+    assert "toy: stores 6 snapshots of averages, 360 B in all" in capsys.readouterr().out
     found = snapshots(tmp_path, "run")
     assert sorted(found) == sorted(expected)
     assert_equal(found, expected)
     last = [expected[f"00000008-{width}.safetensors"]["line/kernel"] for width in (0.1, 0.25)]
     assert last[0].dtype == np.float32
     assert np.abs(last[0] - last[1]).max() > 1e-6
-    # They ride along: what is learnt is what is learnt without them.
-    assert_equal(start(task(), "without"), whole)
+    # They do not change the training.
+    assert_equal(uninterrupted, whole.params)
 
 
-def test_a_finished_stage_is_not_trained_again(start, task):
-    whole = start(task())
+def test_a_finished_stage_is_not_trained_again(start, task, tmp_path, whole):
+    shutil.copytree(whole.folder, tmp_path / "run")
     shown = []
-    assert_equal(start(task(), show=lambda step, pictures: shown.append(step)), whole)
+    assert_equal(start(task(), show=lambda step, images: shown.append(step)), whole.params)
     assert shown == []
 
 
@@ -181,47 +167,46 @@ def test_cadence_does_not_change_what_is_learnt(start, task):
     assert_equal(often, seldom)
 
 
-def poisoned_rows(task, first_step, last_step):
+def poisoned_rows(task, feed, first_step, last_step):
     """Rows of the data that batches first_step..last_step (from 1) read, and none before them."""
-    from sphere_jax.data.pipeline import Batches
-    from sphere_jax.distribution.mesh import batch_sharding, make_mesh
-
-    batches = Batches(task.train, task.settings.batch_size, task.seed, batch_sharding(make_mesh()))
+    sharding = batch_sharding(task.mesh)
+    batches = Batches(feed.train, task.options.batch_size, task.seed, sharding)
     read = [np.asarray(next(batches)["labels"]) for _ in range(last_step)]
     return [int(labels[0]) for labels in read[first_step - 1 :]]
 
 
-def test_nan_stops_with_one_sentence_and_a_dump(start, task, tmp_path):
-    bad = poisoned_rows(task(), 3, 3)
-    for _ in range(2):  # the second start meets the first one's dump
+def test_nan_stops_with_one_sentence_and_a_dump(start, task, feed, tmp_path):
+    bad = feed(poisoned_rows(task(), feed(), 3, 3))
+    for _ in range(2):  # the second start finds the first one's dump
         with pytest.raises(UserError) as stopped:
-            start(task(poisoned=bad))
+            start(task(), feed=bad)
         said = str(stopped.value)
         assert "toy: " in said and "loss" in said and "not finite at step 3" in said
         assert "config.toy.optimizer.learning_rate" in said and "\n" not in said
     dump = tmp_path / "run" / "checkpoints-nonfinite" / "3"
     assert (dump / "params").is_dir()
-    written = [row for row in rows(tmp_path) if row["step"] == 3]
+    written = [row for row in rows(tmp_path / "run") if row["step"] == 3]
     assert len(written) == 1 and written[0]["loss"] == "nan" and not written[0]["finite"]
 
 
-def test_nan_within_the_budget_is_left_out(start, task, tmp_path):
-    bad = poisoned_rows(task(), 3, 4)
-    ema = start(task(poisoned=bad, skip_nonfinite=2))
+def test_nan_within_the_budget_is_skipped(start, task, feed, tmp_path):
+    bad = feed(poisoned_rows(task(), feed(), 3, 4))
+    ema = start(task(skip_nonfinite=2), feed=bad)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ema))
-    train_rows = [row for row in rows(tmp_path) if "loss" in row]
+    train_rows = [row for row in rows(tmp_path / "run") if "loss" in row]
     assert [row["step"] for row in train_rows if not row["finite"]] == [3, 4]
     assert len({row["step"] for row in train_rows}) == len(train_rows)
     with pytest.raises(UserError, match="not finite at step 4"):
-        start(task(poisoned=bad, skip_nonfinite=1), "tighter")
+        start(task(skip_nonfinite=1), "tighter", feed=bad)
 
 
-def test_the_budget_counts_over_restarts(start, task):
-    bad = poisoned_rows(task(), 3, 3) + poisoned_rows(task(), 7, 7)
+def test_the_budget_counts_over_restarts(start, task, feed):
+    clean, once = feed(), task(skip_nonfinite=1)
+    bad = feed(poisoned_rows(once, clean, 3, 3) + poisoned_rows(once, clean, 7, 7))
     with pytest.raises(Interrupted):
-        start(task(poisoned=bad, skip_nonfinite=1), show=interrupt_at(4))
+        start(once, feed=bad, show=interrupt_at(4))
     with pytest.raises(UserError, match="not finite at step 7"):
-        start(task(poisoned=bad, skip_nonfinite=1))
+        start(once, feed=bad)
 
 
 def test_every_stage_has_its_own_key():
@@ -256,10 +241,8 @@ class Finetuning(Method):
 def test_frozen_parts_outlive_the_donated_state_and_do_not_change(start, task):
     kernel = jnp.arange(12.0).reshape(4, 3)
     frozen = {"line": {"kernel": kernel}}
-    settings = dict(steps=300, log_every=300, checkpoint_every=300, preview_every=300)
-    finetuning = dataclasses.replace(task(**settings), method=Finetuning(), frozen=frozen)
-    optimizer = dataclasses.replace(finetuning.settings.optimizer, learning_rate=0.05)
-    stage = dataclasses.replace(finetuning.settings, optimizer=optimizer)
-    trained = start(dataclasses.replace(finetuning, settings=stage))
+    settings = dict(steps=80, log_every=80, checkpoint_every=80, preview_every=80)
+    plain = task(**settings, optimizer=OptimizerOptions(learning_rate=0.1))
+    trained = start(dataclasses.replace(plain, method=Finetuning(), frozen=frozen))
     np.testing.assert_array_equal(kernel, np.arange(12.0).reshape(4, 3))  # alive, and the same
     np.testing.assert_allclose(trained["line"]["kernel"], kernel + 1.0, atol=0.02)

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.config.options import LightningDiTModel, Optimizer, SiTModel
+from sphere_jax.config.options import LightningDiTModel, OptimizerOptions, SiTModel
 from sphere_jax.models.build import latent_network
 from sphere_jax.training.optimizers import make_optimizer, schedule
 
 
 def rates(steps, **settings):
-    chosen = schedule(Optimizer(**settings), steps)
+    chosen = schedule(OptimizerOptions(**settings), steps)
     return np.array([chosen(step) for step in range(steps + 1)])
 
 
@@ -69,7 +69,7 @@ def test_a_cosine_after_a_constant_start():
 
 
 def test_parts_learn_at_their_own_rates():
-    settings = Optimizer(learning_rate=0.1, weight_decay=0.5)
+    settings = OptimizerOptions(learning_rate=0.1, weight_decay=0.5)
     params = {name: {"kernel": jnp.full((1, 1), 2.0)} for name in ("encoder", "decoder")}
     grads = jax.tree.map(jnp.ones_like, params)
     found = {}
@@ -89,7 +89,7 @@ def test_a_warmup_longer_than_the_run():
 
 
 def test_adamw_by_hand():
-    settings = Optimizer(learning_rate=0.1, b1=0.8, b2=0.9, weight_decay=0.5)
+    settings = OptimizerOptions(learning_rate=0.1, b1=0.8, b2=0.9, weight_decay=0.5)
     optimizer = make_optimizer(settings, 10)
     params = {"kernel": jnp.array([[2.0]]), "bias": jnp.array([2.0])}
     state = optimizer.init(params)
@@ -112,7 +112,7 @@ def test_stacked_biases_and_scales_do_not_decay(name):
     sizes = dict(width=32, depth=2, heads=2)
     model = SiTModel(**sizes) if name == "sit" else LightningDiTModel(**sizes, qk_norm=True)
     shapes = jax.eval_shape(latent_network(model, (2, 2, 4), 10).init, jax.random.key(0))
-    optimizer = make_optimizer(Optimizer(learning_rate=0.1, weight_decay=0.5), 10)
+    optimizer = make_optimizer(OptimizerOptions(learning_rate=0.1, weight_decay=0.5), 10)
     none = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
     filled = jax.tree.map(lambda x: jnp.ones(x.shape), shapes)
     updates, _ = jax.jit(optimizer.update)(none, optimizer.init(filled), filled)
@@ -129,5 +129,5 @@ def test_stacked_biases_and_scales_do_not_decay(name):
 
 def test_no_steps_keep_no_moments():
     """Published weights that are taken as they are need no memory twice over beside them."""
-    state = make_optimizer(Optimizer(), 0, {"network": 0.1}).init({"network": jnp.ones(5)})
+    state = make_optimizer(OptimizerOptions(), 0, {"network": 0.1}).init({"network": jnp.ones(5)})
     assert not jax.tree.leaves(state)

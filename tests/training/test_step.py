@@ -1,6 +1,7 @@
 """One train step: accumulation, clipping, the guard against NaN, and the moving average."""
 
 import dataclasses
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -9,24 +10,37 @@ import optax
 import pytest
 from sphere_jax.runs.building import build_method
 
-from sphere_jax.config.options import FlowStage, Optimizer
+from sphere_jax.config.options import FlowStage, OptimizerOptions
 from sphere_jax.config.reading import read_config
 from sphere_jax.methods.base import Method
 from sphere_jax.training.averages import update_ema
 from sphere_jax.training.step import init_state, make_train_step
 
+SGD = optax.sgd(1.0)  # the change of parameters is the gradient
+ADAM = optax.adam(0.1)
 
-def run_step(task, batch, sgd, state=None, **settings):
+
+@cache
+def compiled(method, options, optimizer):
+    return jax.jit(make_train_step(method, options, optimizer))
+
+
+def run_step(task, batch, sgd=SGD, state=None, **options):
     """One jitted step from `state` or from a fresh one: (before, after, metrics)."""
-    settings = dataclasses.replace(task.settings, **settings)
+    options = dataclasses.replace(task.options, **options)
     state = state or fresh(task.method, sgd)
-    step = jax.jit(make_train_step(task.method, settings, sgd))
-    return state, *step(state, task.frozen, batch)
+    return state, *compiled(task.method, options, sgd)(state, task.frozen, batch)
 
 
+@cache
 def fresh(method, optimizer, widths=()):
     init = jax.jit(lambda key: init_state(method, optimizer, key, {}, widths=widths))
     return init(jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def batch(feed):
+    return feed().train.read(np.arange(8))
 
 
 def assert_trees_close(a, b, **tolerance):
@@ -43,11 +57,9 @@ def assert_trees_equal(a, b):
 
 
 @pytest.mark.parametrize("parts", [2, 4, 8])
-def test_accumulation_is_the_gradient_of_the_whole_batch(task, parts):
-    task, sgd = task(), optax.sgd(1.0)  # the change of parameters is the gradient
-    batch = task.train.read(np.arange(8))
-    _, whole, metrics = run_step(task, batch, sgd)
-    before, split, split_metrics = run_step(task, batch, sgd, accumulate=parts)
+def test_accumulation_is_the_gradient_of_the_whole_batch(task, batch, parts):
+    _, whole, metrics = run_step(task(), batch)
+    before, split, split_metrics = run_step(task(), batch, accumulate=parts)
     assert_trees_close(split["params"], whole["params"], rtol=2e-6, atol=2e-6)
     assert_trees_close(split_metrics, metrics, rtol=2e-6)
     change = whole["params"]["line"]["kernel"] - before["params"]["line"]["kernel"]
@@ -64,37 +76,32 @@ def test_accumulation_with_the_flow_method(task):
         "flow": {"radial_weight": 0.3, "label_dropout": 0.5},
     }
     method = build_method(read_config(raw), "flow")
-    task = dataclasses.replace(task(), method=method, settings=method.settings)
+    task = dataclasses.replace(task(), method=method, options=method.settings)
     rng = np.random.default_rng(0)
     batch = {
         "latents": rng.normal(size=(8, 2, 2, 4)).astype(np.float32),
         "labels": rng.integers(0, 10, 8).astype(np.int32),
     }
-    sgd = optax.sgd(1.0)
-    state = fresh(method, sgd)
-    state["params"] = jax.tree.map(lambda p: p + 0.05, state["params"])  # leave the zero start
-    _, whole, metrics = run_step(task, batch, sgd, state)
-    _, split, split_metrics = run_step(task, batch, sgd, state, accumulate=4)
+    state = fresh(method, SGD)  # off its zero start:
+    state = state | {"params": jax.tree.map(lambda p: p + 0.05, state["params"])}
+    _, whole, metrics = run_step(task, batch, SGD, state)
+    _, split, split_metrics = run_step(task, batch, SGD, state, accumulate=4)
     assert_trees_close(split["params"], whole["params"], rtol=1e-5, atol=1e-5)
     assert_trees_close(split_metrics, metrics, rtol=1e-5)
     assert metrics["gradient_norm"] > 0.1
 
 
-def test_every_step_draws_other_noise(task):
-    task, sgd = task(), optax.sgd(0.0)
-    batch = task.train.read(np.arange(8))
-    _, state, first = run_step(task, batch, sgd)
-    _, _, second = run_step(task, batch, sgd, state)
+def test_every_step_draws_different_noise(task, batch):
+    before, state, first = run_step(task(), batch)
+    _, _, second = run_step(task(), batch, state=state | {"params": before["params"]})
     assert first["loss"] != second["loss"]
 
 
-def test_clipping_scales_to_the_norm_and_reports_the_norm_before(task):
-    task, sgd = task(), optax.sgd(1.0)
-    batch = task.train.read(np.arange(8))
-    before, plain, free = run_step(task, batch, sgd)
+def test_clipping_scales_to_the_norm_and_reports_the_norm_before(task, batch):
+    before, _, free = run_step(task(), batch)
     norm = float(free["gradient_norm"])
     for limit, expected in ((norm / 3, norm / 3), (norm * 3, norm)):
-        _, after, metrics = run_step(task, batch, sgd, optimizer=Optimizer(clip_norm=limit))
+        _, after, metrics = run_step(task(), batch, optimizer=OptimizerOptions(clip_norm=limit))
         moved = jax.tree.map(lambda a, b: a - b, after["params"], before["params"])
         np.testing.assert_allclose(optax.tree.norm(moved), expected, rtol=1e-5)
         np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-6)
@@ -103,40 +110,40 @@ def test_clipping_scales_to_the_norm_and_reports_the_norm_before(task):
 class Rivals(Method):
     """Two parts of very different gradients, and a third beside the first."""
 
-    trains = ("player", "judge", "third")
+    trains = ("player", "critic", "third")
 
     def init(self, key, frozen):
         return {name: {"w": jnp.zeros(4)} for name in self.trains}
 
     def loss(self, params, frozen, batch, keys):
-        slopes = {"player": 3.0, "judge": 1e4, "third": 4.0}  # each times sqrt(4)
+        slopes = {"player": 3.0, "critic": 1e4, "third": 4.0}  # each times sqrt(4)
         return sum(slope * jnp.sum(params[name]["w"]) for name, slope in slopes.items()), {}
 
 
-@pytest.mark.parametrize("apart", [(), ("judge",)])
+@pytest.mark.parametrize("apart", [(), ("critic",)])
 def test_a_part_clipped_apart_leaves_the_others_their_step(apart):
-    method, sgd = Rivals(), optax.sgd(1.0)
+    method, sgd = Rivals(), SGD
     method.clipped_apart = apart
     state = init_state(method, sgd, jax.random.key(0), {})
-    step = jax.jit(make_train_step(method, FlowStage(optimizer=Optimizer(clip_norm=5.0)), sgd))
+    step = jax.jit(make_train_step(method, FlowStage(optimizer=OptimizerOptions(clip_norm=5.0)), sgd))
     after, metrics = step(state, {}, {"labels": jnp.zeros((1,), jnp.int32)})
     moved = {name: -float(tree["w"][0]) for name, tree in after["params"].items()}
     whole = 2 * np.sqrt(3**2 + 1e8 + 4**2)
     np.testing.assert_allclose(metrics["gradient_norm"], whole, rtol=1e-6)  # of all, before
     scales = (0.5, 5 / 2e4) if apart else (5 / whole, 5 / whole)  # |(6, 8)| = 10 halves
-    expected = {"player": 3 * scales[0], "judge": 1e4 * scales[1], "third": 4 * scales[0]}
+    expected = {"player": 3 * scales[0], "critic": 1e4 * scales[1], "third": 4 * scales[0]}
     assert moved == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_step_that_is_not_finite_changes_nothing(task, bad):
-    task, adam = task(), optax.adam(0.1)
-    batch = task.train.read(np.arange(8))
+def test_a_step_that_is_not_finite_changes_nothing(task, batch, bad):
+    task, adam = task(), ADAM
     _, state, metrics = run_step(task, batch, adam, fresh(task.method, adam, (0.1,)))
     assert metrics["finite"]
     assert_trees_close(state["profiles"], {"0.1": state["params"]})  # the first of its averages
-    batch["latents"][3, 1] = bad
-    before, after, metrics = run_step(task, batch, adam, state)
+    latents = batch["latents"].copy()
+    latents[3, 1] = bad
+    before, after, metrics = run_step(task, batch | {"latents": latents}, adam, state)
     assert not metrics["finite"]
     for part in ("params", "ema", "optimizer", "profiles"):
         assert_trees_equal(after[part], before[part])
@@ -154,9 +161,8 @@ class Steep(Method):
 
 
 def test_a_gradient_that_is_not_finite_is_noticed():
-    sgd = optax.sgd(1.0)
-    state = init_state(Steep(), sgd, jax.random.key(0), {})
-    step = make_train_step(Steep(), FlowStage(), sgd)
+    state = init_state(Steep(), SGD, jax.random.key(0), {})
+    step = jax.jit(make_train_step(Steep(), FlowStage(), SGD))
     after, metrics = step(state, {}, {"labels": jnp.zeros((1,), jnp.int32)})
     assert np.isfinite(metrics["loss"]) and not metrics["finite"]
     assert after["params"]["w"] == 0.0
@@ -175,7 +181,7 @@ def test_the_average_is_the_weighted_mean_from_the_first_step(decay):
 
 
 def test_the_average_is_float32_whatever_the_parameters():
-    state = init_state(Half(), optax.sgd(1.0), jax.random.key(0), {})
+    state = init_state(Half(), SGD, jax.random.key(0), {})
     assert state["ema"]["w"].dtype == jnp.float32 and state["params"]["w"].dtype == jnp.bfloat16
 
 

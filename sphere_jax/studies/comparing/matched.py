@@ -22,7 +22,7 @@ from sphere_jax.runs.network_files import load_files
 from sphere_jax.runs.run import Run
 from sphere_jax.sampling import noise_of, sample_keys
 from sphere_jax.studies.comparing.arms import differing_keys
-from sphere_jax.training.loop import stage_key
+from sphere_jax.training.task import stage_key
 
 BATCHES = 64  # of the order that are hashed
 SAMPLES = 16  # whose noise is

@@ -1,0 +1,112 @@
+"""A stage without its data: method, optimizer, train state and compiled programs, on one mesh."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from sphere_jax.config.options import StageOptions
+from sphere_jax.distribution.mesh import put_global, replicated, tree_shardings
+from sphere_jax.nn.compilation import quick_products, run_once_options
+from sphere_jax.training.optimizers import make_optimizer
+from sphere_jax.training.step import State, init_state, make_train_step
+
+
+def stage_key(seed: int, name: str) -> jax.Array:
+    """The random key of a stage, (): the stages of a run draw different numbers."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What to train, and how.
+
+    name: of the stage, as in `config.NAME`.
+    method: a `methods.base.Method`; only its functions of arrays are called here.
+    options: the stage's steps, batch size, optimizer, intervals.
+    frozen: parameters and statistics of earlier stages: sharded arrays, or for everything but
+      `initial_state` and training their shapes (`jax.ShapeDtypeStruct`).
+    seed: of the run.
+
+    What is derived is computed on first use and cached. Two trainings of one Task share their
+    compiled programs.
+    """
+
+    name: str
+    method: Any
+    options: StageOptions
+    frozen: dict
+    seed: int
+    mesh: Mesh
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        options = self.options
+        return make_optimizer(options.optimizer, options.steps, self.method.rates)
+
+    @cached_property
+    def abstract_state(self) -> State:
+        """The train state's shapes, dtypes and shardings; nothing is allocated."""
+        shapes = jax.eval_shape(self._init, stage_key(self.seed, self.name), self.frozen, None)
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            tree_shardings(self.mesh, shapes),
+        )
+
+    @property
+    def state_shardings(self) -> State:
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
+
+    @property
+    def weights_item(self) -> str:
+        """The item of the train state that later stages and samples use."""
+        return {"ema": "ema", "raw": "params"}[self.options.weights]
+
+    def initial_state(self, params=None) -> State:
+        """The state before the first step, created on its shardings.
+
+        `params`: host arrays, or stored tensors that are read shard by shard, instead of random
+        parameters.
+        """
+        if params is not None:
+            params = put_global(self.mesh, params, self.state_shardings["params"])
+        return self._compiled_init(stage_key(self.seed, self.name), self.frozen, params)
+
+    @cached_property
+    def train_step(self) -> Callable:
+        """The jitted `training.step`; donates the state."""
+        return jax.jit(
+            make_train_step(self.method, self.options, self.optimizer),
+            donate_argnums=0,
+            out_shardings=(self.state_shardings, replicated(self.mesh)),
+            compiler_options=quick_products() if self.method.is_transformer else {},
+        )
+
+    @cached_property
+    def loss(self) -> Callable:
+        """The jitted loss alone, `(params, frozen, batch, keys) -> loss, metrics`."""
+        return jax.jit(self.method.loss)
+
+    @cached_property
+    def preview(self) -> Callable:
+        """The jitted `(params, frozen, batch, key) -> uint8 images (N, H, W, C)`, or None."""
+        return jax.jit(self.method.preview)
+
+    @cached_property
+    def _compiled_init(self) -> Callable:
+        return jax.jit(
+            self._init,
+            out_shardings=self.state_shardings,
+            compiler_options=run_once_options(),
+            donate_argnums=2,
+        )
+
+    def _init(self, key, frozen, params) -> State:
+        widths = self.options.ema_profiles
+        return init_state(self.method, self.optimizer, key, frozen, params, widths)
