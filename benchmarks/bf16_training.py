@@ -126,7 +126,7 @@ def train(arm: str, seed: int, args) -> dict:
     @partial(jax.jit, compiler_options=quick_products())
     def measure(params, held_out, key):
         params = jax.tree.map(lambda p: p.astype(jnp.float32), params)
-        return ruler.loss(params, {}, held_out, ruler.draws(key, HELD_OUT))[0]
+        return ruler.loss(params, {}, held_out, ruler.keys(key, HELD_OUT))[0]
 
     order, start = np.random.default_rng(seed), time.process_time()
     curve, norms, finite = [], [], 0

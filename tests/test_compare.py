@@ -180,7 +180,7 @@ def test_an_interrupted_comparison_goes_on_to_the_same_rows(compared, copied, mo
     compare.main([*TINY, *ARMS, f"--workdir={copied}"])
     assert trained == ["seed1-our-slerp", "seed1-chord"]
     said = capsys.readouterr().out
-    assert "flow: goes on from step 4" in said and "vae: shared with" in said
+    assert "flow: resuming from step 4" in said and "vae: shared with" in said
     assert "arm 4 of 4: arm chord, seed 1; 3 done, about" in said
     for name in trained:
         assert curve(copied / name) == curve(compared / name)

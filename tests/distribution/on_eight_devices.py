@@ -28,7 +28,7 @@ from sphere_jax.runs.drawing import balanced_labels, draw
 from sphere_jax.runs.run import Run
 from sphere_jax.sampling import sample_noise
 from sphere_jax.training.checkpoints import Checkpoints
-from sphere_jax.training.loop import abstract_state, train
+from sphere_jax.training.loop import train
 from sphere_jax.training.run_log import RunLog, read_rows
 
 COMMON = {
@@ -74,9 +74,10 @@ def training(folder: Path) -> dict:
     for data, fsdp in ((1, 1), (8, 1), (2, 4)):
         mesh, name = mesh_of(data, fsdp), f"{data}x{fsdp}"
         run = Run(config, folder / name, mesh, Split(source, source))
-        task = tasks[name] = run._task("flow", method)
+        tasks[name], feed = run._task("flow", method)
         log = RunLog(run.workdir)
-        ema = train(task, mesh, folder / name / "flow", log, 1e9, lambda step, pictures: None)
+        task, checkpoints = tasks[name], folder / name / "flow"
+        ema = train(task, feed, checkpoints, log, 1e9, lambda step, pictures: None)
         log.close()
         averages[name] = jax.tree.map(np.asarray, ema)
         rows = read_rows(run.workdir / "metrics.jsonl")
@@ -89,7 +90,7 @@ def training(folder: Path) -> dict:
     for data, fsdp in ((1, 1), (2, 2), (1, 8)):
         mesh = mesh_of(data, fsdp)
         checkpoints = Checkpoints(folder / "2x4" / "flow")
-        abstract = abstract_state(dataclasses.replace(tasks["2x4"], frozen={}), mesh)
+        abstract = dataclasses.replace(tasks["2x4"], frozen={}, mesh=mesh).abstract_state
         state, _ = checkpoints.restore(4, abstract)
         checkpoints.close()
         assert jax.tree.leaves(state["ema"])[0].sharding.mesh.devices.size == data * fsdp

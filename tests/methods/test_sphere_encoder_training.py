@@ -65,7 +65,7 @@ def params():
 
 def asked(m, params, count=16):
     """What the networks are given in one loss: encoder images, decoder latents, second encoding."""
-    draws = m.draws(jax.random.key(3), count)
+    draws = m.keys(jax.random.key(3), count)
     m.loss(params, {}, batch_of(count), draws)
     (images, y_encoder), (again, y_again) = m.tokenizer.encoder.asked
     (low, y_low), (high, y_high) = m.tokenizer.decoder.asked
@@ -76,7 +76,7 @@ def test_the_loss_by_hand(params):
     m = method(
         reconstruction_weight=2.0, consistency_weight=0.7, latent_weight=0.3, label_dropout=0.5
     )
-    draws = m.draws(jax.random.key(3), 16)
+    draws = m.keys(jax.random.key(3), 16)
     loss, parts = m.loss(params, {}, batch_of(), draws)
     (x, y_encoder), _ = m.tokenizer.encoder.asked
     (v_low, y_decoder), (v_high, _) = m.tokenizer.decoder.asked
@@ -107,7 +107,7 @@ class Distance:
 def test_the_perceptual_terms(params):
     plain = method(reconstruction_perceptual=0.5, consistency_perceptual=0.25)
     m = dataclasses.replace(plain, perceptual=Perceptual(Distance(), None))
-    draws, frozen = m.draws(jax.random.key(3), 16), {"perceptual": {"lpips": jnp.float32(3.0)}}
+    draws, frozen = m.keys(jax.random.key(3), 16), {"perceptual": {"lpips": jnp.float32(3.0)}}
     loss, parts = m.loss(params, frozen, batch_of(), draws)
     (x, _), _ = m.tokenizer.encoder.asked
     (low, y), (high, _) = m.tokenizer.decoder.asked
@@ -189,14 +189,14 @@ def test_hard_mix(angle, mix, furthest):
 
 
 def gradients(m, params, part):
-    draws = m.draws(jax.random.key(3), 16)
+    draws = m.keys(jax.random.key(3), 16)
     return jax.grad(lambda p: m.loss(p, {}, batch_of(), draws)[1][part])(params)
 
 
 def test_stopped_gradients(params):
     """By gradient: each consistency target, replaced by a constant, leaves the gradient alone."""
     m = method()
-    draws = m.draws(jax.random.key(3), 16)
+    draws = m.keys(jax.random.key(3), 16)
     batch = batch_of()
 
     def terms(p, target_params):
@@ -244,7 +244,7 @@ def test_labels_drop_apart_in_encoder_and_decoder(params):
 
 def test_draws_do_not_depend_on_how_a_batch_is_split(params):
     m, batch = method(label_dropout=0.5), batch_of()
-    draws = m.draws(jax.random.key(3), 16)
+    draws = m.keys(jax.random.key(3), 16)
 
     def loss(rows):
         some = jax.tree.map(lambda x: x[rows], (batch, draws))
@@ -281,7 +281,7 @@ def test_spherify_is_float32_under_bfloat16_networks():
     radius = np.sqrt(np.mean(np.asarray(v, np.float64) ** 2, axis=(1, 2, 3)))
     np.testing.assert_allclose(radius, 1.0, atol=2e-6)  # bfloat16 resolves 4e-3
     batch = {"images": np.zeros((16, 8, 8, 1), np.uint8), "labels": np.zeros(16, np.int32)}
-    loss, _ = jax.jit(built.loss)(params, {}, batch, built.draws(jax.random.key(0), 16))
+    loss, _ = jax.jit(built.loss)(params, {}, batch, built.keys(jax.random.key(0), 16))
     assert loss.dtype == jnp.float32 and np.isfinite(loss)
 
 
@@ -289,7 +289,7 @@ def test_a_fresh_network_has_finite_gradients():
     """The latent starts at 0 (methods.md E.10), where f and the cosine need their eps."""
     m = method()
     params = jax.tree.map(jnp.zeros_like, m.init(jax.random.key(0), {}))
-    draws = m.draws(jax.random.key(3), 16)
+    draws = m.keys(jax.random.key(3), 16)
     found = jax.grad(lambda p: m.loss(p, {}, batch_of(), draws)[0])(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(found))
 

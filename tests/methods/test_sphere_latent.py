@@ -69,7 +69,7 @@ def test_the_loss_by_hand(distance, cosine, target, inputs):
         cosine_weight=2.0, reconstruction_weight=1.5, consistency_weight=0.75,
     )  # fmt: skip
     batch = batch_of(12)
-    loss, parts = m.loss(PARAMS, {}, batch, m.draws(jax.random.key(1), 12))
+    loss, parts = m.loss(PARAMS, {}, batch, m.keys(jax.random.key(1), 12))
     (low, labels), (high, _), *clean = m.network.asked
     out = {
         name: np.asarray(m.network.apply(PARAMS["network"], v, labels))
@@ -96,7 +96,7 @@ def test_the_loss_by_hand(distance, cosine, target, inputs):
 def test_the_consistency_target_is_stopped():
     """By gradient: with the lower prediction as a constant, the gradient is the same."""
     m, batch = method(reconstruction_weight=0.0, label_dropout=0.0), batch_of(12)
-    draws = m.draws(jax.random.key(1), 12)
+    draws = m.keys(jax.random.key(1), 12)
     m.loss(PARAMS, {}, batch, draws)
     (low, labels), (high, _) = m.network.asked[:2]
 
@@ -123,7 +123,7 @@ def many():
     for name in ("tangent", "interpolation"):
         m = method(noise_map=name, max_angle=45.0, level_mean=0.3, level_std=0.8)
         batch = batch_of(2000)
-        m.loss(PARAMS, {}, batch, m.draws(jax.random.key(2), 2000))
+        m.loss(PARAMS, {}, batch, m.keys(jax.random.key(2), 2000))
         v = m.space.project(batch["latents"])
         flat = lambda z: sphere.normalize(z.reshape(2000, -1))  # noqa: E731
         found[name] = [np.asarray(sphere.angle(flat(v), flat(z))) for z, _ in m.network.asked[:2]]
@@ -157,7 +157,7 @@ def test_noise_at_the_asked_angle():
 
 def test_both_noises_are_one():
     m, batch = method(), batch_of(6)
-    m.loss(PARAMS, {}, batch, m.draws(jax.random.key(1), 6))
+    m.loss(PARAMS, {}, batch, m.keys(jax.random.key(1), 6))
     (low, _), (high, _) = m.network.asked[:2]
     for rows in zip(batch["latents"], np.asarray(low), np.asarray(high), strict=True):
         plane = np.stack([row.ravel().astype(np.float64) for row in rows])
