@@ -3,12 +3,12 @@
     python -m benchmarks.bf16_training --out=runs/bf16 --steps=2000
     python -m benchmarks.bf16_training --out=runs/bf16 --arms float32 ours everything
 
-The published objective and optimizer of D (methods.md D.7: slerp on token spheres of radius
-sqrt(d), shift 8, radial weight 0.1, AdamW, clip 1, EMA 0.9995), at 5 times its learning rate, on a
-small LightningDiT without QK-norm and synthetic latents of 10 classes. Runs of one seed share
-initial parameters, batches and noise. A folder holds one study, every arm in a file of its own;
-arms that are there are not run again, so a study that was stopped goes on. Prints the table of all
-arms found, and draws their curves.
+The published objective and optimizer of D (docs/systems/hae.md#flow: slerp on token spheres of
+radius sqrt(d), shift 8, radial weight 0.1, AdamW, clip 1, EMA 0.9995), at 5 times its learning
+rate, on a small LightningDiT without QK-norm and synthetic latents of 10 classes. Runs of one seed
+share initial parameters, batches and noise. A folder holds one study, every arm in a file of its
+own; arms that are there are not run again, so a study that was stopped goes on. Prints the table of
+all arms found, and draws their curves.
 
 All arms are measured alike: on held-out latents with the same noise, by the library in float32.
 """

@@ -38,7 +38,7 @@ def full(arrays):
     return tuple(a.astype(FULL) for a in arrays)
 
 
-# --- geometry, as methods.md D.7 writes it -------------------------------------------------------
+# --- geometry, as in docs/systems/hae.md#flow -----------------------------------------------------
 
 
 def angle(u, w):
@@ -65,7 +65,8 @@ def split(space, z, v):
 
 
 def exp_step(space, z, v, dt):
-    """`cos(a) z + R sin(a) v / |v|`, a = |dt| |v| / R, renormalised, bfloat16 (D.7's sampler)."""
+    """`cos(a) z + R sin(a) v / |v|`, a = |dt| |v| / R, renormalised, bfloat16:
+    the sampling step of docs/systems/hae.md#flow."""
     z, v, dt = half(z, v, dt)
     v = split(space, z, v)[0]
     speed = jnp.sqrt(jnp.sum(v * v, -1, keepdims=True))

@@ -1,12 +1,12 @@
-"""What finetuning a decoder on projected latents wins and loses: the four cells, and the controls.
+"""What finetuning a decoder on projected latents gains and costs: four cells, and the controls.
 
     python -m benchmarks.decoder runs/pixels runs/pixels_raw runs/lpips --out=docs/decoder.md \\
         --picture=docs/images/decoder.png
 
-Runs of one tokenizer on one data set with a 'decoder' stage each. One that projects nothing
-(`--config.space.path=linear`) is the control of the run that it equals otherwise. Reads what their
-stages measured, prints the page and writes it; a recipe is called as its folder. The picture shows
-two photographs that may be published; those of the data are in the runs' own report.html.
+Runs of one tokenizer on one data set with a 'decoder' stage each. A run without projection
+(`--config.space.path=linear`) is the control of the run with otherwise equal options. Reads the
+stages' measurements, prints the page and writes it; a recipe has the name of its folder. The
+picture shows two photographs that may be published; those of the data are in the runs' report.html.
 """
 
 import json
@@ -29,16 +29,16 @@ from sphere_jax.runs.records import completed
 from sphere_jax.training.run_log import read_rows
 
 NAMES = {"psnr": "PSNR, dB ↑", "ssim": "SSIM ↑", "lpips": "LPIPS (AlexNet) ↓"}
-ABOUT = """wrote this page from what 'decoder' stages measured at their end
-(`methods/decoder_finetuning.py`); pictures of the data are in the runs' `report.html`. The encoder
-is frozen. "Raw" latents are decoded as they were encoded. A control is the same training without
-projection, the paper's FT-vanilla: what finetuning does by itself."""
+ABOUT = """writes this page from the measurements of finished 'decoder' stages
+(`methods/decoder.py`); images of the data are in the runs' `report.html`. The encoder is frozen.
+"Raw" latents are decoded without projection. A control is the same training without projection
+(FT-vanilla in the paper): the effect of finetuning alone."""
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.splitlines()[0], "exit codes: 0 done, 2 something to mend")
+    flags = parser(__doc__.splitlines()[0], "exit codes: 0 done, 2 user error")
     flags.add_argument("runs", nargs="+", type=Path, help="folders of finished runs and controls")
-    flags.add_argument("--out", type=Path, help="the page, say docs/decoder.md")
+    flags.add_argument("--out", type=Path, help="the page, for example docs/decoder.md")
     flags.add_argument("--picture", type=Path, help="FILE.png of the cells, which the page shows")
     arguments = flags.parse_args(argv)
     stages = [read_stage(folder) for folder in arguments.runs]
@@ -214,7 +214,7 @@ def against_control(run: dict) -> str:
     if not run["control"]:
         if run["config"]["decoder"].get("target") == "original":
             return " It has no control: on raw latents the decoder would have nothing to learn."
-        return " What finetuning does by itself is not known: its control was not given."
+        return " The effect of finetuning alone is not known: its control was not given."
     own, control = run["metrics"], run["control"]["metrics"]
     told = [
         f"{key.removesuffix('_raw_finetuned').replace('_', ' ')} {own[ours] - value:+.3g}"
@@ -258,9 +258,9 @@ def protocol(run: dict) -> str:
         f"**Protocol.** `{tokenizer}`, {config['data']['source']} data at "
         f"{config['data']['image_size']} px, {f'{measured:,}' if measured else 'all'} held-out "
         f"images, seed {config['seed']}. Images are clipped and rounded to uint8 before they are "
-        "measured. Each number is a mean over images, but for the Frechet distance, which is "
-        "between the reconstructions and their own images. One seed: no spread is known. Minutes "
-        "are those of training, whatever else the machine did meanwhile. Trained "
+        "measured. Each number is a mean over images, except the Frechet distance, which is "
+        "between the reconstructions and their images. One seed, so no spread is known. Minutes are "
+        "training time on a machine that may have had other load. Trained "
         f"with jax {run['jax']}; this page was written on {os.cpu_count()} {platform.machine()} "
         "cores."
     )

@@ -33,8 +33,9 @@ CLAIM = 6.5  # times fewer FLOPs, the paper of B
 
 
 class RAEDecoder(nnx.Module):
-    """The shapes of RAE's ViT-XL decoder (methods.md B.3), for its cost alone: 256 tokens and one
-    class token, 28 layers of width 1152, MLP 4096, patches of 16 pixels."""
+    """The shapes of RAE's ViT-XL decoder (docs/systems/sphere_latent.md#frozen-tokenizer-rae), for
+    its cost alone: 256 tokens and one class token, 28 layers of width 1152, MLP 4096, patches of 16
+    pixels."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         def block(rngs):

@@ -153,21 +153,21 @@ PAGE = """# Tiny autoencoders as tokenizers, and what one radius costs
 
     {command}
 
-wrote this page. TAESD, TAEF1 and TAEF2 turn 8x8 pixels into a token of d channels; they equal their
-originals within 1e-4 (`tests/models/test_tiny_vae.py`). Test images are decoded from their tokens
-*as encoded*, and from the same tokens projected on one sphere (`sphere.normalize`) whose radius is
-the *mean norm* of all tokens of the data set, or *sqrt(d)*. The decoders are the published ones and
-have never seen projected tokens.
+writes this page. TAESD, TAEF1 and TAEF2 encode 8x8 pixels as a token of d channels; they match
+their originals within 1e-4 (`tests/models/test_tiny_vae.py`). Test images are decoded from their
+tokens *as encoded*, and from the same tokens projected on one sphere (`sphere.normalize`) whose
+radius is the *mean norm* of all tokens of the data set, or *sqrt(d)*. The decoders are the
+published ones; they were not trained on projected tokens.
 
 With `--picture=F.png` the command also draws a few flowers, their reconstructions, and those from
-one radius; the photographs are not ours to publish.
+one radius; the photographs may not be published here.
 
 **Protocol.**
 {images}.
-They enter as uint8, `x / 127.5 - 1`; what is decoded is clipped to [-1, 1] and rounded to uint8
-before it is measured. PSNR and SSIM are those of `evaluation/reconstruction.py` (SSIM: Gaussian
+Inputs are uint8, scaled by `x / 127.5 - 1`; decoded images are clipped to [-1, 1] and rounded to
+uint8 before measuring. PSNR and SSIM are those of `evaluation/reconstruction.py` (SSIM: Gaussian
 window of 11x11, each channel, full resolution), LPIPS is v0.1 with AlexNet; each is the mean over
-images of one number an image. No seed: nothing is random. float32 on {hardware}.
+images of one number per image. No seed: nothing is random. float32 on {hardware}.
 
 | images | tokenizer | radius | PSNR, dB ↑ | SSIM ↑ | LPIPS ↓ |
 | --- | --- | --- | --- | --- | --- |
@@ -179,12 +179,12 @@ Tokens of all positions of all images; CV is the standard deviation over the mea
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {shells}
 
-## What it says
+## Reading
 
 {says}
-- For scale: the large FLUX.2 VAE is published with a mean norm of 0.94 sqrt(d) and a CV of 0.20
-  (`methods.md` A.2), perhaps after its channels were normalised, which is not done here.
-- CIFAR-10 is enlarged from 32 pixels (bicubic), from a copy stored as JPEG: its rows compare with
+- For comparison: the published mean norm of the large FLUX.2 VAE is 0.94 sqrt(d) with a CV of 0.20
+  ([tensors](systems/spherical_flow.md#tensors)), perhaps with normalised channels, unlike here.
+- CIFAR-10 is enlarged from 32 pixels (bicubic), from a copy stored as JPEG: compare its rows with
   one another, not with other pages.
 """
 
@@ -232,16 +232,16 @@ def says(measured: dict[str, dict[str, Measured]]) -> Iterator[str]:
         return m.scores[PLAIN]["psnr"] - m.scores[MEAN]["psnr"]
 
     yield f"As encoded, PSNR in dB:\n  {listed('.1f', lambda m: m.scores[PLAIN]['psnr'])}."
-    yield f"The mean norm as the one radius costs, in dB:\n  {listed('.1f', loss)}."
+    yield f"Projecting to the mean norm costs, in dB:\n  {listed('.1f', loss)}."
     further = listed("+.1f", lambda m: m.scores[ROOT]["psnr"] - m.scores[MEAN]["psnr"])
-    yield f"sqrt(d) in its place changes that PSNR by:\n  {further}."
+    yield f"sqrt(d) instead of it changes that PSNR by:\n  {further}."
     ordered = all(
         sorted(kinds, key=lambda k: loss(kinds[k]))
         == sorted(kinds, key=lambda k: kinds[k].shell.cv)
         for kinds in measured.values()
     )
     yield (
-        "The tokenizer whose norms vary less loses less at the mean norm, on both sets."
+        "The tokenizer with less varying norms loses less at the mean norm, on both sets."
         if ordered
         else "A smaller CV of the norm does not always go with a smaller loss at the mean norm."
     )

@@ -1,6 +1,7 @@
 """Sphere Encoder on Animal-Faces at 256 px, without classes, with the published settings.
 
-methods.md E. Put the images below data/animal_faces/train/<class>/ and .../val/<class>/.
+docs/systems/sphere_encoder.md. Put the images below data/animal_faces/train/<class>/ and
+.../val/<class>/.
 """
 
 from ml_collections import ConfigDict
@@ -75,9 +76,7 @@ def get_config():
     config.sampler.batch_size = 64
 
     config.evaluation = ConfigDict()
-    config.evaluation.samples = (
-        0  # the small classifier and the judge of this house are for small images
-    )
+    config.evaluation.samples = 0  # the default features and class SVM are for small images
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # all devices

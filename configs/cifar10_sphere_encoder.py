@@ -1,4 +1,4 @@
-"""Sphere Encoder on CIFAR-10 with the published settings (methods.md E)."""
+"""Sphere Encoder on CIFAR-10 with the published settings (docs/systems/sphere_encoder.md)."""
 
 from ml_collections import ConfigDict
 

@@ -34,7 +34,8 @@ def get_config():
     config.tokenizer.name = "tiny_vae"
     config.tokenizer.kind = "taef2"  # published: latents of f8 and d = 32, as FLUX.2's
     config.tokenizer.pretrained = ""  # what sphere_jax.convert --network taef2 wrote
-    config.tokenizer.pretrained_statistics = ""  # what prepare statistics wrote: inferred (A.10)
+    # what prepare statistics wrote: inferred (docs/systems/spherical_flow.md#pitfalls)
+    config.tokenizer.pretrained_statistics = ""
 
     config.space = ConfigDict()
     config.space.path = "slerp"

@@ -1,7 +1,8 @@
 """TAEF2's decoder adapted to one sphere a token, on photographs of flowers at 128 px.
 
-methods.md A.5, on what a CPU core does in half an hour; docs/decoder.md has what came of it, and of
-other recipes. Give the data and the weights on the command line:
+docs/systems/spherical_flow.md#decoder-adaptation, on what a CPU core does in half an hour;
+docs/decoder.md has what came of it, and of other recipes. Give the data and the weights on the
+command line:
 
     python -m sphere_jax.main --config=configs/flowers_decoder.py --workdir=runs/flowers_decoder \\
         --config.data.path=FLOWERS.npz --config.tokenizer.pretrained=TAEF2.safetensors \\
@@ -30,8 +31,8 @@ def get_config():
     config.tokenizer.name = "tiny_vae"
     config.tokenizer.kind = "taef2"  # a tiny stand-in for A's FLUX.2 VAE; f8, 32 channels as there
     config.tokenizer.pretrained = ""  # what sphere_jax.convert wrote
-    config.tokenizer.pretrained_statistics = ""  # what prepare statistics wrote: inferred (A.10),
-    # latents are normalised, then projected; "": projected as they are encoded
+    config.tokenizer.pretrained_statistics = ""  # what prepare statistics wrote: inferred
+    # (docs/systems/spherical_flow.md#pitfalls): normalise, then project; "": no normalisation
 
     config.space = ConfigDict()
     config.space.path = "slerp"

@@ -1,6 +1,7 @@
 """System A's decoder at full size: that of the FLUX.2 VAE, adapted to one sphere a token.
 
-The first stage of imagenet_slerp.py, alone (methods.md A.5). Give the weights on the command line:
+The first stage of imagenet_slerp.py, alone (docs/systems/spherical_flow.md#decoder-adaptation).
+Give the weights on the command line:
 
     python -m sphere_jax.main --config=configs/imagenet_decoder.py --workdir=runs/decoder \\
         --config.tokenizer.pretrained=FLUX2.safetensors --config.decoder.lpips=LPIPS.safetensors

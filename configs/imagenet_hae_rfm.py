@@ -1,8 +1,8 @@
 """Riemannian flow matching on HAE latents of ImageNet-256, LightningDiT-XL/1, published settings.
 
-methods.md D.6, D.7. HAE's tokenizer is system D's autoencoder, which is not here yet: its latents
-are encoded and decoded elsewhere. `sphere_jax.sample --out=F.npz` writes them at the norm that HAE
-decodes, 14. `--dry_run` needs no data.
+docs/systems/hae.md#network, #flow. HAE's tokenizer is system D's autoencoder, which is not here
+yet: its latents are encoded and decoded elsewhere. `sphere_jax.sample --out=F.npz` writes them at
+the norm that HAE decodes, 14. `--dry_run` needs no data.
 """
 
 from ml_collections import ConfigDict

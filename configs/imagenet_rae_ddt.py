@@ -1,8 +1,8 @@
 """The Euclidean baseline of RJF and HAE: linear flow matching on whitened RAE latents, DiT-DH-XL.
 
-methods.md D.8 has its published scores: gFID 2.16 after 80 epochs, 1.51 after 800, unguided. It
-prints 879M parameters; these are 838.7M. Training follows RAE as far as methods.md tells it (D.7),
-the rest is inferred. `--config.model.size=B` is smaller.
+Published scores (docs/systems/hae.md#published-results): gFID 2.16 after 80 epochs, 1.51 after 800,
+unguided. HAE prints 879M parameters; these are 838.7M. Training follows RAE as far as it is known
+(docs/systems/hae.md#rae-flow); the rest is inferred. `--config.model.size=B` is smaller.
 
 Images lie below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
 with `python -m sphere_jax.prepare latents --config=configs/imagenet_rae_ddt.py --out=C` and add

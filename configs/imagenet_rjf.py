@@ -1,9 +1,10 @@
 """RJF: Riemannian flow matching with Jacobi weights on RAE latents of ImageNet-256, LightningDiT-B.
 
-methods.md D.10. RJF works on unit spheres, feeds the network sqrt(768) x_t and asks for velocities
-in units of the unit sphere. Here the sphere has the radius sqrt(768); with clock="unit_sphere" the
-network sees and says the same as RJF's. The loss and its gradients are 768 times as large: clipping
-is scaled with them, and AdamW divides the factor out.
+docs/systems/hae.md#rjf. RJF works on unit spheres, feeds the network sqrt(768) x_t and predicts
+velocities at unit scale. Here the sphere has the radius sqrt(768); with clock="unit_sphere" the
+network sees and predicts the same as RJF's. The loss and its gradients are 768 times as large.
+Clipping is scaled with them; AdamW's eps (1e-8) is not, so updates are larger than RJF's where its
+gradients are below eps.
 
 Images lie below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
 with `python -m sphere_jax.prepare latents --config=configs/imagenet_rjf.py --out=C` and add
@@ -68,7 +69,7 @@ def get_config():
     config.flow.label_dropout = 0.1  # published
     config.flow.tangent_projection = True  # published
     config.flow.radial_weight = 0.0  # published: no radial penalty
-    config.flow.loss_weight = "jacobi"  # published: the released code's clock
+    config.flow.loss_weight = "jacobi"  # published: the direction of the released code
     config.flow.time_density = "truncated_logit_normal"  # published: mean 0, deviation 1
     config.flow.time_high = 0.999  # published
     config.flow.time_shift = 0.0  # published: from the dimension, sqrt(196,608 / 4,096) = 6.928

@@ -1,6 +1,7 @@
-"""RJF's own control: linear flow matching in R^768 on the same RAE latents (methods.md D.10).
+"""RJF's own control: linear flow matching in R^768 on the same RAE latents
+(docs/systems/hae.md#rjf).
 
-Published, unguided, after a number of epochs that is not told: FID 21.64, against 4.95 of
+Published, unguided, number of epochs not given: FID 21.64, against 4.95 of
 imagenet_rjf.py. All else is that config's; its units of unit spheres, and with them the clipping's
 768, are gone.
 """

@@ -1,11 +1,12 @@
 """System A at full size: slerp flow matching on FLUX.2 VAE latents of ImageNet-256, SiT-B/2.
 
-methods.md A. Tags: published (the paper or its page), calculated (from what is published), inferred
-(SiT's defaults where A is silent). `--config.model.size=XL` is the larger published model;
-imagenet_linear.py is the published baseline, the three imagenet_slerp_*.py are other tokenizers and
-imagenet_decoder.py is the first stage alone: A decodes with a decoder adapted to the sphere (A.5).
-`"--config.stages=(flow,)"` leaves it as it was published. Which losses adapt it and for how long is
-published; their weights, rates and batch are inferred, as A.5 recommends.
+docs/systems/spherical_flow.md. Tags: published (the paper or its page), calculated (from what is
+published), inferred (SiT's defaults where A is silent). `--config.model.size=XL` is the larger
+published model; imagenet_linear.py is the published baseline, the three imagenet_slerp_*.py are
+other tokenizers and imagenet_decoder.py is the first stage alone: A decodes with a decoder adapted
+to the sphere (docs/systems/spherical_flow.md#decoder-adaptation). `"--config.stages=(flow,)"`
+leaves it as it was published. Which losses adapt it and for how long is published; their weights,
+rates and batch are inferred, as docs/systems/spherical_flow.md#decoder-adaptation recommends.
 
 Images lie below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
 with `python -m sphere_jax.prepare latents --config=configs/imagenet_slerp.py --out=C`, both with
@@ -16,7 +17,7 @@ with `python -m sphere_jax.prepare latents --config=configs/imagenet_slerp.py --
 from ml_collections import ConfigDict
 
 IMAGES = 1_281_167
-EPOCHS = 80  # published: the main tables; one run goes on to 200
+EPOCHS = 80  # published: the main tables; one run has 200
 BATCH = 256  # inferred
 DECODER_EPOCHS = 5  # published
 DECODER_BATCH = 128  # inferred

@@ -1,4 +1,5 @@
-"""System A on latents of the REPA-E FLUX.1 VAE of ImageNet-256, SiT-B/2 (methods.md A.2, A.6).
+"""System A on latents of the REPA-E FLUX.1 VAE of ImageNet-256, SiT-B/2
+(docs/systems/spherical_flow.md#tensors, #network).
 
 All but the tokenizer is imagenet_slerp.py. The baseline, published too, is
 `"--config.stages=(flow,)" --config.space.path=linear`. Token norms are 0.35 sqrt(d) here

@@ -2,7 +2,7 @@
 
 All but the tokenizer is imagenet_slerp.py. `"--config.stages=(flow,)" --config.space.path=linear`
 is SiT as it was published. Directions on a sphere of 4 numbers say less than those of 16 or 32
-(methods.md 0: token norms of noise scatter by 1 / sqrt(2 d), a third here).
+(docs/systems/shared.md#notation: token norms of noise scatter by 1 / sqrt(2 d), a third here).
 """
 
 import runpy

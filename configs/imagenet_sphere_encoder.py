@@ -1,6 +1,7 @@
 """Sphere Encoder on ImageNet at 256 px with the published settings.
 
-methods.md E. Put the images below data/imagenet/train/<class>/ and data/imagenet/val/<class>/.
+docs/systems/sphere_encoder.md. Put the images below data/imagenet/train/<class>/ and
+data/imagenet/val/<class>/.
 """
 
 from ml_collections import ConfigDict
@@ -76,9 +77,7 @@ def get_config():
     config.sampler.batch_size = 64
 
     config.evaluation = ConfigDict()
-    config.evaluation.samples = (
-        0  # the small classifier and the judge of this house are for small images
-    )
+    config.evaluation.samples = 0  # the default features and class SVM are for small images
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # all devices

@@ -1,7 +1,8 @@
 """Sphere Latent Encoder on RAE latents of ImageNet: the published network and settings.
 
-methods.md B. Latents are those of RAE (16x16x768), encoded elsewhere or by sphere_jax.prepare (with
-config.tokenizer.name="rae"); what the paper leaves open is marked inferred.
+docs/systems/sphere_latent.md. Latents are those of RAE (16x16x768), encoded elsewhere or by
+sphere_jax.prepare (with config.tokenizer.name="rae"); what the paper leaves open is marked
+inferred.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +30,8 @@ def get_config():
     config.space.sphere = "global"  # published: the whole latent, radius sqrt(196,608)
 
     config.model = ConfigDict()
-    config.model.name = "denoiser"  # published: no time, no noise level; block family 1 of B.4
+    config.model.name = "denoiser"  # published: no time, no noise level; blocks: inferred, family 1
+    # of docs/systems/sphere_latent.md#denoiser
     config.model.size = "XL"  # published: 675,160,896 parameters
     config.model.patch = 1  # published
     config.model.compute_dtype = "bfloat16"

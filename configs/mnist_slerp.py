@@ -73,7 +73,8 @@ def get_config():
     config.flow.checkpoint_every = 400
     config.flow.preview_every = 400
     config.flow.label_dropout = 0.1  # inferred, SiT's
-    config.flow.tangent_projection = True  # published: A.3 equation 6
+    # Published: docs/systems/spherical_flow.md#objective, (5) and (6).
+    config.flow.tangent_projection = True
     config.flow.radial_weight = 0.0  # published: A has none; HAE uses 0.1
     config.flow.time_density = "uniform"  # inferred: A does not say
     config.flow.time_shift = 1.0

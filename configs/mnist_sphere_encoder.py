@@ -1,8 +1,8 @@
 """Sphere Encoder on 4,000 MNIST digits: images from any point of a sphere, in 1 to 4 steps.
 
-One autoencoder, trained with reconstruction-type losses alone (methods.md E). Losses, noise and
-sampling are as published for CIFAR-10; sizes, steps and learning rate are choices for this data set
-(inferred: no paper trains on it).
+One autoencoder, trained with reconstruction-type losses alone (docs/systems/sphere_encoder.md).
+Losses, noise and sampling are as published for CIFAR-10; sizes, steps and learning rate are choices
+for this data set (inferred: no paper trains on it).
 """
 
 from ml_collections import ConfigDict

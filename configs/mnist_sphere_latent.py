@@ -1,7 +1,8 @@
 """Sphere Latent Encoder on 4,000 MNIST digits: few-step generation inside a VAE's latents.
 
-VAE -> decoder finetuned on the global sphere -> denoiser without a time input (methods.md B).
-Sizes and step counts are choices for this data set (inferred: no paper trains on it).
+VAE -> decoder finetuned on the global sphere -> denoiser without a time input
+(docs/systems/sphere_latent.md). Sizes and step counts are choices for this data set (inferred: no
+paper trains on it).
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,7 @@
 """Flowers and a tiny VAE, for `sphere_jax.probe`: only `data` and `tokenizer` are read there.
 
-methods.md A.4, D.8; docs/probe.md has the commands. Give both paths on the command line.
+docs/systems/spherical_flow.md#probes, docs/systems/hae.md#probes; docs/probe.md has the commands.
+Give both paths on the command line.
 """
 
 from ml_collections import ConfigDict

@@ -39,7 +39,8 @@ def save(figure, axis, out, name, **legend):
 
 
 def synthetic_pairs():
-    """Tokens of FLUX.2's radii (mean 0.94 sqrt(d), CV 0.20; methods.md A.2) and Gaussian noise."""
+    """Tokens of FLUX.2's radii (mean 0.94 sqrt(d), CV 0.20; docs/systems/spherical_flow.md#tensors)
+    and Gaussian noise."""
     rng = np.random.default_rng(0)
     radius = 0.94 * np.sqrt(DIM) * (1 + 0.2 * rng.normal(size=(PAIRS, 1, 1, 1)))
     data = radius * np.asarray(sphere.normalize(rng.normal(size=(PAIRS, 1, 1, DIM))))

@@ -2,11 +2,12 @@
 
     python -m sphere_jax.compare --config=configs/X.py --arms=configs/arms/paths.py
 
-The published ablation (methods.md A.8, `slerp_ablation.py`) compares raw latents in the original
-decoder with projected ones in a finetuned decoder. Here spheres have both, so that what the path
-does and what the decoder does can be told apart, and so have raw latents: their finetuned decoder
-is the control for what finetuning does by itself. Without a 'decoder' stage in the base there are
-no finetuned decoders. Arms in two decoders share their flow.
+The published ablation (docs/systems/spherical_flow.md#published-results, `slerp_ablation.py`)
+compares raw latents in the original decoder with projected ones in a finetuned decoder. Here
+spheres have both, so that the effect of the path and that of the decoder can be separated, and so
+have raw latents: their finetuned decoder is the control for what finetuning does by itself. Without
+a 'decoder' stage in the base there are no finetuned decoders. Arms in two decoders share their
+flow.
 """
 
 RAW = {"raw, linear": "linear", "raw, polar": "polar"}

@@ -1,4 +1,5 @@
-"""The four published cells of spherical flow matching's ablation (methods.md A.8), and no others:
+"""The four published cells of spherical flow matching's ablation
+(docs/systems/spherical_flow.md#published-results), and no others:
 
     python -m sphere_jax.compare --config=configs/X.py --arms=configs/arms/slerp_ablation.py
 

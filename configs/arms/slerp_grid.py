@@ -1,4 +1,5 @@
-"""The ablation grid of spherical flow matching (methods.md A.9): 22 arms, or 11 in one decoder.
+"""The ablation grid of spherical flow matching (docs/systems/spherical_flow.md#ablation-grid): 22
+arms, or 11 in one decoder.
 
     python -m sphere_jax.compare --config=configs/X.py --arms=configs/arms/slerp_grid.py
 
@@ -30,8 +31,8 @@ def get_arms(config):
         for path in CURVED:
             for tangent in (True, False):
                 for retraction in ("exp", "renormalize"):
-                    told = "tangent" if tangent else "whole velocity"
-                    arms[f"{path}, {decoder}, {told}, {retraction}"] = {
+                    compared = "tangent" if tangent else "whole velocity"
+                    arms[f"{path}, {decoder}, {compared}, {retraction}"] = {
                         "space.path": path,
                         "stages": stages,
                         f"{flow}.tangent_projection": tangent,
