@@ -21,6 +21,17 @@ os.environ.setdefault(
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+# Packages whose calls are checked against the types in their signatures, shapes of arrays included.
+CHECKED = [
+    f"sphere_jax.{room}"
+    for room in ("geometry", "sampling", "nn", "losses", "methods", "evaluation")
+]
+install_import_hook(
+    CHECKED,
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",  # int is a float
+)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "tensorfloat32")  # as commands: one cache

@@ -1,8 +1,9 @@
-"""Where latents live: one frozen dataclass a space, all with the same verbs.
+"""Where latents live: one frozen dataclass for each space, all with the same methods.
 
-Latents are `(B, h, w, d)`, times `(B,)` or `()`; t = 0 is data and t = 1 is noise. The geometry is
-`sphere.py`, on the unit rows of a latent: `h w` rows of d numbers for the token sphere, one row of
-`L = h w d` for the global sphere. A space is hashable, so it can be closed over or be static.
+Latents are `(B, h, w, d)`, times `(B,)` or `()`; t = 0 is data and t = 1 is noise. Results are
+float32. The geometry is `sphere.py`, applied to the unit rows of a latent: `h w` rows of d numbers
+for the token sphere, one row of `L = h w d` for the global sphere. A space is hashable, so a jitted
+function can close over it or take it as a static argument.
 """
 
 import math
@@ -10,12 +11,18 @@ from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float32
 
+from sphere_jax.common.shapes import Latents, PerSample, Scalar
 from sphere_jax.geometry import sphere
 
 PATHS = ("linear", "polar", "data_projected", "shell_linear", "nlerp", "slerp")
 SPHERES = ("token", "global")
 RETRACTIONS = ("exp", "renormalize")
+
+
+Times = Scalar | PerSample
+PerRow = Float32[Array, "batch rows"]
 
 
 def _float32(x):
@@ -34,49 +41,49 @@ class Euclidean:
 
     spherical: ClassVar[bool] = False
 
-    def project(self, z):
-        """Onto the space: here every float32 array is in it."""
+    def project(self, z: Latents) -> Latents:
+        """The latents as float32: every array is in the space."""
         return _float32(z)
 
-    def prior(self, noise):
-        """Standard Gaussian noise `(B,h,w,d)` pushed forward to the law at t = 1."""
+    def prior(self, noise: Latents) -> Latents:
+        """Standard Gaussian noise mapped to the distribution at t = 1."""
         return self.project(noise)
 
-    def interpolate(self, z0, z1, t):
+    def interpolate(self, z0: Latents, z1: Latents, t: Times) -> tuple[Latents, Latents]:
         """Path from data `z0` to noise `z1`: `z_t` and its time derivative `u_t`."""
         z0, z1 = _float32(z0), _float32(z1)
         t = _per_sample(t, z0)
         return (1.0 - t) * z0 + t * z1, z1 - z0
 
-    def split(self, z, v):
+    def split(self, z: Latents, v: Latents) -> tuple[Latents, Latents]:
         """v as the sum of its tangent and radial parts at z."""
         v = _float32(v)
         return v, jnp.zeros_like(v)
 
-    def tangent(self, z, v):
+    def tangent(self, z: Latents, v: Latents) -> Latents:
         """Tangent part of v at z."""
         return self.split(z, v)[0]
 
-    def step(self, z, v, dt):
-        """From z with velocity v for a time dt, `()` or `(B,)`."""
+    def step(self, z: Latents, v: Latents, dt: Times) -> Latents:
+        """The point reached from z with velocity v after a time dt, `()` or `(B,)`."""
         z, v = _float32(z), _float32(v)
         return z + _per_sample(dt, z) * v
 
-    def transport(self, a, b, v):
-        """The velocity v at a, as a velocity at b."""
+    def transport(self, a: Latents, b: Latents, v: Latents) -> Latents:
+        """The velocity v at a as a velocity at b."""
         return _float32(v)
 
-    def distance(self, a, b):
+    def distance(self, a: Latents, b: Latents) -> PerSample:
         """`(B,)`: root mean square, over the tokens, of their Euclidean distance."""
         apart = (_float32(a) - _float32(b)).reshape(a.shape[0], -1)
         return sphere.safe_norm(apart) / math.sqrt(math.prod(a.shape[1:-1]))
 
-    def relative_radius(self, z):
-        """`(B, h w)`: token norms in units of the noise's own, `sqrt(d)`."""
+    def relative_radius(self, z: Latents) -> PerRow:
+        """`(B, h w)`: norms of the tokens, in units of the norm of noise, `sqrt(d)`."""
         return sphere.safe_norm(z).reshape(z.shape[0], -1) / math.sqrt(z.shape[-1])
 
-    def norm_error(self, z):
-        """`()`: the largest relative radius error; there is no radius to keep here."""
+    def norm_error(self, z: Latents) -> Float32[Array, ""]:
+        """`()`: the largest relative radius error: 0, since this space has no radius."""
         return jnp.zeros((), jnp.float32)
 
 
@@ -84,22 +91,22 @@ class Euclidean:
 class ProjectedEuclidean(Euclidean):
     """`shell_linear`: data and prior on spheres, the straight chord between them, Euclidean steps.
 
-    The state leaves the spheres on its way and may end off them: `project` before decoding. A
-    radius of None names the global sphere (RMS 1), a number the token sphere of that radius.
+    Samples leave the spheres and may end off them: `project` before decoding. `radius` is that of
+    the token sphere; None means the global sphere (RMS 1).
     """
 
     radius: float | None
 
     @property
-    def shell(self):
+    def shell(self) -> "TokenSphere | GlobalSphere":
         return GlobalSphere() if self.radius is None else TokenSphere(self.radius)
 
-    def project(self, z):
-        """Onto the sphere that holds both ends."""
+    def project(self, z: Latents) -> Latents:
+        """Onto the sphere of data and prior."""
         return self.shell.project(z)
 
-    def relative_radius(self, z):
-        """`(B, N)`: norms of the rows in units of the radius; below 1 inside the chord."""
+    def relative_radius(self, z: Latents) -> PerRow:
+        """`(B, rows)`: norms of the rows in units of the radius; below 1 along the chord."""
         return self.shell.relative_radius(z)
 
 
@@ -107,23 +114,23 @@ class ProjectedEuclidean(Euclidean):
 class ProjectedData(ProjectedEuclidean):
     """`data_projected`: data on spheres, raw Gaussian noise, a straight chord (methods.md A.9)."""
 
-    def prior(self, noise):
-        """Standard Gaussian noise `(B,h,w,d)` as it is."""
+    def prior(self, noise: Latents) -> Latents:
+        """Standard Gaussian noise, unchanged."""
         return _float32(noise)
 
 
 @dataclass(frozen=True)
 class Polar(Euclidean):
-    """`polar`: raw latents and Gaussian noise; norm and direction are interpolated apart.
+    """`polar`: raw latents and Gaussian noise; norm and direction are interpolated separately.
 
-    `z_t = ((1 - t) r0 + t r1) slerp(z0 / r0, z1 / r1, t)`: norms never dip below both ends. Steps
-    are Euclidean. It is the control "shell path" of methods.md A.8: the curve without the sphere.
-    A row is a token, or the whole latent (`whole`).
+    `z_t = ((1 - t) r0 + t r1) slerp(z0 / r0, z1 / r1, t)`: norms stay between those of both ends.
+    Steps are Euclidean. It is the control "shell path" of methods.md A.8: the curve without the
+    sphere. A row is a token, or the whole latent if `whole`.
     """
 
     whole: bool = False
 
-    def interpolate(self, z0, z1, t):
+    def interpolate(self, z0: Latents, z1: Latents, t: Times) -> tuple[Latents, Latents]:
         """Path from data `z0` to noise `z1`: `z_t` and its time derivative `u_t`."""
         count = 1 if self.whole else math.prod(z0.shape[1:-1])
         a, b = (_float32(z).reshape(z.shape[0], count, -1) for z in (z0, z1))
@@ -138,9 +145,9 @@ class Polar(Euclidean):
 
 @dataclass(frozen=True)
 class _Sphere:
-    """The verbs both spheres share; a subclass says what a row is and what radius it has.
+    """The methods that both spheres share; a subclass defines its rows and their radius.
 
-    The paths are `slerp` (the geodesic) or `nlerp` (the chord, renormalised); a step is `exp` (the
+    The path is `slerp` (the geodesic) or `nlerp` (the renormalised chord); a step is `exp` (the
     exponential map) or `renormalize` (add, then project).
     """
 
@@ -161,11 +168,11 @@ class _Sphere:
         radius = self._radius(rows)
         return sphere.normalize(rows / radius), radius
 
-    def prior(self, noise):
-        """Gaussian noise `(B,h,w,d)` pushed forward to the uniform law of the sphere."""
+    def prior(self, noise: Latents) -> Latents:
+        """Gaussian noise mapped to the uniform distribution on the sphere."""
         return self.project(noise)
 
-    def interpolate(self, z0, z1, t):
+    def interpolate(self, z0: Latents, z1: Latents, t: Times) -> tuple[Latents, Latents]:
         """Path from data `z0` to noise `z1`, both on the sphere: `z_t` and `u_t = d z_t / dt`."""
         (u, radius), (w, _) = self._units(z0), self._units(z1)
         t = _per_sample(t, u[..., 0])
@@ -175,45 +182,45 @@ class _Sphere:
             z_t, u_t = sphere.nlerp(u, w, t), sphere.nlerp_velocity(u, w, t)
         return (radius * z_t).reshape(z0.shape), (radius * u_t).reshape(z0.shape)
 
-    def split(self, z, v):
+    def split(self, z: Latents, v: Latents) -> tuple[Latents, Latents]:
         """v as the sum of its tangent and radial parts at z."""
         u, _ = self._units(z)
         v = self._rows(_float32(v))
         return sphere.tangent(u, v).reshape(z.shape), sphere.radial(u, v).reshape(z.shape)
 
-    def tangent(self, z, v):
+    def tangent(self, z: Latents, v: Latents) -> Latents:
         """Tangent part of v at z."""
         return self.split(z, v)[0]
 
-    def step(self, z, v, dt):
-        """From z along the tangent part of v for a time dt, `()` or `(B,)`; stays on the sphere."""
+    def step(self, z: Latents, v: Latents, dt: Times) -> Latents:
+        """The point reached from z along the tangent part of v after a time dt, `()` or `(B,)`."""
         u, radius = self._units(z)
         v = sphere.tangent(u, self._rows(_float32(v))) / radius
         move = sphere.exp if self.retraction == "exp" else sphere.retract
         return (radius * move(u, _per_sample(dt, u) * v)).reshape(z.shape)
 
-    def transport(self, a, b, v):
-        """The tangent part of v at a, carried in parallel along the geodesic to b."""
+    def transport(self, a: Latents, b: Latents, v: Latents) -> Latents:
+        """The tangent part of v at a, in parallel transport along the geodesic to b."""
         (u, _), (w, _) = self._units(a), self._units(b)
         v = sphere.tangent(u, self._rows(_float32(v)))
         return sphere.transport(u, w, v).reshape(a.shape)
 
-    def angles(self, a, b):
-        """`(B, N)`: between the rows of a and those of b, in rad."""
+    def angles(self, a: Latents, b: Latents) -> PerRow:
+        """`(B, rows)`: angles between the rows of a and those of b, in rad."""
         return sphere.angle(self._units(a)[0], self._units(b)[0])
 
-    def distance(self, a, b):
+    def distance(self, a: Latents, b: Latents) -> PerSample:
         """`(B,)`: root mean square, over the rows, of the geodesic distance."""
         (u, radius), (w, _) = self._units(a), self._units(b)
         return radius * sphere.safe_norm(sphere.angle(u, w)) / math.sqrt(u.shape[1])
 
-    def relative_radius(self, z):
-        """`(B, N)`: norms of the rows in units of the radius, 1 on the sphere."""
+    def relative_radius(self, z: Latents) -> PerRow:
+        """`(B, rows)`: norms of the rows in units of the radius, 1 on the sphere."""
         rows = self._rows(_float32(z))
         return sphere.safe_norm(rows) / self._radius(rows)
 
-    def norm_error(self, z):
-        """`()`: the largest relative radius error; 1 betrays a zero token."""
+    def norm_error(self, z: Latents) -> Float32[Array, ""]:
+        """`()`: the largest relative radius error; 1 if a token is zero."""
         return jnp.max(jnp.abs(self.relative_radius(z) - 1.0))
 
 
@@ -229,8 +236,8 @@ class TokenSphere(_Sphere):
     def _radius(self, rows):
         return self.radius
 
-    def project(self, z):
-        """Every token to radius R; a zero token stays zero, which `norm_error` shows."""
+    def project(self, z: Latents) -> Latents:
+        """Every token scaled to radius R; a zero token stays zero (`norm_error` is then 1)."""
         return sphere.normalize(z, self.radius)
 
 
@@ -244,17 +251,32 @@ class GlobalSphere(_Sphere):
     def _radius(self, rows):
         return math.sqrt(rows.shape[-1])
 
-    def project(self, z):
-        """To RMS 1 over the whole latent."""
+    def project(self, z: Latents) -> Latents:
+        """Each latent scaled to RMS 1 over all its numbers."""
         return sphere.spherify(z)
 
 
-def make_space(path, sphere, radius, latent_shape, retraction="exp"):
-    """The space that a config names.
+Space = Euclidean | ProjectedEuclidean | TokenSphere | GlobalSphere
 
-    path: one of `PATHS`, of which "linear" and "polar" leave latents raw; sphere: "token" or
-    "global"; radius: of the token sphere, 0 for `sqrt(d)`; latent_shape: `(h, w, d)`; retraction:
-    "exp" or "renormalize". Raises ValueError, in one sentence, for anything else.
+
+def make_space(
+    path: str,
+    sphere: str,
+    radius: float,
+    latent_shape: tuple[int, ...],
+    retraction: str = "exp",
+) -> Space:
+    """The space of a config.
+
+    Args:
+        path: one of `PATHS`; "linear" and "polar" leave latents unprojected.
+        sphere: "token" or "global".
+        radius: of the token sphere; 0 means `sqrt(d)`.
+        latent_shape: `(h, w, d)`.
+        retraction: "exp" or "renormalize".
+
+    Raises:
+        ValueError: for any other value.
     """
     if path not in PATHS:
         raise ValueError(f"path is one of {', '.join(PATHS)}, not {path!r}")
@@ -281,6 +303,3 @@ def make_space(path, sphere, radius, latent_shape, retraction="exp"):
     if chord:
         return chord(radius)
     return TokenSphere(radius, path=path, retraction=retraction)
-
-
-Space = Euclidean | ProjectedEuclidean | TokenSphere | GlobalSphere

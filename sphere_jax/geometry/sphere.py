@@ -1,28 +1,39 @@
 """Geometry of the unit sphere, as functions of arrays along their last axis (methods.md G).
 
-Vectors are `(..., d)` and of unit norm unless a radius is named; angles, times and other scalars
-are `()` or carry the leading axes `(...)`. Everything runs in float32, whatever comes in: storing
-a vector in bfloat16 already turns it by 1.6e-3 rad. Every function is finite, and so is its
-gradient, at coincident points, at antipodes and at zero vectors.
+`Vectors` are `(..., d)`, of unit norm unless a radius is given. `Scalars` (angles, times) are `()`
+or have the leading axes `(...)`, where an axis of size 1 broadcasts. `in_float32` casts every
+argument first, so the functions take any real arrays and Python numbers: storing a vector in
+bfloat16 already rotates it by 1.6e-3 rad. Every function is finite, and so is its gradient, at
+coincident points, at antipodes and at zero vectors.
 
-Antipodes. Through two antipodal points pass many great circles. When `w` lies within `ANTIPODAL` of
-`-u`, the circle that leaves `u` in the direction `fixed_tangent(u)` is taken, and ends at `-u`. All
-of slerp, log and transport follow this one circle. For d >= 16 random ends never meet this case.
+Antipodes. Many great circles pass through two antipodal points. When `w` lies within `ANTIPODAL` of
+`-u`, all of slerp, log and transport use the circle that leaves `u` in the direction
+`fixed_tangent(u)`, and take `-u` for its end. For d >= 16 random pairs never reach this case.
 """
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32
+
+from sphere_jax.common.shapes import OneKey
 
 ANTIPODAL = (
     1.4e-3  # rad from the antipode (1 + <u,w> < 1e-6), below which w has no direction from u
 )
 
+Vectors = Float32[Array, "*batch d"]
+Norms = Float32[Array, "*batch"]  # norms, angles: one for each vector
+Scalars = Float32[Array, "*#batch"]  # angles, times: broadcast to one for each vector
+Columns = Float32[Array, "*#batch 1"]  # scalars, ready to multiply vectors
+Samples = Float32[Array, "batch *rest"]
 
-def in_float32(function):
-    """`function` with its arguments cast to float32 first."""
+
+def in_float32(function: Callable[..., Array]) -> Callable[..., Array]:
+    """`function` with its arguments, array-like and of any real type, cast to float32 first."""
 
     @functools.wraps(function)
     def cast(*args, **kwargs):
@@ -32,8 +43,8 @@ def in_float32(function):
     return cast
 
 
-def _column(t):
-    """Scalars of shape `()` or `(...)`, ready to multiply vectors `(..., d)`."""
+def _column(t: Scalars) -> Scalars | Columns:
+    """Scalars `(...)` as `(..., 1)`, ready to multiply vectors; `()` stays."""
     return t if t.ndim == 0 else t[..., None]
 
 
@@ -41,32 +52,32 @@ def _column(t):
 
 
 @in_float32
-def dot(u, w):
+def dot(u: Vectors, w: Vectors) -> Columns:
     """`<u, w>` as `(..., 1)`: a float32 sum, which no matmul precision setting can lower."""
     return jnp.sum(u * w, axis=-1, keepdims=True)
 
 
 @in_float32
-def safe_norm(x):
+def safe_norm(x: Vectors) -> Norms:
     """`|x|` as `(...)`; the gradient at x = 0 is 0, not NaN."""
     return jnp.sqrt(jnp.sum(x * x, axis=-1) + 1e-30)
 
 
 @in_float32
-def normalize(x, radius=1.0):
-    """Token projection `R x / |x|`; a zero vector stays zero (its radius error is then 1)."""
+def normalize(x: Vectors, radius: Scalars | Columns | float = 1.0) -> Vectors:
+    """Token projection `R x / |x|`, with R `()` or `(..., 1)`; a zero vector stays zero."""
     return radius * x * jax.lax.rsqrt(dot(x, x) + 1e-12)
 
 
 @in_float32
-def spherify(z, eps=1e-6):
-    """Global projection of `(B, ...)`: RMS 1 over all axes but the first, radius `sqrt(L)`."""
+def spherify(z: Samples, eps: Scalars | float = 1e-6) -> Samples:
+    """Global projection of `(B, ...)`: RMS 1 over the L numbers of a sample, radius `sqrt(L)`."""
     axes = tuple(range(1, z.ndim))
     return z * jax.lax.rsqrt(jnp.mean(z * z, axis=axes, keepdims=True) + eps)
 
 
-def uniform(key, shape, radius=1.0):
-    """Uniform points of the sphere: `shape` is `(..., d)`."""
+def uniform(key: OneKey, shape: tuple[int, ...], radius: float = 1.0) -> Vectors:
+    """Uniform points of the sphere of a radius; `shape` is `(..., d)`."""
     return normalize(jax.random.normal(key, shape, jnp.float32), radius)
 
 
@@ -74,11 +85,11 @@ def uniform(key, shape, radius=1.0):
 
 
 @in_float32
-def sinc(x):
-    """`sin(x) / x`, with a derivative that is accurate to rounding everywhere.
+def sinc(x: Scalars) -> Scalars:
+    """`sin(x) / x` of any shape, with a derivative that is accurate to rounding everywhere.
 
-    The quotient's own derivative cancels near zero, so a Taylor branch serves |x| < 1/4, where the
-    terms left out are below 5e-11.
+    The derivative of the quotient cancels near zero, so |x| < 1/4 uses a Taylor series, whose
+    omitted terms are below 5e-11.
     """
     small = jnp.abs(x) < 0.25
     y, s = jnp.where(small, 1.0, x), jnp.where(small, x * x, 0.0)
@@ -87,7 +98,7 @@ def sinc(x):
 
 
 @in_float32
-def angle(u, w):
+def angle(u: Vectors, w: Vectors) -> Norms:
     """Angle between u and w in [0, pi], as `(...)`: `2 atan2(|u - w|, |u + w|)`.
 
     Unlike `arccos <u,w>` it is exact to rounding over the whole range and needs no clamp.
@@ -96,7 +107,7 @@ def angle(u, w):
 
 
 @in_float32
-def distance(u, w, radius=1.0):
+def distance(u: Vectors, w: Vectors, radius: Scalars | float = 1.0) -> Norms:
     """Geodesic distance `R angle(u, w)` as `(...)`, between the directions u and w."""
     return radius * angle(u, w)
 
@@ -105,30 +116,29 @@ def distance(u, w, radius=1.0):
 
 
 @in_float32
-def radial(u, v):
+def radial(u: Vectors, v: Vectors) -> Vectors:
     """Part of v along u: `<u,v> u`."""
     return dot(u, v) * u
 
 
 @in_float32
-def tangent(u, v):
+def tangent(u: Vectors, v: Vectors) -> Vectors:
     """Part of v tangent at u: `v - <u,v> u`. The second pass removes the rounding of the first."""
     v = v - radial(u, v)
     return v - radial(u, v)
 
 
 @in_float32
-def fixed_tangent(u):
-    """The unit tangent at u nearest to the coordinate axis that u leans on least."""
+def fixed_tangent(u: Vectors) -> Vectors:
+    """The unit tangent at u nearest to the coordinate axis i with the smallest `|u_i|`."""
     axis = jax.nn.one_hot(jnp.argmin(jnp.abs(u), axis=-1), u.shape[-1], dtype=jnp.float32)
     return normalize(axis - radial(u, axis))
 
 
-def _great_circle(u, w):
-    """`(w, angle, rate)`: the path from u at `rate` times the speed of the path from u to w.
+def _great_circle(u: Vectors, w: Vectors) -> tuple[Vectors, Columns, Columns]:
+    """`(w, angle, rate)`: the path from u to w, run at `rate` times the speed.
 
-    Ordinarily w itself and 1; for antipodes a quarter turn along `fixed_tangent(u)` and 2. The
-    angle and the rate are columns `(..., 1)`.
+    Returns w, its angle to u and 1; for antipodes `fixed_tangent(u)`, a quarter turn and 2.
     """
     theta = angle(u, w)[..., None]
     antipodal = theta > math.pi - ANTIPODAL
@@ -137,34 +147,34 @@ def _great_circle(u, w):
 
 
 @in_float32
-def exp(u, v):
+def exp(u: Vectors, v: Vectors) -> Vectors:
     """End of the geodesic that leaves u with velocity v (tangent at u): `cos|v| u + sinc|v| v`."""
     n = safe_norm(v)[..., None]
     return normalize(jnp.cos(n) * u + sinc(n) * v)
 
 
 @in_float32
-def retract(u, v):
-    """`(u + v) / |u + v|`: turns by `atan|v|` where `exp` turns by `|v|`."""
+def retract(u: Vectors, v: Vectors) -> Vectors:
+    """`(u + v) / |u + v|`: rotates u by `atan|v|` where `exp` rotates it by `|v|`."""
     return normalize(u + v)
 
 
 @in_float32
-def log(u, w):
-    """The tangent at u that `exp` carries to w: `(w - cos(th) u) / sinc(th)`, of norm th.
+def log(u: Vectors, w: Vectors) -> Vectors:
+    """The tangent at u that `exp` maps to w: `(w - cos(th) u) / sinc(th)`, of norm th.
 
-    Written as the tangent part of `w - u`, which loses no digits between near points.
+    Computed as the tangent part of `w - u`, which loses no digits between near points.
     """
     w, theta, rate = _great_circle(u, w)
     return rate * tangent(u, w - u) / sinc(theta)
 
 
 @in_float32
-def transport(u, w, v):
+def transport(u: Vectors, w: Vectors, v: Vectors) -> Vectors:
     """Parallel transport of v (tangent at u) along the geodesic to w.
 
     `v - <w,v>/(1+<u,w>) (u+w)` is the reflection `v - 2 <m,v> m` with m the unit midpoint of u and
-    w, so norms are kept exactly; between antipodes m is the midpoint of the fixed great circle.
+    w, so norms are preserved; between antipodes m is the midpoint of the fixed great circle.
     """
     antipodal = angle(u, w)[..., None] > math.pi - ANTIPODAL
     m = normalize(jnp.where(antipodal, fixed_tangent(u), u + w))
@@ -175,7 +185,7 @@ def transport(u, w, v):
 
 
 @in_float32
-def slerp(u, w, t):
+def slerp(u: Vectors, w: Vectors, t: Scalars) -> Vectors:
     """Great circle from u (t = 0) to w (t = 1): `[sin((1-t)th) u + sin(t th) w] / sin(th)`.
 
     No sine is divided by a sine: with `sinc` the formula is the straight line at th = 0.
@@ -187,7 +197,7 @@ def slerp(u, w, t):
 
 
 @in_float32
-def slerp_velocity(u, w, t):
+def slerp_velocity(u: Vectors, w: Vectors, t: Scalars) -> Vectors:
     """`d slerp / dt = [cos(t th) w - cos((1-t)th) u] / sinc(th)`: tangent, of constant norm th."""
     w, theta, rate = _great_circle(u, w)
     t = rate * _column(t)
@@ -195,8 +205,8 @@ def slerp_velocity(u, w, t):
 
 
 @in_float32
-def nlerp(u, w, t):
-    """The chord, renormalised: `c / |c|` with `c = (1-t) u + t w`; slerp's circle if antipodal."""
+def nlerp(u: Vectors, w: Vectors, t: Scalars) -> Vectors:
+    """The renormalised chord `c / |c|` with `c = (1-t) u + t w`; `slerp` between antipodes."""
     antipodal = angle(u, w)[..., None] > math.pi - ANTIPODAL
     s = _column(t)
     chord = jnp.where(antipodal, u, (1.0 - s) * u + s * w)
@@ -204,8 +214,8 @@ def nlerp(u, w, t):
 
 
 @in_float32
-def nlerp_velocity(u, w, t):
-    """`d nlerp / dt`: the tangent part of `w - u` at the path's point, divided by `|c|`."""
+def nlerp_velocity(u: Vectors, w: Vectors, t: Scalars) -> Vectors:
+    """`d nlerp / dt`: the tangent part of `w - u` at `c / |c|`, divided by `|c|`."""
     antipodal = angle(u, w)[..., None] > math.pi - ANTIPODAL
     s = _column(t)
     chord = jnp.where(antipodal, u, (1.0 - s) * u + s * w)
@@ -217,8 +227,8 @@ def nlerp_velocity(u, w, t):
 
 
 @in_float32
-def angular_noise(v, e, alpha):
-    """`f(v + tan(alpha) e)` (B, C, E): v of RMS 1, e ~ N(0, I), alpha in [0, 89 deg], in rad.
+def angular_noise(v: Vectors, e: Vectors, alpha: Scalars) -> Vectors:
+    """`f(v + tan(alpha) e)` (B, C, E): v of RMS 1, e ~ N(0, I), alpha in rad, up to 89 degrees.
 
     The angle to v is alpha to within about `1/sqrt(d)`. Flatten a latent first to act on its
     global sphere; f is `spherify` along the last axis.
@@ -228,14 +238,14 @@ def angular_noise(v, e, alpha):
 
 
 @in_float32
-def exact_angle_noise(u, q, a):
-    """`cos(a) u + sin(a) q`: at angle a from u exactly, for q tangent at u and of u's norm."""
+def exact_angle_noise(u: Vectors, q: Vectors, a: Scalars) -> Vectors:
+    """`cos(a) u + sin(a) q`: at angle a rad from u, for q tangent at u and of its norm."""
     a = _column(a)
     return jnp.cos(a) * u + jnp.sin(a) * q
 
 
 @in_float32
-def rotation_noise(v, e, a):
+def rotation_noise(v: Vectors, e: Vectors, a: Scalars) -> Vectors:
     """`cos(a) v + sin(a) f(e)` (F2): v of RMS 1, e ~ N(0, I) not made orthogonal to v, a in rad.
 
     a = 0 returns v, a = pi/2 returns f(e); between, the squared norm is off by `sin(2a) cos(v,e)`.
@@ -245,10 +255,10 @@ def rotation_noise(v, e, a):
 
 
 @in_float32
-def rotate_away(z, u, b):
-    """z turned by b rad away from u (F2 angle guidance), at z's own radius.
+def rotate_away(z: Vectors, u: Vectors, b: Scalars) -> Vectors:
+    """z rotated by b rad away from u, at the radius of z (F2 angle guidance).
 
-    Where z and u are parallel there is no such direction (tangent norm < 1e-6) and z is returned.
+    Where z and u are parallel (tangent norm < 1e-6) there is no such direction: z is returned.
     """
     b, direction = _column(b), normalize(z)
     away = -tangent(direction, normalize(u))

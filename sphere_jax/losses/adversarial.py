@@ -1,22 +1,27 @@
-"""The adversarial part of a decoder's objective: hinge losses and VQGAN's adaptive weight."""
+"""The adversarial part of a decoder's objective: hinge losses and the adaptive weight of VQGAN."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, PyTree
+
+Scalar = Float32[Array, ""]
+Logits = Float[Array, "..."]
+Gradients = PyTree[Float[Array, "..."]]
 
 LARGEST = 1e4  # adaptive weight
 
 
-def discriminator_hinge(real: jax.Array, decoded: jax.Array) -> jax.Array:
-    """`(mean relu(1 - D(real)) + mean relu(1 + D(decoded))) / 2` of logits, a float32 scalar."""
+def discriminator_hinge(real: Logits, decoded: Logits) -> Scalar:
+    """`(mean relu(1 - D(real)) + mean relu(1 + D(decoded))) / 2`, a scalar; logits of any shape."""
     return 0.5 * (jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + decoded)))
 
 
-def decoder_hinge(decoded: jax.Array) -> jax.Array:
-    """`-mean D(decoded)` of logits, a float32 scalar."""
+def decoder_hinge(decoded: Logits) -> Scalar:
+    """`-mean D(decoded)`, a scalar; logits of any shape."""
     return -jnp.mean(decoded)
 
 
-def adaptive_weight(reconstruction, adversarial) -> jax.Array:
+def adaptive_weight(reconstruction: Gradients, adversarial: Gradients) -> Scalar:
     """`|g_rec| / (|g_adv| + 1e-4)`, at most 1e4: a float32 scalar, constant for gradients.
 
     Both are gradients of a loss in the kernels of the decoder's last layer, trees of arrays
@@ -26,16 +31,16 @@ def adaptive_weight(reconstruction, adversarial) -> jax.Array:
     return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, LARGEST))
 
 
-def _norm(tree) -> jax.Array:
+def _norm(tree: Gradients) -> Scalar:
     return jnp.sqrt(sum(jnp.sum(leaf.astype(jnp.float32) ** 2) for leaf in jax.tree.leaves(tree)))
 
 
 @jax.custom_vjp
-def with_gradient(value: jax.Array, at, gradient) -> jax.Array:
-    """The scalar `value`, whose gradient in the tree `at` is `gradient`, of the same form.
+def with_gradient(value: Scalar, at: Gradients, gradient: Gradients) -> Scalar:
+    """The scalar `value`, with `gradient` as its gradient in the tree `at`, of the same shapes.
 
-    For an objective whose terms are weighed by their own gradients: those are known before it is
-    differentiated, and going back through the network once is enough.
+    For an objective whose terms are weighted by their gradients: those are computed before it is
+    differentiated, so a single backward pass through the network is enough.
     """
     return value
 

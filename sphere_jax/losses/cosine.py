@@ -2,11 +2,18 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
+
+Samples = Float[Array, "batch *rest"]
 
 
-def cosine_distance(a: jax.Array, b: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
-    """Mean of `1 - cos(a, b)`, a float32 scalar; the cosine is taken over `axes`, by default over
-    all but the first. At zero vectors the distance is 1, with finite gradients.
+def cosine_distance(
+    a: Samples, b: Samples, axes: tuple[int, ...] | None = None
+) -> Float32[Array, ""]:
+    """Mean of `1 - cos(a, b)` for arrays (B, ...) of one shape, a float32 scalar.
+
+    The cosine is that of vectors along `axes`, by default all axes but the first. At zero vectors
+    the distance is 1, with finite gradients.
     """
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     axes = tuple(range(1, a.ndim)) if axes is None else axes

@@ -3,13 +3,18 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
+from sphere_jax.common.shapes import AnyArray, Tokens
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.norms import RMSNorm
 from sphere_jax.nn.rope import axial_angles, rotate
 
+Heads = Float[AnyArray, "batch tokens heads head_dim"]
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+
+def attend(q: Heads, k: Heads, v: Heads) -> Heads:
     """`softmax(q k^T / sqrt(head_dim)) v`; all (B, N, heads, head_dim); softmax in float32."""
     return jax.lax.platform_dependent(
         q,
@@ -20,9 +25,9 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     )
 
 
-def _attend_heads_first(q, k, v):
-    """The same with heads beside the batch, where XLA on CPU runs the batched matmuls and their
-    gradients in about three quarters of the time (docs/performance.md)."""
+def _attend_heads_first(q: Heads, k: Heads, v: Heads) -> Heads:
+    """`attend` with the heads next to the batch, where XLA on CPU runs the batched matmuls and
+    their gradients in about three quarters of the time (docs/performance.md)."""
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
     scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5).astype(v.dtype)
@@ -32,7 +37,7 @@ def _attend_heads_first(q, k, v):
 class Attention(nnx.Module):
     """Self-attention, (B, N, width) -> (B, N, width), with biases on qkv and projection.
 
-    The columns of the fused qkv kernel are q | k | v, each head after head. `qk_norm` puts an
+    The columns of the fused qkv kernel are q | k | v, each of them head by head. `qk_norm` puts an
     affine RMSNorm on every head of q and k; `rope_grid` (h, w) then rotates them by token position.
 
     Raises:
@@ -48,7 +53,7 @@ class Attention(nnx.Module):
         qk_norm: bool = False,
         rope_grid: tuple[int, int] | None = None,
         eps: float = 1e-6,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
     ):
         if width % heads:
             raise ValueError(f"width {width} is not divisible by heads {heads}")
@@ -61,7 +66,7 @@ class Attention(nnx.Module):
         self.heads = heads
         self.rope_grid = rope_grid
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Tokens) -> Tokens:
         batch, tokens, width = x.shape
         head_dim = width // self.heads
         q, k, v = (

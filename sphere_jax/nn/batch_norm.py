@@ -1,18 +1,20 @@
-"""Batch norm of a network that is used as it was trained."""
+"""Batch norm with fixed statistics, for pretrained networks."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sphere_jax.common.shapes import Features
 from sphere_jax.nn.norms import per_channel
 
 
 class BatchNorm(nnx.Module):
     """`(x - mean) / sqrt(variance + eps) * scale + bias`, (..., C) -> (..., C) in the dtype of x.
 
-    The statistics are those of its training and are parameters like the others; nothing updates
-    them. It is one multiplication and one addition a channel, which join the operations after a
-    convolution; folded into kernels they would cost a pass over all parameters at every call.
+    The statistics are those of the original training. They are stored as parameters, and nothing
+    updates them. The norm is one multiplication and one addition for each channel, which XLA fuses
+    with the operations after a convolution; folding them into kernels would cost a pass over all
+    parameters at every call.
     """
 
     def __init__(self, features: int, *, eps: float = 1e-3):
@@ -22,7 +24,7 @@ class BatchNorm(nnx.Module):
         self.variance = nnx.Param(jnp.ones((features,), jnp.float32))
         self.eps = eps
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Features) -> Features:
         multiplier = self.scale[...] * jax.lax.rsqrt(self.variance[...] + self.eps)
         offset = self.bias[...] - self.mean[...] * multiplier
         y = x * per_channel(multiplier, x.ndim) + per_channel(offset, x.ndim)

@@ -4,19 +4,17 @@ from functools import lru_cache
 
 import jax
 
-# XLA on CPU hands matmuls and reductions to YNNPACK. Its reductions are several times faster than
-# XLA's own loops, its matmuls slower than the Eigen ones it replaces: keep the reductions only.
+# XLA on CPU uses YNNPACK for matmuls and reductions. Its reductions are several times faster than
+# the loops of XLA, its matmuls slower than those of Eigen: use it for reductions only.
 _REDUCTIONS_ONLY = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 @lru_cache(maxsize=1)
 def quick_products() -> dict[str, str]:
-    """For programs that are mostly matrix products or forward convolutions: quick ones on CPU.
+    """Options for programs that are mostly matrix products or forward convolutions: faster on CPU.
 
-    Use as `jax.jit(..., compiler_options=quick_products())`.
-
-    Empty, too, where this version of jaxlib does not know the option, which is experimental.
-    Numbers in docs/performance.md.
+    Use as `jax.jit(..., compiler_options=quick_products())`. Also empty if this version of jaxlib
+    does not have the option, which is experimental. Measurements: docs/performance.md.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -28,6 +26,6 @@ def quick_products() -> dict[str, str]:
 
 
 def run_once_options() -> dict[str, int]:
-    """For programs that run once, such as an initialisation: on CPU their random draws take seconds
-    to optimise and milliseconds to run."""
+    """Options for programs that run once, such as an initialisation: on CPU their random number
+    generators take seconds to optimise and milliseconds to run."""
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}

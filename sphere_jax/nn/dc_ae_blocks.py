@@ -1,28 +1,34 @@
 """Blocks of the deep compression autoencoder (DC-AE, 2410.10733), NHWC. methods.md D.4.
 
-Every branch ends in its norm and is added to its input. Parameters are float32; products and the
-residual stream are in `dtype`, statistics and linear attention in float32. Kernels start within
-+-1 / sqrt(fan_in), as fresh layers of PyTorch, biases at zero.
+Every branch ends in a norm and is added to its input. Parameters are float32; products and the
+residual stream are in `dtype`, statistics and linear attention in float32. Kernels are initialised
+uniformly within +-1 / sqrt(fan_in), as in PyTorch, biases at zero.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
+from sphere_jax.common.shapes import AnyArray, FeatureMaps, Features
 from sphere_jax.nn.batch_norm import BatchNorm
 from sphere_jax.nn.depthwise import depthwise
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.norms import per_channel
+
+Heads = Float[AnyArray, "batch tokens heads head_dim"]
 
 fan_in_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 ACTIVATIONS = {"silu": jax.nn.silu, "relu": jax.nn.relu}
 
 
 class TRMS2d(nnx.Module):
-    """RMS norm over the channels of each pixel, with scale and bias. (..., C) -> (..., C)."""
+    """RMS norm over the channels of each pixel, with scale and bias: (..., C) -> (..., C)."""
 
     axes = (-1,)
 
@@ -31,7 +37,7 @@ class TRMS2d(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((width,), jnp.float32)) if bias else None
         self.eps = eps
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: FeatureMaps) -> FeatureMaps:
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(self.axes, keepdims=True) + self.eps)
         y = y * per_channel(self.scale[...], y.ndim)
@@ -41,9 +47,9 @@ class TRMS2d(nnx.Module):
 
 
 class SampleRMS(TRMS2d):
-    """RMS norm over all of a sample, (B, h, w, C) to the same, with a scale a channel and no bias.
+    """RMS norm over all of a sample, (B, h, w, C) -> (B, h, w, C), with a scale for each channel.
 
-    What HAE's code has in place of TRMS2d: all pixels of an image share one RMS.
+    The code of HAE has it in place of TRMS2d: all pixels of an image share one RMS. No bias.
     """
 
     axes = (1, 2, 3)
@@ -52,7 +58,8 @@ class SampleRMS(TRMS2d):
         super().__init__(width, eps=1e-6, bias=False)
 
 
-def identity(x: jax.Array) -> jax.Array:
+def identity(x: FeatureMaps) -> FeatureMaps:
+    """x itself, (B, h, w, C)."""
     return x
 
 
@@ -64,8 +71,17 @@ NORMS = {
 }
 
 
-def conv(inputs: int, outputs: int, *, size=3, stride=1, bias=True, rngs: nnx.Rngs, dtype):
-    """A square convolution of odd size that keeps the grid at stride 1, zero-padded."""
+def conv(
+    inputs: int,
+    outputs: int,
+    *,
+    size: int = 3,
+    stride: int = 1,
+    bias: bool = True,
+    rngs: nnx.Rngs,
+    dtype: DTypeLike,
+) -> nnx.Conv:
+    """A zero-padded convolution of odd size: (B, h, w, inputs) -> (B, h / stride, .., outputs)."""
     return nnx.Conv(
         inputs,
         outputs,
@@ -80,30 +96,30 @@ def conv(inputs: int, outputs: int, *, size=3, stride=1, bias=True, rngs: nnx.Rn
 
 
 class ResBlock(nnx.Module):
-    """`x + norm(conv(activation(conv(x))))`, (B, h, w, width) to the same.
+    """`x + norm(conv(activation(conv(x))))`: (B, h, w, width) -> (B, h, w, width).
 
     `norm` is a key of `NORMS`, `activation` of `ACTIVATIONS`.
     """
 
-    def __init__(self, width: int, *, norm: str, activation: str, rngs: nnx.Rngs, dtype):
+    def __init__(self, width: int, *, norm: str, activation: str, rngs: nnx.Rngs, dtype: DTypeLike):
         self.conv1 = conv(width, width, rngs=rngs, dtype=dtype)
         self.conv2 = conv(width, width, bias=False, rngs=rngs, dtype=dtype)
         self.norm = NORMS[norm](width)
         self.activation = activation
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: FeatureMaps) -> FeatureMaps:
         return x + self.norm(self.conv2(ACTIVATIONS[self.activation](self.conv1(x))))
 
 
 class Depthwise(nnx.Module):
-    """A convolution of each channel with its own size x size kernel. (B, h, w, C) to the same."""
+    """A convolution of each channel with a kernel of size x size: (B, h, w, C) -> (B, h, w, C)."""
 
     def __init__(self, width: int, size: int, *, bias: bool, rngs: nnx.Rngs):
         shape = (size, size, 1, width)
         self.kernel = nnx.Param(fan_in_uniform(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros((width,), jnp.float32)) if bias else None
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: FeatureMaps) -> FeatureMaps:
         y = depthwise(x, self.kernel[...])
         if self.bias is not None:
             y = y + per_channel(self.bias[...], y.ndim)
@@ -111,27 +127,27 @@ class Depthwise(nnx.Module):
 
 
 class Aggregation(nnx.Module):
-    """Queries, keys and values of a neighbourhood, (B, h, w, width) to the same.
+    """Queries, keys and values of a neighbourhood: (B, h, w, width) -> (B, h, w, width).
 
     A depthwise convolution of size x size, then a product within each group of `group` channels.
     """
 
-    def __init__(self, width: int, size: int, group: int, *, rngs: nnx.Rngs, dtype):
+    def __init__(self, width: int, size: int, group: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
         self.depthwise = Depthwise(width, size, bias=False, rngs=rngs)
         init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform", batch_axis=0)
         self.mix = nnx.Param(init(rngs.params(), (width // group, group, group), jnp.float32))
         self.dtype = dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: FeatureMaps) -> FeatureMaps:
         mix = self.mix[...].astype(self.dtype)
         y = rearrange(self.depthwise(x), "b h w (g c) -> b h w g c", g=mix.shape[0])
         return jnp.einsum("bhwgc,gcd->bhwgd", y, mix).reshape(x.shape)
 
 
-def relu_linear_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+def relu_linear_attention(q: Heads, k: Heads, v: Heads) -> Heads:
     """`sum_n (k_n . q) v_n / (sum_n k_n . q + 1e-15)` of relu(q), relu(k); all (B, N, heads, d).
 
-    In float32. For N <= d the originals sum in another order, by way of the N x N weights: the same
+    In float32. For N <= d the original code sums in another order, with N x N weights: the same
     function at about the same cost.
     """
     q, k, v = (x.astype(jnp.float32) for x in (jax.nn.relu(q), jax.nn.relu(k), v))
@@ -142,17 +158,24 @@ def relu_linear_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array
 
 
 class LiteMLA(nnx.Module):
-    """Multi-scale linear attention, (B, h, w, width) to the same, on any grid.
+    """Multi-scale linear attention on any grid: (B, h, w, width) -> (B, h, w, width).
 
-    Each of `scales`, odd kernel sizes, adds as many heads again, fed by an `Aggregation`. The
-    columns of the qkv kernel are head after head, each q | k | v.
+    Each of `scales`, odd kernel sizes, adds the same number of heads, whose inputs pass through an
+    `Aggregation`. The columns of the qkv kernel are head by head, each q | k | v.
 
     Raises:
-      ValueError: heads of `head_dim` channels do not fill `width`.
+        ValueError: if `head_dim` does not divide `width`.
     """
 
     def __init__(
-        self, width: int, *, scales=(), norm: str, head_dim=32, rngs: nnx.Rngs, dtype: jnp.dtype
+        self,
+        width: int,
+        *,
+        scales: Sequence[int] = (),
+        norm: str,
+        head_dim: int = 32,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
     ):
         if width % head_dim:
             raise ValueError(f"width {width} is not divisible by the head dimension {head_dim}")
@@ -165,7 +188,7 @@ class LiteMLA(nnx.Module):
         self.norm = NORMS[norm](width)
         self.head_dim = head_dim
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: FeatureMaps) -> FeatureMaps:
         qkv = self.qkv(x)
         qkv = jnp.concatenate([qkv, *(scale(qkv) for scale in self.scales)], axis=-1)
         heads = rearrange(qkv, "b h w (n three d) -> three b (h w) n d", three=3, d=self.head_dim)
@@ -176,78 +199,97 @@ class LiteMLA(nnx.Module):
 class GLUMBConv(nnx.Module):
     """Expand to value | gate of 4 width each, SiLU, depthwise 3x3, `value silu(gate)`, contract.
 
-    (B, h, w, width) to the same.
+    (B, h, w, width) -> (B, h, w, width).
     """
 
-    def __init__(self, width: int, *, norm: str, rngs: nnx.Rngs, dtype: jnp.dtype):
+    def __init__(self, width: int, *, norm: str, rngs: nnx.Rngs, dtype: DTypeLike):
         options = dict(init=fan_in_uniform, rngs=rngs, dtype=dtype)
         self.expand = Linear(width, 8 * width, **options)
         self.depthwise = Depthwise(8 * width, 3, bias=True, rngs=rngs)
         self.contract = Linear(4 * width, width, bias=False, **options)
         self.norm = NORMS[norm](width)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: FeatureMaps) -> FeatureMaps:
         value, gate = jnp.split(self.depthwise(jax.nn.silu(self.expand(x))), 2, axis=-1)
         return self.norm(self.contract(value * jax.nn.silu(gate)))
 
 
 class EViTBlock(nnx.Module):
-    """EViT-GLU: `x += LiteMLA(x)`, `x += GLUMBConv(x)`. (B, h, w, width) to the same."""
+    """EViT-GLU: `x += LiteMLA(x)`, `x += GLUMBConv(x)`: (B, h, w, width) -> (B, h, w, width)."""
 
-    def __init__(self, width: int, *, scales=(), norm: str, rngs: nnx.Rngs, dtype: jnp.dtype):
+    def __init__(
+        self,
+        width: int,
+        *,
+        scales: Sequence[int] = (),
+        norm: str,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+    ):
         self.attention = LiteMLA(width, scales=scales, norm=norm, rngs=rngs, dtype=dtype)
         self.glu = GLUMBConv(width, norm=norm, rngs=rngs, dtype=dtype)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: FeatureMaps) -> FeatureMaps:
         x = x + self.attention(x)
         return x + self.glu(x)
 
 
-def duplicate(x: jax.Array, channels: int) -> jax.Array:
-    """Each channel repeated in place until there are `channels`: (..., C) -> (..., channels).
+def duplicate(x: Features, channels: int) -> Float[AnyArray, "*batch {channels}"]:
+    """Each channel repeated, next to itself, to `channels` in all: (..., C) -> (..., channels).
 
     Raises:
-      ValueError: C does not divide `channels`.
+        ValueError: if C does not divide `channels`.
     """
     if channels % x.shape[-1]:
         raise ValueError(f"{x.shape[-1]} channels cannot be repeated to {channels}")
     return jnp.repeat(x, channels // x.shape[-1], axis=-1)
 
 
-def average(x: jax.Array, channels: int) -> jax.Array:
-    """Means of neighbouring channels until `channels` are left: (..., C) -> (..., channels).
+def average(x: Features, channels: int) -> Float[AnyArray, "*batch {channels}"]:
+    """Means of groups of neighbouring channels: (..., C) -> (..., channels).
 
     Raises:
-      ValueError: `channels` does not divide C.
+        ValueError: if `channels` does not divide C.
     """
     if x.shape[-1] % channels:
         raise ValueError(f"{x.shape[-1]} channels cannot be averaged to {channels}")
     return x.reshape(*x.shape[:-1], channels, -1).mean(axis=-1)
 
 
-def shuffle(x: jax.Array) -> jax.Array:
+def shuffle(x: FeatureMaps) -> Float[AnyArray, "batch 2*h 2*w width//4"]:
     """Four channels to the pixels of a 2x2 square: (B, h, w, 4 C) -> (B, 2 h, 2 w, C)."""
     return rearrange(x, "b h w (c p q) -> b (h p) (w q) c", p=2, q=2)
 
 
-def unshuffle(x: jax.Array) -> jax.Array:
+def unshuffle(x: FeatureMaps) -> Float[AnyArray, "batch h//2 w//2 4*width"]:
     """The inverse of `shuffle`: (B, 2 h, 2 w, C) -> (B, h, w, 4 C)."""
     return rearrange(x, "b (h p) (w q) c -> b h w (c p q)", p=2, q=2)
 
 
 class Upsample(nnx.Module):
-    """(B, h, w, inputs) -> (B, 2 h, 2 w, outputs); the shortcut adds the channels, shuffled.
+    """(B, h, w, inputs) -> (B, 2 h, 2 w, outputs); the shortcut adds the shuffled channels.
 
     `kind` "interpolate" is nearest neighbour and a convolution, "pixel_shuffle" a convolution to
     4 x outputs and a shuffle.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, kind: str, shortcut=True, rngs, dtype):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kind: str,
+        shortcut: bool = True,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+    ):
         factor = {"interpolate": 1, "pixel_shuffle": 4}[kind]
         self.conv = conv(inputs, factor * outputs, rngs=rngs, dtype=dtype)
         self.kind, self.shortcut, self.outputs = kind, shortcut, outputs
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: Float[AnyArray, "batch h w c"]
+    ) -> Float[AnyArray, "batch 2*h 2*w {self.outputs}"]:
         if self.kind == "interpolate":
             y = self.conv(jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2))
         else:
@@ -256,16 +298,27 @@ class Upsample(nnx.Module):
 
 
 class Downsample(nnx.Module):
-    """(B, 2 h, 2 w, inputs) -> (B, h, w, outputs); the shortcut adds unshuffled channels, averaged.
+    """(B, 2 h, 2 w, inputs) -> (B, h, w, outputs); the shortcut averages unshuffled channels.
 
     `kind` "conv" is a convolution of stride 2, "pixel_unshuffle" one to outputs / 4, unshuffled.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, kind: str, shortcut=True, rngs, dtype):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kind: str,
+        shortcut: bool = True,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+    ):
         stride, factor = {"conv": (2, 1), "pixel_unshuffle": (1, 4)}[kind]
         self.conv = conv(inputs, outputs // factor, stride=stride, rngs=rngs, dtype=dtype)
         self.kind, self.shortcut, self.outputs = kind, shortcut, outputs
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: Float[AnyArray, "batch h w c"]
+    ) -> Float[AnyArray, "batch h//2 w//2 {self.outputs}"]:
         y = unshuffle(self.conv(x)) if self.kind == "pixel_unshuffle" else self.conv(x)
         return y + average(unshuffle(x), self.outputs) if self.shortcut else y

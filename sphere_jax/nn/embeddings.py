@@ -7,27 +7,31 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
+from jaxtyping import Array, Float, Float32
 
+from sphere_jax.common.shapes import Labels, Latents, PerSample, Tokens
 from sphere_jax.nn.linear import Linear, small_normal
 
 TIME_FEATURES = 256  # sinusoids, or Fourier frequencies
 MAX_PERIOD = 10000.0
 
 
-def patchify(z: jax.Array, patch: int) -> jax.Array:
+def patchify(z: Latents, patch: int) -> Tokens:
     """(B, h p, w p, d) -> (B, h w, p p d): tokens in raster order, channels last in each."""
     return rearrange(z, "b (h p) (w q) d -> b (h w) (p q d)", p=patch, q=patch)
 
 
-def unpatchify(tokens: jax.Array, patch: int, grid: tuple[int, int]) -> jax.Array:
-    """Inverse of `patchify`; `grid` is (h, w) in tokens."""
+def unpatchify(tokens: Tokens, patch: int, grid: tuple[int, int]) -> Latents:
+    """(B, h w, p p d) -> (B, h p, w p, d): the inverse of `patchify`; `grid` is (h, w)."""
     return rearrange(
         tokens, "b (h w) (p q d) -> b (h p) (w q) d", h=grid[0], w=grid[1], p=patch, q=patch
     )
 
 
 @lru_cache(maxsize=32)
-def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
+def sincos_positions(
+    grid: tuple[int, int], width: int
+) -> Float32[np.ndarray, "{grid[0]}*{grid[1]} {width}"]:
     """Fixed 2-D position table (h * w, width) float32, as in DiT and SiT.
 
     The first half of the channels encodes the column and the second half the row, each as
@@ -45,7 +49,9 @@ def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
     return np.concatenate(table, axis=1).astype(np.float32)
 
 
-def time_sinusoids(t: jax.Array, features: int = TIME_FEATURES) -> jax.Array:
+def time_sinusoids(
+    t: PerSample, features: int = TIME_FEATURES
+) -> Float32[Array, "batch {features}"]:
     """(B,) -> (B, features): cos | sin of `t 10000^(-k / (features / 2))`; t is not scaled."""
     half = features // 2
     frequencies = MAX_PERIOD ** (-np.arange(half) / half)
@@ -54,12 +60,12 @@ def time_sinusoids(t: jax.Array, features: int = TIME_FEATURES) -> jax.Array:
 
 
 class TimeEmbedding(nnx.Module):
-    """Times (B,) in [0, 1] -> (B, width): features, linear, SiLU, linear, all of it float32, also
+    """Times (B,) in [0, 1] -> (B, width): features, linear, SiLU, linear, all in float32, even
     where products of float32 arrays are rounded by default (TPU: to bfloat16; docs/bf16.md).
 
     kind "sinusoid": 256 fixed sinusoids (SiT, the original LightningDiT). kind "fourier": sin | cos
-    of `2 pi t f` at 256 frequencies f ~ N(0, 1), drawn once, kept with the parameters because a
-    checkpoint is meaningless without them, and never trained (RAE, RJF, HAE; methods.md D.6).
+    of `2 pi t f` at 256 frequencies f ~ N(0, 1), sampled at initialisation and never trained, but
+    stored with the parameters, which depend on them (RAE, RJF, HAE; methods.md D.6).
 
     Raises:
         ValueError: for any other kind.
@@ -76,7 +82,7 @@ class TimeEmbedding(nnx.Module):
         self.hidden = Linear(features, width, rngs=rngs, init=small_normal)
         self.output = Linear(width, width, rngs=rngs, init=small_normal)
 
-    def __call__(self, t: jax.Array) -> jax.Array:
+    def __call__(self, t: PerSample) -> Float[Array, "batch width"]:
         if self.frequencies is None:
             features = time_sinusoids(t)
         else:
@@ -90,14 +96,14 @@ class TimeEmbedding(nnx.Module):
 class LabelEmbedding(nnx.Module):
     """Labels (B,) int32 -> (B, width); row `num_classes` is the null label of guidance.
 
-    Labels may also be mixtures (B, num_classes + 1) of float weights, which give the same mixture
-    of embeddings: half of one class and half of another, say.
+    Labels may also be mixtures, float weights (B, num_classes + 1): the result is the same mixture
+    of embeddings, for example half of one class and half of another.
     """
 
     def __init__(self, num_classes: int, width: int, *, rngs: nnx.Rngs):
         self.table = nnx.Param(small_normal(rngs.params(), (num_classes + 1, width), jnp.float32))
 
-    def __call__(self, labels: jax.Array) -> jax.Array:
+    def __call__(self, labels: Labels) -> Float[Array, "batch width"]:
         if labels.ndim == 2:
             return jnp.matmul(labels, self.table[...], precision="highest")
         return self.table[...][labels]

@@ -1,19 +1,21 @@
-"""MLP-Mixer layers over tokens and channels, the identity when fresh. methods.md E.3."""
+"""MLP-Mixer layers over tokens and channels, initially the identity. methods.md E.3."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
+from sphere_jax.common.shapes import Tokens
 from sphere_jax.nn.linear import Initializer, Linear, xavier_uniform
 from sphere_jax.nn.norms import RMSNorm
 from sphere_jax.nn.transformer_layers import Stack, gated
 
 
 class MixerLayer(nnx.Module):
-    """`x += a1 Tokens(norm(x))`, `x += a2 Channels(norm(x))`; the scalars a1, a2 start at 0.
+    """`x += a1 Tokens(norm(x))`, `x += a2 Channels(norm(x))`: (B, N, C) -> (B, N, C).
 
     Tokens is linear N -> N, SiLU, linear N -> N along the tokens; Channels is linear C -> 2C, SiLU,
-    linear 2C -> C.
+    linear 2C -> C. The scalars a1 and a2 are parameters, initially 0.
     """
 
     def __init__(
@@ -23,7 +25,7 @@ class MixerLayer(nnx.Module):
         *,
         rngs: nnx.Rngs,
         init: Initializer = xavier_uniform,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
     ):
         options = dict(rngs=rngs, init=init, dtype=dtype)
         self.norm1, self.norm2 = RMSNorm(width), RMSNorm(width)
@@ -34,7 +36,7 @@ class MixerLayer(nnx.Module):
         self.token_gate = nnx.Param(jnp.zeros((), jnp.float32))
         self.channel_gate = nnx.Param(jnp.zeros((), jnp.float32))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Tokens) -> Tokens:
         along = self.norm1(x).swapaxes(1, 2)
         along = self.tokens_out(jax.nn.silu(self.tokens_in(along))).swapaxes(1, 2)
         x = gated(x, self.token_gate[...], along)
@@ -53,7 +55,7 @@ class Mixer(nnx.Module):
         *,
         rngs: nnx.Rngs,
         init: Initializer = xavier_uniform,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         unroll: int | bool = 1,
     ):
         def layer(rngs: nnx.Rngs) -> MixerLayer:
@@ -62,5 +64,5 @@ class Mixer(nnx.Module):
         self.layers = Stack(layer, depth, unroll=unroll, rngs=rngs) if depth else None
         self.norm = RMSNorm(width)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Tokens) -> Tokens:
         return self.norm(x if self.layers is None else self.layers(x))

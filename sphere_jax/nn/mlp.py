@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
+from sphere_jax.common.shapes import Features
 from sphere_jax.nn.linear import Linear
 
 
 class MLP(nnx.Module):
-    """`W2 gelu(W1 x)` with biases; GELU in its tanh form, or `exact`."""
+    """`W2 gelu(W1 x)` with biases; GELU is the tanh approximation unless `exact`."""
 
     def __init__(
         self,
@@ -17,13 +19,13 @@ class MLP(nnx.Module):
         *,
         rngs: nnx.Rngs,
         exact: bool = False,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
     ):
         self.exact = exact
         self.expand = Linear(width, hidden, rngs=rngs, dtype=dtype)
         self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Features) -> Features:
         return self.contract(jax.nn.gelu(self.expand(x), approximate=not self.exact))
 
 
@@ -40,12 +42,12 @@ class SwiGLU(nnx.Module):
         *,
         rngs: nnx.Rngs,
         gate_bias: bool = True,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
     ):
         self.expand = Linear(width, 2 * hidden, rngs=rngs, bias=gate_bias, dtype=dtype)
         self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Features) -> Features:
         gate, value = jnp.split(self.expand(x), 2, axis=-1)
         return self.contract(jax.nn.silu(gate) * value)
 

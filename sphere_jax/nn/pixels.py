@@ -1,14 +1,16 @@
-"""uint8 at the edges, float32 in [-1, 1] inside."""
+"""Images are uint8 in files and float32 in [-1, 1] in programs."""
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, UInt8
+
+from sphere_jax.common.shapes import AnyArray
 
 
-def to_float(images: jax.Array) -> jax.Array:
+def to_float(images: UInt8[AnyArray, "*shape"]) -> Float32[AnyArray, "*shape"]:
     """uint8 (..., H, W, C) to float32 in [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
-def to_uint8(images: jax.Array) -> jax.Array:
-    """float32 in [-1, 1] to uint8, clipped and rounded to nearest."""
+def to_uint8(images: Float[AnyArray, "*shape"]) -> UInt8[Array, "*shape"]:
+    """Floats (..., H, W, C) in [-1, 1] to uint8, clipped and rounded to nearest."""
     return jnp.round(jnp.clip(images * 127.5 + 127.5, 0.0, 255.0)).astype(jnp.uint8)

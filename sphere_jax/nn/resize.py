@@ -1,19 +1,24 @@
-"""Images resized as PyTorch does it, as one matrix an axis.
+"""Images resized as in PyTorch, by one matrix for each axis.
 
-`jax.image.resize` has other conventions: Keys' cubic with a = -0.5 where PyTorch has -0.75, borders
-whose weights are renormalised where PyTorch repeats the edge, and antialiasing unless told.
+`jax.image.resize` has other conventions: a cubic of a = -0.5 where PyTorch has -0.75, renormalised
+weights at borders where PyTorch repeats the edge, and antialiasing by default.
 """
 
 from functools import lru_cache
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, Num
+
+from sphere_jax.common.shapes import AnyArray
+
+Pixels = Num[AnyArray, "batch h w channels"]  # uint8 or floats
+Resized = Float32[AnyArray, "batch {height} {width} channels"]
 
 
 def bicubic(
-    images: jax.Array, height: int, width: int, a: float | None = None, antialias: bool = False
-) -> jax.Array:
+    images: Pixels, height: int, width: int, a: float | None = None, antialias: bool = False
+) -> Resized:
     """(B, H, W, C) to (B, height, width, C), float32.
 
     Equals `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)` at that size,
@@ -24,7 +29,7 @@ def bicubic(
     return _resize(images, height, width, slope, antialias)
 
 
-def bilinear(images: jax.Array, height: int, width: int, antialias: bool = False) -> jax.Array:
+def bilinear(images: Pixels, height: int, width: int, antialias: bool = False) -> Resized:
     """(B, H, W, C) to (B, height, width, C), float32.
 
     Equals `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)` at that size,
@@ -33,7 +38,9 @@ def bilinear(images: jax.Array, height: int, width: int, antialias: bool = False
     return _resize(images, height, width, None, antialias)
 
 
-def _resize(images, height, width, slope, antialias):
+def _resize(
+    images: Pixels, height: int, width: int, slope: float | None, antialias: bool
+) -> Resized:
     x = images.astype(jnp.float32)
     if height != x.shape[1]:
         rows = interpolation(x.shape[1], height, slope, antialias)
@@ -51,13 +58,13 @@ def interpolation(
     slope: float | None = None,
     antialias: bool = False,
     step: float | None = None,
-) -> np.ndarray:
-    """(new_size, size) float32: samples of a line at new places, rows of sum one.
+) -> Float32[np.ndarray, "{new_size} {size}"]:
+    """(new_size, size) float32: the matrix that resamples a line of pixels; its rows sum to 1.
 
     `slope` is that of the cubic, None for linear. Pixel i covers [i, i + 1] at both sizes. Without
-    antialiasing the edge pixels go on for ever; with it, the kernel is as wide as a new pixel where
-    that is the wider, and what it finds outside the line is left out. `step` is the distance of new
-    samples in old pixels, `size / new_size` unless given (PyTorch's `scale_factor`).
+    antialiasing the edge pixels are repeated outside the line. With it, the kernel is at least as
+    wide as a new pixel, and weights outside the line are dropped. `step` is the distance between
+    new samples in old pixels, by default `size / new_size` (1 / `scale_factor` in PyTorch).
     """
     reach = 1 if slope is None else 2
     step = size / new_size if step is None else step
@@ -76,7 +83,7 @@ def interpolation(
 
 
 def _kernel(distance: np.ndarray, slope: float | None) -> np.ndarray:
-    """The hat, or the cubic convolution kernel (Keys 1981) of that slope at one."""
+    """The triangle, or the cubic convolution kernel (Keys 1981) with that slope at distance one."""
     x = np.abs(distance)
     if slope is None:
         return np.maximum(1 - x, 0.0)

@@ -2,17 +2,21 @@
 
 from functools import lru_cache
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64
+
+from sphere_jax.common.shapes import AnyArray
 
 
 @lru_cache(maxsize=32)
-def axial_angles(grid: tuple[int, int], head_dim: int, base: float = 10000.0) -> np.ndarray:
+def axial_angles(
+    grid: tuple[int, int], head_dim: int, base: float = 10000.0
+) -> Float64[np.ndarray, "{grid[0]}*{grid[1]} {head_dim}//2"]:
     """Rotation angle of every channel pair at every token: (h * w, head_dim / 2) float64.
 
-    The first half of the pairs turns with the row index, the second half with the column index, at
-    `base^(-2k / (head_dim / 2))` radians per row or column. Tokens are in raster order.
+    The first half of the pairs rotates with the row index, the second half with the column index,
+    at `base^(-2k / (head_dim / 2))` radians per row or column. Tokens are in raster order.
 
     Raises:
         ValueError: if `head_dim` is not divisible by 4.
@@ -26,14 +30,17 @@ def axial_angles(grid: tuple[int, int], head_dim: int, base: float = 10000.0) ->
     )
 
 
-def rotate(x: jax.Array, angles: np.ndarray) -> jax.Array:
-    """Turns channel pairs (2k, 2k + 1) of x (B, N, heads, head_dim) by angles (N, head_dim / 2).
+def rotate(
+    x: Float[AnyArray, "batch tokens heads head_dim"],
+    angles: Float[np.ndarray, "tokens head_dim//2"],
+) -> Float[AnyArray, "batch tokens heads head_dim"]:
+    """Rotates channel pairs (2k, 2k + 1) of x (B, N, heads, head_dim) by angles (N, head_dim / 2).
 
     `(x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin)`, in float32, returned in the dtype of `x`.
     """
-    # Each channel needs itself and its partner: the next one if even, the one before if odd. Two
-    # rolls against tables that are zero in the wrong half never split the channel axis into pairs,
-    # a layout that TPU vector registers hold badly.
+    # Each channel is combined with its partner: the next one if even, the previous one if odd. Two
+    # rolls, multiplied by tables that are zero for the wrong half, avoid splitting the channel axis
+    # into pairs, a layout that suits TPU vector registers badly.
     cos = np.repeat(np.cos(angles), 2, axis=1)
     sin = np.repeat(np.sin(angles), 2, axis=1)
     even = np.arange(sin.shape[1]) % 2 == 0

@@ -3,33 +3,44 @@
 Equations: methods.md K. `c` is the conditioning vector after SiLU: (B, width), the same for all
 tokens, or (B, N, width), one for each.
 
-In bfloat16 only matrix products, and what lies between two of them, are computed. Tokens `x` keep
-the dtype that they come in, float32 in every network made of these blocks, so that 2 x depth small
-additions are not rounded away. Modulation and gates are float32 too, in which their gradients, sums
-over all tokens, are then taken (docs/bf16.md).
+Only matrix products, and what lies between two of them, are computed in bfloat16. Tokens `x` keep
+their dtype, float32 in every network of these blocks, so that 2 x depth small additions are not
+rounded away. Modulation and gates are float32 too, and so are their gradients, which are sums over
+all tokens (docs/bf16.md).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
+from sphere_jax.common.shapes import AnyArray, Tokens
 from sphere_jax.nn.linear import Linear, zeros
 
+Hidden = Float[AnyArray, "*shape"]
+Condition = Float[AnyArray, "batch width"] | Tokens
+PerToken = Float[AnyArray, "batch #tokens width"]  # or the same for all tokens
 
-def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+
+def modulate(x: Tokens, shift: PerToken, scale: PerToken) -> Tokens:
     """`x (1 + scale) + shift`, float32; x (B, N, width), shift and scale (B, 1 or N, width)."""
     x, shift, scale = (a.astype(jnp.float32) for a in (x, shift, scale))
     return x * (1 + scale) + shift
 
 
-def gated(x: jax.Array, gate: jax.Array, branch: jax.Array) -> jax.Array:
-    """`x + gate branch`, of the dtype of x; the product is float32."""
+def gated(x: Tokens, gate: PerToken | Float[AnyArray, ""], branch: Tokens) -> Tokens:
+    """`x + gate branch` in the dtype of x, the product in float32.
+
+    x and branch are (B, N, width), gate is (B, 1 or N, width) or ().
+    """
     return x + (gate.astype(jnp.float32) * branch.astype(jnp.float32)).astype(x.dtype)
 
 
-def _per_token(c: jax.Array) -> jax.Array:
+def _per_token(c: Condition) -> Tokens:
     """(B, width) -> (B, 1, width); (B, N, width) stays."""
     return c if c.ndim == 3 else c[:, None]
 
@@ -37,10 +48,10 @@ def _per_token(c: jax.Array) -> jax.Array:
 class Block(nnx.Module):
     """Attention and feed-forward, each `x += gate * layer(modulate(norm(x), shift, scale))`.
 
-    `norm()`, `attention()` and `mlp()` make the layers. The modulation is one zero-initialised
-    linear of `c` to shift, scale, gate of attention, then of the feed-forward, so that a fresh
-    block is the identity. With `conditional=False`, `c` is ignored and the block is
-    `x += layer(norm(x))`.
+    `norm()`, `attention(rngs)` and `mlp(rngs)` make the layers. The modulation is a linear layer
+    from `c` to the shift, scale and gate of attention, then those of the feed-forward; it is
+    initialised to zero, so that a new block is the identity. With `conditional=False`, `c` is
+    ignored and the block is `x += layer(norm(x))`.
     """
 
     def __init__(
@@ -52,7 +63,7 @@ class Block(nnx.Module):
         mlp: Callable[[nnx.Rngs], nnx.Module],
         rngs: nnx.Rngs,
         conditional: bool = True,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
     ):
         self.norm1, self.norm2 = norm(), norm()
         self.attention = attention(rngs)
@@ -61,8 +72,8 @@ class Block(nnx.Module):
             Linear(width, 6 * width, rngs=rngs, init=zeros, dtype=dtype) if conditional else None
         )
 
-    def __call__(self, x: jax.Array, c: jax.Array | None) -> jax.Array:
-        """x (B, N, width), c (B, width) or (B, N, width) -> (B, N, width) of the dtype of x."""
+    def __call__(self, x: Tokens, c: Condition | None) -> Tokens:
+        """x (B, N, width), c (B, width) or (B, N, width) -> (B, N, width) in the dtype of x."""
         if self.modulation is None:
             x = x + self.attention(self.norm1(x)).astype(x.dtype)
             return x + self.mlp(self.norm2(x)).astype(x.dtype)
@@ -73,12 +84,12 @@ class Block(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """`depth` modules of one kind in a row, their parameters stacked on a leading depth axis.
+    """`depth` modules of one kind in sequence, their parameters stacked on a leading depth axis.
 
-    `make(rngs)` builds one; each is initialised from its own key. The stack runs as `lax.scan`
-    with `unroll` modules per iteration (True: all of them), so that tracing and compile time do not
-    grow with depth. `remat` recomputes each module in the backward pass instead of storing its
-    activations.
+    `make(rngs)` builds a module; each is initialised from a different key. The stack runs as
+    `lax.scan` with `unroll` modules per iteration (True: all of them), so that tracing and compile
+    time do not grow with depth. `remat` recomputes each module in the backward pass instead of
+    storing its activations.
     """
 
     def __init__(
@@ -97,12 +108,12 @@ class Stack(nnx.Module):
         self.unroll = unroll
         self.remat = remat
 
-    def __call__(self, x: jax.Array, *args) -> jax.Array:
-        """`x -> layer(x, *args)`, once for each layer; `args` are the same for all."""
+    def __call__(self, x: Hidden, *args: Any) -> Hidden:
+        """`x -> layer(x, *args)` for each layer in turn, with the same `args`; x of any shape."""
         return self._scan(x, args, lambda x: None)[0]
 
-    def states(self, x: jax.Array, *args) -> jax.Array:
-        """What each layer returns, (depth, *x.shape); the last is that of the whole stack."""
+    def states(self, x: Hidden, *args: Any) -> Float[AnyArray, " depth *shape"]:
+        """The outputs of all layers, (depth, *x.shape); the last is that of the stack."""
         return self._scan(x, args, lambda x: x)[1]
 
     def _scan(self, x, args, keep):
@@ -118,18 +129,18 @@ class Stack(nnx.Module):
             x = layer(x, state)
             return x, keep(x)
 
-        # One layer is no loop: lax.scan would make one, unrolled or not, and in the backward pass
-        # of a loop XLA on CPU takes convolutions fifty times as slowly.
+        # One layer needs no loop: lax.scan would make one, unrolled or not, and XLA on CPU runs
+        # convolutions fifty times slower in the backward pass of a loop.
         if jax.tree.leaves(state)[0].shape[0] == 1:
-            x, kept = step(x, jax.tree.map(lambda leaf: leaf[0], state))
-            return x, jax.tree.map(lambda leaf: leaf[None], kept)
+            x, output = step(x, jax.tree.map(lambda leaf: leaf[0], state))
+            return x, jax.tree.map(lambda leaf: leaf[None], output)
         return jax.lax.scan(step, x, state, unroll=self.unroll)
 
 
 class Head(nnx.Module):
-    """Norm, adaLN shift and scale, linear: (B, N, width) -> (B, N, features_out); zero at first.
+    """Norm, adaLN shift and scale, linear: (B, N, width) -> (B, N, features_out); initially zero.
 
-    `norm` None leaves the norm out, `conditional=False` the modulation.
+    `norm=None` omits the norm, `conditional=False` the modulation.
     """
 
     def __init__(
@@ -140,7 +151,7 @@ class Head(nnx.Module):
         norm: Callable[[], nnx.Module] | None,
         rngs: nnx.Rngs,
         conditional: bool = True,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
     ):
         self.norm = norm() if norm else None
         self.modulation = (
@@ -148,7 +159,7 @@ class Head(nnx.Module):
         )
         self.output = Linear(width, features_out, rngs=rngs, init=zeros, dtype=dtype)
 
-    def __call__(self, x: jax.Array, c: jax.Array | None) -> jax.Array:
+    def __call__(self, x: Tokens, c: Condition | None) -> Float[AnyArray, "batch tokens out"]:
         x = x if self.norm is None else self.norm(x)
         if self.modulation is not None:
             x = modulate(x, *jnp.split(self.modulation(_per_token(c)), 2, axis=-1))

@@ -1,4 +1,4 @@
-"""Sampling: times, noise, guidance, solvers, and the one function that joins them."""
+"""Sampling: times, noise, guidance, solvers, and `sample`, which combines them."""
 
 from sphere_jax.sampling.few_step import FewSteps, decode_rounds, denoise_rounds, first_noise
 from sphere_jax.sampling.guidance import (
@@ -10,7 +10,15 @@ from sphere_jax.sampling.guidance import (
 )
 from sphere_jax.sampling.noise import noise_of, sample_keys, sample_noise
 from sphere_jax.sampling.sampler import Sampler, nfe, sample
-from sphere_jax.sampling.solvers import SOLVERS, advance, begin, euler, heun, midpoint, multistep
+from sphere_jax.sampling.solvers import (
+    SOLVERS,
+    advance,
+    euler,
+    heun,
+    initial_state,
+    midpoint,
+    multistep,
+)
 from sphere_jax.sampling.times import (
     dimension_shift,
     sample_times,
@@ -26,7 +34,6 @@ __all__ = [
     "Sampler",
     "advance",
     "auto_guided_velocity",
-    "begin",
     "decode_rounds",
     "denoise_rounds",
     "dimension_shift",
@@ -35,6 +42,7 @@ __all__ = [
     "guided",
     "guided_velocity",
     "heun",
+    "initial_state",
     "midpoint",
     "multistep",
     "nfe",

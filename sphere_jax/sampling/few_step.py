@@ -1,31 +1,40 @@
 """Few-step generation on the global sphere: decode, encode, re-noise (E) or denoise, re-noise (B).
 
-methods.md E.7 and B.6. Networks come as functions `(x, labels) -> y`; `project` puts a latent on
-the sphere. Everything a sample draws is a function of its own key.
+methods.md E.7 and B.6. The noise of a sample is a function of its key alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32
 
+from sphere_jax.common.shapes import Images, Keys, Labels, Latents, Scalar
 from sphere_jax.sampling.guidance import guided
 from sphere_jax.sampling.noise import noise_of
 
 PLACES = ("encoder", "decoder", "combo")
+
+Encode = Callable[[Images, Labels], Latents]
+Decode = Callable[[Latents, Labels], Images]
+Denoise = Callable[[Latents, Labels], Latents]
+Project = Callable[[Latents], Latents]  # onto the sphere
+Renoise = Callable[[Latents, Latents, Scalar], Latents]  # of (v, noise, strength)
 
 
 @dataclass(frozen=True)
 class FewSteps:
     """Settings of both samplers.
 
-    steps: T decodes of E, or T denoisings of B. scale: guidance, 1 is off. schedule: the strength
-    of the re-noising before step t + 1 is `strength` ("fixed") or `strength (1 - t / T)`
-    ("decreasing"). share_noise: one noise for all of it, or a fresh one each time. guidance_at:
-    "encoder", "decoder" or "combo", which guides both with the root of the scale; "" for B.
+    steps: T decodes of E, or T denoising steps of B. scale: guidance, 1 is off. schedule: the
+    strength of the re-noising before step t + 1 is `strength` ("fixed") or `strength (1 - t / T)`
+    ("decreasing"). share_noise: one noise for all steps, or a fresh one for each. guidance_at:
+    "encoder", "decoder" or "combo", which guides both with the square root of the scale; "" for B.
 
-    Raises ValueError for values out of range.
+    Raises:
+        ValueError: for values out of range.
     """
 
     steps: int
@@ -35,7 +44,7 @@ class FewSteps:
     share_noise: bool = True
     guidance_at: str = ""
 
-    decode_radius = 0.0  # what is drawn is decoded as it is
+    decode_radius = 0.0  # latents are decoded as they are
 
     def __post_init__(self):
         if self.steps < 1:
@@ -50,11 +59,11 @@ class FewSteps:
         return f"{self.steps} steps, guidance {self.scale:g}{at}"
 
     def with_scale(self, scale: float) -> "FewSteps":
-        """The same with another guidance scale."""
+        """A copy with another guidance scale."""
         return replace(self, scale=scale)
 
-    def strengths(self, rounds: int) -> np.ndarray:
-        """Of the `rounds` re-noisings, (rounds,) float32: t = 1 .. rounds, of T = rounds + 1."""
+    def strengths(self, rounds: int) -> Float32[np.ndarray, " {rounds}"]:
+        """Strengths `(rounds,)` of the re-noisings t = 1 .. rounds, with T = rounds + 1."""
         t = np.arange(1, rounds + 1)
         fall = 1.0 - t / (rounds + 1) if self.schedule == "decreasing" else np.ones(rounds)
         return (self.strength * fall).astype(np.float32)
@@ -67,7 +76,7 @@ class FewSteps:
         return self._rounds_cost(self.steps - 1) + self._cost("decoder")
 
     def evaluations_from_image(self) -> int:
-        """NFE where an image takes the place of the first decode: T rounds."""
+        """NFE from an image instead of a first decode: T rounds."""
         return self._rounds_cost(self.steps)
 
     def _rounds_cost(self, rounds: int) -> int:
@@ -77,29 +86,30 @@ class FewSteps:
         return 2 if self.guides(place) else 1
 
     def guides(self, place: str) -> bool:
+        """Whether the network at `place`, "encoder" or "decoder", is guided."""
         return self.scale != 1.0 and self.guidance_at in (place, "combo")
 
-    def scale_at(self, scale):
-        """What each guided place is given of the whole scale, which may be traced."""
+    def scale_at(self, scale: Scalar) -> Scalar:
+        """Scale of each guided network, from the whole scale, which may be traced."""
         return jnp.sqrt(scale) if self.guidance_at == "combo" else scale
 
 
-def first_noise(keys, shape):
-    """The noise from which samples start."""
+def first_noise(keys: Keys, shape: tuple[int, ...]) -> Float32[Array, " batch *shape"]:
+    """The noise `(B, *shape)` from which samples with these keys start."""
     return noise_of(_fold(keys, 0), shape)
 
 
-def _fold(keys, t):
+def _fold(keys: Keys, t: int | Array) -> Keys:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, t)
 
 
-def _noise(settings: FewSteps, keys, shape, t):
-    """Of the t-th re-noising, t = 1, 2, ...: not the noise that samples start from."""
+def _noise(settings: FewSteps, keys: Keys, shape: tuple[int, ...], t: Array) -> Latents:
+    """The noise of the t-th re-noising, t = 1, 2, ...; it differs from `first_noise`."""
     return noise_of(_fold(keys, 1 if settings.share_noise else t), shape)
 
 
-def _repeat(one_round, start, settings: FewSteps, rounds: int):
-    """`one_round(x, (t, r)) -> x, None` for t = 1 .. rounds, r the strength of the t-th."""
+def _repeat(one_round: Callable, start: Array, settings: FewSteps, rounds: int) -> Array:
+    """`one_round(x, (t, r)) -> x, None` for t = 1 .. rounds, with r the strength of round t."""
     if rounds == 0:
         return start
     times = np.arange(1, rounds + 1, dtype=np.uint32)
@@ -107,17 +117,30 @@ def _repeat(one_round, start, settings: FewSteps, rounds: int):
 
 
 def decode_rounds(
-    settings, encode, decode, project, renoise, keys, latent_shape, labels, null_label, scale,
-    images=None, latents=None, noise=None,
-):  # fmt: skip
-    """Images (B, H, W, C) in [-1, 1] by Sphere Encoder's loop (methods.md E.7).
+    settings: FewSteps,
+    encode: Encode,
+    decode: Decode,
+    project: Project,
+    renoise: Renoise,
+    keys: Keys,
+    latent_shape: tuple[int, ...],
+    labels: Labels,
+    null_label: int,
+    scale: Scalar,
+    images: Images | None = None,
+    latents: Latents | None = None,
+    noise: Latents | None = None,
+) -> Images:
+    """Images (B, H, W, C) in [-1, 1] by the loop of Sphere Encoder (methods.md E.7).
 
-    The first are decoded from `latents`, points of the sphere, or by default from noise, and T - 1
-    rounds follow; or they are `images`, and T rounds follow. A round is `z = encode(x)`,
+    The first images are decoded from `latents` on the sphere, by default from noise, and T - 1
+    rounds follow. Or they are `images`, and T rounds follow. A round is `z = encode(x)`,
     `v = renoise(project(z), e, r)`, `x = decode(v)`.
 
-    renoise: `(v, e, r) -> v`, r the strength. scale: of the guidance where settings say it is on.
-    noise: the direction of all re-noisings (B, h, w, d) instead of the keys' own.
+    Args:
+        renoise: `(v, e, r) -> v` with noise e and strength r.
+        scale: of guidance, where `settings` turn it on.
+        noise: `(B, h, w, d)`, the noise of every re-noising in place of that of the keys.
     """
 
     def network(function, place, x):
@@ -144,12 +167,20 @@ def decode_rounds(
 
 
 def denoise_rounds(
-    settings, denoise, project, renoise, keys, latent_shape, labels, null_label, scale
-):
-    """Latents (B, h, w, d) by Sphere Latent Encoder's Algorithm 1 (methods.md B.6).
+    settings: FewSteps,
+    denoise: Denoise,
+    project: Project,
+    renoise: Renoise,
+    keys: Keys,
+    latent_shape: tuple[int, ...],
+    labels: Labels,
+    null_label: int,
+    scale: Scalar,
+) -> Latents:
+    """Latents (B, h, w, d) by Algorithm 1 of Sphere Latent Encoder (methods.md B.6).
 
-    `z_hat = denoise(v)`, `v = renoise(project(z_hat), e, r)`, T denoisings; the last prediction is
-    returned as it is, off the sphere.
+    T steps of `z_hat = denoise(v)`, `v = renoise(project(z_hat), e, r)`. The last prediction is
+    returned unprojected, off the sphere.
     """
 
     def predict(v):

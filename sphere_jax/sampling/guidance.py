@@ -1,20 +1,32 @@
-"""Guidance, and where it applies: classifier-free `v_u + w (v_c - v_u)` in one batched call, or
-auto-guidance `v_w + w (v_c - v_w)` away from a weaker network that is given the same label.
+"""Guidance and the steps in which it acts.
+
+Classifier-free: `v_u + w (v_c - v_u)`, in one batched call. Auto-guidance: `v_w + w (v_c - v_w)`,
+away from a weaker network that has the same label.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32
+
+from sphere_jax.common.shapes import AnyArray, Labels, Latents, PerSample, Scalar
 
 ROUNDING = 1e-6
+
+VelocityNetwork = Callable[[Latents, PerSample, Labels], Latents]
 
 
 @dataclass(frozen=True)
 class Guidance:
     """Scale w and the interval of times [low, high] in which it acts; w = 1 is off.
 
-    auto: names the weaker network of auto-guidance; "" is classifier-free guidance.
+    auto: name of the weaker network of auto-guidance; "" is classifier-free guidance.
+
+    Raises:
+        ValueError: unless 0 <= low <= high <= 1.
     """
 
     scale: float = 1.0
@@ -29,12 +41,14 @@ class Guidance:
             )
 
 
-def segments(times, guidance):
-    """Runs of equal steps `(start, stop, guided)`, from the numpy times of a grid.
+def segments(
+    times: Float32[np.ndarray, " times"], guidance: Guidance
+) -> list[tuple[int, int, bool]]:
+    """Consecutive steps that are all guided, or all not: `(start, stop, guided)` of each segment.
 
-    The step from `times[i]` to `times[i + 1]` is guided when its start lies in the interval and
-    the scale is not 1; all evaluations of one step are guided alike. Times are float32, the ends
-    of the interval are not: a start within ROUNDING of an end is in it.
+    The step from `times[i]` to `times[i + 1]` is guided if its start lies in the interval and the
+    scale is not 1; all evaluations of one step are guided alike. Times are float32, the ends of
+    the interval are not: a start within ROUNDING of an end is in it.
     """
     low, high = guidance.low - ROUNDING, guidance.high + ROUNDING
     guided = [guidance.scale != 1.0 and low <= float(t) <= high for t in times[:-1]]
@@ -43,11 +57,18 @@ def segments(times, guidance):
     return [(a, b, guided[a]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
-def guided(network, inputs, labels, null_label, scale):
+def guided(
+    network: Callable[..., Float[Array, " 2*batch *output"]],
+    inputs: tuple[AnyArray, ...],
+    labels: Labels,
+    null_label: int,
+    scale: Scalar,
+) -> Float32[Array, " batch *output"]:
     """`y_u + scale (y_c - y_u)` with `y = network(*inputs, labels)`: one call on 2B rows.
 
-    Labels are (B,) or mixtures (B, K + 1). Rows 2i and 2i + 1 are sample i with its label and
-    without, so that a batch split over devices stays where it is (halves end to end would move it).
+    Inputs are `(B, ...)`, labels `(B,)` or mixtures `(B, K + 1)`. Rows 2i and 2i + 1 are sample i
+    with its label and without, so that each device keeps its part of the batch (two halves, one
+    after the other, would move it).
     """
 
     def pair(a, b):
@@ -63,14 +84,29 @@ def guided(network, inputs, labels, null_label, scale):
     return y_u + scale * (y_c - y_u)
 
 
-def guided_velocity(network, z, t, labels, null_label, scale):
+def guided_velocity(
+    network: VelocityNetwork,
+    z: Latents,
+    t: PerSample,
+    labels: Labels,
+    null_label: int,
+    scale: Scalar,
+) -> Latents:
     """`v_u + scale (v_c - v_u)` at z `(B,h,w,d)`, t `(B,)`: one call of the network on 2B rows."""
     return guided(network, (z, t), labels, null_label, scale)
 
 
-def auto_guided_velocity(network, weaker, z, t, labels, scale):
-    """`v_w + scale (v_c - v_w)`: one call each of two networks, on B rows (Karras et al. 2024,
-    "Guiding a diffusion model with a bad version of itself").
+def auto_guided_velocity(
+    network: VelocityNetwork,
+    weaker: VelocityNetwork,
+    z: Latents,
+    t: PerSample,
+    labels: Labels,
+    scale: Scalar,
+) -> Latents:
+    """`v_w + scale (v_c - v_w)` at z `(B,h,w,d)`, t `(B,)`: one call of each network on B rows.
+
+    Karras et al. 2024, "Guiding a diffusion model with a bad version of itself".
     """
     v = network(z, t, labels).astype(jnp.float32)
     v_weak = weaker(z, t, labels).astype(jnp.float32)

@@ -1,22 +1,27 @@
-"""Noise of a sample as a function of the seed and the sample's index alone."""
+"""The noise of a sample, a function of the seed and of the index of the sample alone."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32
+
+from sphere_jax.common.shapes import Indices, Keys, OneKey
 
 
-def sample_keys(key, indices):
-    """One key for each of the samples `indices (B,)`: a function of `(key, index)` only."""
+def sample_keys(key: OneKey, indices: Indices) -> Keys:
+    """Keys `(B,)` of the samples `indices (B,)`, each a function of `(key, index)` only."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(indices, jnp.uint32))
 
 
-def noise_of(keys, shape):
-    """Standard Gaussian `(B, *shape)` float32 from the keys (B,) of samples.
+def noise_of(keys: Keys, shape: tuple[int, ...]) -> Float32[Array, " batch *shape"]:
+    """Standard Gaussian noise `(B, *shape)` from the keys `(B,)` of samples.
 
-    A row depends on its key only: the same bits whatever the batch, jit or sharding.
+    A row depends on its key only: the same bits in any batch, jitted or not, however sharded.
     """
     return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
 
 
-def sample_noise(key, indices, shape):
-    """Standard Gaussian `(B, *shape)` float32 for the samples `indices (B,)`."""
+def sample_noise(
+    key: OneKey, indices: Indices, shape: tuple[int, ...]
+) -> Float32[Array, " batch *shape"]:
+    """Standard Gaussian noise `(B, *shape)` of the samples `indices (B,)`."""
     return noise_of(sample_keys(key, indices), shape)

@@ -1,28 +1,35 @@
-"""From noise to latents: the grid of times, the guided and unguided runs of steps, the solver."""
+"""From noise to latents: the time grid, the guided and unguided segments of it, the solver."""
 
 from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32
 
+from sphere_jax.common.shapes import Labels, Latents, Scalar
+from sphere_jax.geometry.spaces import Space
 from sphere_jax.sampling.guidance import (
     Guidance,
+    VelocityNetwork,
     auto_guided_velocity,
     guided_velocity,
     segments,
 )
-from sphere_jax.sampling.solvers import SOLVERS, advance, begin
+from sphere_jax.sampling.solvers import SOLVERS, advance, initial_state
 from sphere_jax.sampling.times import time_grid
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Settings of one way to sample; hashable, so it can be static under jit.
+    """Settings of a solver; hashable, so that it can be a static argument of a jitted function.
 
     solver: "euler", "heun", "midpoint" or "multistep"; steps: from t = 1 to t_end, which is a time
     before the shift; shift: of the time grid; decode_radius: of the tokens that are decoded, 0 for
-    the space's own.
-    Raises ValueError for values out of range.
+    the radius of the space.
+
+    Raises:
+        ValueError: for values out of range.
     """
 
     solver: str = "euler"
@@ -47,7 +54,7 @@ class Sampler:
         return self.guidance.scale
 
     def with_scale(self, scale: float) -> "Sampler":
-        """The same with another guidance scale."""
+        """A copy with another guidance scale."""
         return replace(self, guidance=replace(self.guidance, scale=scale))
 
     @property
@@ -55,12 +62,12 @@ class Sampler:
         """NFE: network evaluations per image; a guided evaluation counts 2."""
         return nfe(self)
 
-    def times(self):
-        """The `(steps + 1,)` numpy float32 times, from 1 to the shifted t_end."""
+    def times(self) -> Float32[np.ndarray, " {self.steps}+1"]:
+        """Times `(steps + 1,)`, from 1 to the shifted t_end."""
         return time_grid(self.steps, self.shift, self.t_end)
 
 
-def nfe(settings):
+def nfe(settings: Sampler) -> int:
     """Network evaluations per image: a guided evaluation counts 2."""
     each = SOLVERS[settings.solver].evaluations
     runs = segments(settings.times(), settings.guidance)
@@ -68,28 +75,34 @@ def nfe(settings):
 
 
 def sample(
-    network,
-    space,
-    noise,
-    labels,
-    null_label,
-    settings,
-    scale=None,
+    network: VelocityNetwork,
+    space: Space,
+    noise: Latents,
+    labels: Labels,
+    null_label: int,
+    settings: Sampler,
+    scale: Scalar | None = None,
     *,
-    weaker=None,
-    trajectory=False,
-):
+    weaker: VelocityNetwork | None = None,
+    trajectory: bool = False,
+) -> Latents | tuple[Latents, Float32[Array, " times"]]:
     """Latents `(B,h,w,d)`, float32, from standard Gaussian noise of the same shape.
 
-    network: `(z (B,h,w,d), t (B,), labels (B,)) -> v`; labels: int32 `(B,)`. Jit it with network,
-    space and settings closed over. `scale`, which may be traced, replaces `settings.guidance.scale`
-    where guidance acts; whether it acts at all is static, so guidance must be on in the settings
-    (ValueError otherwise). `weaker`, a network with the same signature, takes the place of no label
-    in guidance, and must be given where `settings.guidance.auto` names one (ValueError otherwise).
-    With trajectory=True returns `(z, radius)`, radius `(steps + 1,)` the mean row norm over the
-    sphere's radius (`sqrt(d)` in Euclidean space), from the prior on.
+    Jit a function that closes over the network, the space and the settings. In
+    `ProjectedEuclidean` space the result lies off the sphere: `space.project` it before decoding.
 
-    On `ProjectedEuclidean` the end lies off the sphere: `space.project` it before decoding.
+    Args:
+        network: `(z (B,h,w,d), t (B,), labels) -> v (B,h,w,d)`.
+        labels: int32 `(B,)`, or weights of a mixture `(B, K + 1)`.
+        scale: replaces `settings.guidance.scale` where guidance acts, and may be traced. Whether
+            guidance acts is static, so it must be on in the settings.
+        weaker: network of auto-guidance, for settings with `guidance.auto`.
+        trajectory: also return the mean row norm `(steps + 1,)` from the prior on, in units of the
+            radius of the sphere (`sqrt(d)` in Euclidean space).
+
+    Raises:
+        ValueError: for a scale where guidance is off, or where only one of `weaker` and
+            `settings.guidance.auto` is given.
     """
     guidance, solver = settings.guidance, SOLVERS[settings.solver]
     if scale is not None and guidance.scale == 1.0:
@@ -120,9 +133,9 @@ def sample(
             state = advance(solver, velocity, space, state, *ends)
             return state, radius(state[0])
 
-        # Velocities jump where guidance starts or stops: a multistep rule begins anew there, since
-        # going on with the last change would cost it its order.
+        # Velocities jump where guidance starts or stops. A multistep rule restarts there:
+        # extrapolating over the jump would lose its order of convergence.
         ends = times[start:stop], times[start + 1 : stop + 1]
-        (z, _), along = jax.lax.scan(step, begin(solver, z), ends)
+        (z, _), along = jax.lax.scan(step, initial_state(solver, z), ends)
         radii.append(along)
     return (z, jnp.concatenate(radii)) if trajectory else z

@@ -1,18 +1,28 @@
 """Step rules for `dz/dt = v(z, t)` in any space of `geometry.spaces`.
 
-A rule is `(velocity, space, z, t, t_next) -> z` with `velocity(z, t)` and t a scalar; it moves with
-`space.step`, so the same lines are Euler or exponential-map Euler. Its attribute `evaluations` is
-the number of velocities that one step takes. A velocity found elsewhere on a sphere is brought
-here by parallel transport, which keeps its length, so that each rule is exact on a geodesic.
+A rule is `(velocity, space, z, t, t_next) -> z` with z `(B,h,w,d)`, t `()` and `velocity(z, t)`. It
+moves z by `space.step`, so the same lines are Euler or exponential-map Euler. Its attribute
+`evaluations` is the number of velocities in one step. A velocity at another point of a sphere is
+parallel-transported to z, which preserves its length, so that each rule is exact on a geodesic.
 
-`multistep` also reads the step before: it is `(velocity, space, z, t, t_next, past) -> (z, past)`.
-`begin` and `advance` run any rule on a state `(z, past)`.
+`multistep` also uses the step before: it is `(velocity, space, z, t, t_next, past) -> (z, past)`.
+`initial_state` and `advance` run any rule on a state `(z, past)`.
 """
+
+from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from sphere_jax.common.shapes import Latents, Scalar
+from sphere_jax.geometry.spaces import Space
 
-def _evaluations(n):
+Velocity = Callable[[Latents, Scalar], Latents]
+Rule = Callable[..., Latents | tuple[Latents, tuple]]  # one of those below
+Past = tuple[Latents, Latents, Scalar]  # z, velocity and length of the step before
+State = tuple[Latents, Past | tuple[()]]
+
+
+def _evaluations(n: int) -> Callable[[Rule], Rule]:
     def mark(rule):
         rule.evaluations = n
         return rule
@@ -21,13 +31,13 @@ def _evaluations(n):
 
 
 @_evaluations(1)
-def euler(velocity, space, z, t, t_next):
+def euler(velocity: Velocity, space: Space, z: Latents, t: Scalar, t_next: Scalar) -> Latents:
     """Order 1: `Exp_z(dt v)`."""
     return space.step(z, velocity(z, t), t_next - t)
 
 
 @_evaluations(2)
-def heun(velocity, space, z, t, t_next):
+def heun(velocity: Velocity, space: Space, z: Latents, t: Scalar, t_next: Scalar) -> Latents:
     """Order 2: the mean of the velocities at both ends of the Euler step."""
     start = velocity(z, t)
     ahead = space.step(z, start, t_next - t)
@@ -36,7 +46,7 @@ def heun(velocity, space, z, t, t_next):
 
 
 @_evaluations(2)
-def midpoint(velocity, space, z, t, t_next):
+def midpoint(velocity: Velocity, space: Space, z: Latents, t: Scalar, t_next: Scalar) -> Latents:
     """Order 2: the velocity half an Euler step ahead."""
     half = 0.5 * (t_next - t)
     middle = space.step(z, velocity(z, t), half)
@@ -44,11 +54,13 @@ def midpoint(velocity, space, z, t, t_next):
 
 
 @_evaluations(1)
-def multistep(velocity, space, z, t, t_next, past):
-    """Order 2 for one velocity a step: Adams-Bashforth with steps of any lengths.
+def multistep(
+    velocity: Velocity, space: Space, z: Latents, t: Scalar, t_next: Scalar, past: Past
+) -> tuple[Latents, Past]:
+    """Order 2 with one velocity a step: Adams-Bashforth for steps of varying length.
 
-    The velocity goes on changing as it did over the last step: `v + h / (2 h') (v - G v')`, with
-    `past = (z', v', h')` of that step and G the transport from z' to z.
+    The velocity is extrapolated from its change over the last step: `v + h / (2 h') (v - G v')`,
+    with `past = (z', v', h')` of that step and G the transport from z' to z.
     """
     z_before, v_before, h_before = past
     h, v = t_next - t, velocity(z, t)
@@ -59,12 +71,14 @@ def multistep(velocity, space, z, t, t_next, past):
 SOLVERS = {rule.__name__: rule for rule in (euler, heun, midpoint, multistep)}
 
 
-def begin(rule, z):
-    """The state before the first step. An infinitely long step before it makes that one Euler's."""
+def initial_state(rule: Rule, z: Latents) -> State:
+    """`(z, past)` before the first step, which a past of infinite length makes an Euler step."""
     return z, ((z, jnp.zeros_like(z), jnp.float32(-jnp.inf)) if rule is multistep else ())
 
 
-def advance(rule, velocity, space, state, t, t_next):
+def advance(
+    rule: Rule, velocity: Velocity, space: Space, state: State, t: Scalar, t_next: Scalar
+) -> State:
     """One step of any rule: `(z, past)` at t to `(z, past)` at t_next."""
     z, past = state
     if rule is multistep:

@@ -1,4 +1,4 @@
-"""Times in [0, 1], 0 data and 1 noise: the shift, the sampler's grid, the training densities.
+"""Times in [0, 1], 0 data and 1 noise: the shift, the grid of samplers, the training densities.
 
 methods.md K (shift, truncated logit-normal) and D.7.
 """
@@ -9,28 +9,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
+from jaxtyping import Array, Float, Float32
+
+from sphere_jax.common.shapes import AnyArray, Keys, OneKey, PerSample, Scalar
 
 DENSITIES = ("uniform", "logit_normal", "truncated_logit_normal")
 
 
-def shift(t, a):
-    """`S_a(t) = a t / (1 + (a - 1) t)`: a > 1 moves mass toward noise; the inverse is `S_{1/a}`."""
+def shift(t: float | Float[AnyArray, " *shape"], a: Scalar) -> float | Float[AnyArray, " *shape"]:
+    """`S_a(t) = a t / (1 + (a - 1) t)`, t of any shape: a > 1 moves mass toward noise.
+
+    The inverse is `S_{1/a}`.
+    """
     return a * t / (1.0 + (a - 1.0) * t)
 
 
 _shift = shift  # the functions below have a parameter of that name
 
 
-def dimension_shift(latent_shape):
+def dimension_shift(latent_shape: tuple[int, ...]) -> float:
     """`sqrt(h w d / 4096)`: the shift of methods.md D.7, 1 for latents of 4,096 numbers."""
     return math.sqrt(math.prod(latent_shape) / 4096)
 
 
-def time_grid(steps, shift=1.0, t_end=0.0):
-    """The `steps + 1` times of `steps` steps, from exactly 1 to `S_shift(t_end)`: numpy float32.
+def time_grid(
+    steps: int, shift: float = 1.0, t_end: float = 0.0
+) -> Float32[np.ndarray, " {steps}+1"]:
+    """Times `(steps + 1,)` of `steps` steps, from exactly 1 to `S_shift(t_end)`.
 
-    The grid is uniform from 1 to t_end before the shift, which leaves an end at 0 there. Raises
-    ValueError for steps < 1, shift <= 0 or t_end outside [0, 1).
+    The grid is uniform from 1 to t_end before the shift, which maps 0 to 0.
+
+    Raises:
+        ValueError: for steps < 1, shift <= 0 or t_end outside [0, 1).
     """
     if steps < 1:
         raise ValueError(f"steps is 1 or more, not {steps}")
@@ -48,13 +58,23 @@ def _normal_cdf_of_logit(t, mean, std):
     return 0.5 * math.erfc((mean - math.log(t / (1.0 - t))) / (std * math.sqrt(2.0)))
 
 
-def sample_times(keys, density="uniform", mean=0.0, std=1.0, low=0.0, high=1.0, shift=1.0):
-    """Training times `(B,)`, float32, one for each of the typed keys `(B,)`.
+def sample_times(
+    keys: Keys,
+    density: str = "uniform",
+    mean: float = 0.0,
+    std: float = 1.0,
+    low: float = 0.0,
+    high: float = 1.0,
+    shift: float = 1.0,
+) -> PerSample:
+    """Training times `(B,)`, one for each of the keys `(B,)`.
 
     density: "uniform" on [low, high]; "logit_normal", `sigmoid(mean + std n)`; or
-    "truncated_logit_normal", the same given low <= t <= high, drawn by inverting its distribution
-    function. The shift comes last. Raises ValueError for an unknown density or a range outside
-    0 <= low < high <= 1.
+    "truncated_logit_normal", the same given low <= t <= high, by inversion of its distribution
+    function. The shift is applied last.
+
+    Raises:
+        ValueError: for an unknown density or a range outside 0 <= low < high <= 1.
     """
     if density not in DENSITIES:
         raise ValueError(f"density is one of {', '.join(DENSITIES)}, not {density!r}")
@@ -74,11 +94,14 @@ def sample_times(keys, density="uniform", mean=0.0, std=1.0, low=0.0, high=1.0, 
     return _shift(t, shift)
 
 
-def stratified(key, size, group):
-    """`(size,)` float32 in [0, 1]: in every `group` of samples, in random order, exactly 0, exactly
-    1 and one draw from each of `group - 2` equal strata (methods.md E.4; needs `group` >= 3).
+def stratified(key: OneKey, size: int, group: int) -> Float32[Array, " {size}"]:
+    """Numbers `(size,)` in [0, 1], stratified over every `group` of samples. methods.md E.4.
 
-    Raises ValueError if `group` does not divide `size`.
+    A group holds, in random order, exactly 0, exactly 1 and one sample from each of `group - 2`
+    equal strata.
+
+    Raises:
+        ValueError: if `group` is below 3 or does not divide `size`.
     """
     if group < 3 or size % group:
         raise ValueError(f"groups of {group} (3 or more) must divide {size}")

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from sphere_jax.geometry import Euclidean, GlobalSphere, TokenSphere, sphere
-from sphere_jax.sampling import SOLVERS, Guidance, Sampler, advance, begin, sample, time_grid
+from sphere_jax.sampling import (
+    SOLVERS,
+    Guidance,
+    Sampler,
+    advance,
+    initial_state,
+    sample,
+    time_grid,
+)
 
 D, BATCH = 8, 4
 RNG = np.random.default_rng(0)
@@ -50,7 +58,7 @@ def solver(rule, space, velocity, longest=64, shift=1.0):
         def step(i, state):
             return advance(rule, velocity, space, state, times[i], times[i + 1])
 
-        return jax.lax.fori_loop(0, steps, step, begin(rule, z))[0]
+        return jax.lax.fori_loop(0, steps, step, initial_state(rule, z))[0]
 
     def solve(start, steps):
         times = np.zeros(longest + 1, np.float32)
@@ -85,7 +93,7 @@ def test_order(name, order, shift, space):
     solve = solver(SOLVERS[name], space, velocity, shift=shift)
     exact = reference(space.spherical)
     steps = np.array([16, 32, 64])
-    errors = [np.sqrt(np.mean((solve(START, n) - exact) ** 2)) for n in steps]
+    errors = [np.sqrt(np.mean((solve(START, int(n)) - exact) ** 2)) for n in steps]
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert abs(slope - order) < 0.2, (slope, errors)
 
@@ -98,7 +106,7 @@ def test_the_attribute_evaluations_counts_the_velocities_of_a_step(name):
         calls.append(t)
         return -z
 
-    start = begin(SOLVERS[name], jnp.ones((1, 1, 1, 2)))
+    start = initial_state(SOLVERS[name], jnp.ones((1, 1, 1, 2)))
     advance(SOLVERS[name], velocity, Euclidean(), start, 1.0, 0.5)
     assert len(calls) == SOLVERS[name].evaluations
 
@@ -111,7 +119,7 @@ def test_multistep_by_hand():
         slope = 0.0 if before is None else (v - before[0]) / before[1]
         z, before = z + h * (v + h / 2 * slope), (v, h)
     rule = SOLVERS["multistep"]
-    state = begin(rule, jnp.full((1, 1, 1, 1), 2.0))
+    state = initial_state(rule, jnp.full((1, 1, 1, 1), 2.0))
     for t, t_next in zip(times[:-1], times[1:], strict=True):
         state = advance(rule, lambda z, t: 3.0 * t - z, Euclidean(), state, t, t_next)
     np.testing.assert_allclose(state[0].item(), z, rtol=1e-6)
@@ -120,7 +128,7 @@ def test_multistep_by_hand():
 def test_multistep_is_exact_for_velocities_linear_in_time():
     """But for its first step, which is Euler's."""
     rule, times = SOLVERS["multistep"], [1.0, 0.9, 0.5, 0.4, 0.0]
-    state = begin(rule, jnp.zeros((1, 1, 1, 1)))
+    state = initial_state(rule, jnp.zeros((1, 1, 1, 1)))
     ends = []
     for t, t_next in zip(times[:-1], times[1:], strict=True):
         state = advance(rule, lambda z, t: jnp.full_like(z, 2 * t), Euclidean(), state, t, t_next)
