@@ -62,8 +62,8 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True, scope="session")
 def no_measured_peak():
     """Runs here do not time matrix products first, for the MFU that they print."""
-    from sphere_jax.runs import run as experiment
+    from sphere_jax.runs import stages
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "measure_peak_flops", lambda dtype: 1e9)
+        patch.setattr(stages, "measure_peak_flops", lambda dtype: 1e9)
         yield

@@ -12,13 +12,22 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float32, Int, UInt8
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.shapes import AnyArray, Keys, Labels, OneKey, Scalar
 from sphere_jax.config.options import Config, SamplerOptions, StageOptions
+from sphere_jax.data.source import Split
 from sphere_jax.evaluation.page import Block, measured_table
 from sphere_jax.geometry.spaces import Space, make_space
 from sphere_jax.sampling import sample_keys
 
+Params = dict[str, Any]  # nested: parameters by artifact, `frozen` too
+Batch = dict[str, AnyArray]  # "images" uint8 (B, H, W, C) or "latents" (B, h, w, d); "labels" (B,)
+Pictures = UInt8[AnyArray, "pictures height width channels"]
+Drawn = Float32[AnyArray, "batch ..."]  # latents, or images that are float
+Trace = dict[str, Float[AnyArray, " times"]]
+Loss = tuple[Scalar, dict[str, Scalar]]
 MapOver = Callable[..., Any]  # (function, params, *arrays) -> its results over whole host arrays
 
 
@@ -94,7 +103,7 @@ class Method:
         """The method of stage `name`: nothing is allocated. Raises UserError."""
         raise NotImplementedError
 
-    def frozen(self, artifacts) -> dict:
+    def frozen(self, artifacts: Params) -> Params:
         """What it takes from earlier stages and from `files`."""
         return {}
 
@@ -111,11 +120,11 @@ class Method:
         """Sentences for the log before training starts."""
         return []
 
-    def init(self, key: jax.Array, frozen) -> dict:
+    def init(self, key: OneKey, frozen: Params) -> Params:
         """Fresh parameters, a dict with the keys `trains`."""
         raise NotImplementedError
 
-    def training_data(self, split, frozen, map_over: MapOver):
+    def training_data(self, split: Split, frozen: Params, map_over: MapOver) -> Split:
         """The `data.source.Split` that its batches come from. Raises UserError for a data set that
         it cannot train on or be measured on."""
         return split
@@ -132,27 +141,27 @@ class Method:
         """Scalars that published counts of its parts have beyond the parameters here."""
         return {}
 
-    def keys(self, key: jax.Array, size: int):
+    def keys(self, key: OneKey, size: int) -> Any:
         """All random numbers of a batch of `size`: a tree of arrays with one row a sample, so that
         splitting a batch over micro-batches or devices changes none. By default one key each.
         """
         return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(size))
 
-    def loss(self, params, frozen, batch, keys):
-        """`scalar, {name: scalar}`."""
+    def loss(self, params: Params, frozen: Params, batch: Batch, keys: Any) -> Loss:
+        """The loss, a float32 scalar, and more scalars by name."""
         raise NotImplementedError
 
-    def schedule(self, step: jax.Array) -> dict[str, jax.Array]:
+    def schedule(self, step: Int[AnyArray, ""]) -> dict[str, Scalar]:
         """Scalars that depend on the number of steps before this one, int32 and traced. Where there
         are any, training (and nothing else) gives them to `loss` as `frozen["schedule"]`.
         """
         return {}
 
-    def preview(self, params, frozen, batch, key):
+    def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
         """uint8 images (N, H, W, C) to look at while it trains, or None."""
         return None
 
-    def measure(self, params, frozen, split, tools: Tools) -> Outcome:
+    def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
         """What a finished stage leaves and is measured by."""
         return Outcome()
 
@@ -214,7 +223,9 @@ class Generator(Method):
         """
         raise ValueError("can guide only methods with auto-guidance")
 
-    def generate(self, params, keys, labels, scale, sampler):
+    def generate(
+        self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: Any
+    ) -> tuple[Drawn, Trace]:
         """`(samples (B, ...), trace)` for typed keys (B,) and labels (B,).
 
         `scale` may be traced and is read only where the sampler's guidance is on. `trace` holds
@@ -222,13 +233,13 @@ class Generator(Method):
         """
         raise NotImplementedError
 
-    def images(self, params, samples, radius=0.0):
+    def images(self, params: Params, samples: Drawn, radius: Scalar = 0.0) -> Pictures:
         """Samples as uint8 images (B, H, W, C), their tokens brought to `radius` before they are
         decoded; 0 leaves them. It is the sampler's `decode_radius`, and may be traced.
         """
         raise NotImplementedError
 
-    def preview(self, params, frozen, batch, key):
+    def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
         """Samples of every class (of the first ten), one class a row; always the same noise."""
         if not self.has_images:
             return None
@@ -237,7 +248,7 @@ class Generator(Method):
         samples, _ = self.generate(params, keys, labels, self.sampler.scale, self.sampler)
         return self.images(frozen, samples, self.sampler.decode_radius)
 
-    def drop_labels(self, keys, labels):
+    def drop_labels(self, keys: Keys, labels: Int[AnyArray, " batch"]) -> Int[AnyArray, " batch"]:
         """Labels (B,), the null label for `options.label_dropout` of them, by keys (B,)."""
         dropped = jax.vmap(jax.random.uniform)(keys) < self.options.label_dropout
         return jnp.where(dropped, self.num_classes, labels)

@@ -3,18 +3,21 @@
 import dataclasses
 import math
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.shapes import AnyArray, Keys, OneKey, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
-from sphere_jax.config.options import EvaluationOptions, StageOptions
+from sphere_jax.config.options import Config, EvaluationOptions, StageOptions
 from sphere_jax.data.memory import check_fits
-from sphere_jax.evaluation.page import Picture, Table
+from sphere_jax.data.source import Split
+from sphere_jax.evaluation.page import Block, Picture, Table
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.adversarial import (
     adaptive_weight,
@@ -24,7 +27,17 @@ from sphere_jax.losses.adversarial import (
 )
 from sphere_jax.losses.perceptual import Perceptual, perceptual_files, perceptual_loss
 from sphere_jax.losses.pixel import pixel_loss
-from sphere_jax.methods.base import Method, Outcome, space_of
+from sphere_jax.methods.base import (
+    Batch,
+    Loss,
+    MapOver,
+    Method,
+    Outcome,
+    Params,
+    Pictures,
+    Tools,
+    space_of,
+)
 from sphere_jax.methods.on_latents import latent_bytes, spaced_subset
 from sphere_jax.models.discriminator import (
     DINO_KIND,
@@ -99,11 +112,11 @@ class DecoderFinetuning(Method):
     measures_fidelity = True
 
     @classmethod
-    def title(cls, config):
+    def title(cls, config: Config) -> str:
         return "decoder finetuning"
 
     @classmethod
-    def check(cls, config, name):
+    def check(cls, config: Config, name: str) -> None:
         stage = config.stage(name)
         adversarial = stage.adversarial_weight > 0
         unused = (stage.discriminator, stage.dino, stage.discriminator_rate, stage.adversarial_from)
@@ -143,7 +156,7 @@ class DecoderFinetuning(Method):
         )
 
     @classmethod
-    def build(cls, config, name, tokenizer):
+    def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "DecoderFinetuning":
         options = config.stage(name)
         return cls(
             tokenizer=tokenizer,
@@ -155,19 +168,19 @@ class DecoderFinetuning(Method):
         )
 
     @property
-    def trains(self):
+    def trains(self) -> tuple[str, ...]:
         return ("decoder",) if self.discriminator is None else ("decoder", "discriminator")
 
     @property
-    def rates(self):
+    def rates(self) -> dict[str, float]:
         rate = self.options.discriminator_rate
         return {} if self.discriminator is None else {"discriminator": rate}
 
     @property
-    def clipped_apart(self):
+    def clipped_apart(self) -> tuple[str, ...]:
         return () if self.discriminator is None else ("discriminator",)
 
-    def files(self):
+    def files(self) -> dict[str, Any]:
         s, found = self.options, {}
         if self.perceptual.active:
             found["perceptual"] = perceptual_files(self.perceptual, s.lpips, "")
@@ -176,7 +189,7 @@ class DecoderFinetuning(Method):
             found["dino"] = WeightsFile(s.dino, DINO_KIND, backbone, dino_weights.layouts)
         return found
 
-    def training_data(self, split, frozen, map_over):
+    def training_data(self, split: Split, frozen: Params, map_over: MapOver) -> Split:
         """Refuses now what would be wrong at the end: the number of held-out images."""
         count = min(self.options.measured or len(split.heldout), len(split.heldout))
         if count < 2:
@@ -188,10 +201,10 @@ class DecoderFinetuning(Method):
         )
         return split
 
-    def measured_with(self):
+    def measured_with(self) -> dict[str, Any]:
         return {"images": self.options.measured}
 
-    def notes(self):
+    def notes(self) -> list[str]:
         s = self.options
         weights = {"L1": s.l1_weight, "L2": s.l2_weight}
         if self.perceptual.active:
@@ -208,23 +221,23 @@ class DecoderFinetuning(Method):
             notes.append("No Fréchet distance at the end: config.evaluation.pretrained is empty.")
         return notes
 
-    def frozen(self, artifacts):
+    def frozen(self, artifacts: Params) -> Params:
         names = (*self.tokenizer.parts, "perceptual", "dino")
         return {name: artifacts[name] for name in names if name in artifacts}
 
-    def init(self, key, frozen):
+    def init(self, key: OneKey, frozen: Params) -> Params:
         params = {"decoder": jax.tree.map(jnp.copy, frozen["decoder"])}
         if self.discriminator is not None:
             params["discriminator"] = self.discriminator.network.init(key)
         return params
 
-    def schedule(self, step):
+    def schedule(self, step: Int[AnyArray, ""]) -> dict[str, Scalar]:
         """Whether the discriminator counts for the decoder: 0 or 1."""
         if self.discriminator is None:
             return {}
         return {"adversarial": (step >= self.options.adversarial_from).astype(jnp.float32)}
 
-    def loss(self, params, frozen, batch, keys):
+    def loss(self, params: Params, frozen: Params, batch: Batch, keys: Keys) -> Loss:
         """With a schedule among the frozen, of decoder and discriminator; without (held-out
         images), of the reconstruction alone.
         """
@@ -301,13 +314,13 @@ class DecoderFinetuning(Method):
         leaves = jax.tree_util.tree_leaves_with_path(gradient[self.tokenizer.last_layer])
         return [leaf for path, leaf in leaves if path[-1].key == "kernel"]
 
-    def preview(self, params, frozen, batch, key):
+    def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
         """Originals above their reconstructions from projected latents."""
         latents = self.space.project(self.tokenizer.encode(frozen, to_float(batch["images"])))
         decoded = to_uint8(self.tokenizer.decode(frozen | params, latents))
         return jnp.concatenate([batch["images"], decoded])
 
-    def measure(self, params, frozen, split, tools):
+    def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
         """Held-out reconstructions from raw and projected latents by both decoders."""
         count, heldout = self.options.measured, split.heldout
         images = (spaced_subset(heldout, count) if count else heldout).arrays["images"]
@@ -336,7 +349,7 @@ class DecoderFinetuning(Method):
                 metrics[f"{name}_{cell}"] = value
         return Outcome(metrics=metrics, arrays=shown)
 
-    def report(self, metrics, arrays):
+    def report(self, metrics: dict[str, float], arrays: dict[str, np.ndarray]) -> list[Block]:
         """A row for each of the four cells, and their reconstructions."""
         from sphere_jax.evaluation import figures
 

@@ -11,11 +11,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from sphere_jax.common.shapes import Keys, Labels, OneKey, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
-from sphere_jax.config.options import SamplerOptions
+from sphere_jax.config.options import Config, SamplerOptions
 from sphere_jax.geometry import sphere
 from sphere_jax.geometry.spaces import Space
+from sphere_jax.methods.base import Batch, Drawn, Loss, Method, Params, Pictures, Trace
 from sphere_jax.methods.on_latents import OnLatents, OnLatentsOptions
 from sphere_jax.nn.functional import Network
 from sphere_jax.sampling import Guidance, Sampler, dimension_shift, noise_of, sample, sample_times
@@ -96,11 +98,11 @@ class Flow(OnLatents):
     SamplerOptions = FlowSamplerOptions
 
     @classmethod
-    def title(cls, config):
+    def title(cls, config: Config) -> str:
         return f"{config.space.path} flow matching"
 
     @classmethod
-    def check(cls, config, name):
+    def check(cls, config: Config, name: str) -> None:
         super().check(config, name)
         stage, space = config.stage(name), config.space
         if reason := config.network.unfit_space(config.model, space):
@@ -126,7 +128,7 @@ class Flow(OnLatents):
         )
 
     @classmethod
-    def check_sampler(cls, config):
+    def check_sampler(cls, config: Config) -> None:
         sampler, space = config.sampler, config.space
         check(
             sampler.guidance_low <= sampler.guidance_high,
@@ -144,13 +146,13 @@ class Flow(OnLatents):
         )
 
     @classmethod
-    def make_sampler(cls, config, name, tokenizer):
+    def make_sampler(cls, config: Config, name: str, tokenizer: Tokenizer) -> Sampler:
         s = config.sampler
         guidance = Guidance(s.guidance, s.guidance_low, s.guidance_high, s.auto_guidance)
         shift = time_shift(config.stage(name), tokenizer.latent_shape)
         return Sampler(s.solver, s.steps, shift, s.t_end, guidance, s.decode_radius)
 
-    def guided_by(self, weaker):
+    def guided_by(self, weaker: Method) -> "Flow":
         """Networks with another published parameterization are velocities here by now
         (`models.parameterization`)."""
         if not isinstance(weaker, Flow):
@@ -170,7 +172,7 @@ class Flow(OnLatents):
         space = self.space
         return dataclasses.replace(space, retraction="exp") if space.spherical else space
 
-    def loss(self, params, frozen, batch, keys):
+    def loss(self, params: Params, frozen: Params, batch: Batch, keys: Keys) -> Loss:
         """`mean w |P v - u_t|^2 + radial_weight mean |v - P v|^2`, P the tangent projection at z_t.
 
         Latents (B, h, w, d) of the batch are normalised, not yet projected. The weight w is 1 or
@@ -205,7 +207,9 @@ class Flow(OnLatents):
         loss = weighted_error + options.radial_weight * radial_error
         return loss, {"velocity_error": velocity_error, "radial_error": radial_error}
 
-    def generate(self, params, keys, labels, scale, sampler):
+    def generate(
+        self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: Sampler
+    ) -> tuple[Drawn, Trace]:
         """Latents on the space (B, h, w, d), and the mean `radius` after every step."""
         noise = noise_of(keys, self.tokenizer.latent_shape)
         weaker = self.weaker and partial(self.weaker.apply, params["weaker"])
@@ -222,7 +226,7 @@ class Flow(OnLatents):
         )
         return self.space.project(latents), {"radius": radius}
 
-    def preview(self, params, frozen, batch, key):
+    def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
         """Without guidance where that needs a weaker network, which training does not load."""
         if self.sampler.guidance.auto:
             plain = dataclasses.replace(self.sampler, guidance=Guidance())

@@ -6,18 +6,19 @@ encodes those of a large set into files.
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
 
+from sphere_jax.common.shapes import Latents, OneKey, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, StageOptions
 from sphere_jax.data.memory import check_fits
 from sphere_jax.data.source import Source, Split
 from sphere_jax.geometry import sphere
-from sphere_jax.methods.base import Generator, space_of
+from sphere_jax.methods.base import Batch, Drawn, Generator, MapOver, Params, Pictures, space_of
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.tokenizers.base import Tokenizer
 from sphere_jax.weights.layouts import generators
@@ -119,12 +120,12 @@ class OnLatents(Generator):
         )
 
     @classmethod
-    def has_null_label(cls, config, name):
+    def has_null_label(cls, config: Config, name: str) -> bool:
         stage = config.stage(name)
         return stage.label_dropout > 0.0 or stage.pretrained != ""
 
     @classmethod
-    def build(cls, config, name, tokenizer):
+    def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "OnLatents":
         options, classes = config.stage(name), config.data.num_classes
         if not config.source.holds_images:  # nothing is left to encode
             options = dataclasses.replace(options, encode="once")
@@ -141,17 +142,17 @@ class OnLatents(Generator):
     def has_images(self) -> bool:
         return self.tokenizer.decodes
 
-    def notes(self):
+    def notes(self) -> list[str]:
         return self.tokenizer.notes()
 
-    def frozen(self, artifacts):
+    def frozen(self, artifacts: Params) -> Params:
         # Of a run on cached latents the encoder was not loaded.
         return {name: artifacts[name] for name in self.tokenizer.parts if name in artifacts}
 
-    def init(self, key, frozen):
+    def init(self, key: OneKey, frozen: Params) -> Params:
         return {"network": self.network.init(key)}
 
-    def pretrained(self):
+    def pretrained(self) -> dict[str, Any] | None:
         """The weights of `options.pretrained`: converted, averaged by `sphere_jax.ema`, or as
         published."""
         if not self.options.pretrained:
@@ -162,34 +163,34 @@ class OnLatents(Generator):
         """Its network in a file."""
         return WeightsFile(path, None, self.network, generators.layouts)
 
-    def training_data(self, split, frozen, map_over):
+    def training_data(self, split: Split, frozen: Params, map_over: MapOver) -> Split:
         """Every image encoded once, or not yet; the projection happens in the loss."""
         if self.options.encode == "every_step":
             return split
         return encoded_split(self.tokenizer, split, frozen, map_over)
 
-    def latents_of(self, frozen, batch):
+    def latents_of(self, frozen: Params, batch: Batch) -> Latents:
         """Normalised latents (B, h, w, d) of a batch, which holds them or its images."""
         if "latents" in batch:
             return batch["latents"]
         return self.tokenizer.encode(frozen, to_float(batch["images"]))
 
-    def batch_shapes(self):
+    def batch_shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
         if self.options.encode == "every_step":
             return super().batch_shapes()
         return {"latents": (self.tokenizer.latent_shape, np.float32), "labels": ((), np.int32)}
 
-    def memory_of_example(self):
+    def memory_of_example(self) -> int | None:
         return latent_bytes(self.tokenizer) if self.options.encode == "once" else None
 
-    def fixed_tables(self):
+    def fixed_tables(self) -> dict[str, int]:
         return {"network": self.network.module.fixed_table_size}
 
-    def images(self, params, samples, radius=0.0):
+    def images(self, params: Params, samples: Drawn, radius: Scalar = 0.0) -> Pictures:
         """Decoded (B, H, W, C) uint8."""
         return to_uint8(self.tokenizer.decode(params, self.at_radius(params, samples, radius)))
 
-    def at_radius(self, params, samples, radius):
+    def at_radius(self, params: Params, samples: Latents, radius: Scalar) -> Latents:
         """Samples with tokens of another radius than the flow's, where a decoder is better there
         (methods.md D.7, D.10); 0 leaves them."""
         return jnp.where(radius > 0.0, sphere.normalize(samples, radius), samples)

@@ -5,27 +5,41 @@ methods.md E. Symbols as there: `f` is `spherify`, E and D the encoder and the d
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.shapes import Keys, Labels, Latents, OneKey, PerSample, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
-from sphere_jax.config.options import SamplerOptions, StageOptions
+from sphere_jax.config.options import Config, SamplerOptions, StageOptions
+from sphere_jax.data.source import Split
 from sphere_jax.evaluation.coverage import ANGLES, coverage
-from sphere_jax.evaluation.page import Picture
+from sphere_jax.evaluation.page import Block, Picture
 from sphere_jax.evaluation.reconstruction import mean_psnr
 from sphere_jax.geometry import sphere
 from sphere_jax.losses.cosine import cosine_distance
 from sphere_jax.losses.perceptual import Perceptual, describe, perceptual_files, perceptual_loss
 from sphere_jax.losses.pixel import smooth_l1
-from sphere_jax.methods.base import Generator, Outcome
+from sphere_jax.methods.base import (
+    Batch,
+    Drawn,
+    Generator,
+    Loss,
+    MapOver,
+    Outcome,
+    Params,
+    Pictures,
+    Tools,
+    Trace,
+)
 from sphere_jax.methods.on_latents import spaced_subset
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import FewSteps, decode_rounds, noise_of, stratified
+from sphere_jax.tokenizers.base import Tokenizer
 from sphere_jax.tokenizers.sphere_encoder import SphereEncoder
 
 HARDEST = 89.0  # degrees, the end of the boosted range
@@ -86,11 +100,11 @@ class SphereEncoderTraining(Generator):
     trains = ("encoder", "decoder")
 
     @classmethod
-    def title(cls, config):
+    def title(cls, config: Config) -> str:
         return "Sphere Encoder"
 
     @classmethod
-    def check(cls, config, name):
+    def check(cls, config: Config, name: str) -> None:
         stage = config.stage(name)
         check(
             stage.batch_size % stage.strata == 0,
@@ -99,14 +113,14 @@ class SphereEncoderTraining(Generator):
         )
 
     @classmethod
-    def check_sampler(cls, config):
+    def check_sampler(cls, config: Config) -> None:
         check(
             config.tokenizer.conditional or config.sampler.guidance == 1.0,
             "config.sampler.guidance needs classes, and config.tokenizer.conditional is False.",
         )
 
     @classmethod
-    def build(cls, config, name, tokenizer):
+    def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "SphereEncoderTraining":
         options = config.stage(name)
         # Trained as a tokenizer for another generator, its previews take published steps.
         sampler = FewSteps(4, guidance_at="combo")
@@ -116,26 +130,26 @@ class SphereEncoderTraining(Generator):
         return cls(tokenizer, config.data.num_classes, options, sampler, perceptual)
 
     @classmethod
-    def make_sampler(cls, config, name, tokenizer):
+    def make_sampler(cls, config: Config, name: str, tokenizer: Tokenizer) -> FewSteps:
         s = config.sampler
         return FewSteps(s.steps, s.guidance, s.schedule, s.strength, s.share_noise, s.guidance_at)
 
     @property
-    def conditional(self):
+    def conditional(self) -> bool:
         return self.tokenizer.num_classes > 0
 
     @property
-    def rates(self):
+    def rates(self) -> dict[str, float]:
         return {"encoder": self.options.encoder_rate}
 
-    def files(self):
+    def files(self) -> dict[str, Any]:
         files = perceptual_files(self.perceptual, self.options.lpips, self.options.convnext)
         return {"perceptual": files}
 
-    def notes(self):
+    def notes(self) -> list[str]:
         return [describe(self.perceptual)]
 
-    def training_data(self, split, frozen, map_over):
+    def training_data(self, split: Split, frozen: Params, map_over: MapOver) -> Split:
         if len(split.heldout) < 3:  # radii are stratified over as many
             raise UserError(
                 f"{len(split.heldout)} held-out images are too few to measure Sphere Encoder on; "
@@ -143,17 +157,17 @@ class SphereEncoderTraining(Generator):
             )
         return split
 
-    def frozen(self, artifacts):
+    def frozen(self, artifacts: Params) -> Params:
         return {"perceptual": artifacts.get("perceptual", {})}
 
-    def init(self, key, frozen):
+    def init(self, key: OneKey, frozen: Params) -> Params:
         encoder, decoder = jax.random.split(key)
         return {
             "encoder": self.tokenizer.encoder.init(encoder),
             "decoder": self.tokenizer.decoder.init(decoder),
         }
 
-    def keys(self, key, size):
+    def keys(self, key: OneKey, size: int) -> dict[str, Any]:
         """Besides a key a sample, the two stratified noise radii r and r' (methods.md E.4)."""
         high, low, rest = jax.random.split(key, 3)
         strata = self.options.strata if size % self.options.strata == 0 else size
@@ -163,11 +177,11 @@ class SphereEncoderTraining(Generator):
             "r_low": stratified(low, size, strata),
         }
 
-    def fixed_tables(self):
+    def fixed_tables(self) -> dict[str, int]:
         networks = {"encoder": self.tokenizer.encoder, "decoder": self.tokenizer.decoder}
         return {name: network.module.fixed_table_size for name, network in networks.items()}
 
-    def loss(self, params, frozen, batch, keys):
+    def loss(self, params: Params, frozen: Params, batch: Batch, keys: dict[str, Any]) -> Loss:
         """`L_pix-recon + L_pix-con + L_lat-con` (methods.md E.5)."""
         s, x = self.options, to_float(batch["images"])
         noise, mix, drop_encoder, drop_decoder = jax.vmap(lambda k: jax.random.split(k, 4))(
@@ -215,17 +229,19 @@ class SphereEncoderTraining(Generator):
     def sigma_max(self) -> float:
         return math.tan(math.radians(self.options.max_angle))
 
-    def renoise(self, v, e, r):
+    def renoise(self, v: Latents, e: Latents, r: Scalar | PerSample) -> Latents:
         """`f(v + r sigma_max e)` for strengths r, () or (B,)."""
         return self.noised(v, e, r * self.sigma_max)
 
-    def noised(self, v, e, sigma):
+    def noised(self, v: Latents, e: Latents, sigma: Scalar | PerSample) -> Latents:
         """`f(v + sigma e)`: at the angle `atan sigma` from v, to within about 1 / sqrt(L)."""
         sigma = jnp.asarray(sigma, jnp.float32)
         sigma = sigma.reshape(sigma.shape + (1,) * (v.ndim - sigma.ndim))
         return sphere.spherify(v + sigma * e)
 
-    def generate(self, params, keys, labels, scale, sampler):
+    def generate(
+        self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: FewSteps
+    ) -> tuple[Drawn, Trace]:
         return self.refine(params, keys, labels, scale, sampler), {}
 
     def refine(
@@ -248,10 +264,10 @@ class SphereEncoderTraining(Generator):
             noise,
         )
 
-    def images(self, params, samples, radius=0.0):
+    def images(self, params: Params, samples: Drawn, radius: Scalar = 0.0) -> Pictures:
         return to_uint8(samples)
 
-    def measure(self, params, frozen, split, tools):
+    def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
         """Held-out reconstruction, coverage of the sphere, and what noise leaves of images."""
         map_over = tools.map_over
         heldout = spaced_subset(split.heldout).arrays
@@ -276,7 +292,7 @@ class SphereEncoderTraining(Generator):
             arrays={"original": images[some], "reconstruction": decoded[some], **curve},
         )
 
-    def report(self, metrics, arrays):
+    def report(self, metrics: dict[str, float], arrays: dict[str, np.ndarray]) -> list[Block]:
         """Its numbers, held-out reconstructions, and what noise leaves of them."""
         from sphere_jax.evaluation import figures
 

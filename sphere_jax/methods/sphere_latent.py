@@ -10,13 +10,15 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from sphere_jax.common.shapes import Keys, Labels, Latents, PerSample, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
-from sphere_jax.config.options import SamplerOptions
+from sphere_jax.config.options import Config, SamplerOptions
+from sphere_jax.data.source import Split
 from sphere_jax.evaluation.coverage import coverage
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.cosine import cosine_distance
-from sphere_jax.methods.base import Outcome
+from sphere_jax.methods.base import Batch, Drawn, Loss, Outcome, Params, Tools, Trace
 from sphere_jax.methods.on_latents import OnLatents, OnLatentsOptions, encoded, spaced_subset
 from sphere_jax.nn.functional import Network
 from sphere_jax.sampling import FewSteps, denoise_rounds, noise_of
@@ -76,11 +78,11 @@ class SphereLatent(OnLatents):
     takes_time = False
 
     @classmethod
-    def title(cls, config):
+    def title(cls, config: Config) -> str:
         return "Sphere Latent Encoder"
 
     @classmethod
-    def check(cls, config, name):
+    def check(cls, config: Config, name: str) -> None:
         super().check(config, name)
         space = config.space
         check(
@@ -90,11 +92,11 @@ class SphereLatent(OnLatents):
         )
 
     @classmethod
-    def make_sampler(cls, config, name, tokenizer):
+    def make_sampler(cls, config: Config, name: str, tokenizer: Tokenizer) -> FewSteps:
         s = config.sampler
         return FewSteps(s.steps, s.guidance, s.schedule, s.strength, s.share_noise)
 
-    def loss(self, params, frozen, batch, keys):
+    def loss(self, params: Params, frozen: Params, batch: Batch, keys: Keys) -> Loss:
         """`L_rec + L_con` (methods.md B.5)."""
         s = self.options
         noise, level, drop = jax.vmap(lambda k: jax.random.split(k, 3))(keys).T
@@ -125,7 +127,7 @@ class SphereLatent(OnLatents):
         axes = None if s.cosine == "latent" else (3,)
         return s.distance_weight * norm + s.cosine_weight * cosine_distance(a, b, axes)
 
-    def renoise(self, v, e, r):
+    def renoise(self, v: Latents, e: Latents, r: Scalar | PerSample) -> Latents:
         """v noised to the level r in [0, 1], () or (B,): `f(v + r tan(max_angle) e)`, or
         `f((1 - r) v + r e)` by interpolation."""
         r = jnp.asarray(r, jnp.float32)
@@ -134,7 +136,9 @@ class SphereLatent(OnLatents):
             return self.space.project(v + r * math.tan(math.radians(self.options.max_angle)) * e)
         return self.space.project((1.0 - r) * v + r * e)
 
-    def generate(self, params, keys, labels, scale, sampler):
+    def generate(
+        self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: FewSteps
+    ) -> tuple[Drawn, Trace]:
         latents = denoise_rounds(
             sampler,
             lambda v, y: self.network.apply(params["network"], v, labels=y),
@@ -148,7 +152,7 @@ class SphereLatent(OnLatents):
         )
         return latents, {}
 
-    def measure(self, params, frozen, split, tools):
+    def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
         """How evenly the projected held-out latents cover the sphere."""
         some = spaced_subset(split.heldout)
         heldout = encoded(self.tokenizer, some, frozen, tools.map_over)

@@ -1,19 +1,23 @@
 """Training a VAE."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sphere_jax.common.shapes import Keys, OneKey
 from sphere_jax.config.option import option
-from sphere_jax.config.options import StageOptions
-from sphere_jax.evaluation.page import Picture
+from sphere_jax.config.options import Config, StageOptions
+from sphere_jax.data.source import Split
+from sphere_jax.evaluation.page import Block, Picture
 from sphere_jax.evaluation.reconstruction import mean_psnr
 from sphere_jax.losses.pixel import pixel_loss
-from sphere_jax.methods.base import Method, Outcome
+from sphere_jax.methods.base import Batch, Loss, Method, Outcome, Params, Pictures, Tools
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import noise_of
+from sphere_jax.tokenizers.base import Tokenizer
 from sphere_jax.tokenizers.conv_vae import ConvVAE
 
 
@@ -37,21 +41,21 @@ class VAETraining(Method):
     trains = ("encoder", "decoder")
 
     @classmethod
-    def title(cls, config):
+    def title(cls, config: Config) -> str:
         return "VAE"
 
     @classmethod
-    def build(cls, config, name, tokenizer):
+    def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "VAETraining":
         return cls(tokenizer, config.stage(name))
 
-    def init(self, key, frozen):
+    def init(self, key: OneKey, frozen: Params) -> Params:
         encoder, decoder = jax.random.split(key)
         return {
             "encoder": self.tokenizer.encoder.init(encoder),
             "decoder": self.tokenizer.decoder.init(decoder),
         }
 
-    def loss(self, params, frozen, batch, keys):
+    def loss(self, params: Params, frozen: Params, batch: Batch, keys: Keys) -> Loss:
         images = to_float(batch["images"])
         mean, log_variance = self.tokenizer.posterior(params["encoder"], images)
         noise = noise_of(keys, mean.shape[1:])
@@ -61,7 +65,7 @@ class VAETraining(Method):
         kl = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1.0 - log_variance)
         return pixels + self.options.kl_weight * kl, {"pixel": pixels, "kl": kl}
 
-    def preview(self, params, frozen, batch, key):
+    def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
         """Originals above their reconstructions."""
         decoded = self._reconstruct(params, batch["images"])
         return jnp.concatenate([batch["images"], decoded])
@@ -70,7 +74,7 @@ class VAETraining(Method):
         mean, _ = self.tokenizer.posterior(params["encoder"], to_float(images))
         return to_uint8(self.tokenizer.decoder.apply(params["decoder"], mean))
 
-    def measure(self, params, frozen, split, tools):
+    def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
         """Channel statistics of the training latents, and how thin their shell is."""
 
         def encode(p, x):
@@ -91,11 +95,11 @@ class VAETraining(Method):
             arrays={"radii": radii[:: max(len(radii) // 20000, 1)].astype(np.float32)},
         )
 
-    def artifact_shapes(self):
+    def artifact_shapes(self) -> dict[str, Any]:
         channels = jax.ShapeDtypeStruct(self.tokenizer.latent_shape[-1:], np.float32)
         return {"statistics": {"mean": channels, "std": channels}}
 
-    def report(self, metrics, arrays):
+    def report(self, metrics: dict[str, float], arrays: dict[str, np.ndarray]) -> list[Block]:
         """Its numbers, and how thin the shell of its latents is."""
         from sphere_jax.evaluation import figures
 
