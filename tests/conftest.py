@@ -1,8 +1,8 @@
-"""Tests run strict: no silent rank promotion, and compiled programs are kept between runs.
+"""Tests run strict: no silent rank promotion, and calls are checked against their signatures.
 
-They compile many small programs that run once, so LLVM is told not to optimise and XLA not to build
-fused kernels by MLIR, whose cost is fixed: compiling takes a third of the time. XLA_FLAGS that are
-set, even to nothing, are left alone.
+Compiled programs are cached between runs. Tests compile many small programs that run once, so LLVM
+is told not to optimise and XLA not to build fused kernels by MLIR, whose cost is fixed: compiling
+takes a third of the time. XLA_FLAGS that are set, even to nothing, are left alone.
 """
 
 import os
@@ -22,16 +22,9 @@ os.environ.setdefault(
 import jax
 import pytest
 from jaxtyping import install_import_hook
+from signatures import CHECKED, CHECKER
 
-# Packages whose calls are checked against the types in their signatures, shapes of arrays included.
-CHECKED = [
-    f"sphere_jax.{room}"
-    for room in ("geometry", "sampling", "nn", "losses", "methods", "evaluation")
-]
-install_import_hook(
-    CHECKED,
-    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",  # int is a float
-)
+install_import_hook(CHECKED, CHECKER)  # before any of them is imported
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "tensorfloat32")  # as commands: one cache

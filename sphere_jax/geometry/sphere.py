@@ -30,9 +30,10 @@ Norms = Float32[Array, "*batch"]  # norms, angles: one for each vector
 Scalars = Float32[Array, "*#batch"]  # angles, times: broadcast to one for each vector
 Columns = Float32[Array, "*#batch 1"]  # scalars, ready to multiply vectors
 Samples = Float32[Array, "batch *rest"]
+Function = Callable[..., Float32[Array, "..."]]
 
 
-def in_float32(function: Callable[..., Array]) -> Callable[..., Array]:
+def in_float32(function: Function) -> Function:
     """`function` with its arguments, array-like and of any real type, cast to float32 first."""
 
     @functools.wraps(function)

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, PyTree
 
+from sphere_jax.common.shapes import AnyArray
+
 Scalar = Float32[Array, ""]
-Logits = Float[Array, "..."]
-Gradients = PyTree[Float[Array, "..."]]
+Logits = Float[AnyArray, "..."]
+Gradients = PyTree[Float[AnyArray, "..."]]
 
 LARGEST = 1e4  # adaptive weight
 

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
-Samples = Float[Array, "batch *rest"]
+from sphere_jax.common.shapes import AnyArray
+
+Samples = Float[AnyArray, "batch *rest"]
 
 
 def cosine_distance(

@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32
 
-Images = Float[Array, "*shape"]
+from sphere_jax.common.shapes import AnyArray
+
+Images = Float[AnyArray, "*shape"]
 
 
 def pixel_loss(images: Images, target: Images, l1: float, l2: float) -> Float32[Array, ""]:
