@@ -5,8 +5,8 @@ import json
 import math
 from collections.abc import Callable
 
+from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import fingerprint
 from sphere_jax.common.progress import say
 from sphere_jax.config.options import RAW_PATHS, Config
 from sphere_jax.data.memory import check_fits
@@ -119,7 +119,7 @@ def _rows(known: dict[str, dict], stamps) -> list[dict]:
 def _weights(run: Run) -> dict[str, str]:
     """What was trained, by the records of its stages, and what stands for it."""
     files = {name: run.workdir / "stages" / f"{name}.json" for name in run.config.stages}
-    found = {name: fingerprint(file) for name, file in files.items() if file.exists()}
+    found = {name: fingerprints.of_file(file) for name, file in files.items() if file.exists()}
     return found | ({"taken": run.taken} if run.taken else {})
 
 
