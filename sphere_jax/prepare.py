@@ -87,11 +87,11 @@ def main(argv: list[str]) -> None:
 
 
 def _prepare_images(data, out: Path, shard_size: int) -> None:
-    from sphere_jax.common.progress import say
+    from sphere_jax.common.progress import log
     from sphere_jax.data.record_writer import write_images
 
     counts = write_images(data, out, shard_size)
-    say(f"{out}: {counts['train']:,} training and {counts['heldout']:,} held-out images")
+    log(f"{out}: {counts['train']:,} training and {counts['heldout']:,} held-out images")
 
 
 def _tell(out: Path, index: dict) -> None:

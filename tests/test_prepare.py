@@ -120,7 +120,7 @@ def test_finished_shards_are_kept_and_damaged_ones_written_again(folder, cache, 
     encode(folder, "goes_on")
     assert encoded == [(COUNT, 12, 24), (HELD, 0, 8)]
     assert {file.name: file.read_bytes() for file in whole.iterdir()} == contents
-    assert "begun with dtype='float32'" in refusal_of(encode, folder, "goes_on", "--dtype=bfloat16")
+    assert "started with dtype='float32'" in refusal_of(encode, folder, "goes_on", "--dtype=bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +307,7 @@ def test_images_written_by_the_command_are_trained_on(folder, capsys):
     assert "--dtype does nothing" in refusal_of(prepare.main, ["images", *flags, "--dtype=float32"])
     assert "--batch does nothing" in refusal_of(prepare.main, ["images", *flags, "--batch=8"])
     other = ["--config.data.image_size=16"]
-    assert "begun with image_size=8, not 16" in refusal_of(prepare.main, ["images", *flags, *other])
+    assert "started with image_size=8, not 16" in refusal_of(prepare.main, ["images", *flags, *other])
 
 
 def test_what_cannot_be_encoded_is_one_sentence(folder, cache):

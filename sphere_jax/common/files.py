@@ -1,6 +1,5 @@
 """Writing files so that a reader sees the old one or the new one, never half of one."""
 
-import hashlib
 import json
 import math
 import os
@@ -117,15 +116,3 @@ def crc32(path: Path) -> int:
         while block := file.read(1 << 22):
             total = zlib.crc32(block, total)
     return total
-
-
-def fingerprint(path: str | os.PathLike) -> str:
-    """First 16 hex digits of a file's SHA-256. Raises UserError if it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
-    return digest.hexdigest()[:16]

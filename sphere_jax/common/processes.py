@@ -45,8 +45,8 @@ def start_processes(timeout_seconds: int = 300) -> None:
         ) from error
 
 
-def meet(where: str) -> None:
-    """Returns once all processes have come to `where`."""
+def barrier(where: str) -> None:
+    """Returns once all processes have reached `where`."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 

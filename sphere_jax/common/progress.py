@@ -8,7 +8,7 @@ from sphere_jax.common.processes import is_main_process
 INTERVAL = 10.0  # seconds from one line to the next; what takes less says nothing
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """A line on the screen, from the first process only."""
     if is_main_process():
         print(line, flush=True)
@@ -37,4 +37,4 @@ class Progress:
             return
         self._told, rate = now, count / (now - self._begun)
         left = duration((self._total - count) / rate if rate else math.inf)
-        say(f"{self._what} {count:,}/{self._total:,}  {rate:,.1f} {self._unit}  {left} left")
+        log(f"{self._what} {count:,}/{self._total:,}  {rate:,.1f} {self._unit}  {left} left")

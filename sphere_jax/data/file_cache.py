@@ -1,13 +1,13 @@
 """Results of reading files through, cached on disk until the files change."""
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import cache_folder, write_npz
 from sphere_jax.data.array_checks import read_npz
@@ -30,8 +30,7 @@ def cached(
     except OSError as error:
         raise UserError(f"{error.filename} cannot be read ({error.strerror}).") from error
     key = json.dumps([name, [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]])
-    digest = hashlib.sha256(key.encode()).hexdigest()[:32]
-    path = cache_folder("listings") / f"{name}-{digest}.npz"
+    path = cache_folder("listings") / f"{name}-{fingerprints.of_text(key, digits=32)}.npz"
     with contextlib.suppress(UserError):  # not there yet, or damaged
         return read_npz(str(path))
     found = find()

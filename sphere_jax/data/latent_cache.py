@@ -1,6 +1,6 @@
 """Latents of a data set in files: every image encoded once, and once mirrored left to right.
 
-C/plan.json                 what is being written; a folder begun with another plan is refused
+C/plan.json                 what is being written; a folder started with another plan is refused
 C/labels.npz                int32 `train` and `heldout`
 C/train-00000.arrayrecord   record 2 i: latents (h, w, d) of the shard's image i, 2 i + 1: mirrored
 C/train-00000.json          written after its shard: images, bytes, CRC-32, statistics
@@ -24,8 +24,8 @@ from sphere_jax.common.files import crc32, make_folder, read_json, write_json, w
 from sphere_jax.data.array_checks import check_has, read_npz
 from sphere_jax.data.moments import merged, moments_of, statistics_of
 from sphere_jax.data.record_files import RecordFiles, whole_records
+from sphere_jax.data.shards import PARTS, Shard, check_plan, first_difference, shards_of
 
-PARTS = ("train", "heldout")
 DTYPES = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -34,39 +34,13 @@ DTYPES = {
 PREPARE = "python -m sphere_jax.prepare latents"
 
 
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """Images `start` to `stop` (excluded) of a part of the data set."""
-
-    part: str
-    number: int
-    start: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.part}-{self.number:05d}"
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-def shards_of(counts: Mapping[str, int], size: int) -> list[Shard]:
-    """The parts of a data set, so many images each, in shards of at most `size`."""
-    return [
-        Shard(part, start // size, start, min(start + size, count))
-        for part, count in counts.items()
-        for start in range(0, count, size)
-    ]
-
-
 class CacheWriter:
     """Fills a folder. `plan` (JSON) holds `made_with`, `latent_shape`, `dtype` and `shard_size`,
     and whatever else the latents are a function of. `images` says where the images are; they may
     have been moved when a folder is gone on with.
 
     Raises:
-      UserError: the folder cannot be written, or was begun with another plan.
+      UserError: the folder cannot be written, or was started with another plan.
     """
 
     def __init__(
@@ -82,12 +56,8 @@ class CacheWriter:
         before = read_json(folder / "plan.json")
         written = [file for part in PARTS for file in folder.glob(f"{part}-*.json")]
         # Until a shard is there, the plan may change.
-        if before is not None and written and (found := first_difference(before, self.plan)):
-            key, old, new = found
-            raise UserError(
-                f"{folder} was begun with {key}={old!r}, not {new!r}; give another --out, or the "
-                "command that began it."
-            )
+        if before is not None and written:
+            check_plan(folder, before, self.plan)
 
     def begin(self) -> None:
         """Writes plan and labels: for one process to call."""
@@ -218,8 +188,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     """What `index.json` holds. Raises UserError if there is no finished cache in `folder`."""
     index = read_json(folder / "index.json")
     if index is None:
-        begun = (folder / "plan.json").is_file()
-        state = "is a latent cache that is not finished" if begun else "holds no latent cache"
+        started = (folder / "plan.json").is_file()
+        state = "is a latent cache that is not finished" if started else "holds no latent cache"
         raise UserError(f"{folder} {state}; run {PREPARE} --out={folder}.")
     check_has(index, ("made_with", "latent_shape", "dtype", "shards"), f"{folder}/index.json")
     return index
@@ -233,18 +203,6 @@ def check_cache(folder: Path, made_with: Mapping[str, Any]) -> None:
             f"{folder} holds latents made with {key}={stored!r}, not {now!r}; give the config that "
             f"made them, or run {PREPARE} with this one into another folder."
         )
-
-
-def first_difference(old: Mapping, new: Mapping) -> tuple[str, Any, Any] | None:
-    """The first key in which two (nested) dictionaries differ, with both values."""
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            if inner := first_difference(a, b):
-                return inner
-        elif a != b:
-            return key, a, b
-    return None
 
 
 def check_finite(stored: np.ndarray, latents: np.ndarray, shard: Shard) -> None:

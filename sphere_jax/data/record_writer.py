@@ -1,6 +1,6 @@
 """A data set of images as ArrayRecord files: one set of files for all processes of a pod to read.
 
-F/images.json                what is written; a folder begun with another plan is refused
+F/images.json                what is written; a folder started with another plan is refused
 F/train-00000.array_record   a `tf.train.Example` an image
 F/heldout-00000.array_record
 
@@ -13,17 +13,15 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import jax
 import numpy as np
 from PIL import Image
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import make_folder, read_json, write_json
-from sphere_jax.common.processes import is_main_process, meet
-from sphere_jax.common.progress import Progress
+from sphere_jax.common.processes import is_main_process
 from sphere_jax.config.options import DataOptions, source_of
-from sphere_jax.data.latent_cache import PARTS, Shard, first_difference, shards_of
 from sphere_jax.data.record_files import open_records, whole_records
+from sphere_jax.data.shards import PARTS, Shard, check_plan, shards_of, write_missing
 from sphere_jax.data.source import Source, load
 from sphere_jax.data.sources.array_record import PLAN
 from sphere_jax.data.tf_examples import write_example
@@ -38,7 +36,7 @@ def write_images(data: DataOptions, folder: Path, shard_size: int) -> dict[str, 
     the same bits.
 
     Raises:
-      UserError: there are no images, or `folder` cannot be written or was begun with others.
+      UserError: there are no images, or `folder` cannot be written or was started with others.
     """
     if not source_of(data).holds_images:
         raise UserError(f"config.data.source='{data.source}' holds no images to write.")
@@ -54,22 +52,18 @@ def write_images(data: DataOptions, folder: Path, shard_size: int) -> dict[str, 
     }
     make_folder(folder)
     before = read_json(folder / PLAN)
-    if before is not None and (found := first_difference(before, json.loads(json.dumps(plan)))):
-        key, old, new = found
-        raise UserError(
-            f"{folder} was begun with {key}={old!r}, not {new!r}; give another --out, or the "
-            "command that began it."
-        )
+    if before is not None:
+        check_plan(folder, before, json.loads(json.dumps(plan)))
     if is_main_process():
         write_json(folder / PLAN, plan)
-    own = shards_of(counts, shard_size)[jax.process_index() :: jax.process_count()]
-    todo = [shard for shard in own if not _is_whole(_file(folder, shard), len(shard))]
-    progress, done = Progress("written", sum(map(len, todo)), "img/s a process"), 0
-    for shard in todo:
+
+    def write(shard: Shard) -> None:
         _write(_file(folder, shard), parts[shard.part], shard)
-        done += len(shard)
-        progress.done(done)
-    meet("all images are written")
+
+    def is_whole(shard: Shard) -> bool:
+        return _is_whole(_file(folder, shard), len(shard))
+
+    write_missing(folder, shards_of(counts, shard_size), is_whole, write, "written")
     return counts
 
 

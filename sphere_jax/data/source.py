@@ -4,10 +4,10 @@ A source gathers a whole batch at once, so the pipeline never loops over single 
 """
 
 import dataclasses
-import hashlib
 
 import numpy as np
 
+from sphere_jax.common import fingerprints
 from sphere_jax.config.options import Config, DataOptions, source_of
 from sphere_jax.data.latent_cache import CachedLatents
 from sphere_jax.data.lazy_pictures import Pictures
@@ -55,21 +55,12 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 of every array: which data this was.
+        """Of every array: which data this was.
 
         Of image files, of their paths and sizes alone (`Pictures.listing`); of cached latents, of
         how they were made and their CRC-32.
         """
-        digest = hashlib.sha256()
-        for name in sorted(self.arrays):
-            array = self.arrays[name]
-            digest.update(f"{name}{array.shape}{array.dtype}".encode())
-            if isinstance(array, (Pictures, CachedLatents)):
-                digest.update(array.listing)
-                continue
-            for start in range(0, len(array), 4096):  # memory-mapped latents stay on disk
-                digest.update(np.ascontiguousarray(array[start : start + 4096]).tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprints.of_arrays((name, self.arrays[name]) for name in sorted(self.arrays))
 
 
 @dataclasses.dataclass(frozen=True)

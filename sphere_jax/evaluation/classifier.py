@@ -7,7 +7,6 @@ Other feature networks offer the same three things: `name`, `fingerprint`, `feat
 
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 import os
@@ -19,6 +18,7 @@ import optax
 from jax.sharding import NamedSharding
 from safetensors import SafetensorError, safe_open
 
+from sphere_jax.common import fingerprints
 from sphere_jax.common.progress import Progress
 from sphere_jax.distribution.mesh import replicated
 from sphere_jax.evaluation.feature_checks import check_images, check_labels
@@ -72,12 +72,8 @@ class Classifier:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 of the weights."""
-        digest = hashlib.sha256()
-        for name, array in sorted(named_leaves(self.params).items()):
-            digest.update(f"{name}{array.shape}{array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()[:16]
+        """Of the weights."""
+        return fingerprints.of_arrays(sorted(named_leaves(self.params).items()))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes one safetensors file; a reader never sees half of it."""

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sphere_jax.common.progress import say
+from sphere_jax.common.progress import log
 from sphere_jax.data.source import Source, Split
 from sphere_jax.evaluation.classifier import Classifier
 from sphere_jax.evaluation.feature_checks import check_images
@@ -120,7 +120,7 @@ def score(
         metrics |= memorisation(distances, reference.heldout_distances)
         yardstick |= memorisation(reference.heldout_distances, reference.heldout_distances)
     else:
-        say(
+        log(
             f"distances to {len(train):,} training images are left out: hours to days of a "
             "processor core"
         )

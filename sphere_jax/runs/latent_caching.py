@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.processes import is_main_process, meet
-from sphere_jax.common.progress import Progress, say
+from sphere_jax.common.processes import is_main_process
 from sphere_jax.config.options import Config
-from sphere_jax.data.latent_cache import PARTS, CacheWriter
+from sphere_jax.data.latent_cache import CacheWriter
+from sphere_jax.data.shards import PARTS, Shard, write_missing
 from sphere_jax.data.source import load
 from sphere_jax.runs.encoder import Encoder
 from sphere_jax.runs.system import build_tokenizer
@@ -49,17 +47,12 @@ def encode_data_set(
     encoder = Encoder(config, batch)
     if is_main_process():
         cache.begin()
-    own = cache.shards[jax.process_index() :: jax.process_count()]
-    todo = [shard for shard in own if not cache.is_finished(shard)]
-    if len(todo) < len(own):
-        say(f"{folder}: {len(own) - len(todo)} of {len(own)} files finished before and checked")
-    progress, done = Progress("encoded", sum(map(len, todo)), "img/s a process"), 0
-    for shard in todo:
+
+    def write(shard: Shard) -> None:
         images = parts[shard.part].arrays["images"]
         cache.write(shard, encoder.latents(images, shard.start, shard.stop))
-        done += len(shard)
-        progress.done(done)
-    meet("all shards are written")
+
+    write_missing(folder, cache.shards, cache.is_finished, write, "encoded")
     return cache.finish(write=is_main_process())
 
 

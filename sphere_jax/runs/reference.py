@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.processes import is_main_process
-from sphere_jax.common.progress import duration, say
+from sphere_jax.common.progress import duration, log
 from sphere_jax.config.options import Config
 from sphere_jax.data.source import Split
 from sphere_jax.evaluation.classifier import Classifier, train_classifier
@@ -94,7 +94,7 @@ def _classifier(run: Run, split: Split) -> Classifier:
         found = train_classifier(train["images"], train["labels"], classes, steps=steps)
     except ValueError as error:
         raise UserError(f"This data set cannot be scored against: {error}") from error
-    say(
+    log(
         f"feature network: {100 * found.accuracy:.1f}% of images set aside, trained in "
         f"{duration(time.monotonic() - started)}"
     )

@@ -5,9 +5,9 @@ import json
 import math
 from collections.abc import Callable
 
+from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import fingerprint
-from sphere_jax.common.progress import say
+from sphere_jax.common.progress import log
 from sphere_jax.config.options import RAW_PATHS, Config
 from sphere_jax.data.memory import check_fits
 from sphere_jax.evaluation import figures
@@ -65,7 +65,7 @@ def sweep(
     if before is not None:
         known, yardstick = _known(before, swept["weights"], stamps)
         swept |= {"rows": _rows(known, stamps), "yardstick": yardstick}
-        say(f"{len(known)} of {len(ordered)} points were scored before.")
+        log(f"{len(known)} of {len(ordered)} points were scored before.")
     for values, samples in _drawn(drawer, groups, labels, known):
         scored = score_images(reference, samples.images, labels, neighbours)
         name, nfe = _named(values), samples.sampler.evaluations
@@ -73,7 +73,7 @@ def sweep(
         known[name] = row
         swept |= {"rows": _rows(known, stamps), "yardstick": scored.yardstick}
         shown = ", ".join(f"{key} {value:.4g}" for key, value in scored.metrics.items())
-        say(f"{name}, NFE {nfe}: {shown}")
+        log(f"{name}, NFE {nfe}: {shown}")
         keep(swept)
     return swept
 
@@ -119,7 +119,7 @@ def _rows(known: dict[str, dict], stamps) -> list[dict]:
 def _weights(run: Run) -> dict[str, str]:
     """What was trained, by the records of its stages, and what stands for it."""
     files = {name: run.workdir / "stages" / f"{name}.json" for name in run.config.stages}
-    found = {name: fingerprint(file) for name, file in files.items() if file.exists()}
+    found = {name: fingerprints.of_file(file) for name, file in files.items() if file.exists()}
     return found | ({"taken": run.taken} if run.taken else {})
 
 

@@ -9,7 +9,7 @@ from tensorboardX import SummaryWriter
 
 from sphere_jax.common.files import write_text
 from sphere_jax.common.processes import is_main_process
-from sphere_jax.common.progress import say
+from sphere_jax.common.progress import log
 
 
 class RunLog:
@@ -23,7 +23,7 @@ class RunLog:
 
     def print(self, line: str) -> None:
         """A line on the screen."""
-        say(line)
+        log(line)
 
     def write(self, stage: str, step: int, metrics: dict[str, float]) -> None:
         """A row of `metrics.jsonl`, and the same for TensorBoard."""

@@ -1,6 +1,5 @@
 """Downloads: over HTTPS, resumed where they broke off, checked, into a cache folder."""
 
-import hashlib
 import os
 import re
 import time
@@ -11,6 +10,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
 
 BLOCK = 1 << 20
@@ -159,11 +159,7 @@ def _checksum(headers) -> str:
 
 
 def _verify(path: Path, wanted: str, url: str) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    found = digest.hexdigest()
+    found = fingerprints.of_file(path, digits=64)
     if not found.startswith(wanted.lower()):
         path.unlink()
         raise UserError(

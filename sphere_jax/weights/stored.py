@@ -6,7 +6,6 @@ devices that hold them; a published file passes through the memory of the host.
 """
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from sphere_jax.common import files
+from sphere_jax.common import files, fingerprints
 from sphere_jax.common.errors import UserError
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.weights.reading import open_safetensors, open_tensors
@@ -71,13 +70,9 @@ def write_safetensors(path, tensors: Mapping[str, np.ndarray], metadata: dict[st
 
 
 def fingerprint(tensors: Mapping[str, np.ndarray]) -> str:
-    """First 16 hex digits of the SHA-256 of names, types, shapes and values."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = np.ascontiguousarray(tensors[name])
-        digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
-        digest.update(tensor.reshape(-1).view(np.uint8))
-    return digest.hexdigest()[:16]
+    """Of names, types, shapes and values; a scalar counts as of shape (1,)."""
+    pairs = ((name, np.ascontiguousarray(tensors[name])) for name in sorted(tensors))
+    return fingerprints.of_arrays(pairs, header="{name} {dtype} {shape}\n")
 
 
 def fingerprint_of(path: str | os.PathLike) -> str:
@@ -87,7 +82,7 @@ def fingerprint_of(path: str | os.PathLike) -> str:
       UserError: the file cannot be read.
     """
     metadata = _readable(path)
-    return metadata["fingerprint"] if metadata else files.fingerprint(path)
+    return metadata["fingerprint"] if metadata else fingerprints.of_file(path)
 
 
 def network_of(path: str | os.PathLike) -> str:

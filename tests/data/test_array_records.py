@@ -208,7 +208,7 @@ def test_writing_goes_on_and_what_is_not_whole_is_refused(tmp_path, monkeypatch)
     assert prepared(original, out) == {"train": 34, "heldout": 6}
     assert len(train) == 3 and train == {file: file.stat().st_mtime_ns for file in train}
     assert len(load(data(out, num_classes=3)).heldout) == 6
-    assert "begun with shard_size=12, not 13" in refusal_of(prepared, original, out, 13)
+    assert "started with shard_size=12, not 13" in refusal_of(prepared, original, out, 13)
     whole = min(train)
     content = whole.read_bytes()
     whole.write_bytes(content[: len(content) // 2])

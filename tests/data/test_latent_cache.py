@@ -131,10 +131,10 @@ def test_writing_goes_on_where_it_was_cut_off(tmp_path):
 
 def test_a_folder_of_another_plan_is_refused(tmp_path):
     fill(tmp_path)
-    assert "begun with dtype='float32', not 'float16'" in refusal_of(writer, tmp_path, "float16")
+    assert "started with dtype='float32', not 'float16'" in refusal_of(writer, tmp_path, "float16")
     other = {"made_with": MADE_WITH | {"config.tokenizer.kind": "flux1"}}
     words = refusal_of(lambda: writer(tmp_path, **other))
-    assert "begun with config.tokenizer.kind='sd', not 'flux1'" in words
+    assert "started with config.tokenizer.kind='sd', not 'flux1'" in words
     check_cache(tmp_path, MADE_WITH)
     words = refusal_of(check_cache, tmp_path, MADE_WITH | {"config.data.image_size": 32})
     assert "made with config.data.image_size=16, not 32" in words
@@ -210,7 +210,7 @@ def test_a_plan_may_change_until_a_shard_is_written(tmp_path):
     other.begin()
     other.write(other.shards[0], batches(other.shards[0]))
     words = refusal_of(lambda: writer(tmp_path, "float16"))
-    assert "begun with dtype='float32', not 'float16'" in words
+    assert "started with dtype='float32', not 'float16'" in words
 
 
 def test_a_fingerprint_sees_content_and_making(tmp_path):

@@ -1,11 +1,11 @@
 """Latents of another program: a folder with `latents.npy` (N,h,w,d) and `labels.npy` (N,)."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
+from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.checks import check
 from sphere_jax.config.options import Config, DataOptions
@@ -100,8 +100,7 @@ class IndexedSource(Source):
         """
         whole = super()
         found = cached("latents", self.files, lambda: {"digest": np.array(whole.fingerprint)})
-        text = str(found["digest"]) + str(self.rows.tolist())
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprints.of_text(str(found["digest"]) + str(self.rows.tolist()))
 
 
 def _files(folder: Path, prefix: str) -> tuple[Path, ...]:

@@ -5,13 +5,13 @@ it in which the two configs differ: another `model.width` has other initial weig
 order of batches.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import write_json
 from sphere_jax.config.options import Config
@@ -66,15 +66,17 @@ def matched_items(run: Run) -> dict[str, str]:
 
 
 def digest(tree) -> str:
-    """First 16 hex digits of the SHA-256 of a tree of arrays: names, shapes and every byte."""
-    found = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    """Fingerprint of a tree of arrays: names, shapes and every byte."""
+
+    def plain(leaf) -> np.ndarray:
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf)
-        found.update(f"{jax.tree_util.keystr(path)}{array.shape}{array.dtype}".encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()[:16]
+        return np.asarray(leaf)
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return fingerprints.of_arrays(
+        (jax.tree_util.keystr(path), plain(leaf)) for path, leaf in leaves
+    )
 
 
 def reference_item(results: dict) -> str:
@@ -82,7 +84,7 @@ def reference_item(results: dict) -> str:
     stamp = results["protocol"]
     kept = ("features", "judge", "reference", "samples", "precision_recall", "image_shape")
     text = json.dumps({key: stamp[key] for key in kept}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return fingerprints.of_text(text)
 
 
 def write_matched(run: Run) -> None:
