@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half of one."""
+"""Files are replaced whole: a reader sees the old one or the new one, never a part of one."""
 
 import json
 import math
@@ -57,9 +57,10 @@ def make_folder(folder: Path) -> None:
 
 
 def cache_folder(kind: str) -> Path:
-    """What can be had again is kept in $SPHERE_JAX_KIND, or in sphere_jax/kind of the user's cache.
+    """Where files that can be made again are cached: $SPHERE_JAX_KIND, else sphere_jax/kind in the
+    user's cache folder.
 
-    Kinds: "weights" (downloads), "listings" (what was found out about the files of a data set).
+    Kinds: "weights" (downloads), "listings" (labels and fingerprints of data sets).
     """
     if named := os.environ.get(f"SPHERE_JAX_{kind.upper()}"):
         return Path(named)
@@ -76,7 +77,7 @@ def in_bytes(count: float) -> str:
 
 
 def temporary_beside(path: Path) -> Path:
-    """Where a process writes what is to be at `path`; others, of other hosts too, may write it."""
+    """Where a process writes before it renames to `path`; other hosts may write `path` as well."""
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
@@ -110,7 +111,7 @@ def _finite(content: Any) -> Any:
 
 
 def crc32(path: Path) -> int:
-    """Of a file's content: quick to take, and any burst of flipped bits changes it."""
+    """Of a file's content: fast, and any burst of flipped bits changes it."""
     total = 0
     with path.open("rb") as file:
         while block := file.read(1 << 22):

@@ -1,11 +1,11 @@
-"""How far long work is, on the screen of the first process."""
+"""Progress of long work, on the screen of the first process."""
 
 import math
 import time
 
 from sphere_jax.common.processes import is_main_process
 
-INTERVAL = 10.0  # seconds from one line to the next; what takes less says nothing
+INTERVAL = 10.0  # seconds from one line to the next; shorter work logs nothing
 
 
 def log(line: str) -> None:
@@ -28,13 +28,13 @@ class Progress:
 
     def __init__(self, what: str, total: int, unit: str = "img/s"):
         self._what, self._total, self._unit = what, total, unit
-        self._begun = self._told = time.monotonic()
+        self._started = self._logged = time.monotonic()
 
     def done(self, count: int) -> None:
         """`samples 1,234/5,000  24.1 img/s  2:36 left`, where a line is due; `count` are all."""
         now = time.monotonic()
-        if now - self._told < INTERVAL:
+        if now - self._logged < INTERVAL:
             return
-        self._told, rate = now, count / (now - self._begun)
+        self._logged, rate = now, count / (now - self._started)
         left = duration((self._total - count) / rate if rate else math.inf)
         log(f"{self._what} {count:,}/{self._total:,}  {rate:,.1f} {self._unit}  {left} left")

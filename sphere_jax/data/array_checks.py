@@ -1,4 +1,4 @@
-"""Arrays from a file, and what is wrong with them in one sentence each."""
+"""Arrays from a file, checked; each error is one sentence."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def read_npz(path: str, needed: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in file.files}
     except UserError:
         raise
-    except ValueError as error:  # numpy's words are about unpickling
+    except ValueError as error:  # numpy's message is about unpickling
         raise UserError(
             f"{path} is not a readable .npz of plain arrays; write it by numpy.savez."
         ) from error

@@ -1,4 +1,4 @@
-"""Latents of a data set in files: every image encoded once, and once mirrored left to right.
+"""Latents of a data set in files: of every image, and of its mirror image (left to right).
 
 C/plan.json                 what is being written; a folder started with another plan is refused
 C/labels.npz                int32 `train` and `heldout`
@@ -7,7 +7,8 @@ C/train-00000.json          written after its shard: images, bytes, CRC-32, stat
 C/index.json                written last: the plan, all shards, statistics of the whole, and which
                             images it was made of (`source` and `path`), to score against
 
-A shard is written whole or not at all; processes may write into one folder, each its own shards.
+A shard is written whole or not at all; several processes may write into one folder, each of them
+other shards.
 """
 
 import dataclasses
@@ -36,8 +37,8 @@ PREPARE = "python -m sphere_jax.prepare latents"
 
 class CacheWriter:
     """Fills a folder. `plan` (JSON) holds `made_with`, `latent_shape`, `dtype` and `shard_size`,
-    and whatever else the latents are a function of. `images` says where the images are; they may
-    have been moved when a folder is gone on with.
+    and whatever else the latents depend on. `images` is where the images are; they may have been
+    moved when writing into a folder is resumed.
 
     Raises:
       UserError: the folder cannot be written, or was started with another plan.
@@ -59,8 +60,8 @@ class CacheWriter:
         if before is not None and written:
             check_plan(folder, before, self.plan)
 
-    def begin(self) -> None:
-        """Writes plan and labels: for one process to call."""
+    def write_plan(self) -> None:
+        """Writes plan and labels; for one process to call."""
         write_json(self.folder / "plan.json", self.plan)
         write_npz(self.folder / "labels.npz", {part: self._labels[part] for part in PARTS})
 
@@ -70,7 +71,7 @@ class CacheWriter:
         return shards_of(counts, self.plan["shard_size"])
 
     def is_finished(self, shard: Shard) -> bool:
-        """Whether it is there, whole, with the content that its CRC-32 was taken of."""
+        """Whether its file is complete and its content has the CRC-32 that was noted."""
         file = self.folder / f"{shard.name}.arrayrecord"
         record = read_json(self.folder / f"{shard.name}.json")
         if record is None or not file.is_file() or file.stat().st_size != record["bytes"]:
@@ -95,14 +96,14 @@ class CacheWriter:
         record = {"images": images, "bytes": file.stat().st_size, "crc32": crc32(file)}
         write_json(self.folder / f"{shard.name}.json", record | {"moments": moments})
 
-    def finish(self, write: bool = True) -> dict[str, Any]:
+    def write_index(self, write: bool = True) -> dict[str, Any]:
         """The index, once all shards are there; for one process to `write`."""
         found: dict[str, list] = {part: [] for part in PARTS}
         moments = None
         for shard in self.shards:
             record = read_json(self.folder / f"{shard.name}.json")
-            own = record.pop("moments")
-            moments = merged(moments, own) if shard.part == "train" else moments
+            added = record.pop("moments")
+            moments = merged(moments, added) if shard.part == "train" else moments
             found[shard.part].append({"name": shard.name, **record})
         index = {**self.plan, "images": self._images}
         index |= {"statistics": statistics_of(moments), "shards": found}

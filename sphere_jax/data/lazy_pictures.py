@@ -51,7 +51,7 @@ class Pictures:
     def listing(self) -> bytes:
         """Path and size of every file, and how they are resized: what a fingerprint is made of.
 
-        Not their content: reading every byte of ImageNet would take an hour at every start. A
+        Not their content: reading every byte of ImageNet would cost an hour at every start. A
         file that is replaced by another of equal length goes unnoticed.
         """
         lines = (f"{name}\0{size}" for name, size in zip(self.names, self.sizes, strict=True))

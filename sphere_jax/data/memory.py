@@ -1,4 +1,4 @@
-"""What is held in memory is counted first: a process that runs out is killed without a word."""
+"""Memory is counted before it is filled: the system kills a process that runs out, silently."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ GROUP = Path("/sys/fs/cgroup")  # the limit of a container, under cgroup v2
 
 
 def available_bytes() -> int | None:
-    """Memory that this process can still have; None where the system does not say (not Linux)."""
+    """Memory that this process can still have; None where it is unknown (not on Linux)."""
     try:
         lines = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
         free = 1024 * int(lines["MemAvailable"].split()[0])
@@ -24,7 +24,7 @@ def available_bytes() -> int | None:
 
 
 def _droppable_bytes() -> int:
-    """Of files that were read: what the system keeps of them counts as used, and gives way."""
+    """The cache of files that were read: it counts as used, but the system frees it on demand."""
     try:
         found = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
         return int(found["inactive_file"])
@@ -32,11 +32,11 @@ def _droppable_bytes() -> int:
         return 0
 
 
-def check_fits(what: str, needed: int, mend: str) -> None:
-    """Raises UserError if `needed` bytes are not available; `mend` says what to do instead."""
+def check_fits(what: str, needed: int, fix: str) -> None:
+    """Raises UserError if `needed` bytes are not available; `fix` says what to do instead."""
     available = available_bytes()
     if available is not None and needed > available:
         raise UserError(
             f"{what} would take {in_bytes(needed)} of memory and {in_bytes(available)} are "
-            f"available; {mend}."
+            f"available; {fix}."
         )

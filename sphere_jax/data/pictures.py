@@ -1,4 +1,4 @@
-"""Pictures become arrays: decoded by threads, and brought to one size as published systems do."""
+"""Pictures to arrays: decoded by threads, and resized and cropped as published systems do."""
 
 import io
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from sphere_jax.data.array_checks import READ_IN_BATCHES, check_has
 from sphere_jax.data.memory import check_fits
 
 BICUBIC, NEAREST, BOX = (Image.Resampling[name] for name in ("BICUBIC", "NEAREST", "BOX"))
-BLOCK = 8  # pictures that a thread takes at once: a 32-pixel JPEG is too little work alone
+BLOCK = 8  # pictures that a thread decodes in one task: one 32-pixel JPEG is too little work
 
 
 def fit(picture: Image.Image, size: int, resize: str) -> Image.Image:

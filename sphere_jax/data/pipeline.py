@@ -19,7 +19,7 @@ class Batches(Iterator[Batch]):
     What is shuffled and batched are *indices*: every process walks the same order and reads only
     the rows that its devices hold, so the order does not depend on how many processes there are.
     With `threads`, so many batches are read at once and up to twice as many wait in memory; else
-    they are read in the thread that asks. Either way they are the same, to the bit.
+    they are read in the thread that calls. Either way they are the same, to the bit.
     """
 
     def __init__(
@@ -32,15 +32,15 @@ class Batches(Iterator[Batch]):
         threads: int = 0,
     ):
         self._sharding, self._size = sharding, batch_size
-        rows = self._rows = _own_rows(batch_size, sharding)
+        rows = self._rows = _local_rows(batch_size, sharding)
 
-        def read(drawn: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
-            indices, flips = drawn
+        def read(batch: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+            indices, flips = batch
             return source.read(indices[rows], flips[rows] if flip else None)
 
-        draws = index_batches(len(source), batch_size, seed)
+        batches = index_batches(len(source), batch_size, seed)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads * 2, 1))
-        self._iterator = iter(draws.map(read).to_iter_dataset(options))
+        self._iterator = iter(batches.map(read).to_iter_dataset(options))
         self._ahead: tuple[Batch, dict] | None = None
         self.state = self._iterator.get_state()  # of the batches handed out so far
 
@@ -60,20 +60,20 @@ class Batches(Iterator[Batch]):
 
 
 def index_batches(count: int, batch_size: int, seed: int) -> grain.MapDataset:
-    """The order of batches: element i holds the rows (B,) of batch i, and who of them is mirrored
-    where mirroring is on. Endless: `count` examples are shuffled anew every epoch.
+    """The order of batches: element i holds the rows (B,) of batch i, and which of them are
+    mirrored where mirroring is on. Endless: `count` examples are shuffled anew every epoch.
     """
     indices = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
-    return indices.batch(batch_size, drop_remainder=True).random_map(_with_flip_draws)
+    return indices.batch(batch_size, drop_remainder=True).random_map(_with_flips)
 
 
-def _own_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
+def _local_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
     """The rows of a global batch that the devices of this process hold, sorted, each once."""
     held = sharding.addressable_devices_indices_map((batch_size,))
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in held.values()]))
 
 
-def _with_flip_draws(indices: np.ndarray, rng: np.random.Generator):
+def _with_flips(indices: np.ndarray, rng: np.random.Generator):
     return indices, rng.random(len(indices)) < 0.5
 
 
@@ -106,13 +106,13 @@ def map_batched(
     leading batch axis; the result comes back to the host of every process. `what` names the work in
     progress lines; without it there are none.
     """
-    count, whole, own = len(arrays[0]), None, _own_rows(batch_size, sharding)
+    count, whole, local = len(arrays[0]), None, _local_rows(batch_size, sharding)
     progress = Progress(what, count) if what else None
     for start in range(0, count, batch_size):
         rows = np.arange(start, start + batch_size)
-        rows = np.where(rows < count, rows, 0)[own]
+        rows = np.where(rows < count, rows, 0)[local]
         named = {str(i): array[rows] for i, array in enumerate(arrays)}
-        batch = to_device(named, own, batch_size, sharding)
+        batch = to_device(named, local, batch_size, sharding)
         out = function(*(batch[str(i)] for i in range(len(arrays))))
         out, stop = jax.tree.map(to_host, out), min(start + batch_size, count)
         if whole is None:

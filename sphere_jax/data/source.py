@@ -18,7 +18,7 @@ class Source:
     """Named arrays of equal length: `images` uint8 (N,H,W,C) or `latents` (N,h,w,d); `labels`.
 
     `labels` are in memory. The others may be read where they are indexed, from a memory-mapped
-    file, from `Pictures` or from `CachedLatents`: ask them for `shape`, `dtype`, `len` and rows, a
+    file, from `Pictures` or from `CachedLatents`: use their `shape`, `dtype`, `len` and rows, a
     batch at a time.
     """
 

@@ -46,14 +46,14 @@ def encode_data_set(
     cache = CacheWriter(folder, plan, labels, _place_of_images(config))
     encoder = Encoder(config, batch)
     if is_main_process():
-        cache.begin()
+        cache.write_plan()
 
     def write(shard: Shard) -> None:
         images = parts[shard.part].arrays["images"]
         cache.write(shard, encoder.latents(images, shard.start, shard.stop))
 
     write_missing(folder, cache.shards, cache.is_finished, write, "encoded")
-    return cache.finish(write=is_main_process())
+    return cache.write_index(write=is_main_process())
 
 
 def _place_of_images(config: Config) -> dict[str, str]:

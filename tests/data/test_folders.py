@@ -243,7 +243,7 @@ def test_wrong_held_out_parts(classes_folder, tmp_path):
     save(root / "test" / "0.png", 0)
     assert "test has no class folders" in refusal(root)
     save(root / "test" / "dog" / "0.png", 0)
-    assert "test has the class 'dog', which train has not" in refusal(root)
+    assert "test has the class 'dog', which train lacks" in refusal(root)
 
 
 def test_an_unreadable_image_is_named_when_it_is_read(folder):

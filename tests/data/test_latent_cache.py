@@ -45,10 +45,10 @@ def batches(shard, values=None):
 
 def fill(folder, dtype="float32", **changed):
     cache = writer(folder, dtype, **changed)
-    cache.begin()
+    cache.write_plan()
     for shard in cache.shards:
         cache.write(shard, batches(shard))
-    return cache.finish()
+    return cache.write_index()
 
 
 def data(folder) -> DataOptions:
@@ -92,14 +92,14 @@ def test_statistics_are_those_of_the_stored_training_tokens(tmp_path):
 
 def test_statistics_keep_a_small_spread_about_a_large_mean(tmp_path):
     cache = writer(tmp_path)
-    cache.begin()
+    cache.write_plan()
     rng = np.random.default_rng(0)
     values = (1e4 + rng.normal(0.0, 1.0, (11, 2, *SHAPE))).astype(np.float32)
     for shard in cache.shards:
         cache.write(shard, batches(shard, values))
     tokens = values.astype(np.float64).reshape(-1, SHAPE[-1])
     np.testing.assert_allclose(
-        cache.finish()["statistics"]["channel_std"], tokens.std(0), rtol=1e-9
+        cache.write_index()["statistics"]["channel_std"], tokens.std(0), rtol=1e-9
     )
 
 
@@ -112,7 +112,7 @@ def test_writing_goes_on_where_it_was_cut_off(tmp_path):
         raise Killed
 
     cache = writer(tmp_path)
-    cache.begin()
+    cache.write_plan()
     first, second, *_ = cache.shards
     cache.write(first, batches(first))
     with pytest.raises(Killed):
@@ -122,7 +122,7 @@ def test_writing_goes_on_where_it_was_cut_off(tmp_path):
     assert [again.is_finished(shard) for shard in again.shards] == [True] + [False] * 3
     for shard in again.shards[1:]:
         again.write(shard, batches(shard))
-    again.finish()
+    again.write_index()
     assert all(again.is_finished(shard) for shard in again.shards)
     whole = tmp_path / "whole"
     fill(whole)
@@ -177,7 +177,7 @@ def test_what_is_no_cache_is_one_sentence(tmp_path):
 
 def test_latents_that_do_not_fit_the_type_are_refused(tmp_path):
     cache, large = writer(tmp_path, "float16"), latents("train")
-    cache.begin()
+    cache.write_plan()
     large[6, 0, 0, 0, 0] = 1e5
     cache.write(cache.shards[0], batches(cache.shards[0], large))
     words = refusal_of(lambda: cache.write(cache.shards[1], batches(cache.shards[1], large)))
@@ -205,9 +205,9 @@ def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
 
 def test_a_plan_may_change_until_a_shard_is_written(tmp_path):
     first = writer(tmp_path, "float16")
-    first.begin()
+    first.write_plan()
     other = writer(tmp_path, "float32")
-    other.begin()
+    other.write_plan()
     other.write(other.shards[0], batches(other.shards[0]))
     words = refusal_of(lambda: writer(tmp_path, "float16"))
     assert "started with dtype='float32', not 'float16'" in words
@@ -300,10 +300,10 @@ def test_a_cache_says_where_its_images_are(tmp_path):
     images, cache = tmp_path / "images.npz", tmp_path / "cache"
     plan = {"made_with": MADE_WITH, "latent_shape": SHAPE, "dtype": "float32", "shard_size": 4}
     written = CacheWriter(cache, plan, labels(), {"source": "npz", "path": str(images)})
-    written.begin()
+    written.write_plan()
     for shard in written.shards:
         written.write(shard, batches(shard))
-    written.finish()
+    written.write_index()
 
     def behind(**evaluation):
         return SOURCE.images_behind(config(cache, **evaluation))

@@ -59,7 +59,7 @@ class Cache(DataSource):
     def images_behind(self, config: Config) -> DataOptions:
         """Where the cache says that they are, or where `config.evaluation` says."""
         data, evaluation = config.data, config.evaluation
-        stored = read_index(Path(data.path)).get("images", {})  # older caches do not say
+        stored = read_index(Path(data.path)).get("images", {})  # older caches lack it
         source = evaluation.data_source or stored.get("source", "")
         path = evaluation.data_path
         if not path and source == stored.get("source"):
@@ -72,8 +72,8 @@ class Cache(DataSource):
         images = dataclasses.replace(data, source=source, path=path)
         if path and not source_of(images).path_may_be_a_name and not Path(path).exists():
             raise UserError(
-                f"The images behind the latent cache {data.path} are not at {path}; say where they "
-                "are by --config.evaluation.data_path."
+                f"The images behind the latent cache {data.path} are not at {path}; give their "
+                "place by --config.evaluation.data_path."
             )
         return images
 

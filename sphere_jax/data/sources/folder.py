@@ -51,7 +51,7 @@ def _listed(root: Path, data: DataOptions) -> tuple[Pictures, np.ndarray, np.nda
     held_classes = _subfolders(root / aside)  # a small held-out part may lack a class
     unknown = sorted(set(held_classes) - numbers.keys())
     if unknown:
-        raise UserError(f"{root / aside} has the class '{unknown[0]}', which train has not.")
+        raise UserError(f"{root / aside} has the class '{unknown[0]}', which train lacks.")
     if not held_classes:
         raise UserError(f"{root / aside} has no class folders; sort its images into them.")
     parts = (

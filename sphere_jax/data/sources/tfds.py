@@ -22,7 +22,7 @@ class TFDS(DataSource):
     a prepared data set; `train` is trained on, `validation` or else `test` held out, or, without
     either, every fifth of each class.
 
-    Every record is read once for its label, and labels are kept in the user's cache folder.
+    Every record is read once for its label, and labels are cached in the user's cache folder.
     """
 
     read_in_batches = True
