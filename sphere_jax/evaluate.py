@@ -110,16 +110,18 @@ def main(argv: list[str]) -> None:
             if samples.images is None:
                 raise UserError("This run has latents only and no decoder; nothing to score here.")
             images, labels = samples.images, labels_of(run, samples)
-            generation = generation_of(run, samples, arguments.seed)
+            generation = generation_of(run, samples.sampler, arguments.seed)
         scored = score_images(reference, images, labels, run.config.evaluation.neighbours)
         name = arguments.reference or run.config.source.images_behind(run.config).source
-        stamp = protocol(reference, name, scored, run.config.evaluation.neighbours, generation)
+        stamp = protocol(
+            reference, name, scored.samples, run.config.evaluation.neighbours, generation
+        )
     for key, value in scored.metrics.items():
         label, better = describe(key)
-        real = scored.yardstick[key]
-        print(f"{label:<70} {value:9.4f}   yardstick {real:9.4f}   better: {better}")
+        real = scored.real_data[key]
+        print(f"{label:<70} {value:9.4f}   real data {real:9.4f}   better: {better}")
     if arguments.out:
-        scores = {"metrics": scored.metrics, "yardstick": scored.yardstick}
+        scores = {"metrics": scored.metrics, "real_data": scored.real_data}
         write_json(arguments.out, scores | {"protocol": stamp})
 
 

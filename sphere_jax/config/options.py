@@ -225,8 +225,7 @@ class Config:
     @property
     def features(self) -> Any:
         """The feature network of scores (`evaluation.features.base.FeatureNetwork`)."""
-        name, where = self.evaluation.features, "config.evaluation.features"
-        return plugins.find("evaluation.features", "FEATURES", name, where)
+        return features_of(self.evaluation)
 
     @property
     def source(self) -> Any:
@@ -237,3 +236,9 @@ class Config:
 def source_of(data: DataOptions) -> Any:
     """The data source that some data options name."""
     return plugins.find("data.sources", "SOURCE", data.source, "config.data.source")
+
+
+def features_of(evaluation: EvaluationOptions) -> Any:
+    """The feature network that some evaluation options name."""
+    name, where = evaluation.features, "config.evaluation.features"
+    return plugins.find("evaluation.features", "FEATURES", name, where)

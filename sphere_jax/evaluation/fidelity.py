@@ -1,4 +1,4 @@
-"""How near reconstructions are to their images, in all the ways for which there are weights."""
+"""Reconstruction metrics: PSNR and SSIM, and those for which there are weights."""
 
 import dataclasses
 import functools
@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.common.progress import Progress
-from sphere_jax.config.options import Evaluation
-from sphere_jax.evaluation.classifier import padded_batches
-from sphere_jax.evaluation.features import PublishedFeatures
+from sphere_jax.config.options import EvaluationOptions, features_of
+from sphere_jax.evaluation.batches import padded_batches
+from sphere_jax.evaluation.features.base import Features
 from sphere_jax.evaluation.metrics import frechet_distance_of
+from sphere_jax.evaluation.preconditions import Images
 from sphere_jax.evaluation.reconstruction import WINDOW, psnr, ssim
 from sphere_jax.evaluation.statistics import Statistics
 from sphere_jax.models.lpips import LPIPS
@@ -28,30 +29,30 @@ class Fidelity:
     """PSNR and SSIM of any images; LPIPS-AlexNet and a Frechet distance where weights are given.
 
     The Frechet distance is that between reconstructions and the very images they are of, in the
-    features of `config.evaluation.features`: of Inception what the field calls rFID.
+    features of `config.evaluation.features`; with Inception it is rFID.
     """
 
     lpips: Params | None
-    features: PublishedFeatures | None
+    features: Features | None
 
     @classmethod
-    def load(cls, settings: Evaluation, image_shape: tuple[int, int, int]) -> "Fidelity":
+    def load(cls, options: EvaluationOptions, image_shape: tuple[int, int, int]) -> "Fidelity":
         """With the weights that the options name. Raises UserError for a file that is not one."""
         lpips = features = None
-        if settings.lpips:
+        if options.lpips:
             layouts = lpips_weights.layouts
-            lpips = load_weights(settings.lpips, "lpips_alexnet", _lpips(), layouts)
+            lpips = load_weights(options.lpips, "lpips_alexnet", _lpips(), layouts)
             lpips = jax.tree.map(np.asarray, lpips)
-        if settings.pretrained and settings.features != "small_classifier":
-            features = PublishedFeatures.load(settings.features, settings.pretrained, image_shape)
+        if options.pretrained:
+            features = features_of(options).load(options.pretrained, image_shape)
         return cls(lpips, features)
 
     def scores(
-        self, images: np.ndarray, reconstructions: np.ndarray, own: Statistics | None
+        self, images: Images, reconstructions: Images, of_images: Statistics | None
     ) -> dict[str, float]:
-        """Means over uint8 (N, H, W, C), which may be read where they are indexed.
+        """Means over uint8 images (N, H, W, C).
 
-        SSIM needs sides of 11 pixels and is else left out. `own` are `moments(images)`.
+        SSIM needs sides of 11 pixels and is else left out. `of_images` are `moments(images)`.
         """
         rows: dict[str, list] = {}
         progress = Progress("compared", len(images))
@@ -68,13 +69,13 @@ class Fidelity:
             for name, values in found.items():
                 rows.setdefault(name, []).append(np.asarray(values)[mask])
         means = {name: float(np.concatenate(values).mean()) for name, values in rows.items()}
-        if own is None:
+        if of_images is None:
             return means
-        distance = frechet_distance_of(own, self.moments(reconstructions))
+        distance = frechet_distance_of(of_images, self.moments(reconstructions))
         return means | {f"frechet_distance_{self.features.name}": distance}
 
-    def moments(self, images: np.ndarray) -> Statistics | None:
-        """Of their features, or None without a network for them."""
+    def moments(self, images: Images) -> Statistics | None:
+        """Of the features of uint8 images (N, H, W, C); None without a feature network."""
         if self.features is None:
             return None
         return Statistics.of(self.features.features(images, BATCH))

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from sphere_jax.common.files import write_whole
-from sphere_jax.evaluation.feature_checks import check_images
+from sphere_jax.evaluation.preconditions import require_images
 
 INK = "#808793"
 COLOURS = ("#3b82f6", "#f08c2e", "#22a06b", "#b565d9", "#e0555f", "#14a3b8")
@@ -33,7 +33,7 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     Raises:
       ValueError: not uint8 images, or columns < 1.
     """
-    images = check_images(images, "images")
+    images = require_images(images, "images")
     if columns < 1:
         raise ValueError(f"A grid needs at least 1 column, not {columns}.")
     count, height, width, channels = images.shape

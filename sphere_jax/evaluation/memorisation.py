@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from sphere_jax.common.progress import Progress
-from sphere_jax.evaluation.feature_checks import check_images
+from sphere_jax.evaluation.preconditions import require_images
 
 CHUNK = 1024  # rows and columns of a distance matrix in memory at once
 MOST = 1e14  # multiply-adds of a search: about an hour of a CPU core
@@ -27,7 +27,7 @@ def nearest_training_image(images: np.ndarray, train: np.ndarray) -> tuple[np.nd
     Raises:
       ValueError: not uint8 images, or shapes differ.
     """
-    images, train = check_images(images, "images"), check_images(train, "training images")
+    images, train = require_images(images, "images"), require_images(train, "training images")
     if images.shape[1:] != train.shape[1:]:
         raise ValueError(
             f"Images of shape {images.shape[1:]} have no distance to training images of shape "

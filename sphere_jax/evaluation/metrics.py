@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sphere_jax.evaluation.feature_checks import check_features
+from sphere_jax.evaluation.preconditions import require_features
 from sphere_jax.evaluation.statistics import Statistics
 
 CHUNK = 1024  # rows of a distance matrix in memory at once
@@ -74,8 +74,8 @@ def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> dic
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}.")
-    real = check_features(real, "real features", at_least=k + 1)
-    generated = check_features(generated, "generated features", at_least=k + 1)
+    real = require_features(real, "real features", at_least=k + 1)
+    generated = require_features(generated, "generated features", at_least=k + 1)
     if real.shape[1] != generated.shape[1]:
         raise ValueError(
             f"real and generated features have lengths {real.shape[1]} and {generated.shape[1]}."

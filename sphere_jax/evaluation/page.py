@@ -1,10 +1,10 @@
-"""A page of sections: `report.html`, one file that needs no other, readable on a light page and a
-dark one; or Markdown, with its pictures beside it.
+"""A page of sections: HTML in one file that needs no other, readable on a light page and on a dark
+one (`templates/page.html`); or Markdown, with its pictures beside it.
 """
 
 import base64
 import dataclasses
-import html
+import functools
 import os
 import struct
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,15 @@ from typing import Any
 import numpy as np
 
 from sphere_jax.common.files import write_bytes, write_text
-from sphere_jax.evaluation.page_style import STYLE
 
 
 @dataclasses.dataclass(frozen=True)
 class Headline:
-    """A number for the top of the page: its name, its value in words, what to hold it against."""
+    """A number for the top of the page: its name, its value in words, what to compare it with."""
 
     name: str
     value: str
     note: str = ""
-
-    def html(self) -> str:
-        note = f"<small>{_text(self.note)}</small>" if self.note else ""
-        return f"<div><span>{_text(self.name)}</span><b>{_text(self.value)}</b>{note}</div>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +30,6 @@ class Text:
     """A paragraph."""
 
     text: str
-
-    def html(self) -> str:
-        return f"<p>{_text(self.text)}</p>"
 
     def markdown(self) -> str:
         return self.text
@@ -48,9 +40,6 @@ class Code:
     """A command or other text in type of equal width."""
 
     text: str
-
-    def html(self) -> str:
-        return f"<pre><code>{_text(self.text)}</code></pre>"
 
     def markdown(self) -> str:
         return f"```\n{self.text}\n```"
@@ -63,14 +52,15 @@ class Picture:
     png: bytes
     caption: str
 
-    def html(self) -> str:
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height on the screen, in pixels."""
         width, height = struct.unpack(">II", self.png[16:24])  # of the PNG header
-        source = base64.b64encode(self.png).decode()
-        return (
-            f'<figure><img width="{width // 2}" height="{height // 2}" alt="{_text(self.caption)}" '
-            f'src="data:image/png;base64,{source}">'
-            f"<figcaption>{_text(self.caption)}</figcaption></figure>"
-        )
+        return width // 2, height // 2
+
+    @property
+    def data_uri(self) -> str:
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,24 +70,18 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
-    def html(self) -> str:
-        head = "".join(f"<th>{_text(name)}</th>" for name in self.header)
-        body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in self.rows)
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return f'<div class="wide">{table}</div>'
-
     def markdown(self) -> str:
         lines = [self.header, ["---"] * len(self.header), *self.rows]
-        cells = ([_plain(cell).replace("|", "\\|") for cell in line] for line in lines)
+        cells = ([in_words(cell).replace("|", "\\|") for cell in line] for line in lines)
         return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-Block = Text | Code | Picture | Table
+Block = Text | Code | Picture | Table  # each has a macro in the template
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and the blocks below it."""
 
     title: str
     blocks: Sequence[Block]
@@ -116,24 +100,24 @@ def write_report(
       summary: one paragraph: what was run, on what, for how long.
       headlines: the few numbers a reader came for.
     """
-    links = "".join(
-        f'<a href="#section{i}">{_text(section.title)}</a>' for i, section in enumerate(sections)
-    )
-    body = "".join(
-        f'<section id="section{i}"><h2>{_text(section.title)}</h2>'
-        + "".join(block.html() for block in section.blocks)
-        + "</section>"
-        for i, section in enumerate(sections)
-    )
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{STYLE}</style></head><body><main>"
-        f"<header><h1>{_text(title)}</h1><p>{_text(summary)}</p></header>"
-        f'<div class="headlines">{"".join(h.html() for h in headlines)}</div>'
-        f"<nav>{links}</nav>{body}</main></body></html>\n"
-    )
+    page = _template().render(title=title, summary=summary, headlines=headlines, sections=sections)
     write_text(path, page)
+
+
+@functools.cache
+def _template():
+    import jinja2  # not to read a config
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sphere_jax.evaluation"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"words": in_words, "kind": lambda block: type(block).__name__}
+    environment.tests["number"] = lambda value: isinstance(value, (int, float, np.number))
+    return environment.get_template("page.html")
 
 
 def write_markdown(path: Path, title: str, summary: str, sections: Sequence[Section]) -> None:
@@ -164,17 +148,8 @@ def measured_table(metrics: Mapping[str, float]) -> Table:
     return Table(["measured", ""], rows)
 
 
-def _text(value: Any) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def _cell(value: Any) -> str:
-    kind = ' class="number"' if isinstance(value, (int, float, np.number)) else ""
-    return f"<td{kind}>{_text(_plain(value))}</td>"
-
-
-def _plain(value: Any) -> str:
-    """A value in words: 0.12345 -> 0.1235, None -> a dash, {"a": 1} -> a: 1."""
+def in_words(value: Any) -> str:
+    """0.12345 -> 0.1235, None -> a dash, {"a": 1} -> a: 1."""
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     if value is None:
@@ -182,7 +157,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return "; ".join(f"{k.replace('_', ' ')}: {_plain(v)}" for k, v in value.items())
+        return "; ".join(f"{k.replace('_', ' ')}: {in_words(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(in_words, value))
     return str(value)

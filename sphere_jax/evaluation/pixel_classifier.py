@@ -1,97 +1,102 @@
-"""Does a sample show the class that was asked for? Asked of a judge that shares no weights.
+"""Class agreement: does a sample show the class that it was drawn for?
 
-The judge is a support vector machine with a Gaussian kernel on raw pixels of the training split,
-so neither a generator nor the feature network can have been fitted to it. Its own accuracy on
-held-out images is the most that an agreement can mean.
+A support vector machine with a Gaussian kernel on raw pixels of the training split decides. It
+shares no weights with a generator or with the feature network. Its own accuracy on held-out images
+is the upper bound of what an agreement can mean.
 """
 
 import dataclasses
 
 import numpy as np
+from jaxtyping import Float64, Integer, Shaped
 from sklearn.svm import SVC
 
 from sphere_jax.common.progress import Progress
-from sphere_jax.evaluation.feature_checks import check_images, check_labels
+from sphere_jax.evaluation.preconditions import Images, require_images, require_labels
 
 LARGEST_SET = 5_000  # the kernel matrix is 200 MB then
 PENALTY = 10.0
-TOGETHER = 1024  # images that are judged at once
+BATCH = 1024  # images classified at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judge:
-    """A fitted support vector machine, and the pixels (N, H W C) and kernel it was fitted with."""
+class PixelClassifier:
+    """A fitted support vector machine, and the pixels and kernel width it was fitted with."""
 
     machine: SVC
-    pixels: np.ndarray
+    pixels: Float64[np.ndarray, "n h*w*c"]
     gamma: float
     image_shape: tuple[int, int, int]
     num_classes: int
 
     name = "rbf_svm_on_pixels"
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, C) to class numbers (N,) int64.
+    def predict(self, images: Images) -> Integer[np.ndarray, " n"]:
+        """The classes of uint8 images.
 
         Raises:
-          ValueError: the images are not uint8 of the judge's shape.
+          ValueError: the images are not uint8 of this classifier's shape.
         """
-        images = check_images(images, "images")
+        images = require_images(images, "images")
         if images.shape[1:] != self.image_shape:
             raise ValueError(
-                f"The judge takes images of shape {self.image_shape}, not {images.shape[1:]}."
+                f"The pixel classifier takes images of shape {self.image_shape}, not "
+                f"{images.shape[1:]}."
             )
-        found, progress = [], Progress("judged", len(images))
-        for start in range(0, len(images), TOGETHER):  # pixels and kernel are float64
+        found, progress = [], Progress("classified", len(images))
+        for start in range(0, len(images), BATCH):  # pixels and kernel are float64
             progress.done(start)
-            some = _pixels(np.asarray(images[start : start + TOGETHER]))
+            some = _pixels(np.asarray(images[start : start + BATCH]))
             found.append(self.machine.predict(_kernel(some, self.pixels, self.gamma)))
         return np.concatenate(found)
 
 
-def train_judge(
-    images: np.ndarray, labels: np.ndarray, num_classes: int, *, seed: int = 0
-) -> Judge:
-    """Fits the judge to (at most 5,000 images, drawn by `seed`, of) the training split.
+def train_pixel_classifier(
+    images: Images, labels: Shaped[np.ndarray, "..."], num_classes: int, *, seed: int = 0
+) -> PixelClassifier:
+    """Fits it to the training split, or to 5,000 images of a larger one, drawn by `seed`.
+
+    Args:
+      labels: (N,) in 0..num_classes-1.
 
     Raises:
       ValueError: wrong images or labels, or fewer than two classes among them.
     """
-    images = check_images(images, "The judge's images", at_least=2)
-    labels = check_labels(labels, images, num_classes, "The judge's labels")
+    images = require_images(images, "The pixel classifier's images", at_least=2)
+    labels = require_labels(labels, images, num_classes, "The pixel classifier's labels")
     if len(images) > LARGEST_SET:
         rows = np.random.default_rng(seed).choice(len(images), LARGEST_SET, replace=False)
         images, labels = images[rows], labels[rows]
     if len(np.unique(labels)) < 2:
-        raise ValueError("The judge needs images of at least 2 classes.")
+        raise ValueError("The pixel classifier needs images of at least 2 classes.")
     pixels = _pixels(np.asarray(images))
     variance = pixels.var()
     if variance == 0:
-        raise ValueError("The judge's images are all of one flat colour.")
+        raise ValueError("The pixel classifier's images are all of one flat colour.")
     gamma = 1.0 / (pixels.shape[1] * variance)
     machine = SVC(C=PENALTY, kernel="precomputed").fit(_kernel(pixels, pixels, gamma), labels)
-    return Judge(machine, pixels, gamma, images.shape[1:], num_classes)
+    return PixelClassifier(machine, pixels, gamma, images.shape[1:], num_classes)
 
 
 def class_agreement(
-    judge: Judge, images: np.ndarray, labels: np.ndarray
+    classifier: PixelClassifier, images: Images, labels: Shaped[np.ndarray, "..."]
 ) -> tuple[float, list[float | None]]:
-    """Part of the images that the judge takes for the asked class: overall, and class by class.
+    """Part of the images that are classified as their label: overall, and class by class.
 
-    On held-out images with their true labels this is the judge's accuracy. A class without images
-    has None.
+    On held-out images with their true labels this is the classifier's accuracy. A class without
+    images has None.
 
     Raises:
       ValueError: wrong images or labels.
     """
-    images = check_images(images, "images")
-    labels = check_labels(labels, images, judge.num_classes, "labels")
-    agrees = judge.predict(images) == labels
-    classes = [agrees[labels == c] for c in range(judge.num_classes)]
+    images = require_images(images, "images")
+    labels = require_labels(labels, images, classifier.num_classes, "labels")
+    agrees = classifier.predict(images) == labels
+    classes = [agrees[labels == c] for c in range(classifier.num_classes)]
     return float(agrees.mean()), [float(a.mean()) if a.size else None for a in classes]
 
 
-def _pixels(images: np.ndarray) -> np.ndarray:
+def _pixels(images: Images) -> Float64[np.ndarray, "n h*w*c"]:
     return images.reshape(len(images), -1) / 255.0
 
 

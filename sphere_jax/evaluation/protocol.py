@@ -1,31 +1,38 @@
 """What a number means: everything that must be equal before two scores may be compared."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 import jax
 
 from sphere_jax import __version__
-from sphere_jax.evaluation.score import Reference, Score
+from sphere_jax.evaluation.score import Reference
 
 ROUNDING = "clip to [-1, 1], then round(127.5 x + 127.5) to nearest"  # nn/pixels.py
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scikit-learn")
+RENAMED = {  # keys of older JSON files
+    "yardstick": "real_data",
+    "judge": "pixel_classifier",
+    "taken": "override",
+}
 
 
 def protocol(
     reference: Reference,
     reference_name: str,
-    score: Score,
+    samples: int,
     neighbours: int,
     generation: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """The stamp that goes beside scores, ready for JSON.
+    """The stamp that goes beside scores of so many `samples`, ready for JSON.
 
     `generation` says how samples were drawn: seed, sampler settings, NFE, EMA or raw weights. None
     means images of unknown origin, from a file.
     """
-    network, judge, split = reference.network, reference.judge, reference.split
+    network, split = reference.network, reference.split
+    classifier = reference.pixel_classifier
     return {
         "features": {
             "name": network.name,
@@ -33,7 +40,8 @@ def protocol(
             "length": reference.heldout_features.shape[1],
             "accuracy_on_images_set_aside": network.accuracy,
         },
-        "judge": judge and {"name": judge.name, "training_images": len(judge.pixels)},
+        "pixel_classifier": classifier
+        and {"name": classifier.name, "training_images": len(classifier.pixels)},
         "reference": {
             "name": f"{reference_name}, held-out split",
             "images": len(split.heldout),
@@ -41,10 +49,10 @@ def protocol(
         },
         "training_split": {"images": len(split.train), "fingerprint": split.train.fingerprint},
         "image_shape": list(network.image_shape),
-        "samples": score.samples,
+        "samples": samples,
         "precision_recall": {
             "neighbours": neighbours,
-            "images_on_each_side": min(score.samples, len(split.heldout)),
+            "images_on_each_side": min(samples, len(split.heldout)),
         },
         "generation": generation or "images from a file",
         "rounding_to_uint8": ROUNDING,
@@ -55,3 +63,12 @@ def protocol(
         },
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
+
+
+def with_current_keys(stored: Any) -> Any:
+    """Scores and protocols from a JSON file, which may be older than its keys' names."""
+    if isinstance(stored, Mapping):
+        return {RENAMED.get(key, key): with_current_keys(value) for key, value in stored.items()}
+    if isinstance(stored, list):
+        return [with_current_keys(value) for value in stored]
+    return stored

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sphere_jax.evaluation.feature_checks import check_images
+from sphere_jax.evaluation.preconditions import require_images
 
 PEAK = 255.0
 WINDOW, SIGMA = 11, 1.5  # pixels
@@ -84,8 +84,8 @@ def ssim(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
 
 
 def _check_pair(images, reconstructions) -> None:
-    check_images(images, "images")
-    check_images(reconstructions, "reconstructions")
+    require_images(images, "images")
+    require_images(reconstructions, "reconstructions")
     if images.shape != reconstructions.shape:
         raise ValueError(
             f"Reconstructions {reconstructions.shape} are compared with images of another shape, "

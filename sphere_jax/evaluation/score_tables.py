@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sphere_jax.common import plugins
+from sphere_jax.common.errors import UserError
+from sphere_jax.evaluation.features.base import FeatureNetwork
 from sphere_jax.evaluation.page import Table
 from sphere_jax.evaluation.score import Score
 
@@ -12,7 +15,7 @@ def metrics_table(score: Score) -> Table:
     rows = []
     for key, value in score.metrics.items():
         name, better = describe(key)
-        rows.append([name, value, score.yardstick[key], better])
+        rows.append([name, value, score.real_data[key], better])
     header = ["metric", f"{score.samples} samples", "real images"]
     return Table([*header, "better"], rows)
 
@@ -35,17 +38,25 @@ def describe(key: str) -> tuple[str, str]:
             "Distance to the nearest training image, over that of held-out images", "near 1"),
         "nearest_train_too_close": (
             "Part closer to a training image than 99% of held-out images", "near 0.01"),
-        "class_agreement": ("Class agreement (judge: RBF SVM on pixels)", "higher"),
-        "frechet_distance_inception_fid": ("FID (Inception-v3, pytorch-fid's resizing)", "lower"),
+        "class_agreement": ("Class agreement (by an RBF SVM on pixels)", "higher"),
     }  # fmt: skip
     if key in fixed:
         return fixed[key]
     starts = {
-        "frechet_distance_": ("Fréchet distance", "lower"),
-        "precision_": ("Precision (generated inside real)", "higher"),
-        "recall_": ("Recall (real inside generated)", "higher"),
+        "frechet_distance_": ("{distance}", "lower"),
+        "precision_": ("Precision (generated inside real), {title} features", "higher"),
+        "recall_": ("Recall (real inside generated), {title} features", "higher"),
     }
-    for start, (name, better) in starts.items():
+    for start, (words, better) in starts.items():
         if key.startswith(start):
-            return f"{name}, {key.removeprefix(start).replace('_', ' ')} features", better
+            network = _feature_network(key.removeprefix(start))
+            return words.format(distance=network.distance_title, title=network.title), better
     return key.replace("_", " "), ""
+
+
+def _feature_network(name: str) -> FeatureNetwork:
+    """That of the name at the end of a key; of an older file it may not exist any more."""
+    try:
+        return plugins.find("evaluation.features", "FEATURES", name, "features")
+    except UserError:
+        return FeatureNetwork(name)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sphere_jax.common.files import write_npz
-from sphere_jax.evaluation.feature_checks import check_features
+from sphere_jax.evaluation.preconditions import require_features
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Statistics:
         Raises:
           ValueError: no rows, or a value is not finite.
         """
-        features = check_features(features, "features")
+        features = require_features(features, "features")
         mu = features.mean(0)
         centred = features - mu.reshape(1, -1)
         return cls(len(features), mu, centred.T @ centred)

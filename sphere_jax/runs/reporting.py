@@ -8,14 +8,12 @@ from sphere_jax.common.files import write_bytes, write_json, write_npz
 from sphere_jax.config.reading import to_dict
 from sphere_jax.evaluation import figures, page, score_tables
 from sphere_jax.evaluation.score import Score
-from sphere_jax.methods.decoder_finetuning import CELLS
-from sphere_jax.runs.building import build_tokenizer
 from sphere_jax.runs.drawing import Samples
 from sphere_jax.runs.run import Run
 from sphere_jax.training.run_log import read_rows
 
 FIRST_SAMPLES = "first.npz"  # the first images, as they are
-KEPT_SAMPLES = 16
+FIRST_COUNT = 16
 
 
 def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results, others) -> None:
@@ -25,7 +23,7 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
     sections, headlines = [], []
 
     if samples.images is not None:
-        few = slice(0, KEPT_SAMPLES)
+        few = slice(0, FIRST_COUNT)
         drawn = {"images": samples.images[few], "labels": samples.labels[few]}
         write_npz(workdir / "samples" / FIRST_SAMPLES, drawn)
         shown = figures.sample_grid(samples.images, samples.labels, names)
@@ -42,7 +40,7 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
         sections.append(page.Section("Scores", blocks))
         for key in sorted(scored.metrics, key=lambda key: key != "class_agreement")[:4]:
             name, better = score_tables.describe(key)
-            note = f"yardstick: {scored.yardstick[key]:.3g}; better: {better}"
+            note = f"real data: {scored.real_data[key]:.3g}; better: {better}"
             headlines.append(page.Headline(name, f"{scored.metrics[key]:.3g}", note))
 
     if others:
@@ -56,8 +54,9 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
         sections.append(page.Section("Protocol", [score_tables.protocol_table(stamp)]))
     sections.append(_reproduce_section(run))
 
+    title = config.method(config.generator).title(config)
     summary = (
-        f"{_system(config)} on {config.data.source}, seed {results['seed']}: "
+        f"{title} on {config.data.source}, seed {results['seed']}: "
         f"{len(samples.labels):,} samples, {samples.sampler}, NFE {samples.sampler.evaluations}."
     )
     page.write_report(workdir / "report.html", f"{workdir.name}", summary, headlines, sections)
@@ -93,16 +92,6 @@ def _reproduce_section(run: Run) -> page.Section:
     return page.Section("Reproduce", [page.Code(command), page.Code(settings)])
 
 
-def _system(config) -> str:
-    method = config.stage(config.generator).method
-    names = {
-        "flow": f"{config.space.path} flow matching",
-        "sphere_encoder": "Sphere Encoder",
-        "sphere_latent": "Sphere Latent Encoder",
-    }
-    return names[method]
-
-
 def _steps_section(samples: Samples, scored: Score, others: list[dict]) -> page.Section:
     """Scores and pictures against the number of sampling steps, at equal seeds."""
     own = {"steps": samples.sampler.steps, "nfe": samples.sampler.evaluations,
@@ -127,7 +116,7 @@ def _curve_section(run: Run, scored: Score | None, rows: list[dict]) -> list[pag
     steps = [point["step"] for point in points]
     count = run.config.evaluation.curve_samples
     same = scored is not None and scored.samples == count  # perhaps in other features by now
-    real = {name: scored.yardstick.get(name) if same else None for name in names}
+    real = {name: scored.real_data.get(name) if same else None for name in names}
     lines = {"": {name: [_finite(point.get(name)) for point in points] for name in names}}
     drawn = figures.score_curves("step", steps, lines, real)
     caption = f"Scores of {count:,} samples by the weights of these steps, always in the same noise"
@@ -160,41 +149,9 @@ def _radius(run: Run, samples: Samples) -> page.Picture:
 
 
 def _stage_sections(run: Run) -> list[page.Section]:
-    """What each stage measured: reconstructions, radii, numbers."""
-    sections = []
-    for name in run.config.stages:
-        arrays, metrics = run.arrays[name], run.metrics[name]
-        blocks = []
-        if metrics:
-            blocks.append(_measured(metrics))
-        if "radii" in arrays:
-            d = build_tokenizer(run.config).latent_shape[-1]
-            histogram = figures.norm_histogram({"training latents": arrays["radii"] / np.sqrt(d)})
-            blocks.append(
-                page.Picture(histogram, "Norms of the normalised tokens over sqrt(d), unprojected.")
-            )
-        if "original" in arrays:
-            rows = {k.replace("_", " "): v for k, v in arrays.items() if v.dtype == np.uint8}
-            blocks.append(
-                page.Picture(figures.labelled_rows(rows), "Held-out images and reconstructions.")
-            )
-        if "noise_psnr" in arrays:
-            curve = figures.curve(
-                arrays["noise_angle"], arrays["noise_psnr"], "angle of noise, degrees", "PSNR, dB"
-            )
-            blocks.append(page.Picture(curve, "Decoding held-out latents that noise has turned."))
-        if blocks:
-            sections.append(page.Section(f"Stage: {name}", blocks))
-    return sections
-
-
-def _measured(metrics: dict[str, float]) -> page.Table:
-    """A row for each number; of those of a decoder, a row for each of its four cells."""
-    names = [key.removesuffix(f"_{CELLS[0]}") for key in metrics if key.endswith(CELLS[0])]
-    if not names:
-        rows = [[key.replace("_", " "), value] for key, value in metrics.items()]
-        return page.Table(["measured", ""], rows)
-    rows = [
-        [cell.replace("_", " "), *(metrics[f"{name}_{cell}"] for name in names)] for cell in CELLS
-    ]
-    return page.Table(["latents, decoder", *(name.replace("_", " ") for name in names)], rows)
+    """What each stage measured."""
+    found = {
+        name: method.report(run.metrics[name], run.arrays[name])
+        for name, method in run.methods.items()
+    }
+    return [page.Section(f"Stage: {name}", blocks) for name, blocks in found.items() if blocks]

@@ -8,26 +8,26 @@ from sphere_jax.common.processes import is_main_process
 from sphere_jax.config.reading import to_dict
 from sphere_jax.evaluation.protocol import protocol
 from sphere_jax.evaluation.score import Reference, Score, point_of_curve, score
-from sphere_jax.runs.drawing import Drawer, Samples, balanced_labels, check_weaker
-from sphere_jax.runs.image_data import image_data
+from sphere_jax.runs.drawing import Drawer, Samples, balanced_labels
 from sphere_jax.runs.reference import check_enough, check_reference, reference_of
 from sphere_jax.runs.reporting import write_files, write_stages
 from sphere_jax.runs.run import Run
+from sphere_jax.runs.weaker import check_weaker
 from sphere_jax.training.run_log import RunLog
 
 
 class Scorer:
     """Scores of a run while it trains and at its end; what both need is made once.
 
-    `known` keeps references for other runs of this process on the same data (`reference_of`).
+    `known` caches references for other runs of this process on the same data (`reference_of`).
     Raises UserError at once where what it will need is missing: images, weights of the features, or
-    the run that auto-guidance guides by.
+    the weaker run of auto-guidance.
     """
 
     def __init__(self, run: Run, known: dict | None = None):
         self._run, self._known, config = run, known, run.config
-        wanted = config.evaluation.samples > 0 or config.evaluation.every > 0
-        self.scores = bool(wanted and config.generator and run.generator.has_images)
+        configured = config.evaluation.samples > 0 or config.evaluation.every > 0
+        self.scores = bool(configured and config.generator and run.generator.has_images)
         if self.scores:
             check_reference(config)
             check_enough(config, run.split)
@@ -50,8 +50,10 @@ class Scorer:
         evaluation, classes = self._run.config.evaluation, self._run.config.data.num_classes
         labels = balanced_labels(evaluation.curve_samples, classes)
         samples = self.drawer.draw(labels, trained=trained, quiet=True)
-        asked = labels_of(self._run, samples)
-        return _scored(point_of_curve, self.reference, samples.images, asked, evaluation.neighbours)
+        labels = labels_of(self._run, samples)
+        return _scored(
+            point_of_curve, self.reference, samples.images, labels, evaluation.neighbours
+        )
 
 
 def score_run(run: Run, log: RunLog, scorer: Scorer | None = None) -> dict:
@@ -60,7 +62,7 @@ def score_run(run: Run, log: RunLog, scorer: Scorer | None = None) -> dict:
         return _report_stages(run, log)
     count = run.config.evaluation.samples
     if count == 0:
-        log.say("config.evaluation.samples = 0; no samples drawn, no report.")
+        log.print("config.evaluation.samples = 0; no samples drawn, no report.")
         return {}
     seed, scorer = run.config.seed, scorer or Scorer(run)
     samples = scorer.drawer.draw(balanced_labels(count, run.config.data.num_classes))
@@ -78,25 +80,25 @@ def score_run(run: Run, log: RunLog, scorer: Scorer | None = None) -> dict:
         )
         stamp = protocol(
             reference,
-            image_data(run.config).source,
-            scored,
+            run.config.source.images_behind(run.config).source,
+            scored.samples,
             run.config.evaluation.neighbours,
-            generation_of(run, samples, seed),
+            generation_of(run, samples.sampler, seed),
         )
-        results |= {"metrics": scored.metrics, "yardstick": scored.yardstick, "protocol": stamp}
+        results |= {"metrics": scored.metrics, "real_data": scored.real_data, "protocol": stamp}
         for key, value in scored.metrics.items():
-            log.say(f"{key} = {value:.4g}   (yardstick: {scored.yardstick[key]:.4g})")
+            log.print(f"{key} = {value:.4g}   (real data: {scored.real_data[key]:.4g})")
     others = _at_other_steps(run, scorer, samples, log) if scored else []
     if others:
         results["at_steps"] = [{k: v for k, v in row.items() if k != "images"} for row in others]
     if is_main_process():
         write_files(run, samples, scored, stamp, results, others)
-    log.say(f"report: {run.workdir / 'report.html'}")
+    log.print(f"report: {run.workdir / 'report.html'}")
     return results
 
 
 def _report_stages(run: Run, log: RunLog) -> dict:
-    """Of a run that does not generate: what its stages measured."""
+    """Writes the report of a run that does not generate: what its stages measured."""
     results = {
         "seed": run.config.seed,
         "space": to_dict(run.config)["space"],
@@ -104,7 +106,7 @@ def _report_stages(run: Run, log: RunLog) -> dict:
     }
     if is_main_process():
         write_stages(run, results)
-    log.say(f"report: {run.workdir / 'report.html'}")
+    log.print(f"report: {run.workdir / 'report.html'}")
     return results
 
 
@@ -115,9 +117,9 @@ def _at_other_steps(run: Run, scorer: Scorer, samples: Samples, log: RunLog) -> 
         sampler = dataclasses.replace(samples.sampler, steps=steps)
         drawn = scorer.drawer.draw(samples.labels, sampler)
         neighbours = run.config.evaluation.neighbours
-        asked = labels_of(run, drawn)
-        metrics = score_images(scorer.reference, drawn.images, asked, neighbours).metrics
-        log.say(f"{steps} steps, NFE {sampler.evaluations}: "
+        labels = labels_of(run, drawn)
+        metrics = score_images(scorer.reference, drawn.images, labels, neighbours).metrics
+        log.print(f"{steps} steps, NFE {sampler.evaluations}: "
                 + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))  # fmt: skip
         rows.append({"steps": steps, "nfe": sampler.evaluations, "metrics": metrics,
                      "images": drawn.images})  # fmt: skip
@@ -125,7 +127,7 @@ def _at_other_steps(run: Run, scorer: Scorer, samples: Samples, log: RunLog) -> 
 
 
 def labels_of(run: Run, samples: Samples):
-    """The classes that samples were asked for; None where no class was."""
+    """The classes that samples were drawn for; None of an unconditional generator."""
     return samples.labels if run.generator.conditional else None
 
 
@@ -141,8 +143,8 @@ def _scored(function, *given):
         raise UserError(f"These samples cannot be scored: {error}") from error
 
 
-def generation_of(run: Run, samples: Samples, seed: int) -> dict:
+def generation_of(run: Run, sampler, seed: int) -> dict:
     """How samples were drawn: all that must be equal before two scores are compared."""
-    weights = run.taken or run.config.stage(run.config.generator).weights
-    made = {"seed": seed, "evaluations": samples.sampler.evaluations, "weights": weights}
-    return made | dataclasses.asdict(samples.sampler)
+    weights = run.override or run.config.stage(run.config.generator).weights
+    made = {"seed": seed, "evaluations": sampler.evaluations, "weights": weights}
+    return made | dataclasses.asdict(sampler)

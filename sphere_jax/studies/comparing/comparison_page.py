@@ -64,7 +64,7 @@ def summary(comparison: Comparison, matched: dict) -> dict:
         "values": {arm.name: dict(arm.values) for arm in comparison.arms},
         "arms": {a: {name: comparison.values(a, name) for name in names} for a in finished},
         "seeds_of": {arm: comparison.seeds_of(arm) for arm in finished},
-        "yardstick": dict(zip(names, _yardstick(comparison), strict=True)),
+        "real_data": dict(zip(names, _real_data(comparison), strict=True)),
         "matched": matched,
         "differences": {},
         "curves": {},
@@ -95,9 +95,9 @@ def summary(comparison: Comparison, matched: dict) -> dict:
     return found
 
 
-def _yardstick(comparison: Comparison) -> list[float]:
+def _real_data(comparison: Comparison) -> list[float]:
     results = next(iter(comparison.outcomes.values())).results
-    found = (results["yardstick"][name] for name in comparison.metrics)
+    found = (results["real_data"][name] for name in comparison.metrics)
     return [math.nan if value is None else value for value in found]
 
 
@@ -135,7 +135,7 @@ def _final(comparison: Comparison) -> page.Table:
         for arm in comparison.names
         if comparison.seeds_of(arm)
     ]
-    rows.append(["yardstick: real images", *(f"{v:.3f}" for v in _yardstick(comparison))])
+    rows.append(["real images", *(f"{v:.3f}" for v in _real_data(comparison))])
     better = ["better", *(score_tables.describe(name)[1] for name in names)]
     return page.Table(
         [comparison.label, *(score_tables.describe(n)[0] for n in names)], [*rows, better]

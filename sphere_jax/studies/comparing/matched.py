@@ -82,8 +82,9 @@ def digest(tree) -> str:
 def reference_item(results: dict) -> str:
     """What scores were taken against, from the protocol in `results.json`."""
     stamp = results["protocol"]
-    kept = ("features", "judge", "reference", "samples", "precision_recall", "image_shape")
-    text = json.dumps({key: stamp[key] for key in kept}, sort_keys=True)
+    used = ("features", "pixel_classifier", "reference", "samples", "precision_recall",
+            "image_shape")  # fmt: skip
+    text = json.dumps({key: stamp[key] for key in used}, sort_keys=True)
     return fingerprints.of_text(text)
 
 

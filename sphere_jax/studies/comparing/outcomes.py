@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sphere_jax.config.options import Config
+from sphere_jax.evaluation.protocol import with_current_keys
 from sphere_jax.runs.reporting import FIRST_SAMPLES, NOT_SCORES, curve_rows
 from sphere_jax.studies.comparing.arms import Arm
 from sphere_jax.studies.comparing.matched import check_matched, read_matched, reference_item
@@ -33,7 +34,7 @@ class Outcome:
 
 
 def read_outcome(workdir: Path, results: dict, config: Config) -> Outcome:
-    file = workdir / "samples" / FIRST_SAMPLES
+    results, file = with_current_keys(results), workdir / "samples" / FIRST_SAMPLES
     samples = np.load(file)["images"] if file.is_file() else None
     rows = curve_rows(read_rows(workdir / "metrics.jsonl"), config.generator)
     items = (read_matched(workdir) or {}) | {"reference": reference_item(results)}

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.distribution.mesh import batch_sharding
-from sphere_jax.evaluation.features import KINDS, PublishedFeatures
+from sphere_jax.evaluation.features.base import FeatureNetwork, Features
 from sphere_jax.evaluation.reconstruction import psnr
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.pixels import to_float
@@ -20,7 +21,6 @@ from sphere_jax.weights.catalogue import catalogue
 from sphere_jax.weights.stored import fingerprint_of, load_weights
 
 Scores = dict[str, np.ndarray]  # measure -> one number an image
-FEATURES = tuple(name for name in KINDS if name != "inception_fid")
 
 
 class Perceptual(NamedTuple):
@@ -33,7 +33,7 @@ class Perceptual(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """Decoded images uint8 (N, H, W, C); their features (N, F), or None where not asked for."""
+    """Decoded images uint8 (N, H, W, C); their features (N, F), or None without a network."""
 
     images: np.ndarray
     features: np.ndarray | None = None
@@ -44,10 +44,10 @@ class Pictures(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """What two sets of images are held against each other with; None is left out."""
+    """What two sets of images are compared by; None is left out."""
 
     lpips: Perceptual | None
-    semantic: PublishedFeatures | None
+    semantic: Features | None
     mesh: jax.sharding.Mesh
     batch_size: int
 
@@ -61,19 +61,17 @@ class Comparison:
           UserError: `name` has no features here, a file holds something else, or the images are too
             small.
         """
-        if path and name not in FEATURES:
-            raise UserError(f"--features={name} must be one of {', '.join(FEATURES)}.")
         devices = mesh.devices.size
         return cls(
             load_perceptual(lpips, image_shape) if lpips else None,
-            PublishedFeatures.load(name, path, image_shape) if path else None,
+            semantic_network(name).load(path, image_shape) if path else None,
             mesh,
             -(-batch // devices) * devices,
         )
 
     @property
     def networks(self) -> dict[str, str]:
-        """Which network each distance is of, or which flag it wants."""
+        """Which network each distance is of, or which flag it needs."""
         slots = (
             ("LPIPS", self.lpips, "--lpips"),
             ("semantic distance", self.semantic, "--features"),
@@ -103,7 +101,7 @@ class Comparison:
             found["lpips"] = self._map(self._perceptual, x, y)
         if x.features is not None and y.features is not None:
             found["semantic"] = np.maximum(1.0 - cosine(x.features, y.features), 0.0)
-            classes = self._classes(x.features), self._classes(y.features)
+            classes = [self.semantic.classes(pictures.features) for pictures in (x, y)]
             if classes[0] is not None:
                 found["agreement"] = (classes[0] == classes[1]).astype(np.float64)
         return found
@@ -115,11 +113,18 @@ class Comparison:
     def _perceptual(self, x: jax.Array, y: jax.Array) -> jax.Array:
         return _lpips(self.lpips.network, self.lpips.params, x, y)
 
-    def _classes(self, features: np.ndarray) -> np.ndarray | None:
-        if "classifier" not in self.semantic.params:
-            return None
-        head = self.semantic.params["classifier"]
-        return np.argmax(features @ np.asarray(head["kernel"]) + np.asarray(head["bias"]), axis=-1)
+
+def semantic_network(name: str) -> FeatureNetwork:
+    """The feature network of that name. Raises UserError if its cosine is no semantic distance."""
+    features = ("evaluation.features", "FEATURES")
+    found = plugins.find(*features, name, "--features")
+    if not found.semantic:
+        others = (plugins.find(*features, other, "--features") for other in plugins.known(*features))
+        raise UserError(
+            f"--features={name} gives no distance of two images; give one of "
+            f"{', '.join(other.name for other in others if other.semantic)}."
+        )
+    return found
 
 
 def load_perceptual(path: str, image_shape: tuple[int, int, int]) -> Perceptual:

@@ -2,7 +2,6 @@
 
 Distances in its features compare runs on the same data. They are not FID, which means Inception
 features, and they are not comparable across data sets; the fingerprint says which network it was.
-Other feature networks offer the same three things: `name`, `fingerprint`, `features(images)`.
 """
 
 import dataclasses
@@ -10,18 +9,20 @@ import functools
 import json
 import math
 import os
-from collections.abc import Iterator
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import NamedSharding
+from jaxtyping import Float32, Shaped
 from safetensors import SafetensorError, safe_open
 
 from sphere_jax.common import fingerprints
-from sphere_jax.common.progress import Progress
+from sphere_jax.common.errors import UserError
 from sphere_jax.distribution.mesh import replicated
-from sphere_jax.evaluation.feature_checks import check_images, check_labels
+from sphere_jax.evaluation.batches import padded_batches
+from sphere_jax.evaluation.preconditions import Images, require_images, require_labels
+from sphere_jax.evaluation.features.base import FeatureNetwork, Features
 from sphere_jax.models.small_classifier import SmallClassifier
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, Params
@@ -30,16 +31,38 @@ from sphere_jax.weights.stored import write_safetensors
 from sphere_jax.weights.tensors import named_leaves, path_name
 
 LEARNING_RATE = 3e-3
-LARGEST_ASIDE = 10_000  # of the images set aside, those whose accuracy is measured
+LARGEST_HELDOUT = 10_000  # held-out images whose accuracy is measured, at most
+NAME = "small_classifier"
 ADAM = optax.scale_by_adam()
 
 
+class SmallClassifierFeatures(FeatureNetwork):
+    """The 128 features of a classifier that every run trains on its own training split."""
+
+    needs_weights = False
+    needs_classes = True
+    semantic = False
+    file = "classifier.safetensors"
+
+    def trained_with(self, evaluation):
+        return evaluation.classifier_steps
+
+    def train(self, images, labels, num_classes, evaluation):
+        return train_classifier(images, labels, num_classes, steps=evaluation.classifier_steps)
+
+    def load(self, path, image_shape):
+        try:
+            return Classifier.load(path)
+        except ValueError as error:
+            raise UserError(f"{error} Delete it to train it again.") from error
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Classifier:
+class Classifier(Features):
     """A trained `SmallClassifier`.
 
-    `accuracy` is that on the tenth of the training split that its own training never saw; `steps`
-    are those of that training, None where a file does not say.
+    `accuracy` is that on the tenth of the training split that its training held out; `steps` are
+    those of that training, None where a file does not contain them.
     """
 
     params: Params
@@ -48,16 +71,17 @@ class Classifier:
     accuracy: float
     steps: int | None = None
 
-    name = "small_classifier"
+    name = NAME
+
+    @property
+    def trained_with(self) -> int | None:
+        return self.steps
 
     def features(
-        self, images: np.ndarray, batch_size: int = 256, sharding: NamedSharding | None = None
-    ) -> np.ndarray:
-        """uint8 (N, H, W, C) to float32 (N, 128).
-
-        Batches are padded to one shape, so there is one compilation and the last batch is exact.
-        `sharding` spreads a batch over a mesh; every process then gives all images and gets all
-        features.
+        self, images: Images, batch_size: int = 256, sharding: NamedSharding | None = None
+    ) -> Float32[np.ndarray, "n 128"]:
+        """Batches are padded to one shape, so there is one compilation and the last batch is exact.
+        On a mesh the parameters are replicated.
 
         Raises:
           ValueError: the images are not uint8 of this classifier's shape.
@@ -65,9 +89,9 @@ class Classifier:
         return self._run(images, batch_size, sharding)[0]
 
     def logits(
-        self, images: np.ndarray, batch_size: int = 256, sharding: NamedSharding | None = None
-    ) -> np.ndarray:
-        """uint8 (N, H, W, C) to float32 (N, K); otherwise like `features`."""
+        self, images: Images, batch_size: int = 256, sharding: NamedSharding | None = None
+    ) -> Float32[np.ndarray, "n k"]:
+        """Of the K classes, float32; otherwise like `features`."""
         return self._run(images, batch_size, sharding)[1]
 
     @functools.cached_property
@@ -100,10 +124,10 @@ class Classifier:
         except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{os.fspath(path)} is not a saved small classifier.") from error
         shape = tuple(about["image_shape"])
-        wanted = jax.eval_shape(_network(shape, about["num_classes"]).init, jax.random.key(0))
-        if set(arrays) != set(named_leaves(wanted)):
+        expected = jax.eval_shape(_network(shape, about["num_classes"]).init, jax.random.key(0))
+        if set(arrays) != set(named_leaves(expected)):
             raise ValueError(f"{os.fspath(path)} is a small classifier of another architecture.")
-        params = jax.tree_util.tree_map_with_path(lambda p, _: arrays[path_name(p)], wanted)
+        params = jax.tree_util.tree_map_with_path(lambda p, _: arrays[path_name(p)], expected)
         classes, accuracy = about["num_classes"], about["accuracy"]
         loaded = cls(params, shape, classes, accuracy, about.get("steps"))
         if loaded.fingerprint != about["fingerprint"]:
@@ -111,7 +135,7 @@ class Classifier:
         return loaded
 
     def _run(self, images, batch_size, sharding) -> tuple[np.ndarray, np.ndarray]:
-        images = check_images(images, "images")
+        images = require_images(images, "images")
         if images.shape[1:] != self.image_shape:
             raise ValueError(
                 f"This classifier takes images of shape {self.image_shape}, not {images.shape[1:]}."
@@ -127,8 +151,8 @@ class Classifier:
 
 
 def train_classifier(
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: Images,
+    labels: Shaped[np.ndarray, "..."],
     num_classes: int,
     *,
     seed: int = 0,
@@ -138,15 +162,15 @@ def train_classifier(
     """Trains the feature network: Adam, cosine schedule, shifts by a 32nd of the side.
 
     Args:
-      images: uint8 (N, H, W, 1 or 3), sides of at least 8 pixels; one tenth is set aside.
+      images: uint8 (N, H, W, 1 or 3), sides of at least 8 pixels; one tenth is held out.
       labels: (N,) in 0..num_classes-1.
-      seed: fixes initial weights, the part set aside and the batches.
+      seed: fixes initial weights, the held-out part and the batches.
 
     Raises:
       ValueError: wrong or too few images or labels.
     """
-    images = check_images(images, "The classifier's images", at_least=20)
-    labels = check_labels(labels, images, num_classes, "The classifier's labels")
+    images = require_images(images, "The classifier's images", at_least=20)
+    labels = require_labels(labels, images, num_classes, "The classifier's labels")
     if num_classes < 2:
         raise ValueError(f"A classifier needs at least 2 classes, not {num_classes}.")
     _, height, width, _ = images.shape
@@ -154,7 +178,7 @@ def train_classifier(
         raise ValueError(f"The classifier needs sides of at least 8 pixels, not {height}x{width}.")
 
     rng = np.random.default_rng(seed)
-    aside, kept = np.split(rng.permutation(len(images)), [len(images) // 10])
+    heldout, used = np.split(rng.permutation(len(images)), [len(images) // 10])
     reach = max(1, min(height, width) // 32)
     border = ((0, 0), (reach, reach), (reach, reach), (0, 0))
 
@@ -162,7 +186,7 @@ def train_classifier(
     params = jax.jit(network.init, compiler_options=run_once_options())(jax.random.key(seed))
     state = ADAM.init(params)
     for step in range(steps):
-        rows = rng.choice(kept, batch_size)
+        rows = rng.choice(used, batch_size)
         top, left = rng.integers(0, 2 * reach + 1, 2)
         padded = np.pad(images[rows], border, mode="edge")
         batch = padded[:, top : top + height, left : left + width]
@@ -170,26 +194,9 @@ def train_classifier(
         params, state = _train_step(network, params, state, batch, labels[rows], rate)
 
     trained = Classifier(jax.device_get(params), images.shape[1:], num_classes, math.nan)
-    aside = aside[:LARGEST_ASIDE]
-    accuracy = np.mean(trained.logits(images[aside]).argmax(-1) == labels[aside])
+    heldout = heldout[:LARGEST_HELDOUT]
+    accuracy = np.mean(trained.logits(images[heldout]).argmax(-1) == labels[heldout])
     return dataclasses.replace(trained, accuracy=float(accuracy), steps=steps)
-
-
-def padded_batches(
-    images: np.ndarray, batch_size: int, what: str = ""
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of one shape, the last filled up with zeros, and the mask (B,) of real rows.
-
-    `what` is the name under which progress is said, if any.
-    """
-    progress = Progress(what, len(images)) if what else None
-    for start in range(0, len(images), batch_size):
-        if progress:
-            progress.done(start)
-        batch = images[start : start + batch_size]
-        missing = batch_size - len(batch)
-        fill = np.zeros((missing, *images.shape[1:]), images.dtype)
-        yield np.concatenate([batch, fill]), np.arange(batch_size) < len(batch)
 
 
 @functools.cache  # one object per architecture, so that jitted functions find their compilation
@@ -213,3 +220,6 @@ def _train_step(network, params, state, images, labels, rate):
 
     direction, state = ADAM.update(jax.grad(loss)(params), state)
     return jax.tree.map(lambda p, d: p - rate * d, params, direction), state
+
+
+FEATURES = SmallClassifierFeatures(NAME)

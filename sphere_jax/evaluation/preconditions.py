@@ -1,9 +1,14 @@
-"""What every metric refuses, in one sentence each."""
+"""What every metric requires of its arrays; ValueErrors in one sentence say what is wrong."""
+
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Integer, Shaped
+
+Images = Shaped[Any, "n h w c"]  # uint8, 1 or 3 channels; may be read where they are indexed
 
 
-def check_images(images: np.ndarray, name: str, at_least: int = 1) -> np.ndarray:
+def require_images(images: Any, name: str, at_least: int = 1) -> Images:
     """`images` if they are uint8 (N, H, W, 1 or 3) with N >= `at_least`.
 
     They may be read where they are indexed (`data.lazy_pictures.Pictures`), and stay so.
@@ -22,7 +27,9 @@ def check_images(images: np.ndarray, name: str, at_least: int = 1) -> np.ndarray
     return images
 
 
-def check_labels(labels: np.ndarray, images: np.ndarray, num_classes: int, name: str) -> np.ndarray:
+def require_labels(
+    labels: Any, images: Images, num_classes: int, name: str
+) -> Integer[np.ndarray, " n"]:
     """`labels` if there is one integer in 0..num_classes-1 for each image.
 
     Raises:
@@ -41,7 +48,7 @@ def check_labels(labels: np.ndarray, images: np.ndarray, num_classes: int, name:
     return labels
 
 
-def check_features(features: np.ndarray, name: str, at_least: int = 1) -> np.ndarray:
+def require_features(features: Any, name: str, at_least: int = 1) -> Float64[np.ndarray, "n f"]:
     """`features` as float64 (N, F) if all are finite and N >= `at_least`.
 
     Raises:

@@ -1,0 +1,109 @@
+"""What a feature network is: it maps images to vectors, whose distributions scores compare.
+
+A feature network is one file of this folder, found by its name: `config.evaluation.features =
+"inception_fid"` is `FEATURES` of `inception_fid.py`; a name with a dot is a module of another
+package. Nothing outside that file knows it.
+"""
+
+import os
+
+import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Float32, Int, Shaped
+
+from sphere_jax.config.options import EvaluationOptions
+from sphere_jax.evaluation.preconditions import Images
+
+Shape = tuple[int, int, int]  # of an image: H, W, C
+
+
+class Features:
+    """A feature network with its weights, for images of one shape.
+
+    name: that of its `FeatureNetwork`; the keys of scores end in it.
+    fingerprint: of its weights, 16 hex digits.
+    image_shape: (H, W, C).
+    accuracy: on images that its training here held out; None where nothing was trained here.
+    trained_with: where it was trained here, what `FeatureNetwork.trained_with` gave then; None of a
+      file that does not contain it.
+    """
+
+    name: str
+    fingerprint: str
+    image_shape: Shape
+    accuracy: float | None
+    trained_with: int | None
+
+    def features(
+        self, images: Images, batch_size: int = 64, sharding: NamedSharding | None = None
+    ) -> Float32[np.ndarray, "n f"]:
+        """One vector an image, float32; it depends neither on the batch nor on the mesh.
+
+        `sharding` spreads a batch over a mesh; every process then gives all images and gets all
+        features.
+
+        Raises:
+          ValueError: the images are not uint8 of `image_shape`.
+        """
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the file that `FeatureNetwork.load` reads, where the network was trained here.
+        Raises UserError."""
+        raise NotImplementedError
+
+    def classes(self, features: Float32[np.ndarray, "n f"]) -> Int[np.ndarray, " n"] | None:
+        """The most likely class of each image; None for a network without a classifier."""
+        return None
+
+
+class FeatureNetwork:
+    """The facts of a feature network, known before anything is loaded, and how to load it.
+
+    name: as `config.evaluation.features` has it.
+    needs_weights: its weights come from `config.evaluation.pretrained`; else `train` makes them.
+    needs_classes: training needs labels of at least two classes.
+    semantic: the cosine of two images' features tells whether they show the same thing.
+    """
+
+    needs_weights = True
+    needs_classes = False
+    semantic = True
+
+    def __init__(self, name: str):
+        self.name = name
+
+    @property
+    def title(self) -> str:
+        """The network in words."""
+        return self.name.rpartition(".")[2].replace("_", " ")
+
+    @property
+    def distance_title(self) -> str:
+        """What the Fréchet distance in its features is called. It is FID for Inception alone."""
+        return f"Fréchet distance, {self.title} features"
+
+    def load(self, path: str | os.PathLike, image_shape: Shape) -> Features:
+        """With the weights of a file. Raises UserError for one that holds something else."""
+        raise NotImplementedError
+
+    # Of a network that is trained here, not loaded:
+
+    @property
+    def file(self) -> str:
+        """Name of the file in a run's folder that caches its weights."""
+        return f"{self.name}.safetensors"
+
+    def trained_with(self, evaluation: EvaluationOptions) -> int | None:
+        """The options that its training depends on: of others, a cached file is trained again."""
+        return None
+
+    def train(
+        self,
+        images: Images,
+        labels: Shaped[np.ndarray, "..."],
+        num_classes: int,
+        evaluation: EvaluationOptions,
+    ) -> Features:
+        """Trained on images and labels (N,) in 0..num_classes-1. Raises ValueError for too few."""
+        raise NotImplementedError

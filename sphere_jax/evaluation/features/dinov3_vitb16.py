@@ -1,0 +1,5 @@
+"""DINOv3 ViT-B/16: the class token."""
+
+from sphere_jax.evaluation.features.dino import ClassToken
+
+FEATURES = ClassToken("dinov3_vitb16")
