@@ -1,7 +1,7 @@
 """RJF: Riemannian flow matching with Jacobi weights on RAE latents of ImageNet-256, LightningDiT-B.
 
 docs/systems/hae.md#rjf. RJF works on unit spheres, feeds the network sqrt(768) x_t and predicts
-velocities at unit scale. Here the sphere has the radius sqrt(768); with clock="unit_sphere" the
+velocities at unit scale. Here the sphere has the radius sqrt(768); with parameterization="unit_sphere" the
 network sees and predicts the same as RJF's. The loss and its gradients are 768 times as large.
 Clipping is scaled with them; AdamW's eps (1e-8) is not, so updates are larger than RJF's where its
 gradients are below eps.
@@ -55,7 +55,7 @@ def get_config():
     config.model.patch = 1  # published
     config.model.time_embedding = "fourier"  # published
     config.model.qk_norm = False  # published
-    config.model.clock = "unit_sphere"  # published: velocities of unit spheres
+    config.model.parameterization = "unit_sphere"  # published: velocities of unit spheres
     config.model.compute_dtype = "float32"  # published. bfloat16: see docs/bf16.md
     config.model.unroll = False  # one scanned layer: quick to compile
     config.model.remat = True

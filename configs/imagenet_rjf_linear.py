@@ -15,7 +15,7 @@ rjf = runpy.run_path(str(Path(__file__).with_name("imagenet_rjf.py")))
 def get_config():
     config = rjf["get_config"]()
     config.space.path = "linear"  # published: plain flow matching
-    config.model.clock = "noise_at_one"
+    config.model.parameterization = "noise_at_one"
     config.flow.loss_weight = "none"  # published: Jacobi weights are of the sphere's arcs
     config.flow.tangent_projection = False
     config.flow.optimizer.clip_norm = 1.0  # published

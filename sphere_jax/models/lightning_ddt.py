@@ -5,13 +5,21 @@ say what is in them; a head of few blocks, wider than a latent has channels, loo
 latents again and is modulated by those tokens, each position by its own. methods.md D.8, K.
 """
 
+import dataclasses
+from functools import partial
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sphere_jax.config.option import option
+from sphere_jax.config.options import NetworkOptions
+from sphere_jax.models.latent_network import LatentNetwork, transformer
 from sphere_jax.models.lightning_dit import lightning_layers
 from sphere_jax.models.transformer import Trunk, token_grid
 from sphere_jax.nn.embeddings import patchify, unpatchify
+from sphere_jax.nn.functional import Network
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.transformer_layers import Block, Head, Stack
 
@@ -21,6 +29,20 @@ SIZES = {  # depth, width and heads of the encoder; the head is the same in all
     "L": (24, 1024, 16),
     "XL": (28, 1152, 16),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class LightningDDTOptions(NetworkOptions):
+    """The DiT-DH of RAE: a LightningDiT and a shallow wide head (methods.md D.8)."""
+
+    name: str = "lightning_ddt"
+    size: Literal["", "S", "B", "L", "XL"] = option(
+        "", help="a published size, or '' for width, depth and heads"
+    )
+    head_width: int = option(2048, 8)
+    head_depth: int = option(2, 1, help="blocks of the head")
+    head_heads: int = option(16, 1, help="of attention in the head")
+    qk_norm: bool = option(False, help="RMSNorm of queries and keys")
 
 
 class LightningDDT(Trunk):
@@ -145,3 +167,20 @@ class LightningDDT(Trunk):
 
     def _field(self, x: jax.Array, c: jax.Array) -> jax.Array:
         return unpatchify(self.head(x, c), self.patch, self.grid).astype(jnp.float32)
+
+
+def build(
+    options: LightningDDTOptions, latent_shape: tuple[int, int, int], num_classes: int
+) -> Network:
+    """As `LatentNetwork.build`."""
+    module = partial(
+        LightningDDT,
+        head_width=options.head_width,
+        head_depth=options.head_depth,
+        head_heads=options.head_heads,
+        qk_norm=options.qk_norm,
+    )
+    return transformer(module, SIZES, options, latent_shape, num_classes)
+
+
+NETWORK = LatentNetwork(LightningDDTOptions, build)

@@ -1,16 +1,23 @@
 """LightningDiT, as used by HAE, RJF and RAE. methods.md D.6, K.
 
-Without time it is also the network of B: `time_embedding=None, qk_norm=True, gate_bias=False`.
+Without time it is also the network of B (models/denoiser.py).
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
 
+from sphere_jax.config.option import option
+from sphere_jax.config.options import NetworkOptions
+from sphere_jax.models.latent_network import LatentNetwork, transformer
+from sphere_jax.models.parameterization import Parameterization, parameterization_option
 from sphere_jax.models.transformer import DiffusionTransformer, token_grid
 from sphere_jax.nn.attention import Attention
+from sphere_jax.nn.functional import Network
 from sphere_jax.nn.mlp import SwiGLU, swiglu_hidden
 from sphere_jax.nn.norms import RMSNorm
 
@@ -22,6 +29,21 @@ SIZES = {  # depth, width, heads
     "1p0B": (24, 1536, 24),
     "1p6B": (28, 1792, 28),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class LightningDiTOptions(NetworkOptions):
+    """methods.md D.6."""
+
+    name: str = "lightning_dit"
+    size: Literal["", "S", "B", "L", "XL", "1p0B", "1p6B"] = option(
+        "", help="a published size, or '' for width, depth and heads"
+    )
+    qk_norm: bool = option(False, help="RMSNorm of queries and keys")
+    time_embedding: Literal["sinusoid", "fourier"] = option(
+        "sinusoid", help="of the original, or of RAE, RJF and HAE"
+    )
+    parameterization: Parameterization = parameterization_option()
 
 
 class LightningDiT(DiffusionTransformer):
@@ -100,3 +122,14 @@ def lightning_layers(
         ),
         mlp=lambda rngs: SwiGLU(width, hidden, gate_bias=gate_bias, dtype=dtype, rngs=rngs),
     )
+
+
+def build(
+    options: LightningDiTOptions, latent_shape: tuple[int, int, int], num_classes: int
+) -> Network:
+    """As `LatentNetwork.build`."""
+    module = partial(LightningDiT, time_embedding=options.time_embedding, qk_norm=options.qk_norm)
+    return transformer(module, SIZES, options, latent_shape, num_classes)
+
+
+NETWORK = LatentNetwork(LightningDiTOptions, build)

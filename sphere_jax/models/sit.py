@@ -4,13 +4,20 @@ DiT has the same modules and names: it is the same network, fed with other times
 predict the noise (`models/parameterization.py`). Published weights of both have `learn_sigma`.
 """
 
+import dataclasses
 from functools import partial
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
 
+from sphere_jax.config.option import option
+from sphere_jax.config.options import NetworkOptions
+from sphere_jax.models.latent_network import LatentNetwork, transformer
+from sphere_jax.models.parameterization import Parameterization, parameterization_option
 from sphere_jax.models.transformer import DiffusionTransformer
 from sphere_jax.nn.attention import Attention
+from sphere_jax.nn.functional import Network
 from sphere_jax.nn.mlp import MLP
 from sphere_jax.nn.norms import LayerNorm
 
@@ -20,6 +27,20 @@ SIZES = {  # depth, width, heads
     "L": (24, 1024, 16),
     "XL": (28, 1152, 16),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class SiTOptions(NetworkOptions):
+    """SiT and DiT (methods.md A.6)."""
+
+    name: str = "sit"
+    size: Literal["", "S", "B", "L", "XL"] = option(
+        "", help="a published size, or '' for width, depth and heads"
+    )
+    learn_sigma: bool = option(
+        False, help="twice the output channels, half of them unused, as published"
+    )
+    parameterization: Parameterization = parameterization_option()
 
 
 class SiT(DiffusionTransformer):
@@ -66,3 +87,12 @@ class SiT(DiffusionTransformer):
             remat=remat,
             rngs=rngs,
         )
+
+
+def build(options: SiTOptions, latent_shape: tuple[int, int, int], num_classes: int) -> Network:
+    """As `LatentNetwork.build`."""
+    module = partial(SiT, learn_sigma=options.learn_sigma)
+    return transformer(module, SIZES, options, latent_shape, num_classes)
+
+
+NETWORK = LatentNetwork(SiTOptions, build)

@@ -10,27 +10,64 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from sphere_jax.config.options import ConvVAETokenizer, Data
+from sphere_jax.common.shapes import Images, Latents
+from sphere_jax.config.checks import check
+from sphere_jax.config.option import option
 from sphere_jax.models.conv_vae import Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
+from sphere_jax.tokenizers.base import Tokenizer, TokenizerOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvVAE:
-    """Pure functions; their parameters are `{"encoder", "decoder", "statistics"}`."""
+class ConvVAEOptions(TokenizerOptions):
+    """Trained by a 'vae' stage."""
+
+    name: str = "conv_vae"
+    patch: int = option(2, 1, help="pixels folded into channels before the first level")
+    widths: tuple[int, ...] = option(
+        (32, 64, 128), help="one level each; the grid is halved between levels"
+    )
+    blocks: int = option(1, 1, help="residual blocks a level")
+    latent_channels: int = option(16, 2)
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels a latent position, along each side."""
+        return self.patch * 2 ** (len(self.widths) - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvVAE(Tokenizer):
+    """Its parameters are {"encoder", "decoder", "statistics"}."""
 
     encoder: Network
     decoder: Network
-    latent_shape: tuple[int, int, int]  # (h, w, d)
-    image_shape: tuple[int, int, int]  # (H, W, C)
+    latent_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
+
+    Options = ConvVAEOptions
+    trained_here = True
     parts: ClassVar = ("encoder", "decoder", "statistics")
     last_layer: ClassVar = "head"
 
     @classmethod
-    def build(cls, data: Data, settings: ConvVAETokenizer) -> "ConvVAE":
-        sizes = dict(patch=settings.patch, widths=settings.widths, blocks=settings.blocks)
-        channels, d = data.channels, settings.latent_channels
-        grid = data.image_size // (settings.patch * 2 ** (len(settings.widths) - 1))
+    def check(cls, config):
+        options: ConvVAEOptions = config.tokenizer
+        check(
+            len(options.widths) > 0 and min(options.widths) > 0,
+            f"config.tokenizer.widths={options.widths} must hold positive widths.",
+        )
+        check(
+            config.data.image_size % options.downsampling == 0,
+            f"config.data.image_size={config.data.image_size} must be a multiple of "
+            f"{options.downsampling}, the tokenizer's downsampling.",
+        )
+
+    @classmethod
+    def build(cls, data, options):
+        sizes = dict(patch=options.patch, widths=options.widths, blocks=options.blocks)
+        channels, d = data.channels, options.latent_channels
+        grid = data.image_size // options.downsampling
         return cls(
             encoder=Network(lambda rngs: Encoder(channels, d, **sizes, rngs=rngs)),
             decoder=Network(lambda rngs: Decoder(channels, d, **sizes, rngs=rngs)),
@@ -38,22 +75,25 @@ class ConvVAE:
             image_shape=(data.image_size, data.image_size, channels),
         )
 
-    def posterior(self, encoder: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def posterior(self, encoder: Params, images: Images) -> tuple[Latents, Latents]:
         """Mean and log variance, each (B, h, w, d), of float images in [-1, 1]."""
         moments = self.encoder.apply(encoder, images).astype(jnp.float32)
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(log_variance, -30.0, 20.0)
 
-    def encode(self, params: Params, images: jax.Array) -> jax.Array:
+    def encode(self, params: Params, images: Images) -> Latents:
         """Float images to the posterior mean, normalised per channel: (B, h, w, d) float32."""
         mean, _ = self.posterior(params["encoder"], images)
         return (mean - _channels(params, "mean")) / _channels(params, "std")
 
-    def decode(self, params: Params, latents: jax.Array) -> jax.Array:
-        """Normalised latents to float images, unclipped: (B, H, W, C) float32."""
+    def decode(self, params: Params, latents: Latents) -> Images:
+        """Normalised latents to float images, not clipped: (B, H, W, C) float32."""
         z = latents * _channels(params, "std") + _channels(params, "mean")
         return self.decoder.apply(params["decoder"], z).astype(jnp.float32)
 
 
 def _channels(params: Params, name: str) -> jax.Array:
     return params["statistics"][name].reshape((1, 1, 1, -1))
+
+
+TOKENIZER = ConvVAE

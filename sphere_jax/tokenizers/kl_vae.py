@@ -5,15 +5,25 @@ batch norm keeps mean and variance; the others shift and scale all channels alik
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+from jaxtyping import Float
 
-from sphere_jax.models.kl_vae import KINDS, Decoder, Encoder
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.shapes import AnyArray, Images, Latents
+from sphere_jax.config.checks import check
+from sphere_jax.config.option import option
+from sphere_jax.models.kl_vae import KINDS, AutoencoderKL, Decoder, Encoder
+from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.norms import per_channel
+from sphere_jax.tokenizers.base import TokenizerOptions
+from sphere_jax.tokenizers.from_files import PublishedVAE
+from sphere_jax.weights.layouts import kl_vae as layouts
+from sphere_jax.weights.stored import WeightsFile
 
 # Latents are (mean - shift) * scale. REPA-E publishes its FLUX.1 VAE as a replacement of FLUX.1's;
 # that it is normalised like it is inferred. What that leaves is normalised channel by channel where
@@ -27,37 +37,71 @@ SCALE_AND_SHIFT = {
 BATCH_NORM_EPS = 1e-4  # of FLUX.2, added to the variance
 
 
-def pack(z: jax.Array) -> jax.Array:
+@dataclasses.dataclass(frozen=True)
+class KLVAEOptions(TokenizerOptions):
+    """A published VAE of latent diffusion, frozen (methods.md A.2)."""
+
+    name: str = "kl_vae"
+    kind: Literal["sd", "flux1", "repae_flux1", "flux2", "vavae"] = option(
+        "sd", help="Stable Diffusion 1/2, FLUX.1, REPA-E's FLUX.1, FLUX.2, VA-VAE"
+    )
+    packed: bool = option(False, help="each 2x2 of latents is one position")
+    pretrained: str = option("", file=True, help="weights, from sphere_jax.convert")
+    pretrained_statistics: str = option(
+        "", file=True, help="of latents: VA-VAE's, or from sphere_jax.prepare statistics"
+    )
+    compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
+
+
+def pack(z: Latents) -> Float[AnyArray, "batch h//2 w//2 4*d"]:
     """(B, 2 h, 2 w, d) -> (B, h, w, 4 d), ordered channel, row, column, as FLUX packs."""
     return rearrange(z, "b (h p) (w q) d -> b h w (d p q)", p=2, q=2)
 
 
-def unpack(z: jax.Array) -> jax.Array:
+def unpack(z: Latents) -> Float[AnyArray, "batch 2*h 2*w d//4"]:
     """Inverse of `pack`."""
     return rearrange(z, "b h w (d p q) -> b (h p) (w q) d", p=2, q=2)
 
 
 @dataclasses.dataclass(frozen=True)
-class KLVAE:
-    """Pure functions; their parameters are those of `AutoencoderKL`.
+class KLVAE(PublishedVAE):
+    """Its parameters are those of `AutoencoderKL`: {"encoder", "decoder"}, and "statistics" for
+    FLUX.2, {"mean", "var"} of (4 d,), or with `whiten`, {"mean", "std"} of (d,).
 
-    They are {"encoder", "decoder"}, and "statistics" for FLUX.2. Image sides are multiples of
-    `multiple`; they need not be those of `image_shape`.
+    Image sides are multiples of `multiple`; they need not be those of `image_shape`.
     """
 
     encoder: Network
     decoder: Network
     kind: str
     packed: bool  # latents in the form of `pack`
-    whiten: bool  # by {"mean", "std"} of the channels, "statistics"; FLUX.2 has others
+    whiten: bool
     multiple: int
-    latent_shape: tuple[int, int, int]  # (h, w, d)
-    image_shape: tuple[int, int, int]  # (H, W, 3)
-    parts: tuple[str, ...]
+    latent_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
+
+    Options = KLVAEOptions
     last_layer: ClassVar = "head"
 
     @classmethod
-    def build(
+    def check(cls, config):
+        options: KLVAEOptions = config.tokenizer
+        check(
+            options.pretrained_statistics == "" or not _brings_statistics(options.kind),
+            f"config.tokenizer.pretrained_statistics: kind='{options.kind}' brings its own.",
+        )
+        super().check(config)
+
+    @classmethod
+    def build(cls, data, options):
+        dtype, whiten = jnp.dtype(options.compute_dtype), bool(options.pretrained_statistics)
+        try:
+            return cls.of_kind(data.image_size, options.kind, options.packed, dtype, whiten)
+        except ValueError as error:
+            raise UserError(f"config.data.image_size: {error}.") from error
+
+    @classmethod
+    def of_kind(
         cls,
         image_size: int | tuple[int, int],
         kind: str,
@@ -75,11 +119,10 @@ class KLVAE:
         """
         if kind not in KINDS:
             raise ValueError(f"kind of VAE must be one of {', '.join(KINDS)}, not {kind!r}")
-        sizes = dict(KINDS[kind])
-        statistics = sizes.pop("statistics", False)
+        sizes = {name: size for name, size in KINDS[kind].items() if name != "statistics"}
         height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
         factor = 2 ** (len(sizes["widths"]) - 1)
-        multiple = 2 * factor if packed or statistics else factor
+        multiple = 2 * factor if packed or _brings_statistics(kind) else factor
         _check_sides(kind, multiple, height, width)
         grid, d = (height // factor, width // factor), sizes["latent_channels"]
         return cls(
@@ -91,10 +134,51 @@ class KLVAE:
             multiple=multiple,
             latent_shape=(grid[0] // 2, grid[1] // 2, 4 * d) if packed else (*grid, d),
             image_shape=(height, width, 3),
-            parts=("encoder", "decoder", *(("statistics",) if statistics or whiten else ())),
         )
 
-    def posterior(self, params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    @property
+    def parts(self) -> tuple[str, ...]:
+        normalised = self.whiten or _brings_statistics(self.kind)
+        return ("encoder", "decoder", *(("statistics",) if normalised else ()))
+
+    @property
+    def statistics(self):
+        if _brings_statistics(self.kind):
+            packed = (4 * self.channels(self.kind),)
+            return Network(lambda rngs: LatentStatistics(packed, "var", rngs=rngs))
+        return super().statistics
+
+    @classmethod
+    def channels(cls, kind):
+        return KINDS[kind]["latent_channels"]
+
+    @classmethod
+    def packing(cls, options):
+        return 4 if options.packed else 1
+
+    def autoencoder(self, path):
+        name = self.kind if self.kind == "vavae" else f"{self.kind}_vae"
+        network = Network(lambda rngs: AutoencoderKL(**KINDS[self.kind], rngs=rngs))
+        return WeightsFile(path, name, network, layouts.layouts)
+
+    @classmethod
+    def without_statistics(cls, options):
+        check(
+            not _brings_statistics(options.kind),
+            f"config.tokenizer.kind='{options.kind}' brings its own statistics: no others can be "
+            "measured for it.",
+        )
+        return dataclasses.replace(super().without_statistics(options), packed=False)
+
+    def notes(self):
+        if self.kind != "vavae" or self.whiten:  # LightningDiT normalises its channels (A.2)
+            return []
+        return [
+            "Latents are not normalised by channel, as VA-VAE's are published: "
+            "config.tokenizer.pretrained_statistics is empty."
+        ]
+
+    def posterior(self, params: Params, images: Images) -> tuple[Latents, Latents]:
         """Mean and log variance, each (B, H / 8, W / 8, d) float32, neither normalised nor packed.
 
         Of float images (B, H, W, 3) in [-1, 1]; H / 16, W / 16 for VA-VAE. The log variance is
@@ -108,15 +192,15 @@ class KLVAE:
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(log_variance, -30.0, 20.0)
 
-    def encode(self, params: Params, images: jax.Array) -> jax.Array:
+    def encode(self, params: Params, images: Images) -> Latents:
         """Float images in [-1, 1] to the normalised posterior mean, (B, *latent_shape) float32."""
         return self.normalize(params, self.posterior(params, images)[0])
 
-    def decode(self, params: Params, latents: jax.Array) -> jax.Array:
-        """Normalised latents to float images, unclipped: (B, H, W, 3) float32."""
+    def decode(self, params: Params, latents: Latents) -> Images:
+        """Normalised latents to float images, not clipped: (B, H, W, 3) float32."""
         return self.decoder.apply(params["decoder"], self.denormalize(params, latents))
 
-    def normalize(self, params: Params, z: jax.Array) -> jax.Array:
+    def normalize(self, params: Params, z: Latents) -> Latents:
         """Latents of the encoder to those of other networks, packed if `packed`."""
         if self.kind in SCALE_AND_SHIFT:
             scale, shift = self._scale_and_shift(params)
@@ -126,7 +210,7 @@ class KLVAE:
         z = (pack(z) - mean) / std
         return z if self.packed else unpack(z)
 
-    def denormalize(self, params: Params, z: jax.Array) -> jax.Array:
+    def denormalize(self, params: Params, z: Latents) -> Latents:
         """Inverse of `normalize`, up to rounding."""
         if self.kind in SCALE_AND_SHIFT:
             scale, shift = self._scale_and_shift(params)
@@ -142,6 +226,11 @@ class KLVAE:
         return scale / std, shift + mean / scale
 
 
+def _brings_statistics(kind: str) -> bool:
+    """Whether statistics of latents are among the published weights."""
+    return KINDS[kind].get("statistics", False)
+
+
 def _check_sides(kind: str, multiple: int, height: int, width: int) -> None:
     if height % multiple or width % multiple:
         raise ValueError(
@@ -153,3 +242,6 @@ def _batch_norm(params: Params) -> tuple[jax.Array, jax.Array]:
     """Mean and standard deviation of the packed channels, (1, 1, 1, 4 d) each."""
     mean, var = (params["statistics"][name].reshape((1, 1, 1, -1)) for name in ("mean", "var"))
     return mean, jnp.sqrt(var + BATCH_NORM_EPS)
+
+
+TOKENIZER = KLVAE

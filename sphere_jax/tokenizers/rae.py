@@ -5,25 +5,47 @@ trained.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.shapes import Images, Latents
+from sphere_jax.config.checks import check
+from sphere_jax.config.option import option
 from sphere_jax.models.dino import DINO
 from sphere_jax.models.dino import KINDS as ENCODERS
 from sphere_jax.models.imagenet import denormalize, normalize
+from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.models.rae_decoder import PATCH, SIZES, RAEDecoder
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.resize import bicubic
+from sphere_jax.tokenizers.base import TokenizerOptions
+from sphere_jax.tokenizers.from_files import FromFiles, load_option, load_statistics
+from sphere_jax.weights.layouts import rae as layouts
+from sphere_jax.weights.stored import WeightsFile
 
 ENCODER = ENCODERS["dinov2_vitb14_reg"]
 WHITENING_EPS = 1e-5  # added to the variance
 
 
 @dataclasses.dataclass(frozen=True)
-class RAE:
-    """Pure functions; their parameters are `{"encoder", "decoder"}`, and "statistics" if `whiten`.
+class RAEOptions(TokenizerOptions):
+    """DINOv2-B tokens and a ViT decoder, frozen (methods.md B.3)."""
+
+    name: str = "rae"
+    decoder: Literal["base", "large", "xlarge"] = option("xlarge", help="its size")
+    whiten: bool = option(False, help="normalise by statistics of a data set")
+    pretrained_encoder: str = option("", file=True, help="weights, from sphere_jax.convert")
+    pretrained_decoder: str = option("", file=True, help="weights, from sphere_jax.convert")
+    pretrained_statistics: str = option("", file=True, help="of latents, from sphere_jax.convert")
+    compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
+
+
+@dataclasses.dataclass(frozen=True)
+class RAE(FromFiles):
+    """Its parameters are {"encoder", "decoder"}, and "statistics" if `whiten`.
 
     Without whitening every token has norm sqrt(d) up to rounding. With it, each number is
     normalised by its own mean and variance over a data set, {"mean", "var"} of (h, w, d): the
@@ -34,12 +56,33 @@ class RAE:
     decoder: Network
     encoder_size: int  # side of the images that the encoder sees
     whiten: bool
-    latent_shape: tuple[int, int, int]  # (h, w, d)
-    image_shape: tuple[int, int, int]  # (H, W, 3)
+    latent_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
+
+    Options = RAEOptions
     last_layer: ClassVar = "output"
+    not_of_latents: ClassVar = ("compute_dtype", "decoder", "pretrained_decoder")
 
     @classmethod
-    def build(
+    def check(cls, config):
+        options: RAEOptions = config.tokenizer
+        check(
+            options.pretrained_statistics == "" or options.whiten,
+            "config.tokenizer.pretrained_statistics needs config.tokenizer.whiten=True, which "
+            "normalises by them.",
+        )
+        super().check(config)
+
+    @classmethod
+    def build(cls, data, options):
+        dtype = jnp.dtype(options.compute_dtype)
+        try:
+            return cls.of_size(data.image_size, options.decoder, options.whiten, dtype)
+        except ValueError as error:
+            raise UserError(f"config.data.image_size: {error}.") from error
+
+    @classmethod
+    def of_size(
         cls,
         image_size: int = 256,
         decoder: str = "xlarge",
@@ -74,7 +117,27 @@ class RAE:
     def parts(self) -> tuple[str, ...]:
         return ("encoder", "decoder", "statistics") if self.whiten else ("encoder", "decoder")
 
-    def encode(self, params: Params, images: jax.Array) -> jax.Array:
+    @property
+    def statistics(self):
+        if not self.whiten:
+            return None
+        return Network(lambda rngs: LatentStatistics(self.latent_shape, "var", rngs=rngs))
+
+    def load(self, options):
+        side = self.image_shape[0]
+        name, path = f"rae_decoder_{options.decoder}_{side}", options.pretrained_encoder
+        encoder = WeightsFile(path, "rae_encoder", self.encoder, layouts.encoder_layouts)
+        decoder = WeightsFile(options.pretrained_decoder, name, self.decoder, layouts.layouts)
+        found = {
+            "encoder": load_option("pretrained_encoder", encoder),
+            "decoder": load_option("pretrained_decoder", decoder),
+        }
+        if self.statistics is not None:
+            name, path = f"rae_statistics_{side}", options.pretrained_statistics
+            found["statistics"] = load_statistics(path, name, self.statistics)
+        return found
+
+    def encode(self, params: Params, images: Images) -> Latents:
         """Float images (B, H, W, 3) in [-1, 1] to latents (B, h, w, d) float32.
 
         Images of any size are resized, without antialiasing, to what the encoder sees: 224 pixels
@@ -89,8 +152,8 @@ class RAE:
             z = (z - mean) / std
         return z
 
-    def decode(self, params: Params, latents: jax.Array) -> jax.Array:
-        """Latents to float images about [-1, 1], unclipped: (B, H, W, 3) float32."""
+    def decode(self, params: Params, latents: Latents) -> Images:
+        """Latents to float images about [-1, 1], not clipped: (B, H, W, 3) float32."""
         z = latents
         if self.whiten:
             mean, std = _statistics(params)
@@ -103,3 +166,6 @@ def _statistics(params: Params) -> tuple[jax.Array, jax.Array]:
     """Mean and standard deviation of every number of a latent, (1, h, w, d) each."""
     mean, var = (params["statistics"][name][None] for name in ("mean", "var"))
     return mean, jnp.sqrt(var + WHITENING_EPS)
+
+
+TOKENIZER = RAE

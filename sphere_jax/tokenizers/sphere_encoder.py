@@ -4,21 +4,46 @@ methods.md E. Its encoder and decoder are conditioned on classes, with the null 
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import Data, SphereEncoderTokenizer
+from sphere_jax.common.shapes import Images, Labels, Latents
+from sphere_jax.config.checks import check
+from sphere_jax.config.option import option
 from sphere_jax.geometry import sphere
 from sphere_jax.models.sphere_encoder import SIZES, Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
+from sphere_jax.tokenizers.base import Tokenizer, TokenizerOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class SphereEncoder:
-    """Pure functions; their parameters are `{"encoder", "decoder"}`.
+class SphereEncoderTokenizerOptions(TokenizerOptions):
+    """Trained by a 'sphere_encoder' stage (methods.md E.3)."""
+
+    name: str = "sphere_encoder"
+    size: Literal["", "small", "base", "large", "xlarge", "huge", "giant"] = option(
+        "", help="a published size, or '' for width, depth and heads"
+    )
+    width: int = option(192, 8)
+    depth: int = option(6, 1, help="blocks")
+    heads: int = option(6, 1, help="of attention")
+    patch: int = option(4, 1, help="pixels a token, along each side")
+    latent_channels: int = option(8, 1)
+    mixer_depth: int = option(4, 0, help="token and channel mixing layers next to the sphere")
+    pixel_head: Literal["linear", "conv"] = option("linear", help="last layer of the decoder")
+    conditional: bool = option(True, help="classes modulate encoder and decoder")
+    compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
+    remat: bool = option(False, help="recompute blocks in the backward pass")
+    unroll: bool = option(
+        True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SphereEncoder(Tokenizer):
+    """Its parameters are {"encoder", "decoder"}.
 
     Labels are (B,) int32 in [0, num_classes] or mixtures (B, num_classes + 1), None for the null
     label; `num_classes` is 0 where the networks take none.
@@ -26,54 +51,67 @@ class SphereEncoder:
 
     encoder: Network
     decoder: Network
-    latent_shape: tuple[int, int, int]  # (h, w, d)
-    image_shape: tuple[int, int, int]  # (H, W, C)
+    latent_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
     num_classes: int
+
+    Options = SphereEncoderTokenizerOptions
+    trained_here = True
     parts: ClassVar = ("encoder", "decoder")
     last_layer: ClassVar = "pixels"
 
     @classmethod
-    def build(cls, data: Data, settings: SphereEncoderTokenizer) -> "SphereEncoder":
-        """Raises UserError for sizes that do not fit each other."""
-        image_shape = (data.image_size, data.image_size, data.channels)
-        sizes = (settings.depth, settings.width, settings.heads)
-        depth, width, heads = SIZES[settings.size] if settings.size else sizes
-        classes = data.num_classes if settings.conditional else 0
-        shared = (image_shape, settings.latent_channels, settings.patch, width, depth, heads)
-        options = dict(
-            mixer_depth=settings.mixer_depth,
-            compute_dtype=jnp.dtype(settings.compute_dtype),
-            unroll=settings.unroll,
-            remat=settings.remat,
+    def check(cls, config):
+        size, patch = config.data.image_size, config.tokenizer.patch
+        check(
+            size % patch == 0,
+            f"config.data.image_size={size} must be a multiple of config.tokenizer.patch={patch}.",
         )
-        head = dict(pixel_head=settings.pixel_head)
-        grid = data.image_size // settings.patch
+
+    @classmethod
+    def build(cls, data, options):
+        image_shape = (data.image_size, data.image_size, data.channels)
+        free = (options.depth, options.width, options.heads)
+        depth, width, heads = SIZES[options.size] if options.size else free
+        classes = data.num_classes if options.conditional else 0
+        shared = (image_shape, options.latent_channels, options.patch, width, depth, heads)
+        common = dict(
+            mixer_depth=options.mixer_depth,
+            compute_dtype=jnp.dtype(options.compute_dtype),
+            unroll=options.unroll,
+            remat=options.remat,
+        )
+        head = dict(pixel_head=options.pixel_head)
+        grid = data.image_size // options.patch
         try:
             return cls(
-                encoder=Network(lambda rngs: Encoder(*shared, classes, rngs=rngs, **options)),
+                encoder=Network(lambda rngs: Encoder(*shared, classes, rngs=rngs, **common)),
                 decoder=Network(
-                    lambda rngs: Decoder(*shared, classes, rngs=rngs, **options, **head)
+                    lambda rngs: Decoder(*shared, classes, rngs=rngs, **common, **head)
                 ),
-                latent_shape=(grid, grid, settings.latent_channels),
+                latent_shape=(grid, grid, options.latent_channels),
                 image_shape=image_shape,
                 num_classes=classes,
             )
         except ValueError as error:
             raise UserError(f"config.tokenizer: {error}.") from error
 
-    def raw(self, params: Params, images: jax.Array, labels=None) -> jax.Array:
+    def raw(self, params: Params, images: Images, labels: Labels | None = None) -> Latents:
         """Float images to latents (B, h, w, d) before they are put on the sphere."""
         return self.encoder.apply(params["encoder"], images, self._labels(images, labels))
 
-    def encode(self, params: Params, images: jax.Array, labels=None) -> jax.Array:
+    def encode(self, params: Params, images: Images, labels: Labels | None = None) -> Latents:
         """Float images to points of the global sphere (B, h, w, d), RMS 1."""
         return sphere.spherify(self.raw(params, images, labels))
 
-    def decode(self, params: Params, latents: jax.Array, labels=None) -> jax.Array:
+    def decode(self, params: Params, latents: Latents, labels: Labels | None = None) -> Images:
         """Points of the sphere to float images (B, H, W, C) in (-1, 1)."""
         return self.decoder.apply(params["decoder"], latents, self._labels(latents, labels))
 
-    def _labels(self, like: jax.Array, labels) -> jax.Array | None:
+    def _labels(self, like: Images | Latents, labels: Labels | None) -> Labels | None:
         if self.num_classes == 0:
             return None
         return jnp.full(len(like), self.num_classes, jnp.int32) if labels is None else labels
+
+
+TOKENIZER = SphereEncoder

@@ -122,6 +122,20 @@ def load_weights(
         ) from error
 
 
+@dataclasses.dataclass(frozen=True)
+class WeightsFile:
+    """A file with the parameters of `network`; `name` and `layouts` are those of `load_weights`."""
+
+    path: str
+    name: str | None
+    network: Network
+    layouts: Layouts
+
+    def load(self) -> Params:
+        """Raises UserError as `load_weights` does."""
+        return load_weights(self.path, self.name, self.network, self.layouts)
+
+
 def _stored(path: Path, metadata: dict[str, str], network: Network) -> Params:
     wanted = jax.eval_shape(network.init, jax.random.key(0))
     tensors = open_tensors(path)

@@ -15,7 +15,7 @@ from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling.noise import sample_noise
 from sphere_jax.studies.probing import paths, perturbation, swap
 from sphere_jax.studies.probing.distances import Comparison, Pictures, Scores
-from sphere_jax.tokenizers import Tokenizer
+from sphere_jax.tokenizers.base import Tokenizer
 
 STREAMS = ("path", "radial", "angular", "direction")  # of noise, independent of each other
 SHOWN = 6  # images in a strip

@@ -1,0 +1,149 @@
+"""What published, frozen tokenizers share: their weights come from files that options name."""
+
+import dataclasses
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.checks import check
+from sphere_jax.config.option import leaves
+from sphere_jax.models.latent_statistics import LatentStatistics
+from sphere_jax.nn.functional import Network, Params
+from sphere_jax.tokenizers.base import Tokenizer
+from sphere_jax.weights.layouts import latent_statistics
+from sphere_jax.weights.stored import WeightsFile, fingerprint_of
+
+
+class FromFiles(Tokenizer):
+    """Images are RGB. A subclass has `encoder` and `decoder`, two `Network`s.
+
+    not_of_latents: its options that latents are no function of: rounding apart, or of the decoder.
+    """
+
+    not_of_latents: ClassVar[tuple[str, ...]] = ("compute_dtype",)
+
+    encoder: Network
+    decoder: Network
+
+    @classmethod
+    def check(cls, config):
+        check(
+            config.data.channels == 3,
+            f"config.tokenizer.name='{config.tokenizer.name}' takes colour images: "
+            "config.data.channels=3.",
+        )
+
+    @property
+    @abstractmethod
+    def statistics(self) -> Network | None:
+        """`LatentStatistics` that latents are normalised by; None without."""
+
+    def shapes(self):
+        networks = {"encoder": self.encoder, "decoder": self.decoder}
+        if self.statistics is not None:
+            networks["statistics"] = self.statistics
+        return {
+            part: jax.eval_shape(network.init, jax.random.key(0))
+            for part, network in networks.items()
+        }
+
+    @classmethod
+    def latents_made_with(cls, data, options):
+        found: dict[str, Any] = {
+            f"config.data.{name}": getattr(data, name)
+            for name in ("image_size", "resize", "channels", "num_classes")
+        }
+        for key, leaf in leaves("config.tokenizer", options):
+            if key.rpartition(".")[2] in cls.not_of_latents:
+                continue
+            if leaf.file:
+                found[f"{key} fingerprint"] = fingerprint_of(leaf.value) if leaf.value else ""
+            else:
+                found[key] = leaf.value
+        return found
+
+
+class PublishedVAE(FromFiles):
+    """An autoencoder in one file, `pretrained`, of one `kind`; latents are normalised by channel if
+    `pretrained_statistics` are given.
+
+    A subclass has `kind` and `whiten`, whether these statistics are given.
+    """
+
+    kind: str
+    whiten: bool
+
+    @abstractmethod
+    def autoencoder(self, path: str) -> WeightsFile:
+        """A file with encoder and decoder."""
+
+    @classmethod
+    @abstractmethod
+    def channels(cls, kind: str) -> int:
+        """Of latents, before they are packed."""
+
+    @classmethod
+    def packing(cls, options: Any) -> int:
+        """Positions of a channel that lie side by side in a packed latent."""
+        return 1
+
+    @property
+    def statistics(self):
+        return _channel_statistics(self.channels(self.kind)) if self.whiten else None
+
+    def load(self, options):
+        found = load_option("pretrained", self.autoencoder(options.pretrained))
+        if self.whiten:
+            found["statistics"] = self._load_statistics(options)
+        return found
+
+    @classmethod
+    def statistics_to_apply(cls, data, options, made_with):
+        if not options.pretrained_statistics:
+            return None
+        bare = dataclasses.replace(options, pretrained_statistics="")
+        if cls.latents_made_with(data, bare) != made_with:
+            return None
+        found = cls._load_statistics(options)
+        mean, std = (np.asarray(found[name]) for name in ("mean", "std"))
+        times = cls.packing(options)
+        return np.repeat(mean, times), np.repeat(std, times)
+
+    @classmethod
+    def without_statistics(cls, options):
+        check(
+            not options.pretrained_statistics,
+            "config.tokenizer.pretrained_statistics must be empty to measure them.",
+        )
+        return options
+
+    @classmethod
+    def _load_statistics(cls, options: Any) -> Params:
+        """Mean and std of the channels, (d,) each, before packing."""
+        network = _channel_statistics(cls.channels(options.kind))
+        name = f"{options.kind}_statistics"
+        return load_statistics(options.pretrained_statistics, name, network)
+
+
+def _channel_statistics(channels: int) -> Network:
+    return Network(lambda rngs: LatentStatistics((channels,), "std", rngs=rngs))
+
+
+def load_statistics(path: str, name: str, network: Network) -> Params:
+    """Those in the file that `pretrained_statistics` names. Raises UserError."""
+    return load_option(
+        "pretrained_statistics", WeightsFile(path, name, network, latent_statistics.layouts)
+    )
+
+
+def load_option(option: str, file: WeightsFile) -> Params:
+    """The weights in the file that an option names. Raises UserError."""
+    if not file.path:
+        raise UserError(
+            f"config.tokenizer.{option} is empty; give it the file that python -m "
+            f"sphere_jax.convert --network {file.name} --out F.safetensors writes."
+        )
+    return file.load()
