@@ -11,7 +11,7 @@ from sphere_jax.config.config_files import load_config
 from sphere_jax.config.reading import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.runs.plan import print_plan
-from sphere_jax.runs.records import flatten
+from sphere_jax.runs.records import options_of
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 SMALL = {
@@ -258,9 +258,10 @@ def test_matched_configs_differ_in_what_they_compare(name, differ):
     folder = Path(__file__).parents[1] / "configs"
     base = "imagenet_rjf" if name.startswith("imagenet_rjf") else "imagenet_slerp"
     ours, theirs = (
-        flatten("", to_dict(load_config(str(folder / f"{stem}.py")))) for stem in (name, base)
+        options_of(load_config(str(folder / f"{stem}.py"))) for stem in (name, base)
     )
-    assert {key.removeprefix(".") for key in ours if ours[key] != theirs[key]} == differ
+    different = {key for key in ours if ours[key].value != theirs[key].value}
+    assert {key.removeprefix("config.") for key in different} == differ
 
 
 ENCODER = {

@@ -9,13 +9,13 @@ linters look for a variable of that name.
 """
 
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Integer, Key
 
 AnyArray = Array | np.ndarray
 Latents = Float[AnyArray, "batch h w d"]
 Images = Float[AnyArray, "batch height width channels"]  # in [-1, 1]
 Labels = Int[AnyArray, " batch"] | Float[AnyArray, "batch classes"]  # or weights of a mixture
-Indices = Int[AnyArray, " batch"]
+Indices = Integer[AnyArray, " batch"]
 Tokens = Float[AnyArray, "batch tokens width"]
 Features = Float[AnyArray, "*batch width"]
 FeatureMaps = Float[AnyArray, "batch h w width"]
