@@ -100,7 +100,7 @@ def train(
     evaluator = Evaluator(task, feed.heldout, step_log, show, curve)
 
     with checkpoints, StopRequest() as stop:
-        if steps == 0 and resumed is None:  # published weights, taken as they are
+        if steps == 0 and resumed is None:  # published weights, used as they are
             checkpoints.save(0, state, batches.state)
             evaluator.preview(0, state[task.weights_item])
         try:

@@ -49,7 +49,9 @@ def init_state(
     }
 
 
-def make_train_step(method, options: StageOptions, optimizer: optax.GradientTransformation) -> Callable:
+def make_train_step(
+    method, options: StageOptions, optimizer: optax.GradientTransformation
+) -> Callable:
     """`(state, frozen, batch) -> state, metrics`, for batches {name: (B, ...)} and scalar metrics.
 
     The gradient of `accumulate` micro-batches is that of the whole batch: the random keys of a
