@@ -10,5 +10,6 @@ CHECKED = (
     "sphere_jax.losses.adversarial",
     "sphere_jax.losses.cosine",
     "sphere_jax.losses.pixel",
+    "sphere_jax.training",
 )
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # int is a float

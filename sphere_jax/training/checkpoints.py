@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import crc32, write_json
@@ -43,7 +44,7 @@ class Checkpoints:
         except OSError as error:
             raise UserError(f"Cannot write checkpoints to {folder} ({error.strerror}).") from error
 
-    def save(self, step: int, state, data_state: dict) -> None:
+    def save(self, step: int, state: dict, data_state: dict) -> None:
         """Starts saving `state` after `step` batches; returns once it is copied to the host."""
         self.wait()
         for old in [old for old in self._manager.all_steps() if old >= step]:
@@ -90,7 +91,7 @@ class Checkpoints:
         steps = self._manager.all_steps()
         return max((step for step in steps if self._checksum_file(step).exists()), default=None)
 
-    def restore(self, step: int, abstract) -> tuple[dict, dict]:
+    def restore(self, step: int, abstract: dict) -> tuple[dict, dict]:
         """`(state, data_state)` onto the shapes and shardings of `abstract`.
 
         Raises:
@@ -103,7 +104,7 @@ class Checkpoints:
         restored = self._read(step, {**items, "data": ocp.args.JsonRestore()})
         return abstract | {name: restored[name] for name in filled}, restored["data"]
 
-    def restore_item(self, step: int, name: str, abstract):
+    def restore_item(self, step: int, name: str, abstract: PyTree) -> PyTree:
         """One item alone, such as the EMA for sampling. Raises UserError as `restore` does."""
         self._verify(step, (name,))
         self._check_shapes(step, {name: abstract})

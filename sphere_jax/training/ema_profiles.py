@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int32, PyTree
 
+Numbers = Float[np.ndarray, "..."] | float
+
 WIDEST = 1 / math.sqrt(12)  # of the plain mean of a whole run, gamma = 0
 
 
@@ -49,10 +51,10 @@ def update_profile(
 
 
 def inner_product(
-    t_a: Float[np.ndarray, "..."] | float,
-    gamma_a: Float[np.ndarray, "..."] | float,
-    t_b: Float[np.ndarray, "..."] | float,
-    gamma_b: Float[np.ndarray, "..."] | float,
+    t_a: Numbers,
+    gamma_a: Numbers,
+    t_b: Numbers,
+    gamma_b: Numbers,
 ) -> Float64[np.ndarray, "..."] | np.float64:
     """`integral p_a(x) p_b(x) dx` of two profiles, in closed form. Arrays broadcast."""
     t_a, gamma_a, t_b, gamma_b = (np.asarray(x, np.float64) for x in (t_a, gamma_a, t_b, gamma_b))
@@ -65,7 +67,7 @@ def inner_product(
 def combination(
     t: Float64[np.ndarray, " n"],
     gamma: Float64[np.ndarray, " n"],
-    target_t: float,
+    target_t: int,
     target_gamma: float,
 ) -> tuple[Float64[np.ndarray, " n"], float]:
     """Weights of snapshots whose weighted sum is nearest to a profile, and the relative error.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Float32, PyTree
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.processes import is_main_process
@@ -43,7 +44,7 @@ def snapshot_due(options: StageOptions, step: int) -> bool:
     return step == options.steps or step % options.ema_snapshot_every == 0
 
 
-def snapshot_totals(options: StageOptions, params) -> tuple[int, int]:
+def snapshot_totals(options: StageOptions, params: PyTree) -> tuple[int, int]:
     """Number of files that the whole stage writes, and their bytes (without headers).
 
     `params` may be `jax.ShapeDtypeStruct`s.
@@ -88,8 +89,8 @@ def read_snapshots(folder: Path) -> list[Snapshot]:
 
 def combine(
     snapshots: list[Snapshot], sigma_rel: float, step: int
-) -> tuple[dict[str, np.ndarray], float]:
-    """float32 tensors by name of the average of width `sigma_rel` after `step`, and its error.
+) -> tuple[dict[str, Float32[np.ndarray, "..."]], float]:
+    """The tensors by name of the average of width `sigma_rel` after `step`, and its error.
 
     Summed in float64, one file in memory at a time. The error is that of `combination`.
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import UInt8
 
 from sphere_jax.data.source import Source
 from sphere_jax.training.heldout import HeldOut
@@ -21,14 +22,14 @@ class Curve:
 
 
 class Evaluator:
-    """show: called as `show(step, images)` with uint8 preview images (N, H, W, C)."""
+    """show: called as `show(step, images)` with preview images."""
 
     def __init__(
         self,
         task: Task,
         heldout: Source,
         step_log: StepLog,
-        show: Callable[[int, np.ndarray], None],
+        show: Callable[[int, UInt8[np.ndarray, "n h w c"]], None],
         curve: Curve | None = None,
     ):
         self._options, self._heldout = task.options, HeldOut(task, heldout)

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
+from jaxtyping import PyTree
 
 
-def matmul_flops(function: Callable, *args) -> float:
+def matmul_flops(function: Callable, *args: PyTree) -> float:
     """FLOPs of all matrix products and convolutions of `function(*args)`.
 
     `args` may be `jax.ShapeDtypeStruct`s. A scan counts all its iterations, a `while` loop one.
@@ -17,7 +18,7 @@ def matmul_flops(function: Callable, *args) -> float:
     return _flops(function, args, trained=0)
 
 
-def training_flops(function: Callable, *args) -> float:
+def training_flops(function: Callable, *args: PyTree) -> float:
     """The same for `function` and its gradient with respect to its first argument.
 
     A product of two factors counts once for its value, and once more for each factor that depends
@@ -28,7 +29,7 @@ def training_flops(function: Callable, *args) -> float:
 
 
 def step_flops(
-    method,
+    method: Any,
     params: dict,
     frozen: dict,
     shapes: dict[str, tuple[tuple[int, ...], Any]],

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 
 from sphere_jax.data.pipeline import to_device, to_host
 from sphere_jax.data.source import Source
@@ -37,7 +38,7 @@ class HeldOut:
         self._examples = put_global(task.mesh, examples, everywhere)
         self._task, self._key = task, key
 
-    def metrics(self, params) -> dict[str, float]:
+    def metrics(self, params: dict) -> dict[str, float]:
         """`{"heldout_loss": ..., "heldout_NAME": ...}`, means over the batches."""
         found = [self._task.loss(params, self._task.frozen, *batch) for batch in self._batches]
         fetched = jax.device_get([{"loss": loss, **metrics} for loss, metrics in found])
@@ -46,8 +47,8 @@ class HeldOut:
             for name in fetched[0]
         }
 
-    def preview(self, params) -> np.ndarray | None:
-        """uint8 images (N, H, W, C), or None from a method that has none."""
+    def preview(self, params: dict) -> UInt8[np.ndarray, "n h w c"] | None:
+        """Images, or None from a method that has none."""
         task = self._task
         images = task.preview(params, task.frozen, self._examples, self._key)
         return None if images is None else to_host(images)

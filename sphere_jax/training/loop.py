@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import in_bytes
@@ -48,7 +49,7 @@ def train(
     folder: Path,
     log: RunLog,
     peak_flops: float,
-    show: Callable[[int, np.ndarray], None],
+    show: Callable[[int, UInt8[np.ndarray, "n h w c"]], None],
     curve: Curve | None = None,
     initial_params: Callable[[], dict | None] = lambda: None,
 ) -> dict:
@@ -59,7 +60,7 @@ def train(
 
     Args:
       peak_flops: FLOP/s of all devices, for the model FLOP utilisation.
-      show: called as `show(step, images)` with uint8 preview images (N, H, W, C).
+      show: called as `show(step, images)` with preview images.
       initial_params: gives host arrays or stored tensors to start from; None: random parameters.
         Called only where there is no checkpoint.
 
@@ -100,7 +101,7 @@ def train(
     evaluator = Evaluator(task, feed.heldout, step_log, show, curve)
 
     with checkpoints, StopRequest() as stop:
-        if steps == 0 and resumed is None:  # published weights, taken as they are
+        if steps == 0 and resumed is None:  # published weights, used as they are
             checkpoints.save(0, state, batches.state)
             evaluator.preview(0, state[task.weights_item])
         try:

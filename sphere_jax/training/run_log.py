@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
 from sphere_jax.common.files import write_text
@@ -36,8 +37,8 @@ class RunLog:
         for name, value in metrics.items():
             self._board.add_scalar(f"{stage}/{name}", value, step)
 
-    def picture(self, stage: str, step: int, name: str, image: np.ndarray) -> None:
-        """`image` uint8 (H, W, C)."""
+    def picture(self, stage: str, step: int, name: str, image: UInt8[np.ndarray, "h w c"]) -> None:
+        """An image, for TensorBoard."""
         if is_main_process():
             self._board.add_image(f"{stage}/{name}", image, step, dataformats="HWC")
 

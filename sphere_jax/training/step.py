@@ -1,6 +1,7 @@
 """The train step: one pure function of (state, frozen, batch), jitted once, donated, sharded."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ Params = PyTree[Float[Array, "..."]]
 
 
 def init_state(
-    method,
+    method: Any,
     optimizer: optax.GradientTransformation,
     key: Key[Array, ""],
     frozen: dict,
@@ -49,7 +50,9 @@ def init_state(
     }
 
 
-def make_train_step(method, options: StageOptions, optimizer: optax.GradientTransformation) -> Callable:
+def make_train_step(
+    method: Any, options: StageOptions, optimizer: optax.GradientTransformation
+) -> Callable:
     """`(state, frozen, batch) -> state, metrics`, for batches {name: (B, ...)} and scalar metrics.
 
     The gradient of `accumulate` micro-batches is that of the whole batch: the random keys of a

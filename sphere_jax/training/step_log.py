@@ -6,9 +6,11 @@ always has work.
 
 import contextlib
 import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
+from jaxtyping import Array, Shaped
 
 from sphere_jax.common.progress import duration
 from sphere_jax.training.run_log import RunLog
@@ -38,7 +40,7 @@ class StepLog:
         self._unread = None  # (step, metrics on the device)
         self._created, self._compiled = time.monotonic(), False
 
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    def add(self, step: int, metrics: dict[str, Shaped[Array, ""]]) -> None:
         """Takes the metrics of a step just dispatched; reads those of the step before.
 
         Raises NotFinite, as `flush` does.
@@ -92,7 +94,7 @@ class StepLog:
         self._print(step, line)
 
     @contextlib.contextmanager
-    def paused(self):
+    def paused(self) -> Iterator[None]:
         """Around what is not training: it counts neither as time nor for the throughput."""
         with self._timer.pause():
             yield

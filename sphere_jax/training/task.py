@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, Key
 
 from sphere_jax.config.options import StageOptions
 from sphere_jax.distribution.mesh import put_global, replicated, tree_shardings
@@ -17,8 +18,8 @@ from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.step import State, init_state, make_train_step
 
 
-def stage_key(seed: int, name: str) -> jax.Array:
-    """The random key of a stage, (): the stages of a run draw different numbers."""
+def stage_key(seed: int, name: str) -> Key[Array, ""]:
+    """The random key of a stage: the stages of a run draw different numbers."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
@@ -68,7 +69,7 @@ class Task:
         """The item of the train state that later stages and samples use."""
         return {"ema": "ema", "raw": "params"}[self.options.weights]
 
-    def initial_state(self, params=None) -> State:
+    def initial_state(self, params: dict | None = None) -> State:
         """The state before the first step, created on its shardings.
 
         `params`: host arrays, or stored tensors that are read shard by shard, instead of random

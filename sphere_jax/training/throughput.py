@@ -3,9 +3,11 @@
 import contextlib
 import math
 import time
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 
 class TrainingTimer:
@@ -22,7 +24,7 @@ class TrainingTimer:
         self._since = time.monotonic()
 
     @contextlib.contextmanager
-    def pause(self):
+    def pause(self) -> Iterator[None]:
         self._seconds, running, self._since = self.seconds, self._since is not None, None
         yield
         if running:
@@ -59,7 +61,7 @@ class Throughput:
         }
 
 
-def measure_peak_flops(dtype=jnp.float32, size: int = 2048) -> float:
+def measure_peak_flops(dtype: DTypeLike = jnp.float32, size: int = 2048) -> float:
     """FLOP/s of one matrix product on all devices of this job, the best of five."""
     multiply = jax.jit(lambda a: a @ a)
     a = multiply(jnp.ones((size, size), dtype)).block_until_ready()

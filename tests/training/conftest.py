@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.config.options import FlowStage
+from sphere_jax.config.options import StageOptions
 from sphere_jax.data.source import Source
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.methods.base import Method
@@ -52,7 +52,7 @@ def task(mesh):
         defaults = dict(
             steps=8, batch_size=8, log_every=2, checkpoint_every=2, preview_every=4, ema_decay=0.9
         )
-        return Task("toy", method, FlowStage(**defaults | options), {}, seed=0, mesh=mesh)
+        return Task("toy", method, StageOptions(**defaults | options), {}, seed=0, mesh=mesh)
 
     return make
 

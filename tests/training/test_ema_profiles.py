@@ -61,7 +61,7 @@ def walk():
 
 @pytest.fixture(scope="module")
 def tracked(walk):
-    """(t, sigma_rel, average) of every snapshot, as training would keep them."""
+    """(t, sigma_rel, average) of every snapshot, as training saves them."""
 
     def one(averages, xs):
         t, theta = xs
@@ -105,7 +105,7 @@ def test_a_profile_that_was_not_tracked(walk, tracked, target_t, sigma_rel, limi
     expected = weights_by_hand(target_t, sigma_rel) @ walk[:target_t].astype(np.float64)
     scatter = walk[:target_t].std()
     assert np.abs(found - expected).max() < limit * scatter
-    # No tracked average is the one asked for.
+    # No tracked average is the one expected.
     last = [average for t, _, average in tracked if t == target_t]
     assert all(np.abs(average - expected).max() > 2 * limit * scatter for average in last)
 
@@ -113,8 +113,8 @@ def test_a_profile_that_was_not_tracked(walk, tracked, target_t, sigma_rel, limi
 def test_a_tracked_profile_is_its_own_snapshot(tracked):
     weights, error, found = combined(tracked, 2000, 0.1)
     assert error < 1e-5
-    [own] = [m for t, width, m in tracked if (t, width) == (2000, 0.1)]
-    np.testing.assert_allclose(found, own, rtol=1e-5)
+    [snapshot] = [m for t, width, m in tracked if (t, width) == (2000, 0.1)]
+    np.testing.assert_allclose(found, snapshot, rtol=1e-5)
 
 
 def test_how_far_a_profile_is_out_of_reach(tracked):

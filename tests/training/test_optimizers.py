@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.config.options import LightningDiTModel, OptimizerOptions, SiTModel
-from sphere_jax.models.build import latent_network
+from sphere_jax.config.options import OptimizerOptions
+from sphere_jax.models import lightning_dit, sit
 from sphere_jax.training.optimizers import make_optimizer, schedule
 
 
@@ -20,7 +20,7 @@ def test_constant():
 
 
 @pytest.mark.parametrize("warmup", [1, 2, 4])
-def test_warmup_rises_evenly_and_never_starts_at_zero(warmup):
+def test_warmup_is_linear_and_never_starts_at_zero(warmup):
     got = rates(6, learning_rate=0.2, warmup=warmup)
     expected = 0.2 * np.minimum(1.0, np.arange(1, 8) / warmup)
     np.testing.assert_allclose(got, expected, rtol=1e-6)
@@ -107,11 +107,14 @@ def test_adamw_by_hand():
             np.testing.assert_allclose(params[name].squeeze(), value, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["sit", "lightning_dit"])
-def test_stacked_biases_and_scales_do_not_decay(name):
-    sizes = dict(width=32, depth=2, heads=2)
-    model = SiTModel(**sizes) if name == "sit" else LightningDiTModel(**sizes, qk_norm=True)
-    shapes = jax.eval_shape(latent_network(model, (2, 2, 4), 10).init, jax.random.key(0))
+@pytest.mark.parametrize(
+    ("network", "options"),
+    [(sit.NETWORK, {}), (lightning_dit.NETWORK, {"qk_norm": True})],
+    ids=["sit", "lightning_dit"],
+)
+def test_stacked_biases_and_scales_do_not_decay(network, options):
+    options = network.Options(width=32, depth=2, heads=2, **options)
+    shapes = jax.eval_shape(network.build(options, (2, 2, 4), 10).init, jax.random.key(0))
     optimizer = make_optimizer(OptimizerOptions(learning_rate=0.1, weight_decay=0.5), 10)
     none = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
     filled = jax.tree.map(lambda x: jnp.ones(x.shape), shapes)
@@ -128,6 +131,6 @@ def test_stacked_biases_and_scales_do_not_decay(name):
 
 
 def test_no_steps_keep_no_moments():
-    """Published weights that are taken as they are need no memory twice over beside them."""
+    """Published weights that are not trained need no memory for moments."""
     state = make_optimizer(OptimizerOptions(), 0, {"network": 0.1}).init({"network": jnp.ones(5)})
     assert not jax.tree.leaves(state)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from sphere_jax.runs.building import build_method
 
-from sphere_jax.config.options import FlowStage, OptimizerOptions
+from sphere_jax.config.options import OptimizerOptions, StageOptions
 from sphere_jax.config.reading import read_config
 from sphere_jax.methods.base import Method
+from sphere_jax.runs.system import System
 from sphere_jax.training.averages import update_ema
 from sphere_jax.training.step import init_state, make_train_step
 
@@ -75,8 +75,8 @@ def test_accumulation_with_the_flow_method(task):
         "model": {"width": 16, "depth": 1, "heads": 2, "patch": 1},
         "flow": {"radial_weight": 0.3, "label_dropout": 0.5},
     }
-    method = build_method(read_config(raw), "flow")
-    task = dataclasses.replace(task(), method=method, options=method.settings)
+    method = System(read_config(raw)).methods["flow"]
+    task = dataclasses.replace(task(), method=method, options=method.options)
     rng = np.random.default_rng(0)
     batch = {
         "latents": rng.normal(size=(8, 2, 2, 4)).astype(np.float32),
@@ -125,7 +125,9 @@ def test_a_part_clipped_apart_leaves_the_others_their_step(apart):
     method, sgd = Rivals(), SGD
     method.clipped_apart = apart
     state = init_state(method, sgd, jax.random.key(0), {})
-    step = jax.jit(make_train_step(method, FlowStage(optimizer=OptimizerOptions(clip_norm=5.0)), sgd))
+    step = jax.jit(
+        make_train_step(method, StageOptions(optimizer=OptimizerOptions(clip_norm=5.0)), sgd)
+    )
     after, metrics = step(state, {}, {"labels": jnp.zeros((1,), jnp.int32)})
     moved = {name: -float(tree["w"][0]) for name, tree in after["params"].items()}
     whole = 2 * np.sqrt(3**2 + 1e8 + 4**2)
@@ -162,7 +164,7 @@ class Steep(Method):
 
 def test_a_gradient_that_is_not_finite_is_noticed():
     state = init_state(Steep(), SGD, jax.random.key(0), {})
-    step = jax.jit(make_train_step(Steep(), FlowStage(), SGD))
+    step = jax.jit(make_train_step(Steep(), StageOptions(), SGD))
     after, metrics = step(state, {}, {"labels": jnp.zeros((1,), jnp.int32)})
     assert np.isfinite(metrics["loss"]) and not metrics["finite"]
     assert after["params"]["w"] == 0.0
