@@ -10,6 +10,7 @@ from sphere_jax.config.reading import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.runs.records import completed, difference
 from sphere_jax.runs.run import Run
+from sphere_jax.runs.stages import start
 
 RAW = {
     "stages": ("flow",),
@@ -18,16 +19,41 @@ RAW = {
     "model": {"width": 16, "depth": 1, "heads": 2},
     "flow": {"steps": 7, "time_shift": 2.0},
 }
-NEWER = ("config.flow.encode", "config.flow.optimizer.hold", "config.model.clock")
+NEWER = ("config.flow.encode", "config.flow.optimizer.hold", "config.model.parameterization")
 
 
 def config_of(**flow):
     return read_config(RAW | {"flow": RAW["flow"] | flow})
 
 
+@pytest.fixture(autouse=True)
+def data(monkeypatch):
+    """A thousand training examples, none of them read."""
+    split = SimpleNamespace(train=Examples(range(1000)))
+    monkeypatch.setattr(Run, "split", split)
+
+
+class Examples(list):
+    fingerprint = ""
+
+
 @pytest.fixture
 def depends(tmp_path):
     return lambda **flow: Run(config_of(**flow), tmp_path, None).records.depends("flow")
+
+
+def test_an_older_name_of_an_option(depends):
+    now = depends()
+    old = now | {"config.model.clock": now["config.model.parameterization"]}
+    del old["config.model.parameterization"]
+    assert difference(old, now, config_of()) is None
+    old["config.model.clock"] = "data_at_one"
+    said = difference(old, now, config_of())
+    assert said == "config.model.parameterization='data_at_one', not 'noise_at_one'"
+    stored = RAW | {"model": RAW["model"] | {"clock": "data_at_one"}}
+    assert read_config(stored, stored=True).model.parameterization == "data_at_one"
+    with pytest.raises(UserError, match="config.model.clock is called config.model.parameter"):
+        read_config(stored)
 
 
 def test_a_record_without_newer_options(depends):
@@ -70,12 +96,12 @@ def test_another_kind_is_named_before_its_options(depends):
 
 
 def test_a_run_begins_again_in_an_older_folder(tmp_path):
-    run = Run(config_of(), tmp_path, make_mesh(), SimpleNamespace(train=range(1000)))
+    run = Run(config_of(), tmp_path, make_mesh())
     record = tmp_path / "stages" / "flow.json"
     record.parent.mkdir()
     old = {key: value for key, value in run.records.depends("flow").items() if key not in NEWER}
     record.write_text(json.dumps({"depends": old, "finished": True}))
-    run.begin()
+    start(run)
     stored = json.loads((tmp_path / "config.json").read_text())["config"]
     for key in NEWER:  # config.json is as old
         *groups, last = key.split(".")[1:]
@@ -88,7 +114,7 @@ def test_a_run_begins_again_in_an_older_folder(tmp_path):
     assert read_config(stored) == run.config
     record.write_text(json.dumps({"depends": old | {"config.flow.gamma": 1}, "finished": True}))
     with pytest.raises(UserError, match="config.flow.gamma=1, which this version does not know"):
-        run.begin()
+        start(run)
     record.rename(record.with_name("vae.json"))  # of a config that had no stage in common
     with pytest.raises(UserError, match="holds stage 'vae', which this config does not have"):
-        run.begin()
+        start(run)
