@@ -1,6 +1,7 @@
 """What all commands share: flags, config files with overrides, and errors as one sentence."""
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -99,8 +100,8 @@ def sampler_options() -> dict[str, tuple[str, list[str]]]:
     found: dict[str, tuple[str, list[str]]] = {}
     for method in plugins.known("methods", "METHOD"):
         options = plugins.find("methods", "METHOD", method, "method").SamplerOptions
-        for name, field in getattr(options, "__dataclass_fields__", {}).items():
-            about, methods = found.setdefault(name, (field.metadata.get("help", ""), []))
+        for field in dataclasses.fields(options) if options else ():
+            about, methods = found.setdefault(field.name, (field.metadata.get("help", ""), []))
             methods.append(method)
     return found
 

@@ -121,8 +121,8 @@ def test_config_files_that_are_none(tmp_path, monkeypatch):
     ("raised", "code", "said"),
     [
         (UserError("Mend this."), 2, "error: Mend this."),
-        (Interrupted("flow: saved at step 3 of 9"), 130, "goes on from there"),
-        (KeyboardInterrupt(), 130, "goes on from what it has kept"),
+        (Interrupted("flow: saved at step 3 of 9"), 130, "resumes from there"),
+        (KeyboardInterrupt(), 130, "resumes from what is saved"),
     ],
 )
 def test_exit_codes(capsys, monkeypatch, raised, code, said):
@@ -159,10 +159,18 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 
 
 def test_only_the_sampler_flags_that_were_given():
-    flags = cli.parser("", "")
-    cli.add_sampler_flags(flags)
-    given = flags.parse_args(["--steps=3", "--batch=7", "--guidance=0"])
-    assert cli.sampler_options(given) == {"steps": 3, "batch_size": 7, "guidance": 0.0}
+    flags = cli.Parser("", "", samples=True)
+    given = flags.parse_sampler(["--steps=3", "--batch=7", "--guidance=0", "--solver", "heun"])
+    numbers = {"steps": 3, "batch_size": 7, "guidance": 0.0}
+    assert given.sampler == numbers | {"solver": "heun"}
+    with pytest.raises(SystemExit, match="2"):
+        flags.parse_sampler(["--steps=3", "heun"])
+
+
+def test_sampler_options_of_all_methods_are_listed():
+    text = cli.Parser("What it does.", "examples", samples=True).format_help()
+    assert "--solver" in text and "(flow)" in text and text.endswith("examples\n")
+    assert "--strength" in text and "(sphere_encoder, sphere_latent)" in text
 
 
 SHELL = [

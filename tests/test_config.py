@@ -112,8 +112,8 @@ def test_out_of_range(values, sentence):
     ("values", "words"),
     [
         ({"model__heads": 3}, "config.model.width=32 must be a multiple of heads=3"),
-        ({"model__qk_norm": True}, "needs config.model.name='lightning_dit'"),
-        ({"model__time_embedding": "fourier"}, "needs config.model.name='lightning_dit'"),
+        ({"model__qk_norm": True}, "needs config.model.name='lightning_ddt' or 'lightning_dit', not 'sit'"),
+        ({"model__time_embedding": "fourier"}, "needs config.model.name='lightning_ddt' or 'lightning_dit', not 'sit'"),
         ({"data__image_size": 18}, "must be a multiple of 4"),
         ({"flow__accumulate": 3}, "must be a multiple of accumulate=3"),
         ({"flow__time_low": 0.5, "flow__time_high": 0.5}, "time_low must be below time_high"),
@@ -127,10 +127,10 @@ def test_out_of_range(values, sentence):
         ({"flow__ema_snapshot_every": 9}, "config.flow.ema_profiles and ema_snapshot_every go"),
         ({"sampler__guidance_low": 0.9, "sampler__guidance_high": 0.1}, "must not exceed"),
         (
-            {"model__clock": "unit_sphere", "space__path": "linear"},
-            "config.model.clock='unit_sphere' says velocities of tokens",
+            {"model__parameterization": "unit_sphere", "space__path": "linear"},
+            "config.model.parameterization='unit_sphere' means velocities of tokens",
         ),
-        ({"model__clock": "unit_sphere", "space__radius": 3.0}, "units of their radius sqrt(d)"),
+        ({"model__parameterization": "unit_sphere", "space__radius": 3.0}, "units of their radius sqrt(d)"),
         (
             {"model__size": "B"},
             "size='B' fixes width, depth and heads: set size to '' to choose them, or leave "
@@ -223,7 +223,7 @@ MATCHED = {  # what each changes of imagenet_slerp.py, or of imagenet_rjf.py
     "imagenet_slerp_repae": {"tokenizer.kind"},
     "imagenet_slerp_sd": {"tokenizer.kind"},
     "imagenet_rjf_linear": {
-        "space.path", "model.clock", "flow.loss_weight", "flow.tangent_projection",
+        "space.path", "model.parameterization", "flow.loss_weight", "flow.tangent_projection",
         "flow.optimizer.clip_norm", "sampler.decode_radius",
     },
 }  # fmt: skip
@@ -299,7 +299,7 @@ def test_a_group_has_the_options_of_its_kind():
         (ENCODER, {"sampler__solver": "heun"}, "config.sampler has no 'solver'"),
         (SMALL, {"sampler__guidance_at": "combo"}, "config.sampler has no 'guidance_at'"),
         (ENCODER, {"tokenizer__blocks": 2}, "config.tokenizer.blocks needs config.tokenizer.name"),
-        (ENCODER, {"tokenizer__name": "vqgan"}, "config.tokenizer.name='vqgan' must be one of"),
+        (ENCODER, {"tokenizer__name": "vqgan"}, "config.tokenizer.name='vqgan' is not known; known: conv_vae"),
         (ENCODER, {"sphere_encoder__batch_size": 40}, "must be a multiple of strata=16"),
         (ENCODER, {"data__image_size": 18}, "must be a multiple of config.tokenizer.patch=4"),
         (ENCODER, {"tokenizer__size": "base"}, "leave config.tokenizer.width and heads out"),
@@ -311,8 +311,8 @@ def test_a_group_has_the_options_of_its_kind():
         (ENCODER, {"evaluation__at_steps": (0,)}, "must hold positive numbers"),
         (DENOISER, {"space__sphere": "token"}, "lives on the global sphere"),
         (DENOISER, {"space__path": "linear"}, "lives on the global sphere"),
-        (DENOISER, {"model__name": "sit"}, "needs config.model.name='denoiser'"),
-        (SMALL, {"model__name": "denoiser"}, "needs a model with time"),
+        (DENOISER, {"model__name": "sit"}, "needs a network without a time input: config.model.name='denoiser', not 'sit'"),
+        (SMALL, {"model__name": "denoiser"}, "needs a network with a time input: config.model.name='lightning_ddt' or"),
         (SMALL, {"model__size": "huge"}, "must be one of"),
         (
             ENCODER,

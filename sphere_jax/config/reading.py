@@ -173,9 +173,11 @@ def _kind(kinds: tuple[str, str, str], group: Any, where: str) -> Any:
     options = plugins.find(package, attribute, name, f"{where}.name").Options
     given = group if isinstance(group, Mapping) else ()
     for key in (key for key in given if key not in _names(options)):
-        for other in plugins.known(package, attribute):
-            if key in _names(plugins.find(package, attribute, other, where).Options):
-                raise UserError(f"{where}.{key} needs {where}.name='{other}', not '{name}'.")
+        known = plugins.known(package, attribute)
+        others = {other: plugins.find(package, attribute, other, where).Options for other in known}
+        having = [f"'{other}'" for other, kind in others.items() if key in _names(kind)]
+        if having:
+            raise UserError(f"{where}.{key} needs {where}.name={' or '.join(having)}, not '{name}'.")
     return options
 
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
+from sphere_jax.common import plugins
+from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import Latents, OneKey, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
@@ -94,12 +96,12 @@ class OnLatents(Generator):
     @classmethod
     def check(cls, config: Config, name: str) -> None:
         stage: OnLatentsOptions = config.stage(name)
-        check(
-            config.network.takes_time == cls.takes_time,
-            f"config.{name} needs a network {'with' if cls.takes_time else 'without'} time, and "
-            f"config.model.name='{config.model.name}' is one "
-            f"{'without' if cls.takes_time else 'with'}.",
-        )
+        if config.network.takes_time != cls.takes_time:
+            fitting = " or ".join(f"'{network}'" for network in _networks(cls.takes_time))
+            raise UserError(
+                f"config.{name} needs a network {'with' if cls.takes_time else 'without'} a time "
+                f"input: config.model.name={fitting}, not '{config.model.name}'."
+            )
         check(
             not config.data.flip
             or stage.encode == "every_step"
@@ -194,3 +196,10 @@ class OnLatents(Generator):
         """Samples with tokens of another radius than the flow's, where a decoder is better there
         (methods.md D.7, D.10); 0 leaves them."""
         return jnp.where(radius > 0.0, sphere.normalize(samples, radius), samples)
+
+
+def _networks(with_time: bool) -> list[str]:
+    """Names of networks with a time input, or without."""
+    known = plugins.known("models", "NETWORK")
+    found = {name: plugins.find("models", "NETWORK", name, "config.model.name") for name in known}
+    return [name for name, network in found.items() if network.takes_time == with_time]

@@ -94,7 +94,7 @@ class SphereEncoderTraining(Generator):
 
     Options = SphereEncoderOptions
     SamplerOptions = SphereEncoderSamplerOptions
-    trains_tokenizer = "sphere_encoder"
+    trains_tokenizer = SphereEncoder.Options.name
     noise_options = ("batch_size", "strata")
     edits = True
     trains = ("encoder", "decoder")

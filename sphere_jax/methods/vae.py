@@ -37,7 +37,7 @@ class VAETraining(Method):
     options: VAEOptions
 
     Options = VAEOptions
-    trains_tokenizer = "conv_vae"
+    trains_tokenizer = ConvVAE.Options.name
     trains = ("encoder", "decoder")
 
     @classmethod
