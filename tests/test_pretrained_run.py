@@ -108,7 +108,7 @@ def test_what_does_not_fit_is_one_sentence(run, folder):
     assert "does not give the weights of config.model" in words
     write_weights(other, {"a": np.zeros(3)}, "sit_b_2", "nowhere")
     words = refusal(folder, *given)
-    assert "set config.model.clock='data_at_one', not 'noise_at_one'" in words
+    assert "set config.model.parameterization='data_at_one', not 'noise_at_one'" in words
 
 
 def test_a_tokenizer_that_was_exchanged_is_noticed(run, folder):

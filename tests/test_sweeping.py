@@ -323,9 +323,11 @@ def test_what_a_weaker_run_s_record_says(run, guided_by, tmp_path, changes, word
         with_weaker(guided)
 
 
-def test_a_weaker_network_on_another_clock_is_brought_to_ours(run, guided_by):
-    """The same weights on the reverse clock: a velocity of the other sign, at 1 - t."""
-    method, params = with_weaker(guided_by(with_config(run, "--config.model.clock=data_at_one")))
+def test_a_weaker_network_with_another_parameterization_is_translated(run, guided_by):
+    """The same weights with the data at t = 1: a velocity of the other sign, at 1 - t."""
+    method, params = with_weaker(
+        guided_by(with_config(run, "--config.model.parameterization=data_at_one"))
+    )
     rng = np.random.default_rng(0)
     z = jnp.asarray(rng.normal(size=(2, *method.tokenizer.latent_shape)), jnp.float32)
     t, labels = jnp.array([0.2, 0.7]), jnp.array([1, 2])

@@ -14,7 +14,7 @@ from sphere_jax.losses.perceptual import (
     Perceptual,
     classifier_input,
     describe,
-    load_perceptual,
+    perceptual_files,
     perceptual_loss,
     rgb,
 )
@@ -44,7 +44,8 @@ both = Perceptual(lpips, convnext)
 
 def load(lpips, convnext):
     perceptual = perceptual_loss(bool(lpips), bool(convnext))
-    return perceptual, load_perceptual(perceptual, lpips, convnext)
+    files = perceptual_files(perceptual, lpips, convnext)
+    return perceptual, {name: file.load() for name, file in files.items()}
 
 
 compiled = jax.jit(jax.value_and_grad(both, argnums=(0, 1)), compiler_options=run_once_options())

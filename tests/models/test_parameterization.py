@@ -1,4 +1,4 @@
-"""Clocks of published fields, on Gaussian data, where the best field of every kind is known."""
+"""Published parameterizations, on Gaussian data, where the best field of every kind is known."""
 
 import math
 

@@ -10,18 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from sphere_jax.runs.encoding import _kept
 
-from sphere_jax.config.options import Data, KLVAETokenizer
+from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.data.moments import moments_of, statistics_of
 from sphere_jax.models.kl_vae import KINDS, AutoencoderKL
 from sphere_jax.nn.functional import Network
-from sphere_jax.tokenizers.kl_vae import KLVAE, pack, unpack
-from sphere_jax.tokenizers.pretrained import (
-    build_pretrained,
-    latents_made_with,
-    statistics_to_apply,
-)
+from sphere_jax.runs.latent_statistics import _cached
+from sphere_jax.tokenizers.kl_vae import KLVAE, KLVAEOptions, pack, unpack
 from sphere_jax.weights.stored import write_weights
 
 
@@ -40,7 +35,7 @@ def params():
 @pytest.fixture(scope="module")
 def tokenizers():
     """Of every kind, unpacked, for 64x96 images."""
-    found = {kind: KLVAE.build((64, 96), kind) for kind in ("sd", "flux1", "flux2", "vavae")}
+    found = {kind: KLVAE.of_kind((64, 96), kind) for kind in ("sd", "flux1", "flux2", "vavae")}
     assert KINDS["repae_flux1"] == KINDS["flux1"]
     return found | {"repae_flux1": dataclasses.replace(found["flux1"], kind="repae_flux1")}
 
@@ -65,7 +60,7 @@ def packed(tokenizer):
     ],
 )
 def test_shapes(kind, is_packed, shape, tokenizers):
-    tokenizer = KLVAE.build((64, 96), kind, packed=True) if is_packed else tokenizers[kind]
+    tokenizer = KLVAE.of_kind((64, 96), kind, packed=True) if is_packed else tokenizers[kind]
     assert tokenizer.latent_shape == shape and tokenizer.image_shape == (64, 96, 3)
     assert ("statistics" in tokenizer.parts) == (kind == "flux2")
     params = {part: shapes(getattr(tokenizer, part)) for part in ("encoder", "decoder")}
@@ -80,7 +75,7 @@ def test_shapes(kind, is_packed, shape, tokenizers):
 
 def test_sizes():
     """One side makes a square; any kind packs."""
-    tokenizer = KLVAE.build(32, "flux1", packed=True)
+    tokenizer = KLVAE.of_kind(32, "flux1", packed=True)
     assert tokenizer.image_shape == (32, 32, 3) and tokenizer.latent_shape == (2, 2, 64)
 
 
@@ -106,7 +101,7 @@ def test_parameters_are_those_of_the_autoencoder(tokenizers):
 )
 def test_what_does_not_fit(size, kind, is_packed, message):
     with pytest.raises(ValueError, match=message):
-        KLVAE.build(size, kind, packed=is_packed)
+        KLVAE.of_kind(size, kind, packed=is_packed)
 
 
 def test_images_that_do_not_fit(tokenizers):
@@ -215,22 +210,25 @@ def test_statistics_of_packed_latents(tmp_path):
     given = {name: np.float32(value) for name, value in given.items()}
     file = tmp_path / "statistics.safetensors"
     write_weights(file, given, "flux1_statistics", "a test")
-    data = Data(source="cache", path=str(tmp_path), image_size=64, channels=3)
-    bare = KLVAETokenizer(kind="flux1", packed=True)
-    settings = dataclasses.replace(bare, pretrained_statistics=str(file))
-    stored = build_pretrained(data, bare).normalize({}, z)
-    mean, std = statistics_to_apply(data, settings, latents_made_with(data, bare))
-    expected = build_pretrained(data, settings).normalize({"statistics": given}, z)
+    data = DataOptions(source="cache", path=str(tmp_path), image_size=64, channels=3)
+    bare = KLVAEOptions(kind="flux1", packed=True)
+    options = dataclasses.replace(bare, pretrained_statistics=str(file))
+    made_with = KLVAE.latents_made_with(data, bare)
+    stored = KLVAE.build(data, bare).normalize({}, z)
+    mean, std = KLVAE.statistics_to_apply(data, options, made_with)
+    expected = KLVAE.build(data, options).normalize({"statistics": given}, z)
     np.testing.assert_allclose((stored - mean) / std, expected, rtol=1e-4, atol=1e-5)
 
     found = statistics_of(moments_of(np.asarray(stored)))
     index = {
-        "made_with": latents_made_with(data, bare), "statistics": found, "latent_shape": (4, 6, 64),
+        "made_with": made_with, "statistics": found, "latent_shape": (4, 6, 64),
         "dtype": "float32", "shards": {"train": [{"images": 2}]},
     }  # fmt: skip
     (tmp_path / "index.json").write_text(json.dumps(index))
-    kept, count = _kept(SimpleNamespace(data=data, tokenizer=bare))
+    assert not KLVAE.without_statistics(bare).packed
+    config = Config(("flow",), data=data, tokenizer=bare)
+    cached, count = _cached(config, packed=True)
     whole = statistics_of(moments_of(np.asarray(unpack(stored))))
     assert count == 2
     for name in ("channel_mean", "channel_std"):
-        np.testing.assert_allclose(kept[name], whole[name], rtol=1e-5)
+        np.testing.assert_allclose(cached[name], whole[name], rtol=1e-5)

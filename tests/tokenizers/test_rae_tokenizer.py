@@ -63,7 +63,7 @@ def images():
 
 @pytest.mark.parametrize(("image_size", "side"), [(256, 16), (512, 32)])
 def test_shapes_of_the_published_autoencoders(image_size, side):
-    rae = RAE.build(image_size, whiten=True)
+    rae = RAE.of_size(image_size, whiten=True)
     assert rae.latent_shape == (side, side, 768) and rae.parts[-1] == "statistics"
     assert rae.encoder_size == 14 * side
     params = {
@@ -80,10 +80,10 @@ def test_shapes_of_the_published_autoencoders(image_size, side):
 
 def test_sizes_that_do_not_exist():
     with pytest.raises(ValueError, match="one of base, large, xlarge, not 'huge'"):
-        RAE.build(256, "huge")
+        RAE.of_size(256, "huge")
     with pytest.raises(ValueError, match="multiple of 16 pixels, not 250"):
-        RAE.build(250)
-    assert RAE.build(64, "base").parts == ("encoder", "decoder")
+        RAE.of_size(250)
+    assert RAE.of_size(64, "base").parts == ("encoder", "decoder")
 
 
 def test_tokens_lie_on_a_sphere_until_they_are_whitened(tokenizer, params, images):

@@ -31,12 +31,12 @@ def shapes_of(tokenizer):
 
 @pytest.mark.parametrize(("kind", "channels"), [("taesd", 4), ("taef1", 16), ("taef2", 32)])
 def test_sizes(kind, channels):
-    tokenizer = TinyVAE.build(72, kind)
+    tokenizer = TinyVAE.of_kind(72, kind)
     assert tokenizer.latent_shape == (9, 9, channels) and tokenizer.image_shape == (72, 72, 3)
 
 
 def test_shapes_and_parameters_are_those_of_the_network():
-    tokenizer = TinyVAE.build(64, "taef2", dtype=jnp.bfloat16)
+    tokenizer = TinyVAE.of_kind(64, "taef2", dtype=jnp.bfloat16)
     params = shapes_of(tokenizer)
     whole = Network(lambda rngs: models.TinyVAE(*models.KINDS["taef2"], rngs=rngs))
     assert params == jax.eval_shape(whole.init, jax.random.key(0))
@@ -49,17 +49,17 @@ def test_shapes_and_parameters_are_those_of_the_network():
 @pytest.mark.parametrize("size", [0, 4, 60, -8])
 def test_sizes_that_are_no_multiple_of_8_are_refused(size):
     with pytest.raises(ValueError, match=f"multiple of 8 pixels, not {size}"):
-        TinyVAE.build(size, "taesd")
+        TinyVAE.of_kind(size, "taesd")
 
 
 def test_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match="taesd, taef1, taef2, not 'taesdxl'"):
-        TinyVAE.build(64, "taesdxl")
+        TinyVAE.of_kind(64, "taesdxl")
 
 
 def test_images_are_in_minus_one_to_one_on_both_sides():
     """The networks inside take and give 0..1."""
-    tokenizer = TinyVAE.build(16, "taesd")
+    tokenizer = TinyVAE.of_kind(16, "taesd")
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: rng.normal(0, 0.05, leaf.shape).astype(np.float32), shapes_of(tokenizer)
@@ -89,7 +89,7 @@ def test_real_weights_give_the_stored_latents_and_images():
     reference = WEIGHTS / f"{kind}_reference.npz"
     if not all(file.is_file() for file in (*files, reference)):
         pytest.skip(f"needs the files {kind}_* in ../shared/data/weights")
-    tokenizer = TinyVAE.build(64, kind)
+    tokenizer = TinyVAE.of_kind(64, kind)
     whole = Network(lambda rngs: models.TinyVAE(*models.KINDS[kind], rngs=rngs))
     params = convert(open_tensors(*files), layouts(whole), whole)
     with np.load(reference) as stored:

@@ -1,0 +1,1 @@
+"""Published networks, one file a group: what each is, where its weights are."""
