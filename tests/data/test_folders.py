@@ -10,6 +10,7 @@ from refusals import refusal_of
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions
 from sphere_jax.data.lazy_pictures import Pictures
+from sphere_jax.data.pictures import read_files
 from sphere_jax.data.pipeline import Batches, map_batched
 from sphere_jax.data.source import Source, load
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
@@ -78,6 +79,21 @@ def test_examples_are_what_pillow_reads(classes_folder, channels, mode):
     wanted = np.stack([plain(classes_folder / file, mode) for file in files])
     np.testing.assert_array_equal(read["images"], wanted.reshape(4, 8, 8, channels))
     assert read["labels"].tolist() == [2, 0, 1, 0]
+
+
+@pytest.mark.parametrize("resize", ["bicubic", "nearest", "adm"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_files_are_read_for_editing_as_for_training(classes_folder, resize, channels):
+    options = config(classes_folder, resize=resize, channels=channels)
+    pictures = load(options).heldout.arrays["images"]
+    found = read_files([classes_folder / name for name in pictures.names], options)
+    np.testing.assert_array_equal(found, pictures[:])
+
+
+def test_files_that_cannot_be_edited(classes_folder):
+    missing, text = classes_folder / "none.png", classes_folder / "ape" / "notes.txt"
+    assert "There is no image" in refusal_of(read_files, [missing], config(classes_folder))
+    assert "notes.txt is not an image" in refusal_of(read_files, [text], config(classes_folder))
 
 
 def test_resize_is_obeyed(classes_folder):
