@@ -1,4 +1,4 @@
-"""A folder of class folders: its classes, its split, and that it is read no sooner than asked."""
+"""A folder of class folders: its classes, its split, and that images are decoded only when indexed."""
 
 import shutil
 
@@ -76,8 +76,8 @@ def test_examples_are_what_pillow_reads(classes_folder, channels, mode):
     rows = np.array([23, 0, 9, 0])  # 08 of cat, 00 of ape, 01 of bee, and again
     read = source.read(rows)
     files = ("cat/08.png", "ape/00.png", "bee/01.JPG", "ape/00.png")
-    wanted = np.stack([plain(classes_folder / file, mode) for file in files])
-    np.testing.assert_array_equal(read["images"], wanted.reshape(4, 8, 8, channels))
+    expected = np.stack([plain(classes_folder / file, mode) for file in files])
+    np.testing.assert_array_equal(read["images"], expected.reshape(4, 8, 8, channels))
     assert read["labels"].tolist() == [2, 0, 1, 0]
 
 
@@ -100,8 +100,8 @@ def test_resize_is_obeyed(classes_folder):
     for resize, how in (("nearest", "NEAREST"), ("bicubic", "BICUBIC")):
         image = load(config(classes_folder, resize=resize)).train.arrays["images"][0]
         picture = Image.open(classes_folder / "ape/00.png")
-        wanted = picture.resize((10, 8), Image.Resampling[how]).crop((1, 0, 9, 8))
-        np.testing.assert_array_equal(image, np.asarray(wanted))
+        expected = picture.resize((10, 8), Image.Resampling[how]).crop((1, 0, 9, 8))
+        np.testing.assert_array_equal(image, np.asarray(expected))
 
 
 @pytest.mark.parametrize("aside", ["val", "test"])
@@ -118,8 +118,8 @@ def test_a_held_out_part_of_its_own(tmp_path, aside):
     assert split.heldout.labels.tolist() == [0, 2]
     names = split.heldout.arrays["images"].names.tolist()
     assert names == [f"{aside}/ape/0.png", f"{aside}/cat/0.png"]
-    wanted = plain(tmp_path / aside / "cat" / "0.png")
-    np.testing.assert_array_equal(split.heldout.arrays["images"][1], wanted)
+    expected = plain(tmp_path / aside / "cat" / "0.png")
+    np.testing.assert_array_equal(split.heldout.arrays["images"][1], expected)
 
 
 def test_classes_may_be_called_train_and_test(tmp_path):
@@ -130,7 +130,7 @@ def test_classes_may_be_called_train_and_test(tmp_path):
     assert (len(split.train), len(split.heldout)) == (12, 3)
 
 
-def test_nothing_is_read_before_it_is_asked_for(folder):
+def test_nothing_is_decoded_before_it_is_indexed(folder):
     source = load(config(folder)).train
     (folder / "ape/00.png").unlink()
     assert source.arrays["images"].shape == (24, 8, 8, 3)
