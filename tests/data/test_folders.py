@@ -1,4 +1,4 @@
-"""A folder of class folders: its classes, its split, and that images are decoded only when indexed."""
+"""A folder of class folders: its classes, its split, and that pictures are decoded when indexed."""
 
 import shutil
 
