@@ -299,6 +299,7 @@ def test_a_cache_needs_a_tokenizer_whose_weights_are_in_files(tmp_path, fact):
 def test_a_cache_says_where_its_images_are(tmp_path):
     images, cache = tmp_path / "images.npz", tmp_path / "cache"
     plan = {"made_with": MADE_WITH, "latent_shape": SHAPE, "dtype": "float32", "shard_size": 4}
+    plan["data"] = {"train": "a", "heldout": "b"}  # fingerprints
     written = CacheWriter(cache, plan, labels(), {"source": "npz", "path": str(images)})
     written.write_plan()
     for shard in written.shards:
@@ -316,6 +317,7 @@ def test_a_cache_says_where_its_images_are(tmp_path):
     assert behind(data_source="digits") == dataclasses.replace(expected, source="digits", path="")
     named = dict(data_source="tfds", data_path="imagenet2012")  # not a path
     assert behind(**named) == dataclasses.replace(expected, source="tfds", path="imagenet2012")
+    assert SOURCE.made_of(data(cache)) == {"train": "a", "heldout": "b"}
     fill(tmp_path / "older")
     older = config(tmp_path / "older")
     assert "does not say which images" in refusal_of(SOURCE.images_behind, older)
