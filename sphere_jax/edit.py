@@ -52,6 +52,7 @@ def main(argv: list[str]) -> None:
 
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.files import make_folder, write_bytes
+    from sphere_jax.data.pictures import read_files
     from sphere_jax.evaluation.figures import labelled_rows
     from sphere_jax.runs.loading import load_run
     from sphere_jax.studies import editing
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> None:
     labels = parse_labels(arguments.labels, classes)
 
     def read(paths):
-        return editing.read_images(paths, method.tokenizer.image_shape) if paths else None
+        return read_files(paths, run.config.data) if paths else None
 
     images = read(arguments.images)
     if action != "interpolate" and images is None:

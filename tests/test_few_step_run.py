@@ -185,12 +185,6 @@ def test_edits_that_cannot_be(encoder, pictures, tmp_path, flags, sentence):
     assert not (tmp_path / "e.png").exists()
 
 
-def test_a_file_that_is_no_image(tmp_path):
-    (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(UserError, match="is not a readable image"):
-        editing.read_images([tmp_path / "a.png"], (8, 8, 1))
-
-
 def test_points_between():
     rng = np.random.default_rng(0)
     ends = np.asarray(sphere.spherify(rng.normal(size=(4, 2, 2, 8)).astype(np.float32)))

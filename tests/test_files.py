@@ -1,4 +1,4 @@
-"""Where things are kept, and sizes in words."""
+"""Cache folders, sizes in words, and files that are replaced whole."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_sizes_in_words(count, words):
 
 
 def test_two_processes_may_write_one_file(tmp_path, monkeypatch):
-    """One in the middle of the other's: both succeed, and the last to end has the say."""
+    """One while the other does: both succeed, and the last to end wins."""
     file = tmp_path / "page.html"
 
     def fill(temporary):

@@ -8,7 +8,7 @@ from refusals import refusal_of
 
 from sphere_jax.common import fingerprints
 from sphere_jax.data.source import Source
-from sphere_jax.evaluation.classifier import Classifier
+from sphere_jax.evaluation.features.small_classifier import Classifier
 from sphere_jax.studies.comparing.matched import digest
 from sphere_jax.weights.stored import fingerprint
 

@@ -11,8 +11,6 @@ import pytest
 import tiny_run
 from refusals import refusal_of
 from safetensors.numpy import load_file
-from sphere_jax.runs.building import build_tokenizer
-from sphere_jax.runs.encoding import Encoder
 
 from sphere_jax import evaluate, main, prepare, probe, sample
 from sphere_jax.config.config_files import load_config
@@ -20,8 +18,9 @@ from sphere_jax.data.latent_cache import read_cache
 from sphere_jax.data.source import load
 from sphere_jax.nn.pixels import to_float
 from sphere_jax.runs import run as experiment
+from sphere_jax.runs.encoder import Encoder
 from sphere_jax.runs.run import open_run
-from sphere_jax.tokenizers.pretrained import load_pretrained
+from sphere_jax.runs.system import build_tokenizer
 from sphere_jax.training.run_log import read_rows
 from sphere_jax.weights.stored import write_weights
 
@@ -84,8 +83,8 @@ def train(folder, workdir, *flags):
 
 def test_the_cache_holds_what_the_tokenizer_gives(folder, cache):
     config = load_config(str(folder / "config.py"))
-    tokenizer = build_tokenizer(config)
-    params = jax.tree.map(np.asarray, load_pretrained(tokenizer, config.tokenizer))
+    tokenizer = build_tokenizer(config.data, config.tokenizer)
+    params = jax.tree.map(np.asarray, tokenizer.load(config.tokenizer))
     wanted = jax.jit(lambda x: tokenizer.encode(params, to_float(x)))
     cached = load(load_config(str(folder / "config.py"), use(cache)).data)
     for part, source in vars(load(config.data)).items():
@@ -120,7 +119,9 @@ def test_finished_shards_are_kept_and_damaged_ones_written_again(folder, cache, 
     encode(folder, "goes_on")
     assert encoded == [(COUNT, 12, 24), (HELD, 0, 8)]
     assert {file.name: file.read_bytes() for file in whole.iterdir()} == contents
-    assert "started with dtype='float32'" in refusal_of(encode, folder, "goes_on", "--dtype=bfloat16")
+    assert "started with dtype='float32'" in refusal_of(
+        encode, folder, "goes_on", "--dtype=bfloat16"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +147,8 @@ def test_a_run_on_a_cache_samples_without_it(folder, trained):
 
 @pytest.mark.slow
 def test_a_decoder_is_finetuned_on_the_images_behind_a_cache(folder, cache, monkeypatch):
-    read, images_of = [], experiment.images_of
-    monkeypatch.setattr(
-        experiment, "images_of", lambda *given: read.append(given) or images_of(*given)
-    )
+    read = []
+    monkeypatch.setattr(experiment, "load", lambda data: read.append(data) or load(data))
     both = ["--config.stages=(decoder,flow)", "--config.decoder.preview_every=2"]
     scored = ["--config.evaluation.samples=4", "--config.evaluation.classifier_steps=2"]
     train(folder, "tuned", *use(cache), *both, *scored)
@@ -161,10 +160,10 @@ def test_a_decoder_is_finetuned_on_the_images_behind_a_cache(folder, cache, monk
 
 
 def test_the_images_behind_a_cache_are_probed(folder, cache):
-    arguments = SimpleNamespace(workdir="", config=str(folder / "config.py"))
-    split = probe._open(arguments, use(cache))[-1]
+    arguments = SimpleNamespace(workdir="", config=str(folder / "config.py"), out=folder / "probe")
+    run, _ = probe._open(arguments, use(cache))
     expected = load(load_config(arguments.config, []).data).heldout
-    np.testing.assert_array_equal(split.heldout.arrays["images"], expected.arrays["images"])
+    np.testing.assert_array_equal(run.images.heldout.arrays["images"], expected.arrays["images"])
 
 
 @pytest.mark.slow
@@ -172,9 +171,9 @@ def test_a_run_on_a_cache_is_probed(folder, cache):
     """It has trained without an encoder; the probe has one."""
     train(folder, "probed", *use(cache))
     arguments = SimpleNamespace(workdir=folder / "probed", data_path="", data_source="")
-    *_, tokenizer, params, split = probe._open(arguments, [])
-    assert params.keys() == set(tokenizer.parts) == {"encoder", "decoder"}
-    assert split.heldout.arrays["images"].shape == (HELD, 8, 8, 3)
+    run, params = probe._open(arguments, [])
+    assert params.keys() == set(run.tokenizer.parts) == {"encoder", "decoder"}
+    assert run.images.heldout.arrays["images"].shape == (HELD, 8, 8, 3)
 
 
 @pytest.mark.slow
@@ -307,7 +306,9 @@ def test_images_written_by_the_command_are_trained_on(folder, capsys):
     assert "--dtype does nothing" in refusal_of(prepare.main, ["images", *flags, "--dtype=float32"])
     assert "--batch does nothing" in refusal_of(prepare.main, ["images", *flags, "--batch=8"])
     other = ["--config.data.image_size=16"]
-    assert "started with image_size=8, not 16" in refusal_of(prepare.main, ["images", *flags, *other])
+    assert "started with image_size=8, not 16" in refusal_of(
+        prepare.main, ["images", *flags, *other]
+    )
 
 
 def test_what_cannot_be_encoded_is_one_sentence(folder, cache):
@@ -320,7 +321,7 @@ def test_what_cannot_be_encoded_is_one_sentence(folder, cache):
     flags = ["latents", f"--config={own}", f"--out={folder / 'no'}"]
     assert "is trained by a run" in refusal_of(prepare.main, flags)
     cached = [f"--config={own}", f"--workdir={folder / 'no'}", *use(cache)]
-    assert "latents of a published tokenizer" in refusal_of(main.main, cached)
+    assert "latents of a tokenizer whose weights are in files" in refusal_of(main.main, cached)
     assert not (folder / "no").exists()
 
 

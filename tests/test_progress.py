@@ -1,4 +1,4 @@
-"""How far long work is: a line every so many seconds, none for quick work."""
+"""Progress of long work: a line every so many seconds, none for quick work."""
 
 import pytest
 

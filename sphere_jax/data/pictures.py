@@ -1,9 +1,10 @@
 """Pictures to arrays: decoded by threads, and resized and cropped as published systems do."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -64,6 +65,18 @@ def decode(file: str | PathLike | BinaryIO, name: str, data: DataOptions) -> np.
     except Exception as error:  # Pillow's decoders raise many kinds
         raise UserError(f"{name} cannot be read ({error}); replace or delete it.") from error
     raise UserError(f"{name} has more than 8 bits a channel (mode {mode}); save it with 8.")
+
+
+def read_files(paths: Sequence[str | PathLike], data: DataOptions) -> np.ndarray:
+    """Image files as uint8 (N, image_size, image_size, channels), as training images are read.
+
+    Raises:
+      UserError: a file that is missing, or that `decode` refuses.
+    """
+    for path in paths:
+        if not Path(path).is_file():
+            raise UserError(f"There is no image '{path}'.")
+    return np.stack([decode(path, str(path), data) for path in paths])
 
 
 def read_by_threads(

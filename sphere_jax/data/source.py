@@ -107,6 +107,11 @@ class DataSource:
         none."""
         return config.data
 
+    def made_of(self, data: DataOptions) -> dict[str, str]:
+        """Of a source `made_of_images`: the fingerprints that its images had, "train" and
+        "heldout". Raises UserError if there are no such latents."""
+        raise NotImplementedError
+
 
 def load(data: DataOptions) -> Split:
     """The data set that a config names, split, checked and at its size.

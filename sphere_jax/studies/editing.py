@@ -6,12 +6,10 @@ named rows of a picture.
 """
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.geometry import sphere
@@ -23,6 +21,8 @@ from sphere_jax.sampling import FewSteps, first_noise, sample_keys
 STITCHES = ("vertical", "horizontal", "diagonal")
 PATHS = ("lerp", "slerp")
 
+Rows = dict[str, np.ndarray]
+
 
 def editor(run: Run) -> Generator:
     """The method of a run that edits images. Raises UserError if it has none."""
@@ -33,39 +33,6 @@ def editor(run: Run) -> Generator:
         f"{run.workdir} has no stage whose method edits images; editing needs a run of Sphere "
         "Encoder, say configs/mnist_sphere_encoder.py."
     )
-
-
-def read_images(paths: list[str], image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Image files as uint8 (N, H, W, C): shorter side to H, centre crop, grey or RGB.
-
-    Raises:
-      UserError: a file that is missing or no image.
-    """
-    height, width, channels = image_shape
-
-    def read(path):
-        try:
-            with Image.open(path) as file:
-                picture = file.convert("L" if channels == 1 else "RGB")
-        except FileNotFoundError:
-            raise UserError(f"There is no image '{path}'.") from None
-        except OSError as error:
-            raise UserError(f"{path} is not a readable image ({error}).") from error
-        scale = max(height / picture.height, width / picture.width)
-        size = (
-            max(round(picture.width * scale), width),
-            max(round(picture.height * scale), height),
-        )
-        if picture.size != size:
-            picture = picture.resize(size, Image.Resampling.BICUBIC)
-        left, top = (size[0] - width) // 2, (size[1] - height) // 2
-        cropped = picture.crop((left, top, left + width, top + height))
-        return np.asarray(cropped).reshape(image_shape)
-
-    return np.stack([read(Path(path)) for path in paths])
-
-
-Rows = dict[str, np.ndarray]
 
 
 def reconstruct(run: Run, images: np.ndarray) -> Rows:

@@ -18,7 +18,7 @@ from sphere_jax.data.tf_examples import write_example
 
 
 def encoded(number, kind="PNG") -> bytes:
-    """A picture of 12x8 in one colour, told by its number."""
+    """A picture of 12x8 in one colour, which is its number."""
     file = io.BytesIO()
     Image.new("RGB", (12, 8), (10 * number, 255 - number, 128)).save(file, kind)
     return file.getvalue()
@@ -92,15 +92,15 @@ def test_labels_are_read_once_until_a_file_changes(tmp_path, listings, monkeypat
     write(file, numbered(range(1, 11)))
     assert load(data(tmp_path)).train.labels.tolist() != first.labels.tolist()
     assert len(calls) == 2
-    for kept in listings.iterdir():
-        kept.write_bytes(b"damaged")
+    for listing in listings.iterdir():
+        listing.write_bytes(b"damaged")
     assert found(load(data(tmp_path)).train) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert len(calls) == 3
-    monkeypatch.setenv("SPHERE_JAX_LISTINGS", str(file / "nowhere"))  # nothing can be kept
+    monkeypatch.setenv("SPHERE_JAX_LISTINGS", str(file / "nowhere"))  # nothing can be cached
     assert len(load(data(tmp_path)).train) == 8 and len(calls) == 4
 
 
-def test_long_reading_is_told(tmp_path, monkeypatch, capsys):
+def test_long_reading_logs_progress(tmp_path, monkeypatch, capsys):
     write(tmp_path / "train.array_record", numbered(range(10)))
     monkeypatch.setattr(progress, "INTERVAL", 0.0)
     monkeypatch.setattr(record_pictures, "TOGETHER", 4)
@@ -191,7 +191,7 @@ def test_written_images_are_read_back_to_the_bit(tmp_path, channels):
         np.testing.assert_array_equal(a["labels"], b["labels"])
 
 
-def test_writing_goes_on_and_what_is_not_whole_is_refused(tmp_path, monkeypatch):
+def test_writing_resumes_and_what_is_not_whole_is_refused(tmp_path, monkeypatch):
     original, out, written = originals(tmp_path), tmp_path / "out", record_writer._write
 
     def killed(file, source, shard):
@@ -222,6 +222,6 @@ def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
     assert "Cannot write" in refusal_of(prepared, originals(tmp_path), tmp_path / "out")
 
 
-def test_a_file_that_is_not_there_cannot_be_kept(tmp_path):
-    said = refusal_of(file_cache.cached, "x", [tmp_path / "none"], dict)
-    assert "none cannot be read" in said
+def test_a_file_that_is_not_there_cannot_be_cached(tmp_path):
+    sentence = refusal_of(file_cache.cached, "x", [tmp_path / "none"], dict)
+    assert "none cannot be read" in sentence

@@ -1,4 +1,4 @@
-"""A folder of class folders: its classes, its split, and that it is read no sooner than asked."""
+"""A folder of class folders: its classes, its split, and that pictures are decoded when indexed."""
 
 import shutil
 
@@ -10,6 +10,7 @@ from refusals import refusal_of
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions
 from sphere_jax.data.lazy_pictures import Pictures
+from sphere_jax.data.pictures import read_files
 from sphere_jax.data.pipeline import Batches, map_batched
 from sphere_jax.data.source import Source, load
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
@@ -75,17 +76,32 @@ def test_examples_are_what_pillow_reads(classes_folder, channels, mode):
     rows = np.array([23, 0, 9, 0])  # 08 of cat, 00 of ape, 01 of bee, and again
     read = source.read(rows)
     files = ("cat/08.png", "ape/00.png", "bee/01.JPG", "ape/00.png")
-    wanted = np.stack([plain(classes_folder / file, mode) for file in files])
-    np.testing.assert_array_equal(read["images"], wanted.reshape(4, 8, 8, channels))
+    expected = np.stack([plain(classes_folder / file, mode) for file in files])
+    np.testing.assert_array_equal(read["images"], expected.reshape(4, 8, 8, channels))
     assert read["labels"].tolist() == [2, 0, 1, 0]
+
+
+@pytest.mark.parametrize("resize", ["bicubic", "nearest", "adm"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_files_are_read_for_editing_as_for_training(classes_folder, resize, channels):
+    options = config(classes_folder, resize=resize, channels=channels)
+    pictures = load(options).heldout.arrays["images"]
+    found = read_files([classes_folder / name for name in pictures.names], options)
+    np.testing.assert_array_equal(found, pictures[:])
+
+
+def test_files_that_cannot_be_edited(classes_folder):
+    missing, text = classes_folder / "none.png", classes_folder / "ape" / "notes.txt"
+    assert "There is no image" in refusal_of(read_files, [missing], config(classes_folder))
+    assert "notes.txt is not an image" in refusal_of(read_files, [text], config(classes_folder))
 
 
 def test_resize_is_obeyed(classes_folder):
     for resize, how in (("nearest", "NEAREST"), ("bicubic", "BICUBIC")):
         image = load(config(classes_folder, resize=resize)).train.arrays["images"][0]
         picture = Image.open(classes_folder / "ape/00.png")
-        wanted = picture.resize((10, 8), Image.Resampling[how]).crop((1, 0, 9, 8))
-        np.testing.assert_array_equal(image, np.asarray(wanted))
+        expected = picture.resize((10, 8), Image.Resampling[how]).crop((1, 0, 9, 8))
+        np.testing.assert_array_equal(image, np.asarray(expected))
 
 
 @pytest.mark.parametrize("aside", ["val", "test"])
@@ -102,8 +118,8 @@ def test_a_held_out_part_of_its_own(tmp_path, aside):
     assert split.heldout.labels.tolist() == [0, 2]
     names = split.heldout.arrays["images"].names.tolist()
     assert names == [f"{aside}/ape/0.png", f"{aside}/cat/0.png"]
-    wanted = plain(tmp_path / aside / "cat" / "0.png")
-    np.testing.assert_array_equal(split.heldout.arrays["images"][1], wanted)
+    expected = plain(tmp_path / aside / "cat" / "0.png")
+    np.testing.assert_array_equal(split.heldout.arrays["images"][1], expected)
 
 
 def test_classes_may_be_called_train_and_test(tmp_path):
@@ -114,7 +130,7 @@ def test_classes_may_be_called_train_and_test(tmp_path):
     assert (len(split.train), len(split.heldout)) == (12, 3)
 
 
-def test_nothing_is_read_before_it_is_asked_for(folder):
+def test_nothing_is_decoded_before_it_is_indexed(folder):
     source = load(config(folder)).train
     (folder / "ape/00.png").unlink()
     assert source.arrays["images"].shape == (24, 8, 8, 3)

@@ -59,34 +59,34 @@ def data(folder) -> DataOptions:
 def test_what_was_written_comes_back(tmp_path, dtype):
     fill(tmp_path, dtype)
     for part, source in vars(load(data(tmp_path))).items():
-        wanted = latents(part).astype(DTYPES[dtype]).astype(np.float32)
+        expected = latents(part).astype(DTYPES[dtype]).astype(np.float32)
         found = source.arrays["latents"]
         assert found.shape == (COUNTS[part], *SHAPE) and found.dtype == np.float32
-        np.testing.assert_array_equal(np.asarray(found), wanted[:, 0])
+        np.testing.assert_array_equal(np.asarray(found), expected[:, 0])
         np.testing.assert_array_equal(source.labels, labels()[part])
         rows, mirrored = np.array([3, 0, 2, 3, 3]), np.array([True, False, True, False, True])
         both = source.read(rows, mirrored)
-        np.testing.assert_array_equal(both["latents"], wanted[rows, mirrored.astype(int)])
+        np.testing.assert_array_equal(both["latents"], expected[rows, mirrored.astype(int)])
         np.testing.assert_array_equal(both["labels"], labels()[part][rows])
-        np.testing.assert_array_equal(source.read(rows)["latents"], wanted[rows, 0])
-        np.testing.assert_array_equal(found[2], wanted[2, 0])
-        np.testing.assert_array_equal(found[1:3], wanted[1:3, 0])
-        np.testing.assert_array_equal(found[np.arange(len(found)) == 1], wanted[1:2, 0])
+        np.testing.assert_array_equal(source.read(rows)["latents"], expected[rows, 0])
+        np.testing.assert_array_equal(found[2], expected[2, 0])
+        np.testing.assert_array_equal(found[1:3], expected[1:3, 0])
+        np.testing.assert_array_equal(found[np.arange(len(found)) == 1], expected[1:2, 0])
 
 
 def test_statistics_are_those_of_the_stored_training_tokens(tmp_path):
     found = fill(tmp_path, "float16")["statistics"]
     tokens = latents("train").astype(np.float16).astype(np.float64).reshape(-1, SHAPE[-1])
     norms = np.linalg.norm(tokens, axis=1)
-    wanted = {
+    expected = {
         "tokens": 11 * 2 * 6,
         "channel_mean": tokens.mean(0),
         "channel_std": tokens.std(0),
         "token_norm_mean": norms.mean(),
         "token_norm_std": norms.std(),
     }
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-12, err_msg=name)
 
 
@@ -103,7 +103,7 @@ def test_statistics_keep_a_small_spread_about_a_large_mean(tmp_path):
     )
 
 
-def test_writing_goes_on_where_it_was_cut_off(tmp_path):
+def test_writing_resumes_where_it_was_cut_off(tmp_path):
     class Killed(Exception):
         pass
 
@@ -299,6 +299,7 @@ def test_a_cache_needs_a_tokenizer_whose_weights_are_in_files(tmp_path, fact):
 def test_a_cache_says_where_its_images_are(tmp_path):
     images, cache = tmp_path / "images.npz", tmp_path / "cache"
     plan = {"made_with": MADE_WITH, "latent_shape": SHAPE, "dtype": "float32", "shard_size": 4}
+    plan["data"] = {"train": "a", "heldout": "b"}  # fingerprints
     written = CacheWriter(cache, plan, labels(), {"source": "npz", "path": str(images)})
     written.write_plan()
     for shard in written.shards:
@@ -316,6 +317,7 @@ def test_a_cache_says_where_its_images_are(tmp_path):
     assert behind(data_source="digits") == dataclasses.replace(expected, source="digits", path="")
     named = dict(data_source="tfds", data_path="imagenet2012")  # not a path
     assert behind(**named) == dataclasses.replace(expected, source="tfds", path="imagenet2012")
+    assert SOURCE.made_of(data(cache)) == {"train": "a", "heldout": "b"}
     fill(tmp_path / "older")
     older = config(tmp_path / "older")
     assert "does not say which images" in refusal_of(SOURCE.images_behind, older)

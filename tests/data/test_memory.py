@@ -36,11 +36,11 @@ def test_available_memory_is_what_the_system_and_the_container_leave(tmp_path, m
 
 def test_what_fits_passes_and_what_does_not_is_one_sentence(monkeypatch):
     leaves(monkeypatch, 3 * 10**9)
-    memory.check_fits("Latents", 3 * 10**9, "mend it")
-    said = refusal_of(memory.check_fits, "Latents", 4 * 10**9, "mend it")
-    assert said == "Latents would take 4 GB of memory and 3 GB are available; mend it."
+    memory.check_fits("Latents", 3 * 10**9, "buy more")
+    sentence = refusal_of(memory.check_fits, "Latents", 4 * 10**9, "buy more")
+    assert sentence == "Latents would take 4 GB of memory and 3 GB are available; buy more."
     leaves(monkeypatch, None)
-    memory.check_fits("Latents", 10**18, "mend it")
+    memory.check_fits("Latents", 10**18, "buy more")
 
 
 def test_images_of_a_file(tmp_path, monkeypatch):
@@ -55,8 +55,12 @@ def test_images_of_a_file(tmp_path, monkeypatch):
     leaves(monkeypatch, 25_600)
     assert "images.npz would take 26." in refusal_of(opened, 16)
     leaves(monkeypatch, 2 * 102_400 - 1)
-    said = refusal_of(opened, 32)
-    assert "100 images of" in said and "205 kB" in said and "config.data.source='folder'" in said
+    sentence = refusal_of(opened, 32)
+    assert (
+        "100 images of" in sentence
+        and "205 kB" in sentence
+        and "config.data.source='folder'" in sentence
+    )
     leaves(monkeypatch, 2 * 102_400)
     assert len(opened(32).train) == 80
 
@@ -95,9 +99,9 @@ def test_latents_that_are_encoded_once(monkeypatch):
         Source({"images": images[r], "labels": labels[r]}) for r in (slice(0, 8), slice(8, 10))
     ]
     leaves(monkeypatch, 1279)
-    said = refusal_of(encoded_split, Tokenizer, Split(*parts), {}, map_over)
-    assert "10 images, encoded once, would take 1.28 kB" in said and calls == []
-    assert "sphere_jax.prepare latents" in said and "encode='every_step'" in said
+    sentence = refusal_of(encoded_split, Tokenizer, Split(*parts), {}, map_over)
+    assert "10 images, encoded once, would take 1.28 kB" in sentence and calls == []
+    assert "sphere_jax.prepare latents" in sentence and "encode='every_step'" in sentence
     leaves(monkeypatch, 1280)
     assert len(encoded_split(Tokenizer, Split(*parts), {}, map_over).train) == 8
     assert calls == [8, 2]

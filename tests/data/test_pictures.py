@@ -20,8 +20,8 @@ def noise(width, height, seed=0) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def assert_same(picture, wanted):
-    np.testing.assert_array_equal(np.asarray(picture), np.asarray(wanted))
+def assert_same(picture, expected):
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
 
 
 @pytest.mark.parametrize(("resize", "resample"), [("bicubic", BICUBIC), ("nearest", NEAREST)])
@@ -52,7 +52,7 @@ def test_the_two_crops_of_an_odd_margin():
 
 
 def adm_by_pillow(picture, size):
-    """ADM's centre crop said over again: of any picture, also one that has the size already."""
+    """ADM's centre crop by plain Pillow calls, of a picture of any size."""
     width, height = picture.size
     while min(width, height) >= 2 * size:
         width, height = width // 2, height // 2
@@ -116,10 +116,10 @@ def adm(image, size):
 @pytest.mark.parametrize("shape", [(295, 207), (207, 295), (64, 64), (150, 95), (20, 31)])
 def test_adm_against_numpy(shape):
     picture = noise(*shape)
-    wanted = adm(np.asarray(picture, float), 32)
+    expected = adm(np.asarray(picture, float), 32)
     found = np.asarray(fit(picture, 32, "adm"), float)
-    assert np.abs(found - wanted).max() <= 1  # Pillow's weights are fixed-point numbers
-    assert (found != wanted).mean() < 0.01
+    assert np.abs(found - expected).max() <= 1  # Pillow's weights are fixed-point numbers
+    assert (found != expected).mean() < 0.01
 
 
 def encoded(picture: Image.Image, kind: str, **options) -> io.BytesIO:
@@ -137,10 +137,10 @@ def data(size=16, channels=3, **options) -> DataOptions:
 def test_decoding_is_plain_pillow(kind, channels, mode):
     file = encoded(noise(70, 50), kind)
     whole = Image.open(file).convert(mode)
-    wanted = whole.resize((22, 16), BICUBIC).crop((3, 0, 19, 16))
+    expected = whole.resize((22, 16), BICUBIC).crop((3, 0, 19, 16))
     found = decode(file, "x", data(channels=channels))
     assert found.shape == (16, 16, channels) and found.dtype == np.uint8
-    assert_same(found, np.asarray(wanted).reshape(16, 16, channels))
+    assert_same(found, np.asarray(expected).reshape(16, 16, channels))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])

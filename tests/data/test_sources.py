@@ -1,4 +1,4 @@
-"""Data sets: the split is fixed, and what a file holds wrongly is said in one sentence."""
+"""Data sets: the split is fixed, and wrong content of a file is refused in one sentence."""
 
 import dataclasses
 import io
@@ -171,9 +171,9 @@ def test_packed_pictures_without_a_test_part(tmp_path, channels, mode):
     arrays = packed()
     split = load(dataclasses.replace(npz(tmp_path, **arrays), channels=channels))
     held = every_fifth_of_each_class(labels())
-    wanted = unpacked(arrays, mode=mode)
-    np.testing.assert_array_equal(split.train.arrays["images"], wanted[~held])
-    np.testing.assert_array_equal(split.heldout.arrays["images"], wanted[held])
+    expected = unpacked(arrays, mode=mode)
+    np.testing.assert_array_equal(split.train.arrays["images"], expected[~held])
+    np.testing.assert_array_equal(split.heldout.arrays["images"], expected[held])
     assert split.heldout.labels.tolist() == labels()[held].tolist()
 
 
@@ -244,7 +244,7 @@ def test_held_out_latents_in_files_of_their_own(tmp_path):
     assert "held-out ones of shape (1, 2, 4)" in refusal(data)
 
 
-def test_a_fingerprint_of_latents_is_kept_until_a_file_changes(tmp_path, monkeypatch):
+def test_a_fingerprint_of_latents_is_cached_until_a_file_changes(tmp_path, monkeypatch):
     """They may be hundreds of gigabytes: read through once, and not at every start."""
     monkeypatch.setenv("SPHERE_JAX_LISTINGS", str(tmp_path / "listings"))
     z = np.random.default_rng(0).normal(size=(20, 2, 2, 4)).astype(np.float32)

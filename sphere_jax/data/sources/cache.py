@@ -77,5 +77,8 @@ class Cache(DataSource):
             )
         return images
 
+    def made_of(self, data: DataOptions) -> dict[str, str]:
+        return read_index(Path(data.path))["data"]
+
 
 SOURCE = Cache()
