@@ -226,7 +226,7 @@ class _Sphere:
 
 @dataclass(frozen=True)
 class TokenSphere(_Sphere):
-    """`(S^{d-1}_R)^{h w}`: every latent position on its own sphere (systems A, D and RJF)."""
+    """`(S^{d-1}_R)^{h w}`: each latent position on a sphere of radius R (systems A, D and RJF)."""
 
     radius: float
 

@@ -4,14 +4,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Float
 
-from sphere_jax.common.shapes import AnyArray, Tokens
+from sphere_jax.common.shapes import Heads, Tokens
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.norms import RMSNorm
 from sphere_jax.nn.rope import axial_angles, rotate
-
-Heads = Float[AnyArray, "batch tokens heads head_dim"]
 
 
 def attend(q: Heads, k: Heads, v: Heads) -> Heads:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sphere_jax.common.shapes import Features
+from sphere_jax.common.shapes import Hidden
 from sphere_jax.nn.norms import per_channel
 
 
@@ -24,7 +24,7 @@ class BatchNorm(nnx.Module):
         self.variance = nnx.Param(jnp.ones((features,), jnp.float32))
         self.eps = eps
 
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Hidden) -> Hidden:
         multiplier = self.scale[...] * jax.lax.rsqrt(self.variance[...] + self.eps)
         offset = self.bias[...] - self.mean[...] * multiplier
         y = x * per_channel(multiplier, x.ndim) + per_channel(offset, x.ndim)

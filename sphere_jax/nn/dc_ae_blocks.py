@@ -15,13 +15,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from sphere_jax.common.shapes import AnyArray, FeatureMaps, Features
+from sphere_jax.common.shapes import AnyArray, FeatureMaps, Heads, Hidden
 from sphere_jax.nn.batch_norm import BatchNorm
 from sphere_jax.nn.depthwise import depthwise
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.norms import per_channel
-
-Heads = Float[AnyArray, "batch tokens heads head_dim"]
 
 fan_in_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 ACTIVATIONS = {"silu": jax.nn.silu, "relu": jax.nn.relu}
@@ -234,7 +232,7 @@ class EViTBlock(nnx.Module):
         return x + self.glu(x)
 
 
-def duplicate(x: Features, channels: int) -> Float[AnyArray, "*batch {channels}"]:
+def duplicate(x: Hidden, channels: int) -> Float[AnyArray, "*batch {channels}"]:
     """Each channel repeated, next to itself, to `channels` in all: (..., C) -> (..., channels).
 
     Raises:
@@ -245,7 +243,7 @@ def duplicate(x: Features, channels: int) -> Float[AnyArray, "*batch {channels}"
     return jnp.repeat(x, channels // x.shape[-1], axis=-1)
 
 
-def average(x: Features, channels: int) -> Float[AnyArray, "*batch {channels}"]:
+def average(x: Hidden, channels: int) -> Float[AnyArray, "*batch {channels}"]:
     """Means of groups of neighbouring channels: (..., C) -> (..., channels).
 
     Raises:

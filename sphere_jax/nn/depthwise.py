@@ -1,4 +1,4 @@
-"""A convolution of each channel with a kernel of its own, in the fastest form for the platform."""
+"""A convolution of each channel with one kernel, in the fastest form for the platform."""
 
 import jax
 import jax.numpy as jnp

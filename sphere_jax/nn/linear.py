@@ -7,7 +7,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from sphere_jax.common.shapes import AnyArray, Features
+from sphere_jax.common.shapes import AnyArray, Hidden
 
 zeros = nnx.initializers.zeros_init()
 small_normal = nnx.initializers.normal(0.02)
@@ -39,7 +39,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((features_out,), jnp.float32)) if bias else None
         self.dtype = dtype
 
-    def __call__(self, x: Features) -> Float[AnyArray, "*batch features_out"]:
+    def __call__(self, x: Hidden) -> Float[AnyArray, "*batch features_out"]:
         kernel = self.kernel[...].astype(self.dtype)
         # One axis of rows: the weight gradient then contracts a single axis, which XLA on CPU turns
         # into one matmul without copies or transposes. Neutral on TPU (docs/performance.md).

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from sphere_jax.common.shapes import Features
+from sphere_jax.common.shapes import Hidden
 from sphere_jax.nn.linear import Linear
 
 
@@ -25,7 +25,7 @@ class MLP(nnx.Module):
         self.expand = Linear(width, hidden, rngs=rngs, dtype=dtype)
         self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype)
 
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Hidden) -> Hidden:
         return self.contract(jax.nn.gelu(self.expand(x), approximate=not self.exact))
 
 
@@ -47,7 +47,7 @@ class SwiGLU(nnx.Module):
         self.expand = Linear(width, 2 * hidden, rngs=rngs, bias=gate_bias, dtype=dtype)
         self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype)
 
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Hidden) -> Hidden:
         gate, value = jnp.split(self.expand(x), 2, axis=-1)
         return self.contract(jax.nn.silu(gate) * value)
 

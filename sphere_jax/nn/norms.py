@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Float
 
-from sphere_jax.common.shapes import AnyArray, Features
+from sphere_jax.common.shapes import AnyArray, Hidden
 
 
-def per_channel(vector: Float[AnyArray, " features"], ndim: int) -> Features:
+def per_channel(vector: Float[AnyArray, " features"], ndim: int) -> Hidden:
     """(C,) -> (1, ..., 1, C), to broadcast over an array of `ndim` axes."""
     return vector.reshape((1,) * (ndim - 1) + (-1,))
 
@@ -21,7 +21,7 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((features,), jnp.float32)) if affine else None
         self.eps = eps
 
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Hidden) -> Hidden:
         centred = x.astype(jnp.float32)
         centred = centred - centred.mean(-1, keepdims=True)
         y = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
@@ -37,7 +37,7 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones((features,), jnp.float32))
         self.eps = eps
 
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Hidden) -> Hidden:
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
         return (y * per_channel(self.scale[...], y.ndim)).astype(x.dtype)

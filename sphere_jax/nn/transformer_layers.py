@@ -18,10 +18,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from sphere_jax.common.shapes import AnyArray, Tokens
+from sphere_jax.common.shapes import AnyArray, Hidden, Tokens
 from sphere_jax.nn.linear import Linear, zeros
 
-Hidden = Float[AnyArray, "*shape"]
 Condition = Float[AnyArray, "batch width"] | Tokens
 PerToken = Float[AnyArray, "batch #tokens width"]  # or the same for all tokens
 
@@ -109,11 +108,11 @@ class Stack(nnx.Module):
         self.remat = remat
 
     def __call__(self, x: Hidden, *args: Any) -> Hidden:
-        """`x -> layer(x, *args)` for each layer in turn, with the same `args`; x of any shape."""
+        """`x -> layer(x, *args)` for each layer in turn, with the same `args`; x is (..., C)."""
         return self._scan(x, args, lambda x: None)[0]
 
-    def states(self, x: Hidden, *args: Any) -> Float[AnyArray, " depth *shape"]:
-        """The outputs of all layers, (depth, *x.shape); the last is that of the stack."""
+    def states(self, x: Hidden, *args: Any) -> Float[AnyArray, "depth *batch width"]:
+        """The outputs of all layers, (depth, ..., C); the last is that of the stack."""
         return self._scan(x, args, lambda x: x)[1]
 
     def _scan(self, x, args, keep):

@@ -1,4 +1,4 @@
-"""The verbs of every space: what holds in all of them, and what sets each apart."""
+"""The methods of every space: what holds in all of them, and how they differ."""
 
 import functools
 
@@ -36,19 +36,19 @@ SPACES = SPHERES + FLAT
 
 
 @functools.cache
-def _jitted(space, verb):
-    return jax.jit(getattr(space, verb))
+def _jitted(space, method):
+    return jax.jit(getattr(space, method))
 
 
 class Jitted:
-    """A space whose verbs are compiled once."""
+    """A space whose methods are compiled once."""
 
     def __init__(self, space):
         self.space = space
 
-    def __getattr__(self, verb):
-        found = getattr(self.space, verb)
-        return _jitted(self.space, verb) if callable(found) else found
+    def __getattr__(self, method):
+        found = getattr(self.space, method)
+        return _jitted(self.space, method) if callable(found) else found
 
 
 def draw(space):
@@ -168,10 +168,10 @@ def test_distance_is_a_distance_with_a_finite_gradient(space):
 
 
 @each([TokenSphere(1e-3)])
-def test_verbs_agree_under_jit(space):
+def test_methods_agree_under_jit(space):
     z0, z1, v = draw(space)
     t = jnp.linspace(0, 1, 5)
-    for verb, args in [
+    for method, args in [
         (space.project, (v,)),
         (space.interpolate, (z0, z1, t)),
         (space.split, (z0, v)),
@@ -180,7 +180,7 @@ def test_verbs_agree_under_jit(space):
         (space.distance, (z0, z1)),
     ]:
         for eager, jitted in zip(
-            jax.tree.leaves(verb(*args)), jax.tree.leaves(jax.jit(verb)(*args)), strict=True
+            jax.tree.leaves(method(*args)), jax.tree.leaves(jax.jit(method)(*args)), strict=True
         ):
             np.testing.assert_allclose(eager, jitted, atol=5e-6 * (scale(eager) + 1e-30))
 

@@ -214,7 +214,7 @@ def test_the_velocity_is_the_derivative_of_the_path(kind):
         np.testing.assert_allclose(velocity(u, w, t), difference, atol=3e-6)
 
 
-def test_nlerp_runs_along_slerp_with_another_clock():
+def test_nlerp_runs_along_slerp_at_another_speed():
     (u, w), _ = pairs([2.0] * 11, 33)
     for t in (0.1, 0.4):
         z = sphere.nlerp(u, w, t)
@@ -235,7 +235,7 @@ def test_times_may_differ_along_the_leading_axes():
 
 
 @each_dimension
-def test_between_antipodes_the_fixed_great_circle_is_taken(d):
+def test_between_antipodes_the_fixed_great_circle_is_used(d):
     (u, w), _ = pairs(ANTIPODES, d)
     q = np.asarray(sphere.fixed_tangent(u))
     np.testing.assert_allclose(np.sum(u * q, -1), 0.0, atol=1e-6)

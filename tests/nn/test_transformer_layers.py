@@ -52,7 +52,7 @@ def test_time_sinusoids_are_cos_then_sin_of_unscaled_time():
     np.testing.assert_allclose(time_sinusoids(jnp.asarray(t)), expected, atol=1e-6)
 
 
-def test_fourier_frequencies_are_kept_but_get_no_gradient():
+def test_fourier_frequencies_are_parameters_without_gradient():
     network = Network(lambda rngs: TimeEmbedding(8, kind="fourier", rngs=rngs))
     params = network.init(jax.random.key(0))
     assert params["frequencies"].shape == (256,)

@@ -249,7 +249,7 @@ def test_the_radius_holds_along_the_whole_trajectory(space, solver):
     assert space.norm_error(z) < 1e-5
 
 
-def test_the_trajectory_tells_the_radius():
+def test_the_trajectory_returns_the_radius():
     settings = Sampler(steps=6)
     for space in SPACES:
         call = jax.jit(

@@ -98,7 +98,7 @@ def test_truncated_logit_normal_times(low, high):
     assert np.all(t >= np.float32(low)) and np.all(t <= np.float32(high))
 
 
-def test_a_time_is_a_function_of_its_own_key():
+def test_a_time_is_a_function_of_its_key():
     few = sample_times(KEYS[5:8], "logit_normal")
     np.testing.assert_array_equal(few, sample_times(KEYS[:16], "logit_normal")[5:8])
 
