@@ -28,7 +28,7 @@ def test_scores_of_a_training_in_other_features(tmp_path):
     row = {"stage": "flow", "images_trained": 8, "training_seconds": 1.0, "recall_old": 0.5}
     rows = [row | {"step": step} for step in (1, 2)]
     scored = Score({"recall_new": 0.5}, {"recall_new": 0.9}, None, 1000)
-    old = replace(scored, yardstick={"recall_old": 1.0})
+    old = replace(scored, real_data={"recall_old": 1.0})
     for now, dashed in ((scored, False), (old, True)):
         (section,) = reporting._curve_section(run, now, rows)
         (picture,) = section.blocks
