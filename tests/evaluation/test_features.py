@@ -59,12 +59,16 @@ def lite(tmp_path_factory):
     return file
 
 
+@pytest.fixture(scope="module")
+def network(lite):
+    return named("efficientnet_lite0").load(str(lite), (16, 16, 3))
+
+
 def images(count, channels=3):
     return np.random.default_rng(1).integers(0, 256, (count, 16, 16, channels), np.uint8)
 
 
-def test_features_do_not_depend_on_the_batch_or_the_mesh(lite):
-    network = named("efficientnet_lite0").load(str(lite), (16, 16, 3))
+def test_features_do_not_depend_on_the_batch_or_the_mesh(network):
     assert len(network.fingerprint) == 16
     found = network.features(images(3), batch_size=2)
     assert found.shape == (3, 1280) and found.dtype == np.float32 and np.all(np.isfinite(found))
@@ -74,8 +78,7 @@ def test_features_do_not_depend_on_the_batch_or_the_mesh(lite):
         network.features(images(3, 1))
 
 
-def test_the_most_likely_class_is_the_networks_own(lite):
-    network = named("efficientnet_lite0").load(str(lite), (16, 16, 3))
+def test_the_most_likely_class_is_the_networks_own(network):
     features = np.random.default_rng(2).uniform(0, 1, (3, 1280)).astype(np.float32)
     logits = network.network.bind(network.params).classifier(features)
     np.testing.assert_array_equal(network.classes(features), np.argmax(logits, -1))

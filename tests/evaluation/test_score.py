@@ -114,8 +114,6 @@ def test_too_few_or_wrong_samples_are_refused(reference, digits):
 
 
 def test_the_protocol_names_everything_a_number_depends_on(reference, digits):
-    heldout = digits.heldout.arrays
-    found = score(reference, heldout["images"][:50], heldout["labels"][:50])
     drawn = {"seed": 0, "evaluations": 74, "weights": "ema", "solver": "heun", "steps": 25}
     stamp = json.loads(json.dumps(protocol(reference, "digits", 50, 3, drawn)))
     assert stamp["features"]["fingerprint"] == reference.network.fingerprint
