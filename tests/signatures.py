@@ -7,6 +7,7 @@ CHECKED = (
     "sphere_jax.geometry",
     "sphere_jax.sampling",
     "sphere_jax.nn",
+    "sphere_jax.evaluation",
     "sphere_jax.losses.adversarial",
     "sphere_jax.losses.cosine",
     "sphere_jax.losses.pixel",

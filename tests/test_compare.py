@@ -89,7 +89,7 @@ def test_the_page_names_every_arm_and_needs_nothing_else(compared):
     text = html.unescape(re.sub(r"<[^>]+>", " ", page))
     for words in (
         "our slerp", "chord", "While training", "Time to a target", "Against our slerp", "Samples",
-        "Matched", "data order", "space.path: 'nlerp'", "95% t-intervals", "yardstick",
+        "Matched", "data order", "space.path: 'nlerp'", "95% t-intervals", "real images",
         "± 95% interval",
     ):  # fmt: skip
         assert words in text, words
@@ -136,7 +136,7 @@ def test_the_numbers_of_the_page(compared):
     assert found["matched"]["chord"] == dict.fromkeys((*items, "reference"), "yes")
     table = (compared / "comparison.md").read_text()
     assert (
-        "| our slerp |" in table and "| chord |" in table and "| yardstick: real images |" in table
+        "| our slerp |" in table and "| chord |" in table and "| real images |" in table
     )
     pictures = re.findall(r"\]\((comparison-\d+\.png)\)", table)
     assert sorted(pictures) == sorted(path.name for path in compared.glob("*.png")) != []

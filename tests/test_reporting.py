@@ -6,18 +6,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny_run
-from sphere_jax.runs.building import build_sampler
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config
 from sphere_jax.evaluation.score import Score
+from sphere_jax.methods.base import Method
 from sphere_jax.runs import reporting
 from sphere_jax.runs.drawing import Samples
+from sphere_jax.runs.system import System
 
 
 def write_files(run):
     latents = np.zeros((2, 2, 2, 4), np.float32)
-    samples = Samples(None, latents, np.zeros(2, np.int32), {}, build_sampler(run.config))
+    sampler = System(run.config).generator.sampler
+    samples = Samples(latents, np.zeros(2, np.int32), {}, sampler)
     reporting.write_files(run, samples, None, None, {"seed": 0}, [])
 
 
@@ -28,7 +30,7 @@ def test_scores_of_a_training_in_other_features(tmp_path):
     row = {"stage": "flow", "images_trained": 8, "training_seconds": 1.0, "recall_old": 0.5}
     rows = [row | {"step": step} for step in (1, 2)]
     scored = Score({"recall_new": 0.5}, {"recall_new": 0.9}, None, 1000)
-    old = replace(scored, yardstick={"recall_old": 1.0})
+    old = replace(scored, real_data={"recall_old": 1.0})
     for now, dashed in ((scored, False), (old, True)):
         (section,) = reporting._curve_section(run, now, rows)
         (picture,) = section.blocks
@@ -43,8 +45,10 @@ def write_stages(run):
 def test_results_come_after_the_report(tmp_path, monkeypatch, write):
     path, *flags = [flag.removeprefix("--config=") for flag in tiny_run.FLAGS]
     config = load_config(path, flags)
-    nothing = {name: {} for name in config.stages}
-    run = SimpleNamespace(config=config, workdir=tmp_path, arrays=nothing, metrics=nothing)
+    nothing, methods = ({name: of() for name in config.stages} for of in (dict, Method))
+    run = SimpleNamespace(
+        config=config, workdir=tmp_path, methods=methods, arrays=nothing, metrics=nothing
+    )
 
     def full(*given):
         raise UserError("Cannot write report.html (No space left on device).")

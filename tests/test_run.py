@@ -79,7 +79,7 @@ def test_the_folder_of_a_run(finished):
 def test_results_and_report(finished):
     results = json.loads((finished / "results.json").read_text())
     assert results["nfe"] == 8 and results["seed"] == 0  # 4 guided Euler steps
-    assert results["metrics"].keys() == results["yardstick"].keys()
+    assert results["metrics"].keys() == results["real_data"].keys()
     assert 0 <= results["metrics"]["class_agreement"] <= 1
     assert results["stages"]["vae"]["reconstruction_psnr"] > 0
     page = (finished / "report.html").read_text()
@@ -342,7 +342,7 @@ def test_evaluating_a_run_repeats_its_own_scores(finished, tmp_path, capsys):
     results = json.loads((finished / "results.json").read_text())
     assert scores["metrics"] == pytest.approx(results["metrics"])
     assert scores["protocol"] == results["protocol"]
-    assert capsys.readouterr().out.count("yardstick") == len(results["metrics"])
+    assert capsys.readouterr().out.count("real data") == len(results["metrics"])
 
 
 def test_a_sweep_leaves_a_table_and_curves(finished, tmp_path, capsys):

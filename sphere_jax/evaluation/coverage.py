@@ -5,17 +5,20 @@ the law of encoded held-out images should be the uniform one (methods.md E.1).
 """
 
 import numpy as np
+from jaxtyping import Float, Float32, Integer
 
 DIRECTIONS = 256
 PAIRS = 20_000
 ANGLES = (0, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 89)  # degrees, of the robustness curve
 
 
-def sliced_wasserstein(points: np.ndarray, others: np.ndarray, seed: int = 0) -> float:
+def sliced_wasserstein(
+    points: Float[np.ndarray, "n l"], others: Float[np.ndarray, "n l"], seed: int = 0
+) -> float:
     """Root mean square, over random directions, of the 2-Wasserstein distance of projections.
 
     Args:
-      points, others: (N, L), equal shapes; coordinates of RMS 1 have projections of variance 1.
+      points, others: (N, L); coordinates of RMS 1 have projections of variance 1.
     """
     directions = np.random.default_rng(seed).standard_normal((points.shape[1], DIRECTIONS))
     directions = (directions / np.linalg.norm(directions, axis=0)[None]).astype(np.float32)
@@ -23,13 +26,15 @@ def sliced_wasserstein(points: np.ndarray, others: np.ndarray, seed: int = 0) ->
     return float(np.sqrt(np.mean((a - b) ** 2)))
 
 
-def uniform_points(count: int, length: int, seed: int) -> np.ndarray:
+def uniform_points(count: int, length: int, seed: int) -> Float32[np.ndarray, "{count} {length}"]:
     """(count, length) points of the sphere of radius sqrt(length)."""
     points = np.random.default_rng(seed).standard_normal((count, length)).astype(np.float32)
     return points / np.sqrt(np.mean(points**2, axis=1, keepdims=True))
 
 
-def coverage(points: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def coverage(
+    points: Float[np.ndarray, "n ..."], labels: Integer[np.ndarray, " n"]
+) -> dict[str, float]:
     """What tells encoded images (N, ...) on the global sphere from uniform points.
 
     Returns:

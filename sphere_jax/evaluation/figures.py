@@ -11,13 +11,15 @@ import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Real, Shaped, UInt8
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from sphere_jax.common.files import write_whole
-from sphere_jax.evaluation.preconditions import require_images
+from sphere_jax.evaluation.preconditions import Images, require_images
 
 INK = "#808793"
 COLOURS = ("#3b82f6", "#f08c2e", "#22a06b", "#b565d9", "#e0555f", "#14a3b8")
@@ -25,8 +27,8 @@ GAP = 2  # pixels between images
 DPI = 192  # twice the screen's, shown at half size
 
 
-def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """uint8 (N, H, W, C) to one uint8 image (rows (H + 2) - 2, columns (W + 2) - 2, C).
+def grid(images: Images, columns: int) -> UInt8[np.ndarray, "y x c"]:
+    """uint8 (N, H, W, C) to one image of sides rows (H + 2) - 2 and columns (W + 2) - 2.
 
     Read like text; gaps and the unfilled end of the last row are white.
 
@@ -45,14 +47,14 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return whole[:-GAP, :-GAP]
 
 
-def save_grid(images: np.ndarray, path: str | os.PathLike, columns: int) -> None:
+def save_grid(images: Images, path: str | os.PathLike, columns: int) -> None:
     """Writes `grid(images, columns)` as a PNG file, atomically; makes the folder if need be."""
     whole = grid(images, columns)
     picture = Image.fromarray(whole[..., 0] if whole.shape[-1] == 1 else whole)
     write_whole(path, lambda temporary: picture.save(temporary, format="PNG"))
 
 
-def labelled_rows(rows: Mapping[str, np.ndarray]) -> bytes:
+def labelled_rows(rows: Mapping[str, Images]) -> bytes:
     """Strips of images, one below the other, each with its name to the left.
 
     Args:
@@ -85,8 +87,8 @@ def labelled_rows(rows: Mapping[str, np.ndarray]) -> bytes:
 
 
 def sample_grid(
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: Images,
+    labels: Shaped[np.ndarray, " n"],
     class_names: Sequence[str],
     columns: int = 12,
     most_classes: int = 20,
@@ -145,7 +147,10 @@ def _running_mean(values: np.ndarray) -> np.ndarray:
     return (total[high] - total[low]) / (high - low)
 
 
-def radius_along_path(radii: Mapping[str, np.ndarray], times: np.ndarray | None = None) -> bytes:
+def radius_along_path(
+    radii: Mapping[str, Real[np.ndarray, "points ..."]],
+    times: Real[np.ndarray, " points"] | None = None,
+) -> bytes:
     """Token norm over radius while sampling; 1 is on the sphere.
 
     Args:
@@ -178,7 +183,7 @@ def radius_along_path(radii: Mapping[str, np.ndarray], times: np.ndarray | None 
     return as_png(figure)
 
 
-def norm_histogram(norms: Mapping[str, np.ndarray], bins: int = 60) -> bytes:
+def norm_histogram(norms: Mapping[str, Real[np.ndarray, "..."]], bins: int = 60) -> bytes:
     """Distributions of token norms over radius: one outline for each name, each of height 1."""
     figure = Figure(figsize=(6.2, 3.0), dpi=DPI, layout="constrained")
     axes = panel_axes(figure, (1, 1, 1), "", "token norm / radius", "relative frequency")
@@ -193,7 +198,9 @@ def norm_histogram(norms: Mapping[str, np.ndarray], bins: int = 60) -> bytes:
     return as_png(figure)
 
 
-def curve(x: np.ndarray, y: np.ndarray, xlabel: str, ylabel: str) -> bytes:
+def curve(
+    x: Real[np.ndarray, " points"], y: Real[np.ndarray, " points"], xlabel: str, ylabel: str
+) -> bytes:
     """One line through the points (x, y), each marked."""
     figure = Figure(figsize=(6.2, 3.0), dpi=DPI, layout="constrained")
     axes = panel_axes(figure, (1, 1, 1), "", xlabel, ylabel)
@@ -205,13 +212,13 @@ def score_curves(
     xlabel: str,
     x: Sequence,
     lines: Mapping[str, Mapping[str, Sequence[float]]],
-    yardstick: Mapping[str, float | None],
+    real_data: Mapping[str, float | None],
 ) -> bytes:
     """One panel a metric: its values along x, one line a name; dashed, that of real images.
 
     x: numbers or words. lines: {name: {metric: values along x}}, without legend if there is one.
     """
-    metrics = list(yardstick)
+    metrics = list(real_data)
     rows = -(-len(metrics) // 2)
     figure = Figure(figsize=(8.4, 2.6 * rows), dpi=DPI, layout="constrained")
     for i, metric in enumerate(metrics, 1):
@@ -220,14 +227,16 @@ def score_curves(
             axes.plot(
                 x, values[metric], color=colour, lw=1.8, marker="o", markersize=3.5, label=name
             )
-        if yardstick[metric] is not None:
-            axes.axhline(yardstick[metric], color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+        if real_data[metric] is not None:
+            axes.axhline(real_data[metric], color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
         if len(lines) > 1 and i == 1:
             add_legend(axes)
     return as_png(figure)
 
 
-def panel_axes(figure: Figure, place: tuple[int, int, int], title: str, xlabel: str, ylabel: str):
+def panel_axes(
+    figure: Figure, place: tuple[int, int, int], title: str, xlabel: str, ylabel: str
+) -> Axes:
     """Axes at a place of the figure, (rows, columns, number), in the style of all plots here."""
     axes = figure.add_subplot(*place)
     axes.set_facecolor("none")
@@ -244,7 +253,7 @@ def panel_axes(figure: Figure, place: tuple[int, int, int], title: str, xlabel: 
     return axes
 
 
-def add_legend(axes) -> None:
+def add_legend(axes: Axes) -> None:
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
 
 

@@ -7,16 +7,19 @@ generator that copies is nearer.
 import math
 
 import numpy as np
+from jaxtyping import Float, Integer
 
 from sphere_jax.common.progress import Progress
-from sphere_jax.evaluation.preconditions import require_images
+from sphere_jax.evaluation.preconditions import Images, require_images
 
 CHUNK = 1024  # rows and columns of a distance matrix in memory at once
 MOST = 1e14  # multiply-adds of a search: about an hour of a CPU core
 
 
-def nearest_training_image(images: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distance (N,) to and index (N,) of the nearest training image.
+def nearest_training_image(
+    images: Images, train: Images
+) -> tuple[Float[np.ndarray, " n"], Integer[np.ndarray, " n"]]:
+    """Distance to and index of the nearest training image.
 
     The distance is the root mean square over pixels and channels, in grey levels 0..255, and exact
     for the image found: a copy has distance 0.
@@ -52,7 +55,7 @@ def nearest_training_image(images: np.ndarray, train: np.ndarray) -> tuple[np.nd
     return _apart(images, train, index), index
 
 
-def searchable(count: int, train: np.ndarray) -> bool:
+def searchable(count: int, train: Images) -> bool:
     """Whether the nearest of `train` to so many images is found within about an hour, not days."""
     return count * math.prod(train.shape) <= MOST
 
@@ -71,8 +74,10 @@ def _centred(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1).astype(np.float32) - 127.5
 
 
-def memorisation(distances: np.ndarray, heldout_distances: np.ndarray) -> dict[str, float]:
-    """Sample distances to the training split, set against those of held-out images.
+def memorisation(
+    distances: Float[np.ndarray, " n"], heldout_distances: Float[np.ndarray, " m"]
+) -> dict[str, float]:
+    """Sample distances to the training split, compared with those of held-out images.
 
     Returns:
       nearest_train_distance_ratio: median over median; well below 1 means copying (or blur).

@@ -1,6 +1,7 @@
 """Distances between sets of features. They take arrays, never networks."""
 
 import numpy as np
+from jaxtyping import Shaped
 
 from sphere_jax.evaluation.preconditions import require_features
 from sphere_jax.evaluation.statistics import Statistics
@@ -9,7 +10,10 @@ CHUNK = 1024  # rows of a distance matrix in memory at once
 
 
 def frechet_distance(
-    mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray
+    mu1: Shaped[np.ndarray, "..."],
+    sigma1: Shaped[np.ndarray, "..."],
+    mu2: Shaped[np.ndarray, "..."],
+    sigma2: Shaped[np.ndarray, "..."],
 ) -> float:
     """Squared Frechet (2-Wasserstein) distance of two Gaussians:
 
@@ -55,7 +59,9 @@ def _root(sigma: np.ndarray) -> np.ndarray:
     return vectors * np.sqrt(np.where(values > noise, values, 0.0)).reshape(1, -1)
 
 
-def precision_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> dict[str, float]:
+def precision_recall(
+    real: Shaped[np.ndarray, "..."], generated: Shaped[np.ndarray, "..."], k: int = 3
+) -> dict[str, float]:
     """Improved precision and recall (Kynkaanniemi et al. 2019).
 
     A set's manifold is the union of balls about its points, each reaching to the point's k-th

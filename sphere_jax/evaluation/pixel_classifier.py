@@ -24,7 +24,7 @@ class PixelClassifier:
     """A fitted support vector machine, and the pixels and kernel width it was fitted with."""
 
     machine: SVC
-    pixels: Float64[np.ndarray, "n h*w*c"]
+    pixels: Float64[np.ndarray, "n pixels"]
     gamma: float
     image_shape: tuple[int, int, int]
     num_classes: int
@@ -96,7 +96,7 @@ def class_agreement(
     return float(agrees.mean()), [float(a.mean()) if a.size else None for a in classes]
 
 
-def _pixels(images: Images) -> Float64[np.ndarray, "n h*w*c"]:
+def _pixels(images: Images) -> Float64[np.ndarray, "n pixels"]:
     return images.reshape(len(images), -1) / 255.0
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Integer, Shaped
 
-Images = Shaped[Any, "n h w c"]  # uint8, 1 or 3 channels; may be read where they are indexed
+Images = Shaped[Any, "_n _h _w _c"]  # uint8, C of 1 or 3; may be read where they are indexed
 
 
 def require_images(images: Any, name: str, at_least: int = 1) -> Images:

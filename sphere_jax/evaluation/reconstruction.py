@@ -4,23 +4,26 @@ Both take uint8 batches and give one number an image; what is reported is the me
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, Shaped
 
-from sphere_jax.evaluation.preconditions import require_images
+from sphere_jax.evaluation.preconditions import Images, require_images
 
 PEAK = 255.0
 WINDOW, SIGMA = 11, 1.5  # pixels
 C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 ROUNDING_ERROR = 1 / 12  # mean square of what rounding to uint8 loses
 READ = 256  # images on the host at a time
+Pixels = Shaped[Any, "..."]  # uint8 (B, H, W, 1 or 3)
 
 
 @jax.jit
-def psnr(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
-    """Peak signal-to-noise ratio of each image in dB, `10 log10(255^2 / MSE)`: (B,) float32.
+def psnr(images: Pixels, reconstructions: Pixels) -> Float32[jax.Array, " b"]:
+    """Peak signal-to-noise ratio of each image in dB, `10 log10(255^2 / MSE)`.
 
     Equal images would be infinite; their squared error counts as 1/12, that of rounding to uint8,
     which is 58.9 dB.
@@ -36,7 +39,7 @@ def psnr(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
     return 10 * jnp.log10(PEAK**2 / jnp.maximum(error, ROUNDING_ERROR))
 
 
-def mean_psnr(images: np.ndarray, reconstructions: np.ndarray) -> float:
+def mean_psnr(images: Images, reconstructions: Images) -> float:
     """Mean over images of `psnr`, on the host in float64; both may be read where they are indexed.
 
     Args:
@@ -55,8 +58,8 @@ def mean_psnr(images: np.ndarray, reconstructions: np.ndarray) -> float:
 
 
 @jax.jit
-def ssim(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
-    """Structural similarity (Wang et al. 2004) of each image, at most 1: (B,) float32.
+def ssim(images: Pixels, reconstructions: Pixels) -> Float32[jax.Array, " b"]:
+    """Structural similarity (Wang et al. 2004) of each image, at most 1.
 
     Means, variances and the covariance under a Gaussian window of 11x11 pixels, sigma 1.5 (biased,
     weights of sum 1), wherever it lies inside the image; `K1 = 0.01, K2 = 0.03`, range 255. Each

@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Shaped
 
 from sphere_jax.common.files import write_npz
 from sphere_jax.evaluation.preconditions import require_features
@@ -20,12 +21,12 @@ from sphere_jax.evaluation.preconditions import require_features
 class Statistics:
     """First two moments of `n` feature vectors of length F.
 
-    `mu` is the mean (F,), `scatter` the sum of outer products about it (F, F), both float64.
+    `mu` is the mean, `scatter` the sum of outer products about it.
     """
 
     n: int
-    mu: np.ndarray
-    scatter: np.ndarray
+    mu: Float64[np.ndarray, " f"]
+    scatter: Float64[np.ndarray, "f f"]
 
     @classmethod
     def empty(cls, size: int) -> "Statistics":
@@ -33,7 +34,7 @@ class Statistics:
         return cls(0, np.zeros(size), np.zeros((size, size)))
 
     @classmethod
-    def of(cls, features: np.ndarray) -> "Statistics":
+    def of(cls, features: Shaped[np.ndarray, "..."]) -> "Statistics":
         """Of the rows of (N, F).
 
         Raises:
@@ -44,7 +45,9 @@ class Statistics:
         centred = features - mu.reshape(1, -1)
         return cls(len(features), mu, centred.T @ centred)
 
-    def update(self, features: np.ndarray, mask: np.ndarray | None = None) -> "Statistics":
+    def update(
+        self, features: Shaped[np.ndarray, "b f"], mask: Shaped[np.ndarray, " b"] | None = None
+    ) -> "Statistics":
         """With the rows of (B, F) added, or those where the mask (B,) is true."""
         if mask is not None:
             features = np.asarray(features)[np.asarray(mask, bool)]
@@ -69,8 +72,8 @@ class Statistics:
         return Statistics(n, mu, self.scatter + other.scatter + between)
 
     @property
-    def sigma(self) -> np.ndarray:
-        """Unbiased covariance (F, F), as `np.cov` has it.
+    def sigma(self) -> Float64[np.ndarray, "f f"]:
+        """Unbiased covariance, as `np.cov` has it.
 
         Raises:
           ValueError: fewer than two vectors.

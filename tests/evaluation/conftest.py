@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from sphere_jax.config.options import Data
+from sphere_jax.config.options import DataOptions
 from sphere_jax.data.source import Source, Split, load
-from sphere_jax.evaluation.classifier import train_classifier
+from sphere_jax.evaluation.features.small_classifier import train_classifier
 from sphere_jax.evaluation.score import prepare_reference
 
 
 @pytest.fixture(scope="session")
 def digits():
-    split = load(Data(source="digits", image_size=8))
+    split = load(DataOptions(source="digits", image_size=8))
     by_class = np.argsort(split.train.arrays["labels"], kind="stable")  # as many files are
     return Split(Source(split.train.read(by_class)), split.heldout)
 

@@ -1,20 +1,51 @@
 """Published networks as features, with random weights; their scores end to end are a run's."""
 
-from pathlib import Path
-
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from sphere_jax.config.options.run import Features
 
+from sphere_jax.common import plugins
+from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import EvaluationOptions, features_of
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
-from sphere_jax.evaluation import features as module
-from sphere_jax.evaluation.features import KINDS, PublishedFeatures, imagenet_input, lite_input
+from sphere_jax.evaluation.features import dinov3_vits16, efficientnet_lite0
+from sphere_jax.evaluation.features.published import Published, PublishedFeatures
 from sphere_jax.evaluation.score_tables import describe
+from sphere_jax.nn.functional import Network
 from sphere_jax.weights.catalogue import catalogue
 from sphere_jax.weights.stored import write_weights
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+KNOWN = plugins.known("evaluation.features", "FEATURES")
+
+
+def named(name):
+    return features_of(EvaluationOptions(features=name))
+
+
+MEANS = """
+import numpy as np
+
+from sphere_jax.evaluation.features.base import FeatureNetwork, Features
+
+
+class Means(Features):
+    name, fingerprint, accuracy, trained_with = "my_package.means", "0" * 16, None, None
+
+    def features(self, images, batch_size=64, sharding=None):
+        return images.mean((1, 2)).astype(np.float32)
+
+
+class MeanColours(FeatureNetwork):
+    needs_weights = semantic = False
+    distance_title = "Distance of mean colours"
+
+    def train(self, images, labels, num_classes, evaluation):
+        return Means()
+
+
+FEATURES = MeanColours("my_package.means")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +59,16 @@ def lite(tmp_path_factory):
     return file
 
 
+@pytest.fixture(scope="module")
+def network(lite):
+    return named("efficientnet_lite0").load(str(lite), (16, 16, 3))
+
+
 def images(count, channels=3):
     return np.random.default_rng(1).integers(0, 256, (count, 16, 16, channels), np.uint8)
 
 
-def test_features_do_not_depend_on_the_batch_or_the_mesh(lite):
-    network = PublishedFeatures.load("efficientnet_lite0", str(lite), (16, 16, 3))
+def test_features_do_not_depend_on_the_batch_or_the_mesh(network):
     assert len(network.fingerprint) == 16
     found = network.features(images(3), batch_size=2)
     assert found.shape == (3, 1280) and found.dtype == np.float32 and np.all(np.isfinite(found))
@@ -43,32 +78,68 @@ def test_features_do_not_depend_on_the_batch_or_the_mesh(lite):
         network.features(images(3, 1))
 
 
-def test_grey_images_are_repeated(monkeypatch):
-    """Through a network that returns what it is given."""
-    monkeypatch.setitem(KINDS, "mirror", module.Kind(lambda x: x, lambda _, x: x.mean((1, 2))))
+def test_the_most_likely_class_is_the_networks_own(network):
+    features = np.random.default_rng(2).uniform(0, 1, (3, 1280)).astype(np.float32)
+    logits = network.network.bind(network.params).classifier(features)
+    np.testing.assert_array_equal(network.classes(features), np.argmax(logits, -1))
 
-    class Mirror:
+
+def test_grey_images_are_repeated():
+    """Through a network that returns what it is given."""
+
+    class Mirror(Published):
+        def prepare(self, images):
+            return images
+
+        def read(self, module, x):
+            return x.mean((1, 2))
+
+    class Module(Network):
+        def __init__(self):
+            pass
+
         def bind(self, params):
             return None
 
-    network = PublishedFeatures("mirror", "", (16, 16, 1), Mirror(), {"w": np.zeros(1)})
+    network = PublishedFeatures(Mirror("mirror"), "", (16, 16, 1), Module(), {"w": np.zeros(1)})
     grey = images(3, 1)
     expected = np.repeat(grey.mean((1, 2)), 3, axis=1)
     np.testing.assert_allclose(network.features(grey, 2), expected, rtol=1e-5)
+    assert network.classes(expected.astype(np.float32)) is None
 
 
 def test_inputs_are_normalised():
-    flat = np.full((1, 8, 8, 3), 127, np.uint8)
-    np.testing.assert_allclose(lite_input(flat), np.zeros((1, 224, 224, 3)), atol=1e-5)
-    white = imagenet_input(np.full((1, 8, 8, 3), 255, np.uint8))[0, 0, 0]
+    flat = jnp.full((1, 8, 8, 3), 127, jnp.uint8)
+    np.testing.assert_allclose(
+        efficientnet_lite0.FEATURES.prepare(flat), np.zeros((1, 224, 224, 3)), atol=1e-5
+    )
+    white = dinov3_vits16.FEATURES.prepare(jnp.full((1, 8, 8, 3), 255, jnp.uint8))[0, 0, 0]
     np.testing.assert_allclose(white, [2.2489, 2.4286, 2.64], atol=1e-3)
 
 
-def test_every_choice_of_the_config_is_a_kind():
-    assert set(Features.__args__) == {"small_classifier", *KINDS}
-    assert set(KINDS) <= set(catalogue())
+def test_networks_are_found_by_name():
+    assert {"small_classifier", "inception_fid", "dinov2_vitb14_reg", "dinov3_vitb16"} <= set(KNOWN)
+    for name in KNOWN:
+        assert named(name).name == name
+        assert named(name).needs_weights == (name in catalogue())
+    with pytest.raises(UserError, match="did you mean 'dinov3_vitb16'?"):
+        named("dinov3_vitb14")
 
 
 def test_only_inceptions_distance_is_called_fid():
-    for name in KINDS:
+    for name in KNOWN:
         assert ("FID" in describe(f"frechet_distance_{name}")[0]) == (name == "inception_fid")
+    assert describe("recall_lost")[0] == "Recall (real inside generated), lost features"
+
+
+def test_a_network_of_another_package(tmp_path, monkeypatch):
+    """Found, named in tables and scored with, without a word about it here."""
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "means.py").write_text(MEANS)
+    monkeypatch.syspath_prepend(tmp_path)
+    network = named("my_package.means")
+    found = network.train(images(4), np.arange(4) % 2, 2, EvaluationOptions())
+    assert found.features(images(4)).shape == (4, 3)
+    assert describe(f"frechet_distance_{network.name}")[0] == "Distance of mean colours"
+    assert describe(f"recall_{network.name}")[0] == "Recall (real inside generated), means features"

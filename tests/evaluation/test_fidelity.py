@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import Evaluation
+from sphere_jax.config.options import EvaluationOptions
 from sphere_jax.evaluation import fidelity as module
+from sphere_jax.evaluation.features.base import Features
 from sphere_jax.evaluation.fidelity import BATCH, Fidelity
 from sphere_jax.evaluation.metrics import frechet_distance_of
 from sphere_jax.evaluation.reconstruction import mean_psnr, ssim
@@ -16,7 +17,7 @@ from sphere_jax.nn.functional import Network
 from sphere_jax.weights.stored import write_weights
 
 
-class Means:
+class Means(Features):
     """Means of the channels in the place of a published network's features."""
 
     name = "means"
@@ -31,7 +32,7 @@ class OnDisk:
     """Images that are read where they are indexed, by a slice, a batch at a time in memory."""
 
     def __init__(self, array):
-        self.array = array
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
 
     def __len__(self):
         return len(self.array)
@@ -91,13 +92,13 @@ def test_what_is_measured_is_what_there_are_weights_for(narrow, tmp_path):
     network, params = narrow
     file = tmp_path / "lpips.safetensors"
     write_weights(file, params, "lpips_alexnet", "random")
-    loaded = Fidelity.load(Evaluation(lpips=str(file)), (32, 32, 3))
+    loaded = Fidelity.load(EvaluationOptions(lpips=str(file)), (32, 32, 3))
     jax.tree.map(np.testing.assert_array_equal, loaded.lpips, jax.tree.map(np.asarray, params))
     assert loaded.features is None and loaded.moments(pair(2)[0]) is None
-    nothing = Fidelity.load(Evaluation(), (32, 32, 3))
+    nothing = Fidelity.load(EvaluationOptions(), (32, 32, 3))
     assert nothing.lpips is None and nothing.features is None
     with pytest.raises(UserError, match="does not give the weights of 'lpips_alexnet'"):
-        Fidelity.load(Evaluation(lpips=str(tmp_path / "none.safetensors")), (32, 32, 3))
-    published = Evaluation(features="efficientnet_lite0", pretrained=str(file))
+        Fidelity.load(EvaluationOptions(lpips=str(tmp_path / "none.safetensors")), (32, 32, 3))
+    published = EvaluationOptions(features="efficientnet_lite0", pretrained=str(file))
     with pytest.raises(UserError, match="it holds 'lpips_alexnet'"):
         Fidelity.load(published, (32, 32, 3))

@@ -5,26 +5,26 @@ import numpy as np
 import pytest
 
 from sphere_jax.data.source import Source, Split
-from sphere_jax.evaluation.pixel_classifier import Judge
-from sphere_jax.evaluation.protocol import protocol
+from sphere_jax.evaluation.pixel_classifier import PixelClassifier
+from sphere_jax.evaluation.protocol import protocol, with_current_keys
 from sphere_jax.evaluation.score import point_of_curve, prepare_reference, score
 
 DISTANCE = "frechet_distance_small_classifier"
 
 
-def test_training_images_score_as_the_yardstick_of_distributions(reference, digits):
+def test_training_images_score_as_the_baseline_of_distributions(reference, digits):
     count = len(digits.heldout)
     rows = np.random.default_rng(0).permutation(len(digits.train))[:count]
     train = digits.train.read(rows)
     found = score(reference, train["images"], train["labels"])
     assert found.samples == count
-    assert found.metrics.keys() == found.yardstick.keys()
+    assert found.metrics.keys() == found.real_data.keys()
     for name in ("frechet_distance", "precision", "recall"):
         name = f"{name}_small_classifier"
-        assert found.metrics[name] == pytest.approx(found.yardstick[name], rel=1e-5), name
+        assert found.metrics[name] == pytest.approx(found.real_data[name], rel=1e-5), name
     assert found.metrics["nearest_train_distance_ratio"] == 0.0
-    assert found.yardstick["nearest_train_distance_ratio"] == 1.0
-    assert found.yardstick["precision_small_classifier"] > 0.7
+    assert found.real_data["nearest_train_distance_ratio"] == 1.0
+    assert found.real_data["precision_small_classifier"] > 0.7
 
 
 def test_a_search_of_days_is_left_out(reference, digits, monkeypatch, capsys):
@@ -36,15 +36,15 @@ def test_a_search_of_days_is_left_out(reference, digits, monkeypatch, capsys):
         found = score(reference, heldout["images"], heldout["labels"])
         gone = {f"nearest_train_{name}" for name in left_out}
         assert found.metrics == {k: v for k, v in whole.metrics.items() if k not in gone}
-        assert found.yardstick.keys() == found.metrics.keys()
+        assert found.real_data.keys() == found.metrics.keys()
         assert ("training images are left out" in capsys.readouterr().out) == bool(left_out)
 
 
 def test_the_held_out_split_itself_is_at_distance_zero(reference, digits):
     heldout = digits.heldout.arrays
     found = score(reference, heldout["images"], heldout["labels"])
-    assert found.metrics[DISTANCE] < 1e-4 < found.yardstick[DISTANCE]
-    assert found.metrics["class_agreement"] == found.yardstick["class_agreement"]
+    assert found.metrics[DISTANCE] < 1e-4 < found.real_data[DISTANCE]
+    assert found.metrics["class_agreement"] == found.real_data["class_agreement"]
 
 
 def test_each_fault_shows_in_its_own_metric(reference, digits):
@@ -57,26 +57,28 @@ def test_each_fault_shows_in_its_own_metric(reference, digits):
 
     zeros = heldout["images"][heldout["labels"] == 0]  # one mode only
     collapsed = score(reference, zeros, np.zeros(len(zeros), np.int32))
-    assert collapsed.metrics[DISTANCE] > 3 * collapsed.yardstick[DISTANCE]
+    assert collapsed.metrics[DISTANCE] > 3 * collapsed.real_data[DISTANCE]
     assert collapsed.metrics["recall_small_classifier"] < 0.5
-    assert collapsed.yardstick["recall_small_classifier"] > 0.5
+    assert collapsed.real_data["recall_small_classifier"] > 0.5
 
     noise = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), np.uint8)
     nonsense = score(reference, noise, None)
-    assert nonsense.metrics[DISTANCE] > 5 * nonsense.yardstick[DISTANCE]
+    assert nonsense.metrics[DISTANCE] > 5 * nonsense.real_data[DISTANCE]
     assert nonsense.metrics["precision_small_classifier"] < 0.2
 
 
-def test_what_depends_on_the_data_alone_is_judged_once(reference, digits, monkeypatch):
-    train, judged = digits.train.read(np.arange(50)), []
-    predict = Judge.predict
+def test_what_depends_on_the_data_alone_is_classified_once(reference, digits, monkeypatch):
+    train, classified = digits.train.read(np.arange(50)), []
+    predict = PixelClassifier.predict
     monkeypatch.setattr(
-        Judge, "predict", lambda self, images: judged.append(len(images)) or predict(self, images)
+        PixelClassifier,
+        "predict",
+        lambda self, images: classified.append(len(images)) or predict(self, images),
     )
     fresh = dataclasses.replace(reference)
     first, again = (score(fresh, train["images"], train["labels"]) for _ in range(2))
-    assert judged == [50, len(digits.heldout), 50]
-    assert first.yardstick == again.yardstick
+    assert classified == [50, len(digits.heldout), 50]
+    assert first.real_data == again.real_data
 
 
 def test_without_labels_there_is_no_agreement(reference, digits):
@@ -85,7 +87,7 @@ def test_without_labels_there_is_no_agreement(reference, digits):
     assert found.samples == 50
 
 
-def test_one_class_has_no_judge(reference, digits):
+def test_one_class_has_no_pixel_classifier(reference, digits):
     parts = (digits.train, digits.heldout)
     alike = [Source(p.arrays | {"labels": np.zeros(len(p), np.int32)}) for p in parts]
     one = prepare_reference(Split(*alike), reference.network, 1)
@@ -93,7 +95,7 @@ def test_one_class_has_no_judge(reference, digits):
     found = score(one, images, labels)
     assert "class_agreement" not in found.metrics and found.agreement_by_class is None
     assert "class_agreement" not in point_of_curve(one, images, labels)
-    assert protocol(one, "digits", found, 3, None)["judge"] is None
+    assert protocol(one, "digits", 50, 3, None)["pixel_classifier"] is None
 
 
 def test_no_metric_is_called_fid(reference, digits):
@@ -112,10 +114,8 @@ def test_too_few_or_wrong_samples_are_refused(reference, digits):
 
 
 def test_the_protocol_names_everything_a_number_depends_on(reference, digits):
-    heldout = digits.heldout.arrays
-    found = score(reference, heldout["images"][:50], heldout["labels"][:50])
     drawn = {"seed": 0, "evaluations": 74, "weights": "ema", "solver": "heun", "steps": 25}
-    stamp = json.loads(json.dumps(protocol(reference, "digits", found, 3, drawn)))
+    stamp = json.loads(json.dumps(protocol(reference, "digits", 50, 3, drawn)))
     assert stamp["features"]["fingerprint"] == reference.network.fingerprint
     assert stamp["reference"]["fingerprint"] == digits.heldout.fingerprint
     assert stamp["reference"]["images"] == len(digits.heldout)
@@ -124,4 +124,19 @@ def test_the_protocol_names_everything_a_number_depends_on(reference, digits):
     assert stamp["generation"]["evaluations"] == 74
     assert stamp["generation"]["weights"] == "ema"
     assert stamp["versions"].keys() >= {"sphere_jax", "jax", "flax", "numpy", "scikit-learn"}
-    assert protocol(reference, "digits", found, 3, None)["generation"] == "images from a file"
+    assert protocol(reference, "digits", 50, 3, None)["generation"] == "images from a file"
+
+
+def test_scores_of_older_files_have_the_names_of_today():
+    old = {
+        "metrics": {"a": 1.0},
+        "yardstick": {"a": 2.0},
+        "protocol": {"judge": {"name": "svm"}, "samples": 3},
+        "rows": [{"protocol": {"judge": None}}],
+    }
+    assert with_current_keys(old) == {
+        "metrics": {"a": 1.0},
+        "real_data": {"a": 2.0},
+        "protocol": {"pixel_classifier": {"name": "svm"}, "samples": 3},
+        "rows": [{"protocol": {"pixel_classifier": None}}],
+    }

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sphere_jax.evaluation.classifier import padded_batches
+from sphere_jax.evaluation.batches import padded_batches
 from sphere_jax.evaluation.statistics import Statistics
 
 

@@ -1,4 +1,8 @@
-"""Inception-v3 as pytorch-fid has it, with its resizing: the Fréchet distance that is called FID."""
+"""Inception-v3 as pytorch-fid has it, with its resizing: its Fréchet distance is called FID."""
+
+from typing import Any
+
+from jaxtyping import Array, Float, UInt8
 
 from sphere_jax.evaluation.features.published import Published
 from sphere_jax.models.inception import inception_input
@@ -10,10 +14,10 @@ class InceptionFID(Published):
     semantic = False  # published for distributions, not for pairs of images
     distance_title = "FID (Inception-v3, pytorch-fid's resizing)"
 
-    def prepare(self, images):
+    def prepare(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b y x 3"]:
         return inception_input(images)
 
-    def read(self, module, x):
+    def read(self, module: Any, x: Float[Array, "b y x 3"]) -> Float[Array, "b 2048"]:
         return module.features(x)["2048"]
 
 

@@ -2,18 +2,21 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from sphere_jax.distribution.mesh import put_global, replicated, tree_shardings
 from sphere_jax.evaluation.batches import padded_batches
+from sphere_jax.evaluation.features.base import FeatureNetwork, Features, Shape
 from sphere_jax.evaluation.preconditions import Images, require_images
-from sphere_jax.evaluation.features.base import FeatureNetwork, Features
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.weights.stored import fingerprint_of, load_weights
@@ -29,15 +32,19 @@ class Published(FeatureNetwork):
         """Its input."""
         raise NotImplementedError
 
-    def read(self, module, x: Float[Array, "b y x 3"]) -> Float[Array, "b f"]:
+    def read(self, module: Any, x: Float[Array, "b y x 3"]) -> Float[Array, "b f"]:
         """The features that `module`, with its parameters, makes of its input."""
         raise NotImplementedError
 
-    def classes(self, params: Params, features: Float32[np.ndarray, "n f"]) -> Int[np.ndarray, " n"] | None:
+    def classes(
+        self, params: Params, features: Float32[np.ndarray, "n f"]
+    ) -> Int[np.ndarray, " n"] | None:
         """The most likely ImageNet class of each image, if it has a classifier."""
         return None
 
-    def load(self, path, image_shape, dtype=jnp.float32) -> "PublishedFeatures":
+    def load(
+        self, path: str | os.PathLike, image_shape: Shape, dtype: DTypeLike = jnp.float32
+    ) -> "PublishedFeatures":
         """From a weights file, converted or as published; `dtype` is that of the products.
 
         Raises:
@@ -57,7 +64,7 @@ class PublishedFeatures(Features):
 
     kind: Published
     fingerprint: str
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     network: Network
     params: Params
     accuracy: None = None  # nothing was trained here
@@ -82,7 +89,7 @@ class PublishedFeatures(Features):
                 rows.append(np.asarray(forward(params, jax.device_put(batch, sharding)))[mask])
         return np.concatenate(rows)
 
-    def classes(self, features):
+    def classes(self, features: Float32[np.ndarray, "n f"]) -> Int[np.ndarray, " n"] | None:
         return self.kind.classes(self.params, features)
 
     def _placed(self, sharding: NamedSharding | None) -> Params:

@@ -19,10 +19,11 @@ from safetensors import SafetensorError, safe_open
 
 from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import EvaluationOptions
 from sphere_jax.distribution.mesh import replicated
 from sphere_jax.evaluation.batches import padded_batches
+from sphere_jax.evaluation.features.base import FeatureNetwork, Features, Shape
 from sphere_jax.evaluation.preconditions import Images, require_images, require_labels
-from sphere_jax.evaluation.features.base import FeatureNetwork, Features
 from sphere_jax.models.small_classifier import SmallClassifier
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, Params
@@ -44,13 +45,19 @@ class SmallClassifierFeatures(FeatureNetwork):
     semantic = False
     file = "classifier.safetensors"
 
-    def trained_with(self, evaluation):
+    def trained_with(self, evaluation: EvaluationOptions) -> int:
         return evaluation.classifier_steps
 
-    def train(self, images, labels, num_classes, evaluation):
+    def train(
+        self,
+        images: Images,
+        labels: Shaped[np.ndarray, "..."],
+        num_classes: int,
+        evaluation: EvaluationOptions,
+    ) -> "Classifier":
         return train_classifier(images, labels, num_classes, steps=evaluation.classifier_steps)
 
-    def load(self, path, image_shape):
+    def load(self, path: str | os.PathLike, image_shape: Shape) -> "Classifier":
         try:
             return Classifier.load(path)
         except ValueError as error:
@@ -66,7 +73,7 @@ class Classifier(Features):
     """
 
     params: Params
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
     num_classes: int
     accuracy: float
     steps: int | None = None

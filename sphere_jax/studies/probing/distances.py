@@ -119,7 +119,9 @@ def semantic_network(name: str) -> FeatureNetwork:
     features = ("evaluation.features", "FEATURES")
     found = plugins.find(*features, name, "--features")
     if not found.semantic:
-        others = (plugins.find(*features, other, "--features") for other in plugins.known(*features))
+        others = (
+            plugins.find(*features, other, "--features") for other in plugins.known(*features)
+        )
         raise UserError(
             f"--features={name} gives no distance of two images; give one of "
             f"{', '.join(other.name for other in others if other.semantic)}."

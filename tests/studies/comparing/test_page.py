@@ -21,7 +21,7 @@ def comparison(tmp_path):
     configs = {(0, a.name): load_config(path, [*flags, *a.overrides(0)]) for a in ARMS}
     results = {
         "nfe": 2, "protocol": {"seed": 0},
-        "yardstick": {"frechet_distance_a": 1.0, "recall_a": 1.0, "class_agreement": 1.0},
+        "real_data": {"frechet_distance_a": 1.0, "recall_a": 1.0, "class_agreement": 1.0},
     }  # fmt: skip
     metrics = {"frechet_distance_a": 3.0, "recall_a": 0.5, "class_agreement": 0.25}
     few = {name: value for name, value in metrics.items() if name != "recall_a"}

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from sphere_jax.common.files import write_json
-from sphere_jax.evaluation import figures, report
+from sphere_jax.evaluation import figures, page, score_tables
 from sphere_jax.evaluation.score import Score
 
 VOID = {"meta", "img"}
@@ -34,33 +34,35 @@ def write(path):
     metrics = {"frechet_distance_small_classifier": 1.23456, "class_agreement": 0.5}
     score = Score(metrics, metrics | {"class_agreement": 0.97}, [0.5, None], 40)
     picture = figures.norm_histogram({"a": np.ones(9)})
-    report.write_report(
+    page.write_report(
         path,
         "A <b>title</b>",
         'x & "y"',
-        [report.Headline("agreement", "50%", "<held-out>: 97%")],
+        [page.Headline("agreement", "50%", "<held-out>: 97%")],
         [
-            report.Section("Scores", [report.metrics_table(score)]),
-            report.Section("Classes", [report.agreement_table(score, ["cat", "<dog>"])]),
-            report.Section("Norms", [report.Picture(picture, 'of "tokens"'), report.Text("a < b")]),
-            report.Section("Protocol", [report.protocol_table({"image_shape": [8, 8, 1], "n": 3})]),
-            report.Section("Again", [report.Code("python -m x --a='<1>'")]),
+            page.Section("Scores", [score_tables.metrics_table(score)]),
+            page.Section("Classes", [score_tables.agreement_table(score, ["cat", "<dog>"])]),
+            page.Section("Norms", [page.Picture(picture, 'of "tokens"'), page.Text("a < b")]),
+            page.Section(
+                "Protocol", [score_tables.protocol_table({"image_shape": [8, 8, 1], "n": 3})]
+            ),
+            page.Section("Again", [page.Code("python -m x --a='<1>'")]),
         ],
     )
-    page = path.read_text(encoding="utf-8")
+    html = path.read_text(encoding="utf-8")
     parsed = Balanced()
-    parsed.feed(page)
+    parsed.feed(html)
     assert parsed.open == []
-    return page, parsed
+    return html, parsed
 
 
 def test_the_page_as_markdown(tmp_path):
     picture = figures.norm_histogram({"a": np.ones(9)})
-    table = report.Table(["arm", "score"], [["a | b", 0.123456], ["c", None]])
-    blocks = [table, report.Picture(picture, "Norms."), report.Text("Said."), report.Code("x")]
+    table = page.Table(["arm", "score"], [["a | b", 0.123456], ["c", None]])
+    blocks = [table, page.Picture(picture, "Norms."), page.Text("Said."), page.Code("x")]
     for name in ("page-2.png", "page-3.png", "page-5.png"):  # two of an earlier, longer page
         (tmp_path / name).touch()
-    report.write_markdown(tmp_path / "page.md", "T", "About.", [report.Section("S", blocks)])
+    page.write_markdown(tmp_path / "page.md", "T", "About.", [page.Section("S", blocks)])
     assert (tmp_path / "page.md").read_text() == (
         "# T\n\nAbout.\n\n## S\n\n| arm | score |\n| --- | --- |\n| a \\| b | 0.1235 |\n| c | – |\n"
         "\n![Norms.](page-1.png)\n\n*Norms.*\n\nSaid.\n\n```\nx\n```\n"
@@ -70,27 +72,27 @@ def test_the_page_as_markdown(tmp_path):
 
 
 def test_the_page_is_whole_escaped_and_needs_no_other_file(tmp_path):
-    page, parsed = write(tmp_path / "run" / "report.html")
+    html, parsed = write(tmp_path / "run" / "report.html")
     text = parsed.text
     for piece in ("A <b>title</b>", 'x & "y"', "<held-out>: 97%", "<dog>", "a < b"):
         assert piece in text
     assert "python -m x --a='<1>'" in text
-    assert "<b>title</b>" not in page and "<dog>" not in page
+    assert "<b>title</b>" not in html and "<dog>" not in html
     inside = [s for s in parsed.sources if s.startswith(("#section", "data:image/png;base64,"))]
     assert inside == parsed.sources and len(inside) == 6
-    assert not re.search(r"https?:|@import|url\(|<script|<link", page)
+    assert not re.search(r"https?:|@import|url\(|<script|<link", html)
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["report.html"]
 
 
-def test_tables_name_metrics_and_yardstick_and_never_say_fid(tmp_path):
-    page, parsed = write(tmp_path / "report.html")
+def test_tables_name_metrics_and_real_data_and_never_say_fid(tmp_path):
+    html, parsed = write(tmp_path / "report.html")
     cells = parsed.text
     row = cells.index("Fréchet distance, small classifier features")
     assert cells[row + 1 : row + 4] == ["1.235", "1.235", "lower"]
     assert "40 samples" in cells and "real images" in cells
     assert "–" in cells  # the class without samples
     assert "8, 8, 1" in cells and "image shape" in cells
-    assert "FID" not in page
+    assert "FID" not in html
 
 
 def test_json_is_standard_whatever_the_numbers(tmp_path):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
-from sphere_jax.evaluation.classifier import Classifier, train_classifier
+from sphere_jax.evaluation.features.small_classifier import Classifier, train_classifier
 
 
 def test_it_learns_digits_and_says_how_well(classifier, digits):
