@@ -17,6 +17,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from sphere_jax.runs.building import build_tokenizer
+
 from benchmarks import decoder_picture
 from sphere_jax.cli import parser, run_command
 from sphere_jax.common.errors import UserError
@@ -24,7 +26,6 @@ from sphere_jax.common.files import read_json, write_bytes, write_text
 from sphere_jax.config.options import Config, DecoderStage
 from sphere_jax.config.reading import read_group
 from sphere_jax.evaluation.figures import labelled_rows
-from sphere_jax.runs.building import build_tokenizer
 from sphere_jax.runs.records import completed
 from sphere_jax.training.run_log import read_rows
 

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
+from sphere_jax.runs.building import build_space, build_tokenizer
+from sphere_jax.tokenizers.pretrained import load_pretrained
 
 from sphere_jax.data.pictures import fit
 from sphere_jax.nn.pixels import to_float, to_uint8
-from sphere_jax.runs.building import build_space, build_tokenizer
 from sphere_jax.runs.loading import load_run
-from sphere_jax.tokenizers.pretrained import load_pretrained
 
 PHOTOGRAPHS = ("flower.jpg", "china.jpg")  # scikit-learn brings them
 CREDIT = (

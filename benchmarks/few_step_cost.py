@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from sphere_jax.runs.building import build_method, build_tokenizer
 
 from sphere_jax.config.config_files import load_config
 from sphere_jax.nn.attention import Attention
@@ -26,7 +27,6 @@ from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.mlp import MLP
 from sphere_jax.nn.norms import LayerNorm
 from sphere_jax.nn.transformer_layers import Block, Stack
-from sphere_jax.runs.building import build_method, build_tokenizer
 
 STEPS = 4
 CLAIM = 6.5  # times fewer FLOPs, the paper of B

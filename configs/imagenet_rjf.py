@@ -1,8 +1,9 @@
 """RJF: Riemannian flow matching with Jacobi weights on RAE latents of ImageNet-256, LightningDiT-B.
 
 docs/systems/hae.md#rjf. RJF works on unit spheres, feeds the network sqrt(768) x_t and predicts
-velocities at unit scale. Here the sphere has the radius sqrt(768); with parameterization="unit_sphere" the
-network sees and predicts the same as RJF's. The loss and its gradients are 768 times as large.
+velocities at unit scale. Here the sphere has the radius sqrt(768); with
+parameterization="unit_sphere" the network sees and predicts the same as RJF's. The loss and its
+gradients are 768 times as large.
 Clipping is scaled with them; AdamW's eps (1e-8) is not, so updates are larger than RJF's where its
 gradients are below eps.
 

@@ -96,7 +96,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def sampler_options() -> dict[str, tuple[str, list[str]]]:
-    """Sampler options of all methods of this package: their meaning, and which methods have them."""
+    """Sampler options of all methods of this package: meaning, and methods that have them."""
     found: dict[str, tuple[str, list[str]]] = {}
     for method in plugins.known("methods", "METHOD"):
         options = plugins.find("methods", "METHOD", method, "method").SamplerOptions

@@ -135,9 +135,7 @@ def test_the_numbers_of_the_page(compared):
     items = {"training data", "data order", "initial weights", "training noise", "sampling noise"}
     assert found["matched"]["chord"] == dict.fromkeys((*items, "reference"), "yes")
     table = (compared / "comparison.md").read_text()
-    assert (
-        "| our slerp |" in table and "| chord |" in table and "| real images |" in table
-    )
+    assert "| our slerp |" in table and "| chord |" in table and "| real images |" in table
     pictures = re.findall(r"\]\((comparison-\d+\.png)\)", table)
     assert sorted(pictures) == sorted(path.name for path in compared.glob("*.png")) != []
     assert "2 seeds (0, 1): mean ± standard deviation; NFE 4." in table

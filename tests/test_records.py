@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.reading import read_config, to_dict
+from sphere_jax.config.reading import read_config
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.runs.records import completed, difference
 from sphere_jax.runs.run import Run

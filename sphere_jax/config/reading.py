@@ -51,13 +51,15 @@ def read_config(raw: Mapping[str, Any], stored: bool = False) -> Config:
     for key in raw:
         if key not in known:
             raise UserError(_unknown("config", key, [*known, *groups]))
-    drawing = raw.pop("sampler", {})
+    drawing, shared = raw.pop("sampler", {}), [f.name for f in dataclasses.fields(SamplerOptions)]
     if stored and sampler is SamplerOptions and isinstance(drawing, Mapping):  # nothing generates
-        shared = {field.name for field in dataclasses.fields(sampler)}
         drawing = {key: value for key, value in drawing.items() if key in shared}
     sampler = _value("config.sampler", drawing, sampler, stored)
     config = read_group(Config, raw | {"stages": stages}, "config", stored)
     config = dataclasses.replace(config, groups=groups, sampler=sampler)
+    if config.generator is None:  # the sampler of a stage that is left out
+        plain = SamplerOptions(**{name: getattr(sampler, name) for name in shared})
+        config = dataclasses.replace(config, sampler=plain)
     check_together(config)
     return config
 
@@ -177,7 +179,8 @@ def _kind(kinds: tuple[str, str, str], group: Any, where: str) -> Any:
         others = {other: plugins.find(package, attribute, other, where).Options for other in known}
         having = [f"'{other}'" for other, kind in others.items() if key in _names(kind)]
         if having:
-            raise UserError(f"{where}.{key} needs {where}.name={' or '.join(having)}, not '{name}'.")
+            names = " or ".join(having)
+            raise UserError(f"{where}.{key} needs {where}.name={names}, not '{name}'.")
     return options
 
 
