@@ -10,6 +10,7 @@ from refusals import refusal_of
 
 from sphere_jax import compare, evaluate, main, sample
 from sphere_jax.common import plugins
+from sphere_jax.runs.system import build_tokenizer
 from sphere_jax.training.signals import Interrupted, StopRequest
 
 METHOD_FILE = '''
@@ -207,6 +208,30 @@ def test_it_resumes_to_the_same_bits(config, run, tmp_path, monkeypatch):
     main.main(flags)
     whole, resumed = (drawn(w, tmp_path / "a.npz") for w in (run, tmp_path / "again"))
     np.testing.assert_array_equal(whole, resumed)
+
+
+def test_each_part_is_built_once(config, tmp_path, monkeypatch):
+    """In a whole run: the method, the tokenizer; and `init` is traced for shapes and to run."""
+    from their_lab.fold import Fold
+    from their_lab.one_step import OneStep
+
+    build_tokenizer.cache_clear()
+    counts = {}
+
+    def counted(cls, name):
+        original = getattr(cls, name)
+
+        def wrapper(*given):
+            counts[name, cls.__name__] = counts.get((name, cls.__name__), 0) + 1
+            return original(*given)
+
+        monkeypatch.setattr(cls, name, wrapper if name == "init" else staticmethod(wrapper))
+
+    counted(Fold, "build")
+    counted(OneStep, "build")
+    counted(OneStep, "init")
+    main.main([f"--config={config}", f"--workdir={tmp_path / 'run'}", "--config.mine.steps=2"])
+    assert counts == {("build", "Fold"): 1, ("build", "OneStep"): 1, ("init", "OneStep"): 2}
 
 
 def test_its_sampler_options_are_flags(run, tmp_path, capsys):

@@ -207,7 +207,7 @@ class Generator(Method):
     @classmethod
     def has_null_label(cls, config: Config, name: str) -> bool:
         """Whether stage `name` learns what guidance moves away from."""
-        return getattr(config.stage(name), "label_dropout", 1.0) > 0.0
+        return True
 
     @classmethod
     def make_sampler(cls, config: Config, name: str, tokenizer):

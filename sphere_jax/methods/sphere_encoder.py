@@ -120,6 +120,10 @@ class SphereEncoderTraining(Generator):
         )
 
     @classmethod
+    def has_null_label(cls, config: Config, name: str) -> bool:
+        return config.stage(name).label_dropout > 0.0
+
+    @classmethod
     def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "SphereEncoderTraining":
         options = config.stage(name)
         # Trained as a tokenizer for another generator, its previews take published steps.

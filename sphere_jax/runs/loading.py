@@ -9,9 +9,9 @@ from sphere_jax.config.options import Config, DataOptions, EvaluationOptions
 from sphere_jax.config.reading import read_config, read_group
 from sphere_jax.data.array_checks import check_images, check_labels, read_npz
 from sphere_jax.distribution.mesh import make_mesh
+from sphere_jax.runs.finished import check_data, load_stages
 from sphere_jax.runs.network_files import override_weights
 from sphere_jax.runs.run import Run, open_run
-from sphere_jax.runs.stages import check_data, load_stages
 
 
 def stored_config(workdir: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The stages of a run, in order: trained, resumed, or skipped and loaded; then measured."""
+"""The stages of a run, in order: trained or resumed and then measured; finished ones are loaded."""
 
 from functools import partial
 
@@ -13,10 +13,10 @@ from sphere_jax.distribution.mesh import check_batches
 from sphere_jax.evaluation.fidelity import Fidelity
 from sphere_jax.evaluation.figures import grid, save_grid
 from sphere_jax.methods.base import Method, Tools
+from sphere_jax.runs.finished import load_stage
 from sphere_jax.runs.network_files import check_pretrained, load_files
 from sphere_jax.runs.records import check_weights_exist
 from sphere_jax.runs.run import Run
-from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.evaluator import Curve
 from sphere_jax.training.loop import Feed, train
 from sphere_jax.training.run_log import RunLog
@@ -74,67 +74,6 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
             partial(load_files, method.pretrained()),
         )
         _finish(run, name, task.frozen, params, record, log, fidelity)
-
-
-def load_stages(run: Run) -> None:
-    """The artifacts of a finished run, for sampling. Raises UserError if it is not finished."""
-    run.load_tokenizer()
-    for name in run.config.stages:
-        record = run.records.read(name)
-        if record is None or not record["finished"]:
-            raise UserError(
-                f"{run.workdir} has no finished stage '{name}'; run sphere_jax.main first."
-            )
-        run.records.check_weights_files(name, record)
-        load_stage(run, name, record)
-
-
-def check_data(run: Run) -> None:
-    """Raises UserError if the run's data are not those that its stages were trained on."""
-    for name in run.config.stages:
-        trained_on = run.records.read(name)["depends"].get("data fingerprint")
-        if trained_on != run.data_fingerprint:
-            raise UserError(
-                f"{run.workdir} was trained on other data than config.data names now; put "
-                "that data back."
-            )
-
-
-def load_stage(run: Run, name: str, record: dict) -> None:
-    """A finished stage: its parameters onto the mesh, its arrays to the host. Raises UserError."""
-    task = run.task(name)
-    checkpoints = Checkpoints(run.workdir / "checkpoints" / name)
-    step = checkpoints.latest()
-    if step != task.options.steps:
-        raise UserError(
-            f"Stage '{name}' of {run.workdir} is finished but its last checkpoint is gone; "
-            f"delete stages/{name}.json there and run sphere_jax.main again."
-        )
-    item = task.weights_item
-    params = checkpoints.restore_item(step, item, task.abstract_state[item])
-    checkpoints.close()
-    run.artifacts |= {part: params[part] for part in task.method.trains}
-    run.metrics[name] = record["metrics"]
-    run.arrays[name], artifacts = _stored_arrays(run.workdir / "stages" / f"{name}.npz")
-    run.add_artifacts(artifacts)
-
-
-def _stored_arrays(file) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
-    """The arrays and the artifacts that `_finish` wrote. Raises UserError."""
-    arrays, artifacts = {}, {}
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            for key in stored.files:
-                kind, *path = key.split("/")
-                if kind == "array":
-                    arrays[path[0]] = stored[key]
-                else:
-                    artifacts.setdefault(path[0], {})[path[1]] = stored[key]
-    except Exception as error:  # zipfile raises its own kinds for a damaged archive
-        raise UserError(
-            f"{file} cannot be read ({error}); delete stages/{file.stem}.json."
-        ) from error
-    return arrays, artifacts
 
 
 def _finish(run: Run, name: str, frozen, params, record: dict, log: RunLog, fidelity) -> None:

@@ -1,0 +1,70 @@
+"""What the finished stages of a run have left, loaded from its folder."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.runs.run import Run
+from sphere_jax.training.checkpoints import Checkpoints
+
+
+def load_stages(run: Run) -> None:
+    """The artifacts of a finished run, for sampling. Raises UserError if it is not finished."""
+    run.load_tokenizer()
+    for name in run.config.stages:
+        record = run.records.read(name)
+        if record is None or not record["finished"]:
+            raise UserError(
+                f"{run.workdir} has no finished stage '{name}'; run sphere_jax.main first."
+            )
+        run.records.check_weights_files(name, record)
+        load_stage(run, name, record)
+
+
+def check_data(run: Run) -> None:
+    """Raises UserError if the run's data are not those that its stages were trained on."""
+    for name in run.config.stages:
+        trained_on = run.records.read(name)["depends"].get("data fingerprint")
+        if trained_on != run.data_fingerprint:
+            raise UserError(
+                f"{run.workdir} was trained on other data than config.data names now; put "
+                "that data back."
+            )
+
+
+def load_stage(run: Run, name: str, record: dict) -> None:
+    """A finished stage: its parameters onto the mesh, its arrays to the host. Raises UserError."""
+    task = run.task(name)
+    checkpoints = Checkpoints(run.workdir / "checkpoints" / name)
+    step = checkpoints.latest()
+    if step != task.options.steps:
+        raise UserError(
+            f"Stage '{name}' of {run.workdir} is finished but its last checkpoint is gone; "
+            f"delete stages/{name}.json there and run sphere_jax.main again."
+        )
+    item = task.weights_item
+    params = checkpoints.restore_item(step, item, task.abstract_state[item])
+    checkpoints.close()
+    run.artifacts |= {part: params[part] for part in task.method.trains}
+    run.metrics[name] = record["metrics"]
+    run.arrays[name], artifacts = stored_arrays(run.workdir / "stages" / f"{name}.npz")
+    run.add_artifacts(artifacts)
+
+
+def stored_arrays(file: Path) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
+    """The arrays and the artifacts that a finished stage has left. Raises UserError."""
+    arrays, artifacts = {}, {}
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            for key in stored.files:
+                kind, *path = key.split("/")
+                if kind == "array":
+                    arrays[path[0]] = stored[key]
+                else:
+                    artifacts.setdefault(path[0], {})[path[1]] = stored[key]
+    except Exception as error:  # zipfile raises its own kinds for a damaged archive
+        raise UserError(
+            f"{file} cannot be read ({error}); delete stages/{file.stem}.json."
+        ) from error
+    return arrays, artifacts
