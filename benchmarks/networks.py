@@ -25,7 +25,7 @@ from benchmarks import rounds
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.weights.catalogue import catalogue
-from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.opening import open_tensors
 from sphere_jax.weights.tensors import Tensors, convert
 from tests.torchvision_shim import import_torchvision
 

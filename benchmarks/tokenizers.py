@@ -37,7 +37,7 @@ from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.tokenizers.tiny_vae import TinyVAE
 from sphere_jax.weights.layouts import lpips as lpips_weights
 from sphere_jax.weights.layouts import tiny_vae as tiny_vae_weights
-from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.opening import open_tensors
 from sphere_jax.weights.tensors import convert
 
 NAMES = {"taesd": "TAESD", "taef1": "TAEF1", "taef2": "TAEF2"}

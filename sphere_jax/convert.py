@@ -83,7 +83,7 @@ def _entry(name: str):
 
 def _convert(arguments) -> None:
     from sphere_jax.nn.functional import num_parameters
-    from sphere_jax.weights.reading import open_tensors
+    from sphere_jax.weights.opening import open_tensors
     from sphere_jax.weights.stored import write_weights
     from sphere_jax.weights.tensors import convert, fit
 

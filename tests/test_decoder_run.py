@@ -18,7 +18,7 @@ from sphere_jax.nn.pixels import to_float
 from sphere_jax.runs.loading import load_run
 from sphere_jax.tokenizers.pretrained import load_pretrained, pretrained_shapes
 from sphere_jax.training.run_log import read_rows
-from sphere_jax.weights.reading import open_safetensors
+from sphere_jax.weights.opening import open_safetensors
 from sphere_jax.weights.stored import fingerprint_of
 
 CELLS = ("raw_original", "projected_original", "raw_finetuned", "projected_finetuned")

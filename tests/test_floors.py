@@ -80,7 +80,7 @@ def test_geometry_knows_neither_flax_nor_configs():
 
 def test_methods_know_neither_meshes_nor_files():
     """Where weights lie is for `runs/` to say: a method names files and never opens one."""
-    forbidden = ("sphere_jax.distribution", "sphere_jax.common.files", "sphere_jax.weights.reading",
+    forbidden = ("sphere_jax.distribution", "sphere_jax.common.files", "sphere_jax.weights.opening",
                  "pathlib", "os", "open", "jax.sharding", "safetensors", "orbax")  # fmt: skip
     for file in (ROOT / "methods").glob("*.py"):
         known = modules(file)

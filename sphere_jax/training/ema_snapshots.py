@@ -16,7 +16,7 @@ from sphere_jax.common.processes import is_main_process
 from sphere_jax.config.options import StageOptions
 from sphere_jax.data.pipeline import to_host
 from sphere_jax.training.ema_profiles import combination, gamma_of
-from sphere_jax.weights.reading import open_safetensors
+from sphere_jax.weights.opening import open_safetensors
 from sphere_jax.weights.stored import write_safetensors
 from sphere_jax.weights.tensors import named_leaves
 

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from sphere_jax.common import files, fingerprints
 from sphere_jax.common.errors import UserError
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.weights.reading import open_safetensors, open_tensors
+from sphere_jax.weights.opening import open_safetensors, open_tensors
 from sphere_jax.weights.tensors import Layout, Source, convert, fit, named_leaves, path_name
 
 FORMAT = "sphere_jax weights 1"

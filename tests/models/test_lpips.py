@@ -14,7 +14,7 @@ from sphere_jax.models.vgg import VGG16, convolve, max_pool
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, num_parameters
 from sphere_jax.weights.layouts import lpips as weights
-from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.opening import open_tensors
 from sphere_jax.weights.tensors import convert
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

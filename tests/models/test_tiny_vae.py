@@ -11,7 +11,7 @@ from sphere_jax.models.tiny_vae import KINDS, TinyVAE
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, num_parameters
 from sphere_jax.weights.layouts.tiny_vae import layouts
-from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.opening import open_tensors
 from sphere_jax.weights.tensors import convert, export
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights"

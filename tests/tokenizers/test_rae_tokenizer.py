@@ -15,7 +15,7 @@ from sphere_jax.nn.functional import Network
 from sphere_jax.tokenizers.rae import ENCODER, RAE
 from sphere_jax.weights.layouts import latent_statistics
 from sphere_jax.weights.layouts import rae as conversion
-from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.opening import open_tensors
 from sphere_jax.weights.tensors import convert
 
 

@@ -13,7 +13,7 @@ from sphere_jax.nn.functional import Network
 from sphere_jax.nn.pixels import to_float
 from sphere_jax.tokenizers.tiny_vae import TinyVAE
 from sphere_jax.weights.layouts.tiny_vae import layouts
-from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.opening import open_tensors
 from sphere_jax.weights.tensors import convert
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights"

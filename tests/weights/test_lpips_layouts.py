@@ -10,7 +10,7 @@ import pytest
 from sphere_jax.models.lpips import LPIPS
 from sphere_jax.nn.functional import Network
 from sphere_jax.weights.layouts import lpips
-from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.opening import open_tensors
 from sphere_jax.weights.tensors import convert
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights"

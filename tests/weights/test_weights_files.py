@@ -15,7 +15,7 @@ from sphere_jax.common.files import temporary_beside
 from sphere_jax.distribution.mesh import make_mesh, put_global, tree_shardings
 from sphere_jax.nn.functional import Network
 from sphere_jax.nn.linear import Linear
-from sphere_jax.weights.reading import open_tensors
+from sphere_jax.weights.opening import open_tensors
 from sphere_jax.weights.stored import (
     fingerprint_of,
     load_weights,
