@@ -63,7 +63,7 @@ class PatchDiscriminator(nnx.Module):
 
     Images (B, H, W, C) in [-1, 1] to logits (B, h, w), float32; sides of at least 32 pixels. The
     published one has BatchNorm. Here it is GroupNorm, which adds statistics of the whole image: a
-    logit is a function of its own image alone, so that neither micro-batches nor devices change it,
+    logit is a function of one image alone, so that neither micro-batches nor devices change it,
     and there is no state beside the parameters.
     """
 

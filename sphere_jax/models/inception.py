@@ -257,7 +257,7 @@ class Inception(nnx.Module):
 def inception_input(images: jax.Array, resize: str = "pytorch_fid") -> jax.Array:
     """Images (B, H, W, 3), uint8 or float in [-1, 1], to (B, 299, 299, 3) float32 in [-1, 1].
 
-    `resize` says whose numbers are to be met; both are bilinear without antialiasing:
+    `resize` names the implementation to match; both are bilinear without antialiasing:
       "pytorch_fid": places between pixel centres, then 0..255 to -1..1.
       "tensorflow": places counted from the corner (`bilinear_tf1`), then (x - 128) / 128, as the
         original graph does it, and with it the ADM suite and torch-fidelity.

@@ -27,7 +27,7 @@ KINDS = {
 class GroupNorm(nnx.Module):
     """(B, h, w, width) to the same: each of 32 groups of channels to mean 0 and variance 1.
 
-    Statistics are float32 and taken channel by channel before they are shared in a group: twice as
+    Statistics are float32, computed channel by channel and then averaged over a group: twice as
     fast on CPU as a reduction over a split channel axis, and exact however large the mean is.
 
     Raises:

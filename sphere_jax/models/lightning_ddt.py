@@ -1,8 +1,8 @@
 """LightningDDT: LightningDiT with a shallow wide head, the DiT-DH of RAE (2510.11690).
 
-A decoupled diffusion transformer: an encoder of usual width turns noisy latents into tokens that
-say what is in them; a head of few blocks, wider than a latent has channels, looks at the noisy
-latents again and is modulated by those tokens, each position by its own. methods.md D.8, K.
+A decoupled diffusion transformer: an encoder of the usual width turns noisy latents into tokens; a
+head of few blocks, wider than the number of latent channels, also takes the noisy latents, each of
+its positions modulated by the token there. methods.md D.8, K.
 """
 
 import dataclasses

@@ -41,7 +41,7 @@ class Block(nnx.Module):
     """`relu(x + conv(relu(conv(relu(conv(x))))))`, (B, h, w, width) to the same.
 
     With `group_norm`, first `x + contract(relu(norm(expand(x))))`: the norm's groups span the whole
-    grid, the one way in which far positions hear of each other.
+    grid, the only operation that joins distant positions.
     """
 
     def __init__(self, width: int, group_norm: bool, *, rngs: nnx.Rngs, dtype: jnp.dtype):

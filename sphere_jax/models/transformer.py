@@ -1,7 +1,7 @@
 """What SiT, LightningDiT and LightningDDT have in common: patches, positions, conditioning, blocks.
 
-Published networks of this family differ in their clocks and in what they predict; the modules do
-not care, and `models/parameterization.py` translates.
+Published networks of this family differ in their time and in what they predict; the modules are
+the same, and `models/parameterization.py` translates.
 """
 
 from collections.abc import Callable

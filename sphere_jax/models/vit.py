@@ -206,8 +206,8 @@ class VisionTransformer(nnx.Module):
         """All tokens behind the chosen blocks (counted from 0, in rising order; None: all).
 
         ImageNet-normalised images (B, H, W, 3) to "block_k": (B, 1 + registers + h w, width),
-        float32, before any final norm. Only what is asked for is kept, and no block behind the last
-        is run.
+        float32, before any final norm. No other states are stored, and no block behind the last of
+        them is run.
 
         Raises:
             ValueError: a side is no multiple of the patch, or `blocks` are not such numbers.

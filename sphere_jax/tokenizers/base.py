@@ -32,7 +32,7 @@ class Tokenizer:
 
     Facts of an instance:
       latent_shape: (h, w, d). image_shape: (H, W, C), or None where it has no images.
-      parts: the names of its parameters among a run's artifacts, say ("encoder", "decoder").
+      parts: the names of its parameters among a run's artifacts, as ("encoder", "decoder").
       last_layer: that of the decoder, in its parameters.
     """
 

@@ -88,7 +88,7 @@ class KLVAE(PublishedVAE):
         options: KLVAEOptions = config.tokenizer
         check(
             options.pretrained_statistics == "" or not _brings_statistics(options.kind),
-            f"config.tokenizer.pretrained_statistics: kind='{options.kind}' brings its own.",
+            f"config.tokenizer.pretrained_statistics: kind='{options.kind}' has published ones.",
         )
         super().check(config)
 
@@ -115,7 +115,7 @@ class KLVAE(PublishedVAE):
 
         Raises:
           ValueError: there is no such kind, or the sides are not multiples of 8, of 16 for VA-VAE
-            and FLUX.2, or of twice their own with `packed`.
+            and FLUX.2, or of twice these with `packed`.
         """
         if kind not in KINDS:
             raise ValueError(f"kind of VAE must be one of {', '.join(KINDS)}, not {kind!r}")
@@ -165,7 +165,7 @@ class KLVAE(PublishedVAE):
     def without_statistics(cls, options):
         check(
             not _brings_statistics(options.kind),
-            f"config.tokenizer.kind='{options.kind}' brings its own statistics: no others can be "
+            f"config.tokenizer.kind='{options.kind}' has published statistics: no others can be "
             "measured for it.",
         )
         return dataclasses.replace(super().without_statistics(options), packed=False)

@@ -48,7 +48,7 @@ class RAE(FromFiles):
     """Its parameters are {"encoder", "decoder"}, and "statistics" if `whiten`.
 
     Without whitening every token has norm sqrt(d) up to rounding. With it, each number is
-    normalised by its own mean and variance over a data set, {"mean", "var"} of (h, w, d): the
+    normalised by its mean and variance over a data set, {"mean", "var"} of (h, w, d): the
     generators of the RAE paper see those latents, RJF those without.
     """
 

@@ -1,4 +1,4 @@
-"""Downloads: over HTTPS, resumed where they broke off, checked, into a cache folder."""
+"""Downloads: over HTTPS, resumed after an interruption, checked, into a cache folder."""
 
 import os
 import re
@@ -16,19 +16,19 @@ from sphere_jax.common.errors import UserError
 BLOCK = 1 << 20
 TIMEOUT = 30  # seconds without a byte
 CHECKSUM_HEADER = "X-Linked-Etag"  # the Hugging Face hub: SHA-256 of a large file
-LOCAL = "127.0.0.1"  # where http will do: nobody listens in between
+LOCAL = "127.0.0.1"  # where http is allowed: the connection stays on this machine
 
 
 def fetch(
-    url: str, folder: Path, sha256: str = "", say: Callable[[str], None] = print, name: str = ""
+    url: str, folder: Path, sha256: str = "", log: Callable[[str], None] = print, name: str = ""
 ) -> Path:
     """The file at `url`, downloaded into `folder` unless it is there; returns its path.
 
     `sha256` is its checksum, or as much of its beginning as is published; the server may give it
-    too. A file that neither names is kept with the checksum it had, and is checked against that
-    from then on. What has arrived of a broken download stays beside it as `.part`; the next call
-    goes on from there, or anew where neither a checksum nor the server's ETag says that the file
-    is still the same.
+    too. Without either, the checksum of the first download is stored, and the file is checked
+    against that later. An interrupted download stays beside it as `.part`. The next call resumes
+    it, or starts again where neither a checksum nor the server's ETag shows that the file is still
+    the same.
 
     Raises:
       UserError: not HTTPS, no connection, an answer that is not the file, too little disk, or a
@@ -43,28 +43,30 @@ def fetch(
             return path
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.part")
-        told = _download(url, partial, bool(sha256), say)
-        found = _verify(partial, sha256 or told, url)
+        announced = _download(url, partial, bool(sha256), log)
+        found = _verify(partial, sha256 or announced, url)
         note.write_text(found + "\n")
         os.replace(partial, path)
     except urllib.error.HTTPError as error:
-        hint = "; accept its licence there, download it and give it by --from"
-        mend = hint if error.code in (401, 403) else ""
-        raise UserError(f"{url} answered {error.code} ({error.reason}){mend}.") from error
+        gated = "; accept its licence there, download it and give it by --from"
+        fix = gated if error.code in (401, 403) else ""
+        raise UserError(f"{url} answered {error.code} ({error.reason}){fix}.") from error
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
-        raise UserError(f"{url} broke off ({reason}); run the same command to go on.") from error
+        raise UserError(
+            f"{url} was interrupted ({reason}); run the same command to resume it."
+        ) from error
     except OSError as error:
         raise UserError(f"Cannot use {folder} ({error.strerror or error}).") from error
-    if not (sha256 or told):
-        say(f"{path.name}: no checksum is published; its SHA-256 is {found}")
+    if not (sha256 or announced):
+        log(f"{path.name}: no checksum is published; its SHA-256 is {found}")
     return path
 
 
-def _download(url: str, partial: Path, checked: bool, say) -> str:
+def _download(url: str, partial: Path, checked: bool, log) -> str:
     """Appends what is missing to `partial`; returns the checksum that the server names, or "".
 
-    `checked` says that a checksum will find out if the file has changed in between.
+    `checked`: a checksum will show whether the file has changed since.
     """
     tag = partial.with_name(f"{partial.name}.etag")
     if not checked and not tag.exists():
@@ -87,9 +89,9 @@ def _download(url: str, partial: Path, checked: bool, say) -> str:
         if (etag := answer.headers.get("ETag", "W/")).startswith('"'):
             tag.write_text(etag)
         length = answer.headers.get("Content-Length")
-        done = have if answer.status == 206 else 0  # else the server sends all of it again
+        done = have if answer.status == 206 else 0  # else the server sends the whole file again
         total = done + int(length) if length else None
-        progress = _Progress(partial.stem, done, total, say)
+        progress = _Progress(partial.stem, done, total, log)
         with partial.open("ab" if done else "wb") as file:
             while block := _received(answer):
                 file.write(block)
@@ -103,7 +105,7 @@ def _download(url: str, partial: Path, checked: bool, say) -> str:
 
 
 def _received(answer) -> bytes:
-    """The next bytes. Raises ConnectionError for whatever goes wrong on the way."""
+    """The next bytes. Raises ConnectionError for any error of the connection."""
     try:
         return answer.read(BLOCK)
     except OSError as error:
@@ -113,8 +115,8 @@ def _received(answer) -> bytes:
 class _Progress:
     """A line every other second: bytes, rate, time left."""
 
-    def __init__(self, name: str, done: int, total: int | None, say):
-        self.name, self.begun, self.total, self.say = name, done, total, say
+    def __init__(self, name: str, done: int, total: int | None, log):
+        self.name, self.resumed_at, self.total, self.log = name, done, total, log
         self.start = self.shown = time.monotonic()
 
     def __call__(self, done: int, last: bool = False) -> None:
@@ -122,18 +124,18 @@ class _Progress:
         if now - self.shown < 2 and not last:
             return
         self.shown = now
-        rate = (done - self.begun) / max(now - self.start, 1e-9)
+        rate = (done - self.resumed_at) / max(now - self.start, 1e-9)
         line = f"{self.name}  {done / 1e6:,.1f} MB"
         if self.total:
             line = f"{self.name}  {done / 1e6:,.1f} of {self.total / 1e6:,.1f} MB"
         line += f"  {rate / 1e6:,.1f} MB/s"
         if self.total and rate and not last:
             line += f"  {(self.total - done) / rate:,.0f} s left"
-        self.say(line)
+        self.log(line)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows them to https addresses, and notes the checksum that one on the way names."""
+    """Follows them to https addresses, and stores the checksum that one of them names."""
 
     checksum = ""
 
@@ -158,12 +160,12 @@ def _checksum(headers) -> str:
     return named if re.fullmatch("[0-9a-f]{64}", named) else ""
 
 
-def _verify(path: Path, wanted: str, url: str) -> str:
+def _verify(path: Path, expected: str, url: str) -> str:
     found = fingerprints.of_file(path, digits=64)
-    if not found.startswith(wanted.lower()):
+    if not found.startswith(expected.lower()):
         path.unlink()
         raise UserError(
-            f"{url} has the SHA-256 {found[:16]}..., not {wanted[:16]}... as published; it was "
-            "deleted. Run the same command again, and do not use the file if it stays so."
+            f"{url} has the SHA-256 {found[:16]}..., not {expected[:16]}... as published; it was "
+            "deleted. Run the same command again, and do not use the file if that happens twice."
         )
     return found

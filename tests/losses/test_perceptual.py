@@ -120,7 +120,7 @@ def test_grey_and_half_precision_images_become_float32_colour(pair):
     assert rgb(jnp.asarray(grey, jnp.bfloat16)).dtype == jnp.float32
 
 
-def test_only_images_that_fit_are_taken(params, pair):
+def test_other_shapes_are_refused(params, pair):
     images, target = pair
     assert jax.eval_shape(both, params, images[..., :1], target[..., :1]).shape == ()
     with pytest.raises(ValueError, match="differ in shape"):

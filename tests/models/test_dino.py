@@ -143,7 +143,7 @@ def test_bfloat16_products_give_float32_near_the_float32_tokens(small, every):
 
 
 def test_positions_are_added_and_interpolated(small):
-    """A table that is a ramp along rows stays one, and the class token has its own row."""
+    """A table that is a ramp along rows stays one, and the class token has a row of its own."""
     dino, params = small
     ramp = np.zeros((26, 24), np.float32)
     ramp[1:] = np.repeat(np.arange(5), 5)[:, None]
@@ -174,8 +174,10 @@ def test_interpolation_is_that_of_pytorch(size, target, offset, antialias):
     """Of one axis; in float64, up to our rounding of the matrix to float32."""
     torch = pytest.importorskip("torch")
     table = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 1, size, size)))
-    asked = dict(scale_factor=(target + offset) / size) if offset else dict(size=(target, target))
-    expected = torch.nn.functional.interpolate(table, mode="bicubic", antialias=antialias, **asked)
+    size_of = dict(scale_factor=(target + offset) / size) if offset else dict(size=(target, target))
+    expected = torch.nn.functional.interpolate(
+        table, mode="bicubic", antialias=antialias, **size_of
+    )
     matrix = placing(size, target, offset, antialias)
     assert relative_error(matrix @ table[0, 0].numpy() @ matrix.T, expected[0, 0].numpy()) < 1e-6
 

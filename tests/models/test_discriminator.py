@@ -23,21 +23,21 @@ def shapes(network):
 
 
 def test_patch_discriminator_at_its_published_size():
-    judge = patch_discriminator(3)
-    params = shapes(judge.network)
+    discriminator = patch_discriminator(3)
+    params = shapes(discriminator.network)
     # Published, with BatchNorm and no biases in front of it: 2,765,633. Here those have 896 more.
     assert num_parameters(params) == 2_765_633 + 128 + 256 + 512
-    logits = jax.eval_shape(judge.logits, params, None, jnp.zeros((2, 256, 256, 3)))
+    logits = jax.eval_shape(discriminator.logits, params, None, jnp.zeros((2, 256, 256, 3)))
     assert logits.shape == (2, 30, 30) and logits.dtype == jnp.float32
-    smallest = jax.eval_shape(judge.logits, params, None, jnp.zeros((2, 32, 32, 3)))
+    smallest = jax.eval_shape(discriminator.logits, params, None, jnp.zeros((2, 32, 32, 3)))
     assert smallest.shape == (2, 2, 2)
 
 
 def test_a_patch_logit_depends_on_its_own_image():
-    judge = patch_discriminator(1, width=4)
-    params = judge.network.init(jax.random.key(0))
+    discriminator = patch_discriminator(1, width=4)
+    params = discriminator.network.init(jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (3, 96, 96, 1))
-    logits = jax.jit(judge.logits)
+    logits = jax.jit(discriminator.logits)
     whole = logits(params, None, images)
     np.testing.assert_allclose(logits(params, None, images[1:2])[0], whole[1], rtol=1e-4, atol=1e-6)
     assert np.std(whole) > 0
@@ -65,10 +65,10 @@ def test_dino_discriminator(on_dino):
 
 
 def test_dino_discriminator_at_its_published_size():
-    judge = dino_discriminator()
-    params, frozen = shapes(judge.network), shapes(judge.backbone)
+    discriminator = dino_discriminator()
+    params, frozen = shapes(discriminator.network), shapes(discriminator.backbone)
     assert num_parameters(frozen) == 21_670_272
-    logits = jax.eval_shape(judge.logits, params, frozen, jnp.zeros((2, 128, 128, 3)))
+    logits = jax.eval_shape(discriminator.logits, params, frozen, jnp.zeros((2, 128, 128, 3)))
     assert logits.shape == (2, 5, 28 * 28)
 
 

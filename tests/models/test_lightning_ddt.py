@@ -25,14 +25,14 @@ def random_params():
     """On every leaf: a fresh head is zero."""
     rng = np.random.default_rng(0)
 
-    def leaf(path, wanted):
+    def leaf(path, like):
         name = path[-1].key
-        spread = wanted.shape[-2] ** -0.5 if name == "kernel" else 0.4
-        values = rng.normal(float(name == "scale"), spread, wanted.shape)
+        spread = like.shape[-2] ** -0.5 if name == "kernel" else 0.4
+        values = rng.normal(float(name == "scale"), spread, like.shape)
         return values.astype(np.float32)
 
-    wanted = jax.eval_shape(network().init, jax.random.key(0))
-    return jax.tree_util.tree_map_with_path(leaf, wanted)
+    shapes = jax.eval_shape(network().init, jax.random.key(0))
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
 @pytest.fixture(scope="module")

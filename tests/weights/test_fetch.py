@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that breaks off, redirects and lies."""
+"""Downloads from a server on this machine that stops early, redirects and has wrong checksums."""
 
 import hashlib
 import threading
@@ -20,7 +20,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/moved/"):
             self.send_response(302)
             self.send_header("Location", self.path.removeprefix("/moved"))
-            self.send_header("X-Linked-Etag", f'"{self.server.told}"')
+            self.send_header("X-Linked-Etag", f'"{self.server.announced}"')
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -32,8 +32,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("none.bin"):
             self.send_error(404)
             return
-        asked = self.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.ranges else 0
+        requested = self.headers.get("Range")
+        start = (
+            int(requested.removeprefix("bytes=").rstrip("-"))
+            if requested and self.server.ranges
+            else 0
+        )
         if self.headers.get("If-Range", self.server.etag) != self.server.etag:
             start = 0
         if start >= len(CONTENT):
@@ -55,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.stops, server.ranges, server.told = [], [], True, SHA
+    server.requests, server.stops, server.ranges, server.announced = [], [], True, SHA
     server.etag = ""
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -78,36 +82,42 @@ def test_a_file_is_fetched_once_and_checked_each_time(server, tmp_path):
     assert fetch(f"{server.url}/x.bin", tmp_path, SHA).read_bytes() == CONTENT
 
 
-def test_a_broken_transfer_goes_on_where_it_broke(server, tmp_path):
+def test_an_interrupted_transfer_is_resumed(server, tmp_path):
     server.stops = [1_000_000, 500_000]
     for done in (1_000_000, 1_500_000):
-        with pytest.raises(UserError, match="broke off .*; run the same command to go on"):
+        with pytest.raises(
+            UserError, match="was interrupted .*; run the same command to resume it"
+        ):
             fetch(f"{server.url}/x.bin", tmp_path, SHA, lambda _: None)
         assert not (tmp_path / "x.bin").exists()
         assert (tmp_path / "x.bin.part").stat().st_size == done
     path = fetch(f"{server.url}/x.bin", tmp_path, SHA, lambda _: None)
     assert path.read_bytes() == CONTENT and not (tmp_path / "x.bin.part").exists()
-    assert [asked for _, asked in server.requests] == [None, "bytes=1000000-", "bytes=1500000-"]
+    assert [requested for _, requested in server.requests] == [
+        None,
+        "bytes=1000000-",
+        "bytes=1500000-",
+    ]
 
 
-def test_a_server_without_ranges_sends_all_of_it_again(server, tmp_path):
+def test_a_server_without_ranges_sends_the_whole_file_again(server, tmp_path):
     server.stops, server.ranges = [1_000_000], False
     with pytest.raises(UserError):
         fetch(f"{server.url}/x.bin", tmp_path, SHA, lambda _: None)
     assert fetch(f"{server.url}/x.bin", tmp_path, SHA, lambda _: None).read_bytes() == CONTENT
 
 
-def test_without_a_checksum_only_the_same_file_is_gone_on_with(server, tmp_path):
+def test_without_a_checksum_only_the_same_file_is_resumed(server, tmp_path):
     server.etag = '"1"'
-    for etag, asked in (('"1"', "bytes=1000000-"), ('"2"', "bytes=1000000-"), ("", None)):
+    for etag, requested in (('"1"', "bytes=1000000-"), ('"2"', "bytes=1000000-"), ("", None)):
         server.etag = '"1"' if etag else ""
         server.stops = [1_000_000]
         name = f"{etag.strip(chr(34)) or 'plain'}.bin"
         with pytest.raises(UserError):
-            fetch(f"{server.url}/{name}", tmp_path, say=lambda _: None)
+            fetch(f"{server.url}/{name}", tmp_path, log=lambda _: None)
         server.etag = etag
-        path = fetch(f"{server.url}/{name}", tmp_path, say=lambda _: None)
-        assert path.read_bytes() == CONTENT and server.requests[-1][1] == asked
+        path = fetch(f"{server.url}/{name}", tmp_path, log=lambda _: None)
+        assert path.read_bytes() == CONTENT and server.requests[-1][1] == requested
     assert not list(tmp_path.glob("*.etag")) and not list(tmp_path.glob("*.part"))
 
 
@@ -124,20 +134,20 @@ def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
 
 def test_the_checksum_of_a_redirect_counts(server, tmp_path):
     lines = []
-    path = fetch(f"{server.url}/moved/x.bin", tmp_path, say=lines.append)
+    path = fetch(f"{server.url}/moved/x.bin", tmp_path, log=lines.append)
     assert path.read_bytes() == CONTENT and not any("no checksum" in line for line in lines)
-    server.told = "0" * 64
+    server.announced = "0" * 64
     with pytest.raises(UserError, match="as published"):
-        fetch(f"{server.url}/moved/y.bin", tmp_path, say=lines.append)
+        fetch(f"{server.url}/moved/y.bin", tmp_path, log=lines.append)
 
 
-def test_without_any_checksum_the_first_one_is_kept(server, tmp_path):
+def test_without_any_checksum_the_first_one_is_stored(server, tmp_path):
     lines = []
-    path = fetch(f"{server.url}/x.bin", tmp_path, say=lines.append)
+    path = fetch(f"{server.url}/x.bin", tmp_path, log=lines.append)
     assert lines[-1] == f"x.bin: no checksum is published; its SHA-256 is {SHA}"
     path.write_bytes(b"changed")
     with pytest.raises(UserError, match="it was deleted"):
-        fetch(f"{server.url}/x.bin", tmp_path, say=lines.append)
+        fetch(f"{server.url}/x.bin", tmp_path, log=lines.append)
 
 
 def test_refusals(server, tmp_path):
@@ -147,5 +157,5 @@ def test_refusals(server, tmp_path):
         with pytest.raises(UserError, match="only https addresses are"):
             fetch(url, tmp_path)
     server.server_close()
-    with pytest.raises(UserError, match="broke off"):
+    with pytest.raises(UserError, match="was interrupted"):
         fetch("http://127.0.0.1:9/x.bin", tmp_path)

@@ -43,8 +43,8 @@ def build(module, shape, patch, width, depth, heads, classes, options):
 @functools.cache
 def random_params(kind):
     rng = np.random.default_rng(0)
-    wanted = jax.eval_shape(network(kind).init, jax.random.key(0))
-    return jax.tree.map(lambda s: rng.normal(0.1, 0.5, s.shape).astype(np.float32), wanted)
+    shapes = jax.eval_shape(network(kind).init, jax.random.key(0))
+    return jax.tree.map(lambda s: rng.normal(0.1, 0.5, s.shape).astype(np.float32), shapes)
 
 
 def quick(function):

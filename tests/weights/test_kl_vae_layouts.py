@@ -108,7 +108,7 @@ def test_names_of_diffusers(small, params, name, attention):
 
 
 def test_every_layout_there_and_back(small, params):
-    """The three are told apart by their names; counters of a batch norm are passed over."""
+    """The three are distinguished by their names; counters of a batch norm are ignored."""
     for layout in layouts(small):
         tensors = export(params, layout) | {"bn.num_batches_tracked": np.array(7)}
         jax.tree.map(np.testing.assert_array_equal, convert(tensors, layouts(small), small), params)

@@ -61,10 +61,10 @@ def published():
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def test_every_tensor_arrives_where_the_layout_says(published):
+def test_every_tensor_arrives_where_the_layout_puts_it(published):
     params = convert(published, [LAYOUT], TOY)
-    wanted = jax.eval_shape(TOY.init, jax.random.key(0))
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, wanted)
+    shapes = jax.eval_shape(TOY.init, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, shapes)
     np.testing.assert_array_equal(params["norm"]["scale"], published["ln.weight"])
     np.testing.assert_array_equal(params["head"]["kernel"], published["fc.weight"].T)
     np.testing.assert_array_equal(params["layers"]["layers"]["bias"][1], published["blocks.1.bias"])
@@ -103,8 +103,8 @@ def test_any_float_type_becomes_float32_or_stays(published, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
     expected = stored["fc.weight"].T.astype(np.float32)
     np.testing.assert_array_equal(params["head"]["kernel"], expected)
-    kept = convert(stored, [LAYOUT], TOY, dtype=None)
-    assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {np.dtype(dtype)}
+    unchanged = convert(stored, [LAYOUT], TOY, dtype=None)
+    assert {leaf.dtype for leaf in jax.tree.leaves(unchanged)} == {np.dtype(dtype)}
 
 
 def test_of_several_layouts_the_one_whose_names_fit(published):

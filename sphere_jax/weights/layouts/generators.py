@@ -79,8 +79,8 @@ def layouts(network: Network) -> list[Layout]:
         return Source(f"{prefix}{names[owner]}.{name}", turn)
 
     leaves = {}
-    wanted = jax.eval_shape(network.init, jax.random.key(0))
-    for ours in named_leaves(wanted):
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    for ours in named_leaves(shapes):
         blocks, inside, rest = ours.partition("/layers/")
         if inside:
             layers = [source(rest, in_block, f"blocks.{n}.") for n in stacks[blocks]]

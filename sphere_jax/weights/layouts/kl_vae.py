@@ -17,12 +17,12 @@ from sphere_jax.weights.tensors import (
 )
 
 # Of files of whole training runs: losses and discriminators, averages, and what VA-VAE is aligned
-# with. The counter of a batch norm says nothing to those who only use it.
+# with. The counter of a batch norm is not used here.
 IGNORED = r"(loss|model_ema|foundation_model|linear_proj)\..*|.*num_batches_tracked"
 
 
 class Names(NamedTuple):
-    """What a published layout calls the layers; levels are counted as ours are."""
+    """Names of the layers in a published layout; levels are counted as ours are."""
 
     level: Callable[[str, int, int], str]  # of "encoder" or "decoder": level k of so many
     blocks: str

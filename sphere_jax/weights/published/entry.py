@@ -1,4 +1,4 @@
-"""What the catalogue says of a published network.
+"""What the catalogue holds of a published network.
 
 Addresses and licences are those that the authors published when this was written; nothing was
 downloaded by us except what is on a package index. A checksum is given where one is published:
@@ -54,7 +54,7 @@ class Published:
     parameterizations: tuple[str, ...] = ()
 
     def network(self, **options) -> Network:
-        """It as pure functions; `options` go to its module (a compute dtype, say)."""
+        """The network as pure functions; `options` go to its module (a dtype)."""
         return Network(lambda rngs: self.module(rngs=rngs, **options))
 
 
