@@ -131,7 +131,7 @@ def test_stopped_then_killed_then_finished_is_the_same_run(without_flow, finishe
     read_until(process, "flow 4/12")
     process.send_signal(signal.SIGTERM)
     _, said = tiny_run.finish(process, 130)
-    assert "flow: saved at step" in said and "The same command goes on" in said
+    assert "flow: saved at step" in said and "The same command resumes" in said
 
     process = tiny_run.launch("main", *flags)
     read_until(process, "flow 10/12")

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import tiny_run
 from refusals import refusal_of
-from sphere_jax.runs.building import build_method, build_sampler
 
-from sphere_jax.cli import sweep_configs, swept_guidance
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config
 from sphere_jax.config.reading import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.methods.flow import Flow
-from sphere_jax.runs import drawing as generation
-from sphere_jax.runs.drawing import Drawer, balanced_labels, draw, with_weaker
+from sphere_jax.runs import weaker
+from sphere_jax.runs.drawing import Drawer, balanced_labels, draw
 from sphere_jax.runs.run import Run, open_run
+from sphere_jax.runs.weaker import with_weaker
 from sphere_jax.studies import sweeping
+from sphere_jax.studies.sweeping import sweep_configs, swept_guidance
 
 LABELS = balanced_labels(12, 10)
 
@@ -43,7 +43,7 @@ def random_weights(method, seed):
 def run(tmp_path_factory):
     run = open_run(config_of(), tmp_path_factory.mktemp("sweep"), make_mesh())
     for seed, stage in enumerate(("vae", "flow")):
-        run.artifacts |= random_weights(build_method(run.config, stage), seed)
+        run.artifacts |= random_weights(run.methods[stage], seed)
     d = run.generator.tokenizer.latent_shape[-1]
     run.artifacts["statistics"] = {"mean": jnp.zeros(d), "std": jnp.ones(d)}
     return run
@@ -72,9 +72,9 @@ def test_latents_decode_at_any_radius_as_the_config_would(run):
     assert apart(own, draw(run, LABELS, 3).images) <= 1
     other = with_config(run, "--config.sampler.decode_radius=0.3")
     assert apart(far, draw(other, LABELS, 3).images) <= 1 and apart(own, far) > 5
-    made = sweeping.generation_of(other, drawn, 3)
+    made = sweeping.generation_of(other, drawn.sampler, 3)
     assert made["decode_radius"] == 0.0  # the protocol tells the two apart
-    assert build_sampler(other.config).decode_radius == 0.3
+    assert other.generator.sampler.decode_radius == 0.3
 
 
 def test_a_run_without_decoder_leaves_latents_at_the_decode_radius(tmp_path):
@@ -95,7 +95,7 @@ def test_a_run_without_decoder_leaves_latents_at_the_decode_radius(tmp_path):
 def test_latents_too_many_for_memory_are_refused_before_they_are_drawn(run, reference, monkeypatch):
     monkeypatch.setattr("sphere_jax.data.memory.available_bytes", lambda: 100)
     points = sweep_configs(run.config, ["decode_radius=0,0.3"])
-    with pytest.raises(UserError, match="What all radii decode, the latents, would take"):
+    with pytest.raises(UserError, match="The latents that all radii decode would take"):
         sweeping.sweep(run, points, 12, 3)
 
 
@@ -119,7 +119,7 @@ def trained_reference(run):
 
 @pytest.fixture
 def reference(trained_reference, monkeypatch):
-    """The feature network and the judge, trained once for all tests here."""
+    """The feature network and the pixel classifier, trained once for all tests here."""
     monkeypatch.setattr(sweeping, "reference_of", lambda run: trained_reference)
 
 
@@ -156,19 +156,19 @@ def test_a_sweep_draws_once_for_all_radii_and_compiles_once_for_all_scales(
     stamp = row["protocol"]["generation"]
     assert (stamp["decode_radius"], stamp["guidance"]["scale"], stamp["seed"]) == (0.3, 2.0, 3)
 
-    sampler = build_sampler(next(c for v, c in points if list(v.values()) == ["0.3", "2"]))
+    sampler = run.system.sampler(next(c for v, c in points if [*v.values()] == ["0.3", "2"]))
     drawer = Drawer(run, 3)
     images = drawer.decode(real_draw(drawer, LABELS, sampler, decode=False).latents, 0.3)
     scored = sweeping.score_images(sweeping.reference_of(run), images, LABELS, 3)
     assert row["metrics"] == pytest.approx(scored.metrics, rel=1e-3, abs=1e-3, nan_ok=True)
 
-    head, _, *lines, yardstick = sweeping.table(swept).splitlines()
+    head, _, *lines, real = sweeping.table(swept).splitlines()
     assert head.startswith("| decode_radius | guidance | NFE |") and len(lines) == 6
-    assert lines[0].startswith("| 0 | 1.5 | 4 |") and yardstick.count("|") == head.count("|")
+    assert lines[0].startswith("| 0 | 1.5 | 4 |") and real.count("|") == head.count("|")
     assert sweeping.curves(swept).startswith(b"\x89PNG")
 
 
-def test_a_sweep_goes_on_from_what_it_kept(run, reference, monkeypatch):
+def test_a_sweep_resumes_from_what_it_wrote(run, reference, monkeypatch):
     """After one of four points and a kill: what is there is not drawn again, and stays."""
     points = sweep_configs(run.config, ["decode_radius=0,0.3", "guidance=1.5,1"])
     whole = sweeping.sweep(run, points, 12, 3)
@@ -199,6 +199,9 @@ def test_a_sweep_goes_on_from_what_it_kept(run, reference, monkeypatch):
     monkeypatch.setattr(Drawer, "draw", None)  # there is nothing left to draw
     stored = json.loads(json.dumps(whole))
     assert sweeping.table(sweeping.sweep(run, points, 12, 3, stored)) == sweeping.table(whole)
+    old = json.dumps(stored).replace('"real_data"', '"yardstick"')  # as it was called once
+    old = json.loads(old.replace('"pixel_classifier"', '"judge"'))
+    assert sweeping.table(sweeping.sweep(run, points, 12, 3, old)) == sweeping.table(whole)
     with pytest.raises(UserError, match="other weights or under another protocol"):
         sweeping.sweep(run, points, 12, 4, stored)
     with pytest.raises(UserError, match="other weights or under another protocol"):
@@ -212,9 +215,9 @@ def test_a_sweep_goes_on_from_what_it_kept(run, reference, monkeypatch):
 
 def test_curves_are_drawn_along_words_too():
     points = sweep_configs(config_of(), ["solver=euler,multistep", "steps=2"])
-    assert [build_sampler(config).solver for _, config in points] == ["euler", "multistep"]
+    assert [config.sampler.solver for _, config in points] == ["euler", "multistep"]
     rows = [{"values": values, "nfe": 2, "metrics": {"precision": 0.5}} for values, _ in points]
-    drawn = sweeping.curves({"rows": rows, "yardstick": {"precision": 0.9}})
+    drawn = sweeping.curves({"rows": rows, "real_data": {"precision": 0.9}})
     assert drawn.startswith(b"\x89PNG")
 
 
@@ -223,13 +226,13 @@ def test_curves_are_drawn_along_words_too():
     [
         (["guidance"], "must be KEY=VALUE,VALUE"),
         (["guidance="], "must be KEY=VALUE,VALUE"),
-        (["batch_size=1,2"], "of guidance, decode_radius"),
-        (["auto_guidance=a,b"], "of guidance, decode_radius"),
+        (["batch_size=1,2"], "batch_size=... cannot be swept; give steps, guidance, solver"),
+        (["auto_guidance=a,b"], "cannot be swept; give steps, guidance, solver"),
         (["guidance=1", "guidance=2"], "each KEY once"),
         (["guidance=x"], "must be float, not 'x'"),
         (["decode_radius=3,-1"], "config.sampler.decode_radius=-1.0 must be at least 0"),
         (["solver=rk4"], "config.sampler.solver='rk4' must be one of"),
-        (["strength=1"], "config.sampler has no 'strength'"),
+        (["strength=1"], "strength=... cannot be swept; give steps, guidance"),
     ],
 )
 def test_what_a_sweep_refuses(sweeps, words):
@@ -257,7 +260,7 @@ def guided_by(run, monkeypatch):
     """The run, guided by another that its folder is made to hold."""
 
     def guided_by(other, scale=3.0):
-        monkeypatch.setattr(generation, "load_run", lambda folder, mesh: other)
+        monkeypatch.setattr(weaker, "load_run", lambda folder, mesh: other)
         return with_config(
             run, "--config.sampler.auto_guidance=weak", f"--config.sampler.guidance={scale}"
         )
@@ -271,10 +274,10 @@ def test_guided_by_itself_or_by_a_smaller_network(run, guided_by):
     assert apart(own.images, plain.images) <= 1
     assert own.sampler.evaluations == 4 == 2 * plain.sampler.evaluations
     assert "auto-guidance 3" in str(own.sampler)
-    assert sweeping.generation_of(run, own, 3)["guidance"]["auto"] == "weak"
+    assert sweeping.generation_of(run, own.sampler, 3)["guidance"]["auto"] == "weak"
 
     smaller = with_config(run, "--config.model.width=16")
-    smaller.artifacts |= random_weights(build_method(smaller.config, "flow"), 9)
+    smaller.artifacts |= random_weights(smaller.generator, 9)
     assert apart(draw(guided_by(smaller), LABELS, 3).images, plain.images) > 3
 
 
@@ -284,7 +287,7 @@ def test_a_weaker_run_must_have_the_same_latents(run, guided_by, tmp_path):
         "learnt the velocities of TokenSphere": with_config(run, "--config.space.path=nlerp"),
         "its tokenizer's encoder has other weights": with_config(run, encoder=encoder),
         "must be the run of a 'flow' stage": with_config(run, "--config.stages=vae"),
-        "knows 12 classes, not 10": with_config(run, "--config.data.num_classes=12"),
+        "has 12 classes, not 10": with_config(run, "--config.data.num_classes=12"),
         r"has latents of shape \(2, 2, 8\)": with_config(
             run, "--config.tokenizer.latent_channels=8"
         ),

@@ -37,7 +37,7 @@ def write_page(comparison: Comparison) -> str:
     done, all_arms = len(comparison.outcomes), len(comparison.seeds) * len(comparison.arms)
     sentence = f"{done} of {all_arms} arms. " if done < all_arms else ""
     sentence += (
-        f"{len(comparison.arms)} arms in seeds {', '.join(map(str, comparison.seeds))}, alike but "
+        f"{len(comparison.arms)} arms in seeds {', '.join(map(str, comparison.seeds))}, equal but "
         f"for the values named below; '{comparison.baseline}' is the baseline."
     )
     root, title = comparison.root, comparison.root.name
@@ -152,19 +152,19 @@ def _against_baseline(comparison: Comparison) -> list[page.Section]:
     if not others:
         return []
     names = comparison.metrics
-    rows = [[arm, *(_told(comparison.difference(arm, name)) for name in names)] for arm in others]
+    rows = [[arm, *(_shown(comparison.difference(arm, name)) for name in names)] for arm in others]
     table = page.Table([comparison.label, *(score_tables.describe(n)[0] for n in names)], rows)
     seeds = max(len(comparison.seeds_of(arm, comparison.baseline)) for arm in others)
-    said = (
+    text = (
         f"Arm minus baseline, paired by seed, with {CONFIDENCE:.0%} t-intervals. Decided where the "
         "interval leaves out zero (of a metric that should be near a number: of its distance from "
         "it). Intervals are one by one: of twenty, one leaves out zero by chance."
     )
-    blocks = [table, page.Text(said if seeds > 1 else ONE_SEED)]
+    blocks = [table, page.Text(text if seeds > 1 else ONE_SEED)]
     return [page.Section(f"Against {comparison.baseline}", blocks)]
 
 
-def _told(difference: Difference | None) -> str:
+def _shown(difference: Difference | None) -> str:
     if difference is None:
         return "–"
     if difference.half_width is None:
@@ -182,9 +182,9 @@ def _curves(comparison: Comparison) -> list[page.Section]:
         found = {}
         for arm in comparison.names:
             curves = (comparison.curve(s, arm, metric) for s in comparison.seeds_of(arm))
-            kept = [(c[axis], c[2]) for c in curves if c[2]]
-            if kept:
-                found[arm] = kept
+            scored = [(c[axis], c[2]) for c in curves if c[2]]
+            if scored:
+                found[arm] = scored
         return found
 
     first = comparison.target_metric or metrics[0]
@@ -218,13 +218,13 @@ def _target(comparison: Comparison) -> list[page.Section]:
     name, value = score_tables.describe(metric)[0], comparison.target and comparison.target.value
     goal = f"{value:g}" if value is not None else f"what '{comparison.baseline}' ends at, by seed"
     header = [comparison.label, "steps", "times fewer", "seconds", "times less"]
-    said = (
+    text = (
         f"Where each arm first reaches a {name} of {goal}, linear between scored steps: seed by "
         f"seed, their mean; and how many times sooner than the baseline (geometric mean, "
         f"{CONFIDENCE:.0%} t-interval)."
     )
-    said += "" if len(comparison.seeds) > 1 else f" {ONE_SEED}"
-    return [page.Section("Time to a target", [page.Table(header, rows), page.Text(said)])]
+    text += "" if len(comparison.seeds) > 1 else f" {ONE_SEED}"
+    return [page.Section("Time to a target", [page.Table(header, rows), page.Text(text)])]
 
 
 def _reached(reached) -> tuple[str, str]:
@@ -245,9 +245,9 @@ def _samples(comparison: Comparison) -> list[page.Section]:
     """One picture a seed, one row an arm, the same noise and label in a column."""
     blocks = []
     for seed in comparison.seeds:
-        kept = {arm: comparison.outcomes[seed, arm].samples for arm in comparison.names
+        drawn = {arm: comparison.outcomes[seed, arm].samples for arm in comparison.names
                 if (seed, arm) in comparison.outcomes}  # fmt: skip
-        rows = {arm: images[:FIRST] for arm, images in kept.items() if images is not None}
+        rows = {arm: images[:FIRST] for arm, images in drawn.items() if images is not None}
         if rows and len({images.shape[1:] for images in rows.values()}) == 1:
             caption = f"Seed {seed}, not chosen: a column has one noise and one class."
             blocks.append(page.Picture(figures.labelled_rows(rows), caption))
@@ -270,16 +270,16 @@ def _matched(comparison: Comparison, matched: dict) -> page.Section:
         differ.append([arm.name, own or "the baseline"])
         if arm.name in matched:
             rows.append([arm.name, *(matched[arm.name].get(item, "–") for item in EXPLAINS)])
-    said = (
-        "Compared with the baseline by hashes of the arrays themselves, taken when an arm started: "
-        "rows of the first batches, freshly drawn weights, the first step's draws, the noise of "
-        "samples, what scores are taken against. 'no' names the values that explain it; a "
+    text = (
+        "Compared with the baseline by hashes of the arrays themselves when an arm starts: "
+        "rows of the first batches, initial weights, random numbers of the first step, noise of "
+        "samples, what samples are scored against. 'no' names the values that explain it; a "
         "difference that none explains is refused."
     )
     blocks = [
         page.Table([comparison.label, "differs from the baseline in"], differ),
         page.Table([comparison.label, *EXPLAINS], rows),
-        page.Text(said),
+        page.Text(text),
     ]
     return page.Section("Matched", blocks)
 

@@ -80,7 +80,7 @@ def digest(tree) -> str:
 
 
 def reference_item(results: dict) -> str:
-    """What scores were taken against, from the protocol in `results.json`."""
+    """What samples were scored against, from the protocol in `results.json`."""
     stamp = results["protocol"]
     used = ("features", "pixel_classifier", "reference", "samples", "precision_recall",
             "image_shape")  # fmt: skip

@@ -126,7 +126,7 @@ class Comparison:
 
     @property
     def target_metric(self) -> str | None:
-        """The one that was asked for, or the first of the curves that has a better side."""
+        """The one of `target`, or the first of the curves that has a better side."""
         if self.target:
             return self.target.metric if self.target.metric in self.curve_metrics else None
         return next((m for m in self.curve_metrics if badness(m, 0.0) is not None), None)
@@ -159,9 +159,9 @@ class Comparison:
         found: dict[str, dict[str, str]] = {}
         for name in self.names:
             for seed in self.seeds_of(name, self.baseline):
-                told = check_started(self, seed, name, self.outcomes[seed, name].matched)
-                kept = found.setdefault(name, told)
-                kept |= {item: word for item, word in told.items() if word != "yes"}
+                checked = check_started(self, seed, name, self.outcomes[seed, name].matched)
+                worst = found.setdefault(name, checked)
+                worst |= {item: word for item, word in checked.items() if word != "yes"}
         return found
 
     def _rows(self, seed: int, name: str) -> list[dict]:

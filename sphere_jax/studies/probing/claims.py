@@ -1,4 +1,4 @@
-"""What the papers say of their tokenizers, held against what was measured on this one.
+"""Claims of the papers about their tokenizers, compared with measurements on this one.
 
 Every limit stands here once and is printed with the verdict.
 """

@@ -44,9 +44,9 @@ class Probe:
         params: Params,
         compare: Comparison,
         seed: int,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ):
-        self.latent_shape, self.compare, self.say = tokenizer.latent_shape, compare, say
+        self.latent_shape, self.compare, self.log = tokenizer.latent_shape, compare, log
         key = jax.random.key(seed)
         self._keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(STREAMS)}
         self._params, self._seed = params, seed
@@ -68,8 +68,8 @@ class Probe:
         """uint8 images of the latents that `change` makes of the arrays, with a line about it."""
         started = time.monotonic()
         images = self.map(lambda *batch: self._decode(self._params, change(*batch)), *arrays)
-        taken = max(time.monotonic() - started, 1e-9)
-        self.say(f"decoded {name}: {len(images)} images, {len(images) / taken:.1f} img/s")
+        seconds = max(time.monotonic() - started, 1e-9)
+        self.log(f"decoded {name}: {len(images)} images, {len(images) / seconds:.1f} img/s")
         return images
 
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> Probed:

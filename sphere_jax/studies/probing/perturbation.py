@@ -29,7 +29,7 @@ def radial_jitter(z: jax.Array, noise: jax.Array, eta: float) -> jax.Array:
 
 @jax.jit
 def angular_jitter(z: jax.Array, noise: jax.Array, eta: float) -> jax.Array:
-    """Each token turned in the direction of its noise, its norm kept.
+    """Each token turned in the direction of its noise, its norm unchanged.
 
     By the angle at which the chord is as long as the change of `radial_jitter`:
     `2 sin(theta / 2) = eta`, eta in [0, 2].
@@ -42,13 +42,13 @@ def angular_jitter(z: jax.Array, noise: jax.Array, eta: float) -> jax.Array:
 
 @jax.jit
 def fixed_norm(z: jax.Array, norm: float) -> jax.Array:
-    """Every token (B, h, w, d) at one norm, its direction kept."""
+    """Every token (B, h, w, d) at one norm, its direction unchanged."""
     return sphere.normalize(z, norm)
 
 
 @jax.jit
 def direction_noise(z: jax.Array, noise: jax.Array, sigma: float) -> jax.Array:
-    """`sigma` times standard noise on the unit direction, which is renormalised; norms are kept."""
+    """`sigma` times standard noise on the unit direction, renormalised; norms are unchanged."""
     u = sphere.normalize(z)
     return sphere.normalize(u + sigma * noise, sphere.safe_norm(z)[..., None])
 

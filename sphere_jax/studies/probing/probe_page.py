@@ -24,7 +24,7 @@ MEASURES = {  # as they are printed
 
 
 def write(folder: Path, probed: Probed, protocol: dict[str, Any]) -> list[Claim]:
-    """Writes probe.html and probe.json, which say under what `protocol`; returns the verdicts."""
+    """Writes probe.html and probe.json, with the `protocol`; returns the verdicts."""
     found = list(claims(probed))
     write_json(folder / "probe.json", summary(probed, found, protocol))
     verdicts = [claim.shown for claim in found]
@@ -154,9 +154,9 @@ def _matched(probed: Probed) -> list:
         for eta, scores in by.items()
     ]
     caption = (
-        "Against the decoded latent itself. Radial: each token's norm times 1 + eta or 1 - eta, by "
-        "lot. Angular: each token turned in a random direction by theta, 2 sin(theta / 2) = eta, "
-        "so that both move it equally far."
+        "Compared with the decoded latent itself. Radial: each token's norm times 1 + eta or 1 - "
+        "eta, at random. Angular: each token turned in a random direction by theta, 2 sin(theta / "
+        "2) = eta, so that both move it equally far."
     )
     table = Table(["jitter", "eta", *(MEASURES[m] for m in names)], rows)
     strips = labelled_rows(probed.strips["matched"])
@@ -171,7 +171,7 @@ def _fixed(probed: Probed) -> list:
     ]
     table = Table(["norm of every token", "which is", *(MEASURES[m] for m in names)], rows)
     strips = Picture(labelled_rows(probed.strips["fixed"]), "The same images.")
-    return [Text("Directions kept; against the decoded latent itself."), table, strips]
+    return [Text("Directions unchanged; compared with the decoded latent itself."), table, strips]
 
 
 def _turned(probed: Probed) -> list:
@@ -181,7 +181,7 @@ def _turned(probed: Probed) -> list:
         for sigma, scores in probed.turned.items()
     ]
     text = (
-        "Gaussian noise on the unit direction, renormalised, norms kept. The last sigma turns "
+        "Gaussian noise on the unit direction, renormalised, norms unchanged. The last sigma turns "
         "these channels as far as 0.1 turns the 1024 of the Hyperspherical Autoencoder: 72.6 "
         "degrees."
     )

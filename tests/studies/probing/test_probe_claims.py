@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sphere_jax.distribution.mesh import make_mesh
+from sphere_jax.evaluation.features.base import Features
 from sphere_jax.geometry import sphere
 from sphere_jax.studies.probing import swap
 from sphere_jax.studies.probing.claims import claims, mean
@@ -83,14 +84,16 @@ def test_the_batch_changes_nothing_and_the_seed_does(directions):
     )
 
 
-class Semantic:
+class Semantic(Features):
     """Features that are the mean colour; the class is its strongest channel."""
 
     name, fingerprint = "colour", "0"
-    params: ClassVar = {"classifier": {"kernel": np.eye(3), "bias": np.zeros(3)}}
 
     def features(self, images, batch_size, sharding):
         return images.mean((1, 2)).astype(np.float32)
+
+    def classes(self, features):
+        return features.argmax(-1)
 
 
 def test_semantic_distance_and_agreement():

@@ -114,5 +114,7 @@ def test_networks_that_do_not_fit_are_refused(folder):
     assert "it holds 'taesd'" in refusal_of(load_perceptual, folder / "taesd.safetensors", shape)
     assert "nowhere" in refusal_of(load_perceptual, "nowhere", shape)
     words = refusal_of(Comparison.load, "", "vgg", "file", shape, make_mesh(), 4)
-    assert "--features=vgg must be one of efficientnet_lite0" in words
+    assert "--features='vgg' is not known" in words and "efficientnet_lite0" in words
+    words = refusal_of(Comparison.load, "", "inception_fid", "file", shape, make_mesh(), 4)
+    assert "--features=inception_fid gives no distance of two images; give one of dinov2" in words
     assert load_perceptual(lpips, shape).name == "lpips_alexnet"

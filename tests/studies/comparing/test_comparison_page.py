@@ -42,6 +42,6 @@ def test_a_score_that_some_arms_lack_is_left_out_and_said(comparison):
 def test_a_stage_more_is_one_difference_but_what_was_asked_for_is_named(comparison):
     write_page(comparison)
     rows = (comparison.root / "comparison.md").read_text().splitlines()
-    stages = "stages: ['vae', 'decoder', 'flow']"
+    stages = "stages: ('vae', 'decoder', 'flow')"
     assert "| plain | the baseline |" in rows and f"| tuned | {stages} |" in rows
     assert f"| own | decoder.target: 'original'; {stages} |" in rows
