@@ -24,10 +24,11 @@ SHOWN = {  # in the picture: (colour, line)
 
 
 def print_table(found: Sequence[dict]) -> None:
-    """Of every arm: final held-out loss of raw and averaged parameters, its distance from float32
-    of the same seed, and the largest such distance on the way, in per cent; what broke.
+    """Of every arm: final held-out loss of raw and averaged parameters, its difference from float32
+    of the same seed, and the largest such difference during training, in per cent; spikes.
 
-    Above it, the losses of float32 before the first step, and how far its seeds end apart.
+    Above it, the losses of float32 before the first step, and the spread of its final losses over
+    seeds.
     """
     exact = {run["seed"]: np.array(run["curve"]) for run in found if run["arm"] == "float32"}
     if not found or 0 not in exact:

@@ -1,9 +1,9 @@
-"""The float32 parts of training ("islands"), each with a twin in bfloat16: what the studies break.
+"""The float32 parts of training ("islands"), each with a twin in bfloat16.
 
-A twin does what a plain implementation does if its inputs are bfloat16: every operation rounds what
-it returns to 8 bits; sums are taken in float32 and rounded once, as PyTorch and `jnp.sum` do. Twins
-replace functions of the library while a program is traced (`in_bfloat16`); the library has no
-option for them, because nobody should want one.
+A twin is a plain implementation on bfloat16 inputs: every operation rounds its result to 8 bits;
+sums are taken in float32 and rounded once, as PyTorch and `jnp.sum` do. Twins replace functions of
+the library while a program is traced (`in_bfloat16`); the library has no option for them, because
+they are never better.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ def exp_step(space, z, v, dt):
 
 
 def time_features(t, frequencies=None):
-    """What `TimeEmbedding` makes of t (B,) before its linears, bfloat16."""
+    """The features of t (B,) that `TimeEmbedding` gives to its linears, bfloat16."""
     t = half(t)[:, None]
     if frequencies is None:
         steps = MAX_PERIOD ** (-np.arange(TIME_FEATURES // 2) / (TIME_FEATURES // 2))
@@ -144,7 +144,7 @@ def gated(x, gate, branch):
     return x + (half(gate) * half(branch)).astype(x.dtype)
 
 
-_embed = Trunk.embed  # the library's own, which the twin below calls
+_embed = Trunk.embed  # that of the library, which the twin below calls
 
 
 def embed(self, z):
@@ -162,7 +162,7 @@ def average(ema, params, decay, updates):
 
 _interpolate, _split = TokenSphere.interpolate, TokenSphere.split
 
-# What is replaced by what, for each island. The loss is broken by giving it bfloat16 operands.
+# Replacements for each island. The loss is broken by bfloat16 operands.
 ISLANDS = {
     "geometry": [
         (TokenSphere, "interpolate", lambda *args: full(interpolate(*args))),

@@ -1,4 +1,4 @@
-"""What finetuning a decoder on projected latents gains and costs: four cells, and the controls.
+"""Gains and costs of finetuning a decoder on projected latents: four cells, and the controls.
 
     python -m benchmarks.decoder runs/pixels runs/pixels_raw runs/lpips --out=docs/decoder.md \\
         --picture=docs/images/decoder.png
@@ -17,16 +17,16 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from sphere_jax.runs.building import build_tokenizer
-
-from benchmarks import decoder_picture
-from sphere_jax.cli import parser, run_command
+from benchmarks import decoder_picture, smoke
+from sphere_jax.cli import EXIT_CODES, Parser, run_command
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import read_json, write_bytes, write_text
-from sphere_jax.config.options import Config, DecoderStage
+from sphere_jax.config.options import Config
 from sphere_jax.config.reading import read_group
 from sphere_jax.evaluation.figures import labelled_rows
+from sphere_jax.methods.decoder import DecoderOptions
 from sphere_jax.runs.records import completed
+from sphere_jax.runs.system import System
 from sphere_jax.training.run_log import read_rows
 
 NAMES = {"psnr": "PSNR, dB ↑", "ssim": "SSIM ↑", "lpips": "LPIPS (AlexNet) ↓"}
@@ -37,11 +37,11 @@ ABOUT = """writes this page from the measurements of finished 'decoder' stages
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.splitlines()[0], "exit codes: 0 done, 2 user error")
+    flags = Parser(__doc__.splitlines()[0], EXIT_CODES)
     flags.add_argument("runs", nargs="+", type=Path, help="folders of finished runs and controls")
     flags.add_argument("--out", type=Path, help="the page, for example docs/decoder.md")
     flags.add_argument("--picture", type=Path, help="FILE.png of the cells, which the page shows")
-    arguments = flags.parse_args(argv)
+    arguments = smoke.parse(flags, argv, smoke_flags)
     stages = [read_stage(folder) for folder in arguments.runs]
     runs = paired([s for s in stages if not is_control(s)], [s for s in stages if is_control(s)])
     shown = ""
@@ -55,8 +55,13 @@ def main(argv: list[str]) -> None:
         write_text(arguments.out, text)
 
 
+def smoke_flags() -> list[str]:
+    out, picture = smoke.folder() / "decoder.md", smoke.folder() / "decoder.png"
+    return [str(smoke.trained_run()), f"--out={out}", f"--picture={picture}"]
+
+
 def read_stage(folder: Path) -> dict[str, Any]:
-    """What a run's 'decoder' stage was, measured and took. Raises UserError."""
+    """Config, record, metrics and seconds of a run's 'decoder' stage. Raises UserError."""
     found = read_json(folder / "config.json")
     record = read_json(folder / "stages" / "decoder.json")
     if found is None or record is None or not record["finished"]:
@@ -79,7 +84,7 @@ def is_control(stage: dict) -> bool:
 
 
 def paired(runs: list[dict], controls: list[dict]) -> list[dict]:
-    """Runs, each with its "control" or None. Raises UserError for what is no comparison."""
+    """Runs, each with its "control" or None. Raises UserError for runs that cannot be compared."""
     if not runs:
         raise UserError("None of these runs projects its latents; give the run of a control, too.")
     for run in (*runs, *controls):
@@ -107,7 +112,7 @@ def _differing(first: dict, second: dict) -> list[str]:
 
 
 def _measured_on(stage: dict) -> dict[str, Any]:
-    """What the first row of the table is a function of, and the seed of all."""
+    """All that the first row of the table depends on, and the seed of all."""
     starts = ("data fingerprint", "config.data.", "config.tokenizer.", "config.seed")
     depends = {key: v for key, v in stage["depends"].items() if key.startswith(starts)}
     for key in [key for key in depends if "statistics" in key]:
@@ -117,12 +122,12 @@ def _measured_on(stage: dict) -> dict[str, Any]:
 
 def _recipe_of(stage: dict) -> dict[str, Any]:
     """Options that a run is too old to name are at their defaults."""
-    config = Config(stages=(), groups={"decoder": DecoderStage()})
+    config = Config(stages=(), groups={"decoder": DecoderOptions()})
     return completed(stage["depends"], config) | {"projection": None}
 
 
 def page(command: str, runs: list[dict], shown: str = "") -> str:
-    """In Markdown; `shown` is what stands between table and recipes."""
+    """In Markdown; `shown` goes between table and recipes."""
     result = [
         f"- **`{run['name']}`**, {recipe(run)}. {cost(run['metrics'])}{against_control(run)}"
         for run in runs
@@ -175,20 +180,20 @@ def values(stage: dict, measured: list[str], cell: str) -> list[str]:
 
 
 def projection(run: dict) -> str:
-    """What became of latents, in words."""
+    """How latents were projected, in words."""
     where = run["depends"]["projection"]
     where = "global sphere, RMS 1" if where.startswith("global") else where
     return f"normalised per channel, then {where}" if is_normalised(run["config"]) else where
 
 
 def is_normalised(config: dict[str, Any]) -> bool:
-    """Reads the groups that say it, no other: a run may be older than an option of its stages."""
+    """Reads no other groups than these: a run may be older than an option of its stages."""
     groups = {name: config[name] for name in ("stages", "data", "tokenizer")}
-    return "statistics" in build_tokenizer(read_group(Config, groups, "config")).parts
+    return "statistics" in System(read_group(Config, groups, "config")).tokenizer.parts
 
 
 def cost(metrics: dict[str, float]) -> str:
-    """Of projection, and what finetuning gives back."""
+    """PSNR that projection costs, and that finetuning gives back, in words."""
     before = metrics["psnr_projected_original"]
     lost = metrics["psnr_raw_original"] - before
     back = metrics["psnr_projected_finetuned"] - before
@@ -197,7 +202,7 @@ def cost(metrics: dict[str, float]) -> str:
             f"Projection costs no PSNR with the decoder as published ({abs(lost):+.2f} dB); "
             f"finetuning on projected latents adds {back:+.2f} dB to theirs."
         )
-    told = (
+    text = (
         f"Projection costs {lost:.2f} dB of PSNR with the decoder as published, and finetuning on "
         f"projected latents gives back {back:.2f} dB of it, {100 * back / lost:.0f} %."
     )
@@ -207,22 +212,22 @@ def cost(metrics: dict[str, float]) -> str:
         if name.startswith(("lpips", "frechet")) and name.endswith("_projected_finetuned")
         if value > metrics[name.replace("finetuned", "original")]
     ]
-    return told + (f" It makes this worse: {', '.join(worse)}." if worse else "")
+    return text + (f" It makes this worse: {', '.join(worse)}." if worse else "")
 
 
 def against_control(run: dict) -> str:
-    """What is left of the cost of projection once both decoders had the same training."""
+    """The cost of projection that is left after both decoders had the same training, in words."""
     if not run["control"]:
         if run["config"]["decoder"].get("target") == "original":
             return " It has no control: on raw latents the decoder would have nothing to learn."
         return " The effect of finetuning alone is not known: its control was not given."
     own, control = run["metrics"], run["control"]["metrics"]
-    told = [
+    parts = [
         f"{key.removesuffix('_raw_finetuned').replace('_', ' ')} {own[ours] - value:+.3g}"
         for key, value in control.items()
         if (ours := key.replace("_raw_", "_projected_")) in own and key.endswith("_raw_finetuned")
     ]
-    return f" Against the control, on raw latents: {', '.join(told)}."
+    return f" Against the control, on raw latents: {', '.join(parts)}."
 
 
 def recipe(run: dict) -> str:
@@ -260,8 +265,8 @@ def protocol(run: dict) -> str:
         f"{config['data']['image_size']} px, {f'{measured:,}' if measured else 'all'} held-out "
         f"images, seed {config['seed']}. Images are clipped and rounded to uint8 before they are "
         "measured. Each number is a mean over images, except the Frechet distance, which is "
-        "between the reconstructions and their images. One seed, so no spread is known. Minutes are "
-        "training time on a machine that may have had other load. Trained "
+        "between the reconstructions and their images. One seed, so no spread is known. Minutes "
+        "are training time on a machine that may have had other load. Trained "
         f"with jax {run['jax']}; this page was written on {os.cpu_count()} {platform.machine()} "
         "cores."
     )

@@ -6,14 +6,13 @@ import jax
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
-from sphere_jax.runs.building import build_space, build_tokenizer
-from sphere_jax.tokenizers.pretrained import load_pretrained
 
 from sphere_jax.data.pictures import fit
+from sphere_jax.methods.base import space_of
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.runs.loading import load_run
 
-PHOTOGRAPHS = ("flower.jpg", "china.jpg")  # scikit-learn brings them
+PHOTOGRAPHS = ("flower.jpg", "china.jpg")  # of scikit-learn
 CREDIT = (
     "Photographs: flower.jpg (vultilion) and china.jpg (danielbuechele), CC BY 2.0, as they come "
     "with scikit-learn; the middle of each is enlarged beside it"
@@ -21,8 +20,8 @@ CREDIT = (
 
 
 def cells(runs: list[dict]) -> dict[str, np.ndarray]:
-    """The photographs, and what each cell makes of them: uint8 (4, size, size, 3) by its name,
-    behind each picture its middle twice as large.
+    """The photographs, and their reconstructions by each cell: uint8 (4, size, size, 3) by name,
+    after each picture its middle twice as large.
 
     "folder" and "control" of a run are as `decoder.paired` leaves them. Raises UserError.
     """
@@ -51,11 +50,11 @@ def _photographs(size: int) -> np.ndarray:
 
 
 def _cells(folder: Path, images: np.ndarray) -> dict[str, np.ndarray]:
-    """What the run's two decoders make of raw and projected latents, uint8."""
+    """Reconstructions by the run's two decoders, of raw and of projected latents, uint8."""
     run = load_run(folder)
-    tokenizer = build_tokenizer(run.config)
-    space = build_space(run.config, tokenizer.latent_shape)
-    published = jax.tree.map(np.asarray, load_pretrained(tokenizer, run.config.tokenizer))
+    tokenizer = run.tokenizer
+    space = space_of(run.config, tokenizer.latent_shape)
+    published = jax.tree.map(np.asarray, tokenizer.load(run.config.tokenizer))
     latents = jax.jit(tokenizer.encode)(run.artifacts, to_float(images))
     decode = jax.jit(tokenizer.decode)
     return {

@@ -1,4 +1,4 @@
-"""What a few-step image costs: Sphere Encoder (E) against Sphere Latent Encoder (B).
+"""Cost of a few-step image: Sphere Encoder (E) against Sphere Latent Encoder (B).
 
     python -m benchmarks.few_step_cost                       published sizes, FLOPs only
     python -m benchmarks.few_step_cost --measure --rounds 7  and the small configs, timed here
@@ -11,14 +11,15 @@ network lowered on its own, layers unrolled, batch 1, float32; nothing is alloca
 import argparse
 import dataclasses
 import statistics
-import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from sphere_jax.runs.building import build_method, build_tokenizer
 
+from benchmarks import rounds, smoke
+from sphere_jax.cli import run_command
 from sphere_jax.config.config_files import load_config
 from sphere_jax.nn.attention import Attention
 from sphere_jax.nn.compilation import quick_products
@@ -27,14 +28,19 @@ from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.mlp import MLP
 from sphere_jax.nn.norms import LayerNorm
 from sphere_jax.nn.transformer_layers import Block, Stack
+from sphere_jax.runs.system import System
 
+ROOT = Path(__file__).parents[1]
 STEPS = 4
 CLAIM = 6.5  # times fewer FLOPs, the paper of B
+TINY = ["tokenizer.width=32", "tokenizer.depth=1", "tokenizer.heads=2", "tokenizer.mixer_depth=1"]
+TINY_LATENT = ["tokenizer.widths=8,16", "tokenizer.latent_channels=4",
+               "model.width=32", "model.depth=1", "model.heads=2"]  # fmt: skip
 
 
 class RAEDecoder(nnx.Module):
     """The shapes of RAE's ViT-XL decoder (docs/systems/sphere_latent.md#frozen-tokenizer-rae), for
-    its cost alone: 256 tokens and one class token, 28 layers of width 1152, MLP 4096, patches of 16
+    its FLOPs alone: 256 tokens and a class token, 28 layers of width 1152, MLP 4096, patches of 16
     pixels."""
 
     def __init__(self, *, rngs: nnx.Rngs):
@@ -56,35 +62,54 @@ class RAEDecoder(nnx.Module):
         return self.output(self.blocks(self.input(z), None))
 
 
+def load(name: str, overrides: list[str]) -> System:
+    """That of configs/NAME.py with some "group.option=value"."""
+    config = load_config(str(ROOT / f"configs/{name}.py"), [f"--config.{x}" for x in overrides])
+    return System(config)
+
+
 def flops(network: Network, *inputs) -> float:
     """Of one application, by XLA."""
     params = jax.eval_shape(network.init, jax.random.key(0))
     return jax.jit(network.apply).lower(params, *inputs).cost_analysis()["flops"]
 
 
-def published() -> None:
-    unrolled = ["--config.tokenizer.unroll=True", "--config.tokenizer.size=xlarge",
-                "--config.tokenizer.compute_dtype=float32"]  # fmt: skip
-    tokenizer = build_tokenizer(load_config("configs/imagenet_sphere_encoder.py", unrolled))
+def published_flops() -> dict[str, float]:
+    """One evaluation of one image by the published networks."""
+    options = ["unroll=True", "size=xlarge", "compute_dtype=float32"]
+    e = load("imagenet_sphere_encoder", [f"tokenizer.{text}" for text in options])
+    b = load("imagenet_sphere_latent", ["model.unroll=True", "model.compute_dtype=float32"])
+    latents = jax.ShapeDtypeStruct((1, 257, 768), jnp.float32)
+    rae = flops(Network(lambda rngs: RAEDecoder(rngs=rngs)), latents)
+    return system_flops(e, b) | {"RAE decoder": rae}
+
+
+def tiny_flops() -> dict[str, float]:
+    """As `published_flops`, of the small configs at tiny sizes; the VAE's decoder is RAE's."""
+    e, b = load("mnist_sphere_encoder", TINY), load("mnist_sphere_latent", TINY_LATENT)
+    latents = jax.ShapeDtypeStruct((1, *b.tokenizer.latent_shape), jnp.float32)
+    return system_flops(e, b) | {"RAE decoder": flops(b.tokenizer.decoder, latents)}
+
+
+def system_flops(e: System, b: System) -> dict[str, float]:
+    """Of E's autoencoder and B's denoiser."""
+    label = jax.ShapeDtypeStruct((1,), jnp.int32)
+    tokenizer = e.tokenizer
     image = jax.ShapeDtypeStruct((1, *tokenizer.image_shape), jnp.float32)
     latent = jax.ShapeDtypeStruct((1, *tokenizer.latent_shape), jnp.float32)
-    label = jax.ShapeDtypeStruct((1,), jnp.int32)
-    encoder = flops(tokenizer.encoder, image, label)
-    decoder = flops(tokenizer.decoder, latent, label)
+    z = jax.ShapeDtypeStruct((1, *b.tokenizer.latent_shape), jnp.float32)
+    return {
+        "E encoder XL": flops(tokenizer.encoder, image, label),
+        "E decoder XL": flops(tokenizer.decoder, latent, label),
+        "B denoiser XL": flops(b.generator.network, z, None, label),
+    }
 
-    unrolled = ["--config.model.unroll=True", "--config.model.compute_dtype=float32"]
-    config = load_config("configs/imagenet_sphere_latent.py", unrolled)
-    method = build_method(config, "sphere_latent")
-    z = jax.ShapeDtypeStruct((1, *method.tokenizer.latent_shape), jnp.float32)
-    denoiser = flops(method.network, z, None, label)
-    rae = flops(
-        Network(lambda rngs: RAEDecoder(rngs=rngs)),
-        jax.ShapeDtypeStruct((1, 257, 768), jnp.float32),
-    )
+
+def print_flops(found: dict[str, float]) -> None:
     print("published sizes, GFLOP of one evaluation of one image (XLA)")
-    for name, value in (("E encoder XL", encoder), ("E decoder XL", decoder),
-                        ("B denoiser XL", denoiser), ("RAE decoder", rae)):  # fmt: skip
+    for name, value in found.items():
         print(f"  {name:<14}{value / 1e9:9.0f}")
+    encoder, decoder, denoiser, rae = found.values()
     for guided in (True, False):
         times = 2 if guided else 1
         ours = times * STEPS * denoiser + rae
@@ -94,23 +119,24 @@ def published() -> None:
               f"(the paper says {CLAIM} x)")  # fmt: skip
 
 
-def measured(rounds: int, batch: int) -> None:
+def measure(count: int, batch: int, tiny: bool) -> None:
     """Images a second of the two small configs, random weights, interleaved.
 
     "B" has E's width and depth, as XL and XL above; "B, shipped" has the config's own.
     """
     calls, sizes = {}, {}
-    small = load_config("configs/mnist_sphere_encoder.py").tokenizer
-    equal = [f"--config.model.{key}={getattr(small, key)}" for key in ("width", "depth", "heads")]
-    for name, stage, overrides in (
-        ("E", "sphere_encoder", []),
-        ("B", "sphere_latent", equal),
-        ("B, shipped", "sphere_latent", []),
+    e = load("mnist_sphere_encoder", TINY if tiny else [])
+    same = e.config.tokenizer
+    equal = [f"model.{key}={getattr(same, key)}" for key in ("width", "depth", "heads")]
+    shipped = TINY_LATENT if tiny else []
+    for name, system in (
+        ("E", e),
+        ("B", load("mnist_sphere_latent", [*shipped, *equal])),
+        ("B, shipped", load("mnist_sphere_latent", shipped)),
     ):
-        config = load_config(f"configs/mnist_{stage}.py", overrides)
-        method = build_method(config, stage)
+        method = system.generator
         guided = dataclasses.replace(method.sampler, steps=STEPS, scale=1.5)
-        params = _params(method, config)
+        params = random_params(system)
         sizes[name] = num_parameters(params)
 
         def generate(params, keys, labels, method=method, guided=guided):
@@ -120,29 +146,20 @@ def measured(rounds: int, batch: int) -> None:
         compiled = jax.jit(generate, compiler_options=quick_products())
         inputs = jax.random.split(jax.random.key(0), batch), jnp.arange(batch) % 10
         calls[name] = lambda c=compiled, p=params, i=inputs: jax.block_until_ready(c(p, *i))
-    for call in calls.values():
-        call()
-    times = {name: [] for name in calls}
-    for turn in range(rounds):
-        for name in sorted(calls, reverse=bool(turn % 2)):
-            start = time.perf_counter()
-            calls[name]()
-            times[name].append(time.perf_counter() - start)
-    print(f"\nsmall configs, {STEPS} guided steps, {batch} images, {rounds} interleaved rounds, "
+    times = rounds.time_rounds(calls, count, seconds=0)
+    print(f"\nsmall configs, {STEPS} guided steps, {batch} images, {count} interleaved rounds, "
           f"{jax.device_count()} x {jax.devices()[0].device_kind}")  # fmt: skip
     for name, seconds in times.items():
         print(f"  {name}: {sizes[name]:,} parameters, "
               f"{1e3 * statistics.median(seconds) / batch:.2f} ms an image")  # fmt: skip
     for name in ("B", "B, shipped"):
-        ratios = sorted(e / b for e, b in zip(times["E"], times[name], strict=True))
-        low, middle, high = ratios[0], statistics.median(ratios), ratios[-1]
-        print(
-            f"  {name} is {low:.2f} / {middle:.2f} / {high:.2f} x as fast as E (min / median / max)"
-        )
+        ratios = [e / b for e, b in zip(times["E"], times[name], strict=True)]
+        print(f"  {name} is {rounds.spread(ratios, '{:.2f}')} x as fast as E (min / median / max)")
 
 
-def _params(method, config) -> dict:
-    tokenizer = build_tokenizer(config)
+def random_params(system: System) -> dict:
+    """What `generate` and `images` use, with noise on every leaf."""
+    tokenizer, method = system.tokenizer, system.generator
     keys = jax.random.split(jax.random.key(0), 3)
     d = tokenizer.latent_shape[-1]
     params = {
@@ -157,16 +174,16 @@ def _params(method, config) -> dict:
     return jax.tree.map(lambda p: p + 0.02 * rng.normal(size=p.shape).astype(np.float32), params)
 
 
-def main():
+def main(argv: list[str]) -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("--measure", action="store_true")
+    flags.add_argument("--measure", action="store_true", help="time the small configs, too")
     flags.add_argument("--rounds", type=int, default=7)
     flags.add_argument("--batch", type=int, default=64)
-    arguments = flags.parse_args()
-    published()
-    if arguments.measure:
-        measured(arguments.rounds, arguments.batch)
+    args = smoke.parse(flags, argv, lambda: ["--measure", "--rounds=1", "--batch=2"])
+    print_flops(tiny_flops() if args.smoke else published_flops())
+    if args.measure:
+        measure(args.rounds, args.batch, tiny=args.smoke)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

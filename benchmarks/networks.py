@@ -4,31 +4,36 @@
     python -m benchmarks.networks --networks inception_fid sd_vae_encode sd_vae_decode --rounds 5
 
 Both sides have the same random weights, so the outputs are compared too. PyTorch runs eagerly under
-inference_mode; ours is jitted, its batch sharded over all devices there are.
+inference_mode; ours is jitted, its batch sharded over all devices there are. Where the packages of
+an original are not installed, ours is timed alone.
 """
 
 import argparse
 import os
 import tempfile
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
-from torch import nn
 
-from benchmarks import rounds
+from benchmarks import rounds, smoke
+from sphere_jax.cli import run_command
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.weights.catalogue import catalogue
 from sphere_jax.weights.opening import open_tensors
 from sphere_jax.weights.tensors import Tensors, convert
-from tests.torchvision_shim import import_torchvision
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+SMOKE = ["--networks", "taesd_encode", "taesd_decode"]
+SMOKE += ["--side=16", "--batch=2", "--rounds=1", "--seconds=0"]
 CALLS = {  # of a network's module, where it is not the module itself
     "encode": lambda module, x: module.encoder(x),
     "decode": lambda module, x: module.decoder(x),
@@ -40,69 +45,88 @@ CALLS = {  # of a network's module, where it is not the module itself
 
 class Case(NamedTuple):
     network: str  # in the catalogue
-    original: Callable[[], nn.Module]
-    theirs: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    original: Callable[[], "nn.Module"]
+    theirs: "Callable[[nn.Module, torch.Tensor], torch.Tensor]"
     ours: Callable
     shape: tuple[int, int, int]  # of the input, (H, W, C)
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     cases = all_cases()
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--networks", nargs="+", default=list(cases), choices=list(cases))
-    options.add_argument("--batch", type=int, default=8)
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    options.add_argument("--threads", type=int, default=os.cpu_count())
-    args = options.parse_args()
-    clock = rounds.limit_threads(args.threads)
-    import_torchvision()  # diffusers and transformers look for it, too
-    kind = "processor time" if args.threads == 1 else "wall time"
-    print(f"jax {jax.__version__} on {jax.default_backend()}, torch {torch.__version__}, "
-          f"{args.threads} threads, {kind}, seed {args.seed}, batch {args.batch}, "
-          f"ours in {args.dtype}")  # fmt: skip
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("--networks", nargs="+", default=list(cases), choices=list(cases))
+    flags.add_argument("--batch", type=int, default=8)
+    flags.add_argument("--side", type=int, help="of inputs, in pixels; default: as published")
+    flags.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    rounds.add_flags(flags, rounds=5)
+    args = smoke.parse(flags, argv, lambda: SMOKE)
+    clock = rounds.start(args)
+    print(f"batch {args.batch}, ours in {args.dtype}")
     print(f"{'network':<22}{'input':>12}{'ours img/s':>12}{'torch img/s':>13}"
           f"{'ratio (min / median / max)':>30}{'max rel. difference':>22}")  # fmt: skip
     for name in args.networks:
-        measure(name, cases[name], args, clock)
+        print(measure(name, cases[name], args, clock), flush=True)
 
 
-def measure(name: str, case: Case, args, clock) -> None:
-    torch.manual_seed(args.seed)
-    original = randomise(case.original().eval())
-    x = np.random.default_rng(args.seed).uniform(-1, 1, (args.batch, *case.shape)).astype("f4")
-    nchw = torch.from_numpy(x).movedim(-1, 1).contiguous()
-
+def measure(name: str, case: Case, args, clock) -> str:
+    """A row of the table."""
     entry, mesh = catalogue()[case.network], make_mesh()
-    network = entry.network(dtype=jnp.dtype(args.dtype))
-    params = convert(published(original), entry.layouts(network), network)
+    network, side = entry.network(dtype=jnp.dtype(args.dtype)), args.side or case.shape[0]
+    x = np.random.default_rng(args.seed).uniform(-1, 1, (args.batch, side, side, case.shape[-1]))
+    x = x.astype(np.float32)
+    try:
+        original = build_original(case, args.seed)
+        params = convert(published(original), entry.layouts(network), network)
+    except ImportError as error:
+        print(f"{name}: {error}; sphere_jax alone")
+        original, params = None, smoke.random_params(network, args.seed)
     params = put_global(mesh, params, tree_shardings(mesh, params))
     images = jax.device_put(x, batch_sharding(mesh))
     run = jax.jit(
         lambda params, x: case.ours(network.bind(params), x), compiler_options=quick_products()
     )
+    contenders = {"sphere_jax": lambda: run(params, images).block_until_ready()}
+    found, compared = np.asarray(run(params, images), np.float32), None
+    if original:
+        contenders["torch eager"], compared = torch_run(case, original, x)
+    times = rounds.time_rounds(contenders, args.rounds, clock, args.seconds)
+    best = {key: f"{args.batch / min(seconds):.2f}" for key, seconds in times.items()}
+    ratios, error = "-", "-"
+    if original:
+        pairs = zip(times["sphere_jax"], times["torch eager"], strict=True)
+        ratios = rounds.spread([b / a for a, b in pairs], "{:.2f}")
+        error = f"{np.abs(found.ravel() - compared.ravel()).max() / np.abs(compared).max():.1e}"
+    return (f"{name:<22}{'x'.join(map(str, x.shape[1:])):>12}{best['sphere_jax']:>12}"
+            f"{best.get('torch eager', '-'):>13}{ratios:>30}{error:>22}")  # fmt: skip
 
-    def torch_run():
+
+def build_original(case: Case, seed: int) -> "nn.Module":
+    """With random weights. Raises ImportError for a package that is not installed."""
+    import torch
+
+    from tests.torchvision_shim import import_torchvision
+
+    import_torchvision()  # diffusers and transformers look for it, too
+    torch.manual_seed(seed)
+    return randomise(case.original().eval())
+
+
+def torch_run(case: Case, original: "nn.Module", x: np.ndarray) -> tuple[Callable, np.ndarray]:
+    """What calls the original, and what it returns, channels last."""
+    import torch
+
+    nchw = torch.from_numpy(x).movedim(-1, 1).contiguous()
+
+    def call():
         with torch.inference_mode():
             return case.theirs(original, nchw)
 
-    theirs, ours = torch_run(), np.asarray(run(params, images), np.float32)
-    theirs = theirs.movedim(1, -1) if theirs.ndim == 4 else theirs
-    error = np.abs(ours.ravel() - theirs.numpy().ravel()).max() / theirs.abs().max().item()
-    contenders = {
-        "sphere_jax": lambda: run(params, images).block_until_ready(),
-        "torch eager": torch_run,
-    }
-    times = rounds.time_rounds(contenders, args.rounds, clock)
-    ratios = [b / a for a, b in zip(times["sphere_jax"], times["torch eager"], strict=True)]
-    best = [args.batch / min(times[key]) for key in contenders]
-    print(f"{name:<22}{'x'.join(map(str, case.shape)):>12}{best[0]:>12.2f}{best[1]:>13.2f}"
-          f"{rounds.spread(ratios, '{:.2f}'):>30}{error:>22.1e}", flush=True)  # fmt: skip
+    found = call()
+    return call, (found.movedim(1, -1) if found.ndim == 4 else found).numpy()
 
 
-def published(model: nn.Module) -> Tensors:
-    """Its tensors under the names that it is published with."""
+def published(model: "nn.Module") -> Tensors:
+    """Its tensors under their published names."""
     if not hasattr(model, "save_pretrained"):
         return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:  # transformers has others in memory
@@ -110,8 +134,10 @@ def published(model: nn.Module) -> Tensors:
         return dict(open_tensors(folder))
 
 
-def randomise(model: nn.Module) -> nn.Module:
-    """What starts at one or zero, so that nothing is hidden; variances stay positive."""
+def randomise(model: "nn.Module") -> "nn.Module":
+    """Noise on what starts at one or zero, which may hide an error; variances stay positive."""
+    import torch
+
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim <= 1:
@@ -150,7 +176,7 @@ def all_cases() -> dict[str, Case]:
             "taesd", taesd, lambda m, x: m.encoder.layers(x), CALLS["encode"], (256, 256, 3)
         ),
         "taesd_decode": Case(
-            "taesd", taesd, lambda m, x: m.decoder.layers(3 * torch.tanh(x / 3)), CALLS["decode"],
+            "taesd", taesd, lambda m, x: m.decoder.layers(3 * (x / 3).tanh()), CALLS["decode"],
             (32, 32, 4),
         ),
         "sd_vae_encode": Case(
@@ -164,7 +190,7 @@ def all_cases() -> dict[str, Case]:
     }  # fmt: skip
 
 
-def inception() -> nn.Module:
+def inception() -> "nn.Module":
     """pytorch-fid's network, without its download; `pooled` is what the FID compares."""
     from pytorch_fid import inception as published
 
@@ -189,25 +215,25 @@ def inception() -> nn.Module:
     return model
 
 
-def efficientnet() -> nn.Module:
+def efficientnet() -> "nn.Module":
     import timm
 
     return timm.create_model("tf_efficientnet_lite0", pretrained=False)
 
 
-def convnext() -> nn.Module:
+def convnext() -> "nn.Module":
     from torchvision.models import convnext_small
 
     return convnext_small(weights=None)
 
 
-def lpips() -> nn.Module:
+def lpips() -> "nn.Module":
     import lpips as published
 
     return published.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
 
 
-def dinov2() -> nn.Module:
+def dinov2() -> "nn.Module":
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
     return Dinov2WithRegistersModel(
@@ -215,19 +241,19 @@ def dinov2() -> nn.Module:
     )
 
 
-def dinov3() -> nn.Module:
+def dinov3() -> "nn.Module":
     from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
     return DINOv3ViTModel(DINOv3ViTConfig(num_register_tokens=4))
 
 
-def taesd() -> nn.Module:
+def taesd() -> "nn.Module":
     from diffusers import AutoencoderTiny
 
     return AutoencoderTiny()
 
 
-def kl_vae() -> nn.Module:
+def kl_vae() -> "nn.Module":
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -240,4 +266,4 @@ def kl_vae() -> nn.Module:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,16 +1,20 @@
-"""The tables of docs/probe.md, one column a tokenizer, from what `sphere_jax.probe` wrote.
+"""The tables of docs/probe.md, one column a tokenizer, from the output of `sphere_jax.probe`.
 
     python -m benchmarks.probe_tables probe/taesd probe/taef1 probe/taef2 --page=docs/probe.md
 
-Prints them, and with --page writes them between the two lines of that page that mark their place.
+Prints them; with --page it also writes them between the two comments in that page that mark their
+place.
 """
 
+import contextlib
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from sphere_jax.cli import parser, run_command
+from benchmarks import smoke
+from sphere_jax.cli import Parser, run_command
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import read_json, write_text
 from sphere_jax.studies.probing.claims import Mean
@@ -30,10 +34,9 @@ def table(head: list[str], rows: list[Row]) -> str:
 
 
 def tables(found: list[dict]) -> str:
-    """Protocol, verdicts and numbers of probes that were measured alike.
+    """Protocol, verdicts and numbers of probes, `found` being their probe.json.
 
-    found: what their probe.json hold. Raises UserError where the protocols differ in more than the
-    tokenizer.
+    Raises UserError where the protocols differ in more than the tokenizer.
     """
     first = found[0]["protocol"]
     for other in found[1:]:
@@ -183,11 +186,22 @@ def write_into(page: Path, text: str) -> None:
     write_text(page, f"{before}{BEGIN}\n{text}\n{END}{after}")
 
 
+def smoke_flags() -> list[str]:
+    """One probe, of random weights, in two columns."""
+    from sphere_jax import probe
+
+    out, page = smoke.folder() / "probe", smoke.folder() / "probe.md"
+    with contextlib.redirect_stdout(sys.stderr):
+        probe.main([f"--workdir={smoke.trained_run()}", "--num=4", "--batch=4", f"--out={out}"])
+    page.write_text(f"{BEGIN}\n{END}\n")
+    return [str(out), str(out), f"--page={page}"]
+
+
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.splitlines()[0], "Probes must be of the same images, seed and weights.")
+    flags = Parser(__doc__.splitlines()[0], "Probes must be of the same images, seed and weights.")
     flags.add_argument("probes", nargs="+", type=Path, help="folders, --out of sphere_jax.probe")
     flags.add_argument("--page", type=Path, help="FILE.md to write them into")
-    args = flags.parse_args(argv)
+    args = smoke.parse(flags, argv, smoke_flags)
     found = []
     for place in args.probes:
         file = place / "probe.json" if place.is_dir() else place

@@ -1,4 +1,4 @@
-"""Interleaved timing: what the benchmarks share."""
+"""Interleaved timing: what the benchmarks that compare with PyTorch share."""
 
 import argparse
 import os
@@ -9,37 +9,39 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
+
+try:
+    import torch
+except ImportError:  # sphere_jax is then timed alone
+    torch = None
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
-    options = argparse.ArgumentParser(description=description)
-    options.add_argument("--tokens", type=int, nargs="+", default=[16, 64, 256])
-    options.add_argument("--width", type=int, default=192)
-    options.add_argument("--depth", type=int, default=6)
-    options.add_argument("--heads", type=int, help="default: head dimension 64, as all SiT sizes")
-    options.add_argument("--batch", type=int, help="default: 2048 tokens a batch")
-    options.add_argument("--rounds", type=int, default=7)
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument(
+def add_flags(flags: argparse.ArgumentParser, rounds: int) -> None:
+    """What all of them take: `rounds` is the default."""
+    flags.add_argument("--rounds", type=int, default=rounds)
+    flags.add_argument("--seconds", type=float, default=0.5, help="least time of a turn")
+    flags.add_argument("--seed", type=int, default=0)
+    flags.add_argument(
         "--threads",
         type=int,
-        default=os.cpu_count(),
+        default=len(os.sched_getaffinity(0)),
         help="1 pins the process to one core and counts processor time, not wall time: fair on a "
         "machine that others use; default: all cores, wall time",
     )
-    options.add_argument("--no_compile", action="store_true", help="leave torch.compile out")
-    return options
 
 
-def limit_threads(threads: int) -> Callable[[], float]:
-    """Holds both frameworks to `threads` cores; the clock to time with. Call before any jax work,
-    since XLA sizes its thread pool when it starts."""
+def start(args: argparse.Namespace) -> Callable[[], float]:
+    """Limits both frameworks to `args.threads` cores and prints what runs where; returns the
+    function to time with. Call it before any jax work: XLA sizes its thread pool when it starts."""
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[-threads:])
-    torch.set_num_threads(threads)
-    return time.process_time if threads == 1 else time.perf_counter
+    os.sched_setaffinity(0, cores[-args.threads :])
+    if torch:
+        torch.set_num_threads(args.threads)
+    other = f"torch {torch.__version__}" if torch else "torch is not installed: sphere_jax alone"
+    kind = "processor time" if args.threads == 1 else "wall time"
+    print(f"jax {jax.__version__} on {jax.default_backend()}, {other}")
+    print(f"{args.threads} threads, {kind}, seed {args.seed}", flush=True)
+    return time.process_time if args.threads == 1 else time.perf_counter
 
 
 def time_rounds(
@@ -71,42 +73,26 @@ def time_rounds(
     return times
 
 
-def matmul_peak(clock: Callable[[], float], size: int = 1024) -> float:
+def matmul_peak(clock: Callable[[], float], seconds: float, size: int = 1024) -> float:
     """FLOP/s of the fastest float32 square matmul seen, in either framework."""
     a = np.random.default_rng(0).standard_normal((size, size), np.float32)
-    x, y = jnp.asarray(a), torch.from_numpy(a)
+    x = jnp.asarray(a)
     product = jax.jit(jnp.dot)
-    contenders = {"jax": lambda: product(x, x).block_until_ready(), "torch": lambda: y @ y}
-    times = time_rounds(contenders, 10, clock, 0.1)
-    return 2 * size**3 / min(min(seconds) for seconds in times.values())
+    contenders = {"jax": lambda: product(x, x).block_until_ready()}
+    if torch:
+        y = torch.from_numpy(a)
+        contenders["torch"] = lambda: y @ y
+    times = time_rounds(contenders, 10, clock, seconds)
+    return 2 * size**3 / min(map(min, times.values()))
 
 
-def forward_flops(tokens: int, channels: int, width: int, depth: int) -> float:
-    """Matmul FLOPs of SiT on one image: block linears, attention, adaLN, patches, time, head."""
-    block = tokens * (2 * 12 * width**2 + 4 * tokens * width) + 2 * 6 * width**2
-    ends = tokens * 2 * 2 * channels * width + 2 * (256 + width + 2 * width) * width
-    return depth * block + ends
-
-
-def start(args: argparse.Namespace) -> tuple[Callable[[], float], float]:
-    """Limits the threads, measures the peak, prints what runs where; the clock and the peak."""
-    clock = limit_threads(args.threads)
-    peak = matmul_peak(clock)
-    kind = "processor time" if args.threads == 1 else "wall time"
-    print(f"jax {jax.__version__} on {jax.default_backend()}, torch {torch.__version__}")
-    print(f"{args.threads} threads, {kind}, seed {args.seed}; peak {peak / 1e9:.0f} GFLOP/s")
-    return clock, peak
-
-
-def add_compiled(contenders: dict, make: Callable[[], Callable[[], None]], wanted: bool) -> None:
-    """Adds torch.compile, or says why it is missing."""
-    if not wanted:
-        return
+def add_compiled(contenders: dict, make: Callable[[], Callable[[], None]]) -> None:
+    """Adds torch.compile, or prints why it does not work here."""
     try:
         call = make()
         call()
     except Exception as error:  # whatever its C++ toolchain raises
-        print(f"torch.compile is not possible here: {str(error).splitlines()[0]}")
+        print(f"torch.compile does not work here: {str(error).splitlines()[0]}")
     else:
         contenders["torch.compile"] = call
 

@@ -3,71 +3,58 @@
     python -m benchmarks.sample --tokens 16 64 256 --width 192 --depth 6 --batch 16 --rounds 5
 
 50 Euler steps, every one guided (100 network evaluations an image, two to a call), in float32: ours
-is the project's own sampler in one compiled program, PyTorch's a loop under inference_mode.
+is the sampler of every run in one compiled program; PyTorch, if it is installed, runs a loop under
+inference_mode.
 """
 
 import jax
 import jax.numpy as jnp
-import torch
 
-from benchmarks import rounds
-from benchmarks.torch_sit import TorchSiT, load
-from benchmarks.train_step import CHANNELS, CLASSES, network_sizes, random_batch, random_params
+from benchmarks import sit_cases, smoke
+from benchmarks.sit_cases import CLASSES, Case
+from sphere_jax.cli import run_command
 from sphere_jax.geometry.spaces import Euclidean
-from sphere_jax.models.sit import SiT
 from sphere_jax.nn.compilation import quick_products
-from sphere_jax.nn.functional import Network
-from sphere_jax.sampling.guidance import Guidance
-from sphere_jax.sampling.sampler import Sampler, nfe, sample
+from sphere_jax.sampling import Guidance, Sampler, sample
 
-STEPS, SCALE = 50, 1.5
-SETTINGS = Sampler(steps=STEPS, guidance=Guidance(SCALE))
+SCALE = 1.5
 
 
-def main():
-    args = rounds.parser(__doc__.splitlines()[0]).parse_args()
-    clock, peak = rounds.start(args)
-    for tokens in args.tokens:
-        batch = args.batch or max(1, 2048 // tokens)
-        sizes = network_sizes(args, tokens)
-        data = random_batch(batch, sizes[0], args.seed)
-        network = Network(lambda rngs, s=sizes: SiT(*s, unroll=True, rngs=rngs))
-        params = random_params(network, args.seed)
-        contenders = {
-            "sphere_jax": jax_sample(network, params, data),
-            "torch eager": torch_sample(sizes, params, data),
-        }
-        rounds.add_compiled(
-            contenders,
-            lambda s=sizes, p=params, d=data: torch_sample(s, p, d, compiled=True),
-            not args.no_compile,
-        )
-        times = rounds.time_rounds(contenders, args.rounds, clock)
-        title = (
-            f"{STEPS} guided steps, {tokens} tokens, {batch} images, {args.width} x {args.depth}"
-        )
-        evaluations = batch * nfe(SETTINGS)
-        flops = evaluations * rounds.forward_flops(tokens, CHANNELS, args.width, args.depth)
-        rounds.report(title, times, flops, peak)
+def main(argv: list[str]) -> None:
+    flags = sit_cases.flags(__doc__.splitlines()[0])
+    flags.add_argument("--steps", type=int, default=50, help="of Euler (default 50)")
+    args = smoke.parse(flags, argv, lambda: [*sit_cases.SMOKE, "--steps=2"])
+    sampler = Sampler(steps=args.steps, guidance=Guidance(SCALE))
+    sit_cases.compare(
+        args,
+        lambda case: jax_sample(case, sampler),
+        lambda case, compiled: torch_sample(case, args.steps, compiled),
+        "{steps} guided steps, {tokens} tokens, {batch} images, {width} x {depth}",
+        passes=sampler.evaluations,
+    )
 
 
-def jax_sample(network, params, data):
+def jax_sample(case: Case, sampler: Sampler):
     def run(params, noise, labels):
         def velocity(z, t, y):
-            return network.apply(params, z, t, y)
+            return case.network.apply(params, z, t, y)
 
-        return sample(velocity, Euclidean(), noise, labels, CLASSES, SETTINGS)
+        return sample(velocity, Euclidean(), noise, labels, CLASSES, sampler)
 
     run = jax.jit(run, compiler_options=quick_products())
-    noise, labels = jnp.asarray(data["noise"]), jnp.asarray(data["labels"])
-    return lambda: run(params, noise, labels).block_until_ready()
+    noise, labels = jnp.asarray(case.data["noise"]), jnp.asarray(case.data["labels"])
+    return lambda: run(case.params, noise, labels).block_until_ready()
 
 
-def torch_sample(sizes, params, data, compiled=False):
-    model = load(TorchSiT(*sizes), params).eval()
+def torch_sample(case: Case, steps: int, compiled: bool):
+    import torch
+
+    from benchmarks.torch_sit import TorchSiT, load
+
+    model = load(TorchSiT(*case.sizes), case.params).eval()
     network = torch.compile(model) if compiled else model
-    noise, labels = torch.from_numpy(data["noise"]), torch.from_numpy(data["labels"]).long()
-    times = torch.linspace(1, 0, STEPS + 1)
+    noise, labels = torch.from_numpy(case.data["noise"]), torch.from_numpy(case.data["labels"])
+    times, labels = torch.linspace(1, 0, steps + 1), labels.long()
     both = torch.cat([labels, torch.full_like(labels, CLASSES)])
 
     @torch.inference_mode()
@@ -83,4 +70,4 @@ def torch_sample(sizes, params, data, compiled=False):
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,8 +1,8 @@
-"""How far few steps of each solver end from where the flow goes: error against steps and NFE.
+"""Error of each solver at few steps, against steps and network evaluations.
 
     python -m benchmarks.solvers --workdir=runs/mnist_slerp
 
-All start from the same noise and are held against 1,000 midpoint steps of the same network. The
+All start from the same noise; the reference is 1,000 midpoint steps of the same network. The
 error is the root mean square, over samples and tokens, of the geodesic distance of the latents, in
 units of their radius (radians on a sphere; sqrt(d) where the space is Euclidean).
 """
@@ -19,7 +19,8 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from sphere_jax.cli import parser, run_command
+from benchmarks import smoke
+from sphere_jax.cli import EXIT_CODES, Parser, run_command
 from sphere_jax.geometry.spaces import GlobalSphere, ProjectedEuclidean, TokenSphere
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.runs.drawing import balanced_labels
@@ -27,7 +28,6 @@ from sphere_jax.runs.loading import load_run
 from sphere_jax.sampling import Sampler, sample, sample_noise
 
 STEPS = (1, 2, 4, 8, 16, 50)
-REFERENCE = Sampler("midpoint", 1000)
 MARKS = {
     "euler": "o-",
     "euler, renormalise": "s--",
@@ -38,14 +38,17 @@ MARKS = {
 
 
 def main(argv: list[str]) -> None:
-    options = parser(__doc__.splitlines()[0], "exit codes: 0 done, 2 something to mend")
+    options = Parser(__doc__.splitlines()[0], EXIT_CODES)
     options.add_argument("--workdir", required=True, help="the folder of a finished flow run")
     options.add_argument("--num", type=int, default=64, help="samples (default 64)")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--guidance", type=float, default=1.0, help="1, the default, is off")
     options.add_argument("--steps", type=int, nargs="+", default=STEPS)
+    options.add_argument(
+        "--reference", type=int, default=1000, help="midpoint steps (default 1000)"
+    )
     options.add_argument("--plot", type=Path, default=Path("docs/images/solver_error.png"))
-    args = options.parse_args(argv)
+    args = smoke.parse(options, argv, smoke_flags)
 
     run = load_run(Path(args.workdir))
     method, parameters = run.generator, run.artifacts["network"]
@@ -75,11 +78,11 @@ def main(argv: list[str]) -> None:
     print(
         f"{config.space.path}, {config.space.sphere} sphere, {config.data.source}, "
         f"{config.stage(config.generator).steps} training steps; {args.num} samples, seed "
-        f"{args.seed}, guidance {args.guidance:g}; reference: {REFERENCE.steps} midpoint steps\n"
+        f"{args.seed}, guidance {args.guidance:g}; reference: {args.reference} midpoint steps\n"
     )
     print("| solver | " + " | ".join(f"{n} steps" for n in steps) + " | NFE a step |")
     print("| --- |" + " --- |" * (len(steps) + 1), flush=True)
-    exact, _ = latents(space, REFERENCE)
+    exact, _ = latents(space, Sampler("midpoint", args.reference))
     rows = {}
     for name, (solver, where) in contenders(space).items():
         rows[name] = []
@@ -92,8 +95,14 @@ def main(argv: list[str]) -> None:
     draw_errors(rows, args.plot)
 
 
+def smoke_flags() -> list[str]:
+    plot = smoke.folder() / "solver_error.png"
+    sizes = ["--num=2", "--steps", "1", "2", "--reference=4"]
+    return [f"--workdir={smoke.trained_run()}", f"--plot={plot}", *sizes]
+
+
 def contenders(space) -> dict:
-    """(solver, the space it moves in) by name."""
+    """(solver, its space) by name."""
     named = {"euler": ("euler", space)}
     if space.spherical:
         renormalised = dataclasses.replace(space, retraction="renormalize")
@@ -102,7 +111,7 @@ def contenders(space) -> dict:
 
 
 def radius_of(space, shape) -> float:
-    """Of the rows whose distance `space.distance` averages."""
+    """Of the spheres on which `space.distance` measures."""
     match space:
         case TokenSphere(radius=radius):
             return radius
@@ -115,7 +124,7 @@ def radius_of(space, shape) -> float:
 
 
 def draw_errors(rows, path: Path):
-    """Error against steps, and against what they cost."""
+    """Error against steps, and against network evaluations."""
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")
     for panel, axis, label in zip(panels, (0, 1), ("steps", "network evaluations"), strict=True):
         for name, points in rows.items():

@@ -1,9 +1,9 @@
-"""What the tiny autoencoders keep of an image, as they are and with every token on one sphere.
+"""Reconstructions by the tiny autoencoders, as published and with every token on one sphere.
 
     python -m benchmarks.tokenizers --data ../shared/data --out docs/tokenizers.md
 
-Prints and writes the page; with --picture=FILE.png also a few flowers, which are not ours to
-publish. Nothing in it is random.
+Prints and writes the page; with --picture=FILE.png also a few flowers, which may not be published
+here. Nothing in it is random.
 """
 
 import os
@@ -18,10 +18,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from sphere_jax.cli import parser, run_command
+from benchmarks import smoke
+from sphere_jax.cli import Parser, run_command
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import make_folder, write_bytes, write_text
-from sphere_jax.config.options import Data
+from sphere_jax.config.options import DataOptions
 from sphere_jax.data.array_checks import check_has, read_npz
 from sphere_jax.data.pictures import unpack
 from sphere_jax.data.pipeline import map_batched
@@ -38,16 +39,18 @@ from sphere_jax.tokenizers.tiny_vae import TinyVAE
 from sphere_jax.weights.layouts import lpips as lpips_weights
 from sphere_jax.weights.layouts import tiny_vae as tiny_vae_weights
 from sphere_jax.weights.opening import open_tensors
-from sphere_jax.weights.tensors import convert
+from sphere_jax.weights.stored import load_weights, write_safetensors, write_weights
+from sphere_jax.weights.tensors import convert, export
 
 NAMES = {"taesd": "TAESD", "taef1": "TAEF1", "taef2": "TAEF2"}
-SETS = {  # name -> file, side in pixels, at most so many test images
+SETS = {  # name -> file, side in pixels, test images at most
     "Flowers": ("flowers12_224.npz", 224, 240),
     "CIFAR-10": ("cifar10_jpeg.npz", 64, 1000),
 }
+LPIPS_FILE = "lpips_alexnet.safetensors"  # as the two files of each kind, in the folder "weights"
 PLAIN, MEAN, ROOT = "as encoded", "mean norm", "sqrt(d)"  # radii of the tokens
 PIXELS = 2**19  # of a batch
-SHOWN, CROP = (3, 48, 105, 225), 84  # flowers of the picture, and the side of their middle
+SHOWN, CROP = (3, 48, 105, 225), 84  # flowers of the picture, and the side of what is shown
 
 
 class Shell(NamedTuple):
@@ -80,7 +83,8 @@ def measure(
     tokenizer: TinyVAE, params: Params, lpips: Callable, images: np.ndarray, name: str
 ) -> Measured:
     """`lpips(x, y)` takes float images; `name` is for the progress lines."""
-    size, sharding = PIXELS // images.shape[1] ** 2, batch_sharding(make_mesh())
+    size = min(PIXELS // images.shape[1] ** 2, len(images))
+    sharding = batch_sharding(make_mesh())
 
     @jax.jit
     def encode(params, images):
@@ -107,26 +111,67 @@ def measure(
     return Measured(stats, scores, pictures)
 
 
-# --- what it is measured with --------------------------------------------------------------------
+# --- images and weights ---------------------------------------------------------------------------
 
 
 def load_images(folder: Path, file: str, side: int, most: int) -> np.ndarray:
-    """The first `most` test images, uint8 (N, side, side, 3), bicubic where they are of another
-    size. Raises UserError."""
+    """The first `most` test images, uint8 (N, side, side, 3), resized bicubically to that side.
+    Raises UserError."""
     path = str(folder / file)
     arrays = read_npz(path)
     check_has(arrays, ("test_jpeg_bytes", "test_offsets"), path)
     arrays["test_offsets"] = arrays["test_offsets"][: most + 1]
-    return unpack(arrays, "test_", Data(source="npz", path=path, image_size=side, channels=3))
+    return unpack(
+        arrays, "test_", DataOptions(source="npz", path=path, image_size=side, channels=3)
+    )
 
 
-def load_weights(network: Network, layouts: Callable, *paths: Path) -> Params:
-    """Raises UserError."""
+def load_vae(weights: Path, kind: str) -> Params:
+    """From the two files of its halves. Raises UserError."""
+    network, files = tiny_vae(kind), vae_files(weights, kind).values()
     try:
-        return convert(open_tensors(*paths), layouts(network), network)
+        return convert(open_tensors(*files), tiny_vae_weights.layouts(network), network)
     except ValueError as error:
-        names = " and ".join(path.name for path in paths)
+        names = " and ".join(path.name for path in files)
         raise UserError(f"The weights {names} cannot be used: {error}.") from error
+
+
+def load_lpips(weights: Path) -> tuple[Network, Params]:
+    """Raises UserError."""
+    network = alexnet()
+    params = load_weights(weights / LPIPS_FILE, "lpips_alexnet", network, lpips_weights.layouts)
+    return network, jax.tree.map(np.asarray, params)
+
+
+def tiny_vae(kind: str) -> Network:
+    return Network(lambda rngs: TinyVAENetwork(*KINDS[kind], rngs=rngs))
+
+
+def vae_files(weights: Path, kind: str) -> dict[str, Path]:
+    """Its files by their part, "encoder" and "decoder"."""
+    return {part: weights / f"{kind}_{part}.safetensors" for part in ("encoder", "decoder")}
+
+
+def alexnet() -> Network:
+    return Network(lambda rngs: LPIPS("alex", rngs=rngs))
+
+
+def smoke_flags() -> list[str]:
+    """Images and weights as `--data` holds them, random."""
+    data = smoke.folder() / "data"
+    (data / "weights").mkdir(parents=True, exist_ok=True)
+    for file, _, _ in SETS.values():
+        np.savez(data / file, **smoke.jpegs(smoke.random_images(3)))
+    lpips = smoke.random_params(alexnet())
+    write_weights(data / "weights" / LPIPS_FILE, lpips, "lpips_alexnet", "random")
+    for kind in NAMES:
+        network = tiny_vae(kind)
+        tensors = export(smoke.random_params(network), tiny_vae_weights.layouts(network)[0])
+        for part, file in vae_files(data / "weights", kind).items():
+            half = {name: x for name, x in tensors.items() if name.startswith(f"{part}.")}
+            write_safetensors(file, half, {})
+    out, picture = smoke.folder() / "tokenizers.md", smoke.folder() / "tokenizers.png"
+    return [f"--data={data}", f"--out={out}", f"--picture={picture}", "--side=32", "--most=2"]
 
 
 # --- the picture and the page --------------------------------------------------------------------
@@ -136,7 +181,7 @@ def picture(originals: np.ndarray, kinds: dict[str, Measured]) -> bytes:
     """PNG of 256 colours: the middle of a few images, of their reconstructions, and of those with
     every token at the mean norm."""
     side = originals.shape[1]
-    middle = slice((side - CROP) // 2, (side + CROP) // 2)
+    middle = slice(max(side - CROP, 0) // 2, (side + CROP) // 2)
     rows = {"original": originals}
     for kind, found in kinds.items():
         rows[NAMES[kind]] = found.images[PLAIN]
@@ -181,7 +226,7 @@ Tokens of all positions of all images; CV is the standard deviation over the mea
 
 ## Reading
 
-{says}
+{reading}
 - For comparison: the published mean norm of the large FLUX.2 VAE is 0.94 sqrt(d) with a CV of 0.20
   ([tensors](systems/spherical_flow.md#tensors)), perhaps with normalised channels, unlike here.
 - CIFAR-10 is enlarged from 32 pixels (bicubic), from a copy stored as JPEG: compare its rows with
@@ -189,8 +234,9 @@ Tokens of all positions of all images; CV is the standard deviation over the mea
 """
 
 
-def page(command: str, counts: dict[str, int], measured: dict) -> str:
-    """`counts` has the images of each data set, `measured` is data set -> kind -> `Measured`."""
+def page(command: str, sets: dict, counts: dict[str, int], measured: dict) -> str:
+    """`sets` are `SETS` as they were used, `counts` the images of each, `measured` is
+    data set -> kind -> `Measured`."""
     found = [(name, kind, m) for name, kinds in measured.items() for kind, m in kinds.items()]
     scores = [
         f"| {name} | {NAMES[kind]} | {radius} "
@@ -205,7 +251,7 @@ def page(command: str, counts: dict[str, int], measured: dict) -> str:
     ]
     images = [
         f"{name}: the first {counts[name]:,} test images of `{file}` at {side}x{side}"
-        for name, (file, side, _) in SETS.items()
+        for name, (file, side, _) in sets.items()
     ]
     return PAGE.format(
         command=command,
@@ -214,12 +260,12 @@ def page(command: str, counts: dict[str, int], measured: dict) -> str:
         f"{jax.default_backend()}",
         scores="\n".join(scores),
         shells="\n".join(shells),
-        says="\n".join(f"- {sentence}" for sentence in says(measured)),
+        reading="\n".join(f"- {sentence}" for sentence in reading(measured)),
     )
 
 
-def says(measured: dict[str, dict[str, Measured]]) -> Iterator[str]:
-    """Sentences that the numbers fill, whatever they are."""
+def reading(measured: dict[str, dict[str, Measured]]) -> Iterator[str]:
+    """Sentences with the numbers."""
 
     def listed(form: str, number: Callable[[Measured], float]) -> str:
         sets = (
@@ -248,34 +294,30 @@ def says(measured: dict[str, dict[str, Measured]]) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> None:
-    flags = parser(__doc__.splitlines()[0], "On two busy cores it took an hour.")
+    flags = Parser(__doc__.splitlines()[0], "On two busy cores it took an hour.")
     flags.add_argument("--data", type=Path, required=True, help="folder of images and weights")
     flags.add_argument("--out", type=Path, default=Path("docs/tokenizers.md"), help="the page")
     flags.add_argument("--picture", type=Path, help="FILE.png for a few flowers")
     flags.add_argument("--most", type=int, help="images of a data set at most, for a quick look")
-    args = flags.parse_args(argv)
+    flags.add_argument("--side", type=int, help="of all images, in pixels, for a quick look")
+    args = smoke.parse(flags, argv, smoke_flags)
     if args.most is not None and args.most < 1:
         raise UserError(f"--most={args.most} must be at least 1.")
     make_folder(args.out.parent)
-
-    # All files are read before anything is measured.
-    weights = args.data / "weights"
-    lpips = Network(lambda rngs: LPIPS("alex", rngs=rngs))
-    lpips_params = load_weights(lpips, lpips_weights.layouts, weights / "lpips_alexnet.safetensors")
-    params = {}
-    for kind in NAMES:
-        network = Network(lambda rngs, k=kind: TinyVAENetwork(*KINDS[k], rngs=rngs))
-        files = [weights / f"{kind}_{part}.safetensors" for part in TinyVAE.parts]
-        params[kind] = load_weights(network, tiny_vae_weights.layouts, *files)
-    images = {
-        name: load_images(args.data, file, side, min(most, args.most or most))
+    sets = {
+        name: (file, args.side or side, min(most, args.most or most))
         for name, (file, side, most) in SETS.items()
     }
+
+    # All files are read before anything is measured.
+    lpips, lpips_params = load_lpips(args.data / "weights")
+    params = {kind: load_vae(args.data / "weights", kind) for kind in NAMES}
+    images = {name: load_images(args.data, *which) for name, which in sets.items()}
 
     measured = {
         name: {
             kind: measure(
-                TinyVAE.build(SETS[name][1], kind),
+                TinyVAE.of_kind(side, kind),
                 params[kind],
                 lambda x, y: lpips.apply(lpips_params, x, y),
                 images[name],
@@ -283,10 +325,10 @@ def main(argv: list[str]) -> None:
             )
             for kind in NAMES
         }
-        for name in SETS
+        for name, (_, side, _) in sets.items()
     }
     command = f"python -m benchmarks.tokenizers {shlex.join(argv)}"
-    text = page(command, {n: len(x) for n, x in images.items()}, measured)
+    text = page(command, sets, {n: len(x) for n, x in images.items()}, measured)
     print(text)
     write_text(args.out, text)
     if args.picture:

@@ -16,8 +16,8 @@ from sphere_jax.nn.functional import Network, num_parameters
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.transformer_layers import Stack
 from sphere_jax.weights.catalogue import catalogue
-from sphere_jax.weights.published.entry import File
 from sphere_jax.weights.opening import open_tensors
+from sphere_jax.weights.published.entry import File
 from sphere_jax.weights.stored import fingerprint_of, load_weights, write_weights
 from sphere_jax.weights.tensors import Layout, export, linear_kernel, stack, torch_layer
 from sphere_jax.weights.tensors import convert as to_params

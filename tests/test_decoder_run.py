@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny_run
 from sphere_jax.runs.building import build_tokenizer
+from sphere_jax.tokenizers.pretrained import load_pretrained, pretrained_shapes
 
 from sphere_jax import main, prepare
 from sphere_jax.common.errors import UserError
@@ -16,7 +17,6 @@ from sphere_jax.data.source import load
 from sphere_jax.models.alexnet import AlexNet
 from sphere_jax.nn.pixels import to_float
 from sphere_jax.runs.loading import load_run
-from sphere_jax.tokenizers.pretrained import load_pretrained, pretrained_shapes
 from sphere_jax.training.run_log import read_rows
 from sphere_jax.weights.opening import open_safetensors
 from sphere_jax.weights.stored import fingerprint_of
