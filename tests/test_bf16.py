@@ -14,9 +14,9 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import FlowStage, Optimizer
+from sphere_jax.config.options import OptimizerOptions
 from sphere_jax.geometry.spaces import TokenSphere
-from sphere_jax.methods.flow import Flow
+from sphere_jax.methods.flow import Flow, FlowOptions
 from sphere_jax.models.lightning_ddt import LightningDDT
 from sphere_jax.models.lightning_dit import LightningDiT
 from sphere_jax.models.rae_decoder import RAEDecoder
@@ -51,11 +51,11 @@ HALVES = {  # of autoencoders: the module and what it takes
 
 def flow(name, dtype=jnp.bfloat16):
     network = Network(lambda rngs: NETWORKS[name](compute_dtype=dtype, rngs=rngs))
-    stage = FlowStage(
+    stage = FlowOptions(
         time_density="logit_normal",
         time_shift=8.0,
         radial_weight=0.1,
-        optimizer=Optimizer(learning_rate=1e-2, b2=0.95, clip_norm=1.0),
+        optimizer=OptimizerOptions(learning_rate=1e-2, b2=0.95, clip_norm=1.0),
     )
     return Flow(Precomputed(SHAPE), TokenSphere(4.0), network, CLASSES, stage, Sampler())
 
@@ -143,9 +143,9 @@ def carries(scan):
 
 def train(dtype, steps):
     method = flow("lightning_dit", dtype)
-    optimizer = make_optimizer(method.settings.optimizer, steps)
+    optimizer = make_optimizer(method.options.optimizer, steps)
     state = init_state(method, optimizer, jax.random.key(1), {})
-    step = jax.jit(make_train_step(method, method.settings, optimizer))
+    step = jax.jit(make_train_step(method, method.options, optimizer))
     losses = []
     for n in range(steps):
         state, metrics = step(state, {}, batch_of(BATCH, n))

@@ -6,8 +6,6 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
-from sphere_jax.runs.building import build_tokenizer
-from sphere_jax.tokenizers.pretrained import load_pretrained, pretrained_shapes
 
 from sphere_jax import main, prepare
 from sphere_jax.common.errors import UserError
@@ -17,6 +15,7 @@ from sphere_jax.data.source import load
 from sphere_jax.models.alexnet import AlexNet
 from sphere_jax.nn.pixels import to_float
 from sphere_jax.runs.loading import load_run
+from sphere_jax.runs.system import System
 from sphere_jax.training.run_log import read_rows
 from sphere_jax.weights.opening import open_safetensors
 from sphere_jax.weights.stored import fingerprint_of
@@ -92,9 +91,9 @@ def test_statistics_normalise_the_latents(folder, tmp_path):
     """Channels of the training images and their mirror images: mean 0, deviation 1."""
     path, override = flags(folder)
     config = load_config(path.removeprefix("--config="), [override])
-    tokenizer = build_tokenizer(config)
-    params = jax.tree.map(np.asarray, load_pretrained(tokenizer, config.tokenizer))
-    assert set(params) == set(tokenizer.parts) == set(pretrained_shapes(tokenizer))
+    tokenizer = System(config).tokenizer
+    params = jax.tree.map(np.asarray, tokenizer.load(config.tokenizer))
+    assert set(params) == set(tokenizer.parts) == set(tokenizer.shapes())
     x = to_float(load(config.data).train.arrays["images"])
     x = np.concatenate([x, x[:, :, ::-1]])
     z = np.asarray(jax.jit(tokenizer.encode)(params, x), np.float64)
@@ -127,12 +126,12 @@ def test_a_flow_on_the_finetuned_decoder(finetuned):
     run = load_run(finetuned)
     assert run.metrics["decoder"].keys() == {f"{m}_{c}" for m in ("psnr", "ssim") for c in CELLS}
     state = run.artifacts["decoder"]["head"]["kernel"]
-    published = load_pretrained(run.generator.tokenizer, run.config.tokenizer)
+    published = run.tokenizer.load(run.config.tokenizer)
     assert np.abs(np.asarray(published["decoder"]["head"]["kernel"]) - state).max() > 0
 
 
 @pytest.mark.slow
-def test_a_finished_decoder_is_measured_again_by_other_yardsticks(folder, finetuned, capsys):
+def test_a_finished_decoder_is_measured_again_with_other_options(folder, finetuned, capsys):
     again = [*flags(folder), f"--workdir={finetuned}", "--config.decoder.measured=3"]
     before = load_run(finetuned).metrics["decoder"]
     for times in (1, 0):  # once

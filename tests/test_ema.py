@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sphere_jax.runs.building import build_method
 
 from sphere_jax import ema
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.reading import read_config
+from sphere_jax.runs.network_files import load_files
+from sphere_jax.runs.system import System
 from sphere_jax.training.ema_profiles import gamma_of
 from sphere_jax.training.ema_snapshots import save_snapshots, snapshot_folder
 
@@ -23,7 +24,8 @@ WIDTHS, EVERY, STEPS = (0.05, 0.1), 10, 200
 
 
 def flow(path="none"):
-    return build_method(read_config(RAW | {"flow": RAW["flow"] | {"pretrained": path}}), "flow")
+    raw = RAW | {"flow": RAW["flow"] | {"pretrained": path}}
+    return System(read_config(raw)).generator
 
 
 DENOISER = {
@@ -36,7 +38,7 @@ DENOISER = {
 def denoiser(path="none"):
     stage = {"sphere_latent": {"steps": 0, "pretrained": path}}
     raw = {key: value for key, value in RAW.items() if key != "flow"}
-    return build_method(read_config(raw | DENOISER | stage), "sphere_latent")
+    return System(read_config(raw | DENOISER | stage)).generator
 
 
 def line(shapes, at):
@@ -78,10 +80,10 @@ def test_the_weights_are_those_of_the_profile_and_a_flow_begins_from_them(
     at = [f"--step={step}"] if step < STEPS else []
     ema.main(flags(workdir, sigma_rel, f"--out={out}", *at))
     assert f"average of width {sigma_rel} at step {step}" in capsys.readouterr().out
-    begun = flow(str(out)).begin()
+    initial = load_files(flow(str(out)).pretrained())
     expected = 2.0 + mean_step(step - 1, sigma_rel) / STEPS
-    assert jax.tree.map(lambda leaf: leaf.shape, begun) == jax.tree.map(lambda s: s.shape, shapes)
-    for leaf in jax.tree.leaves(begun):
+    assert jax.tree.map(lambda leaf: leaf.shape, initial) == jax.tree.map(lambda s: s.shape, shapes)
+    for leaf in jax.tree.leaves(initial):
         np.testing.assert_allclose(np.asarray(leaf), expected, rtol=2e-4)
 
 
@@ -95,13 +97,13 @@ def test_a_denoiser_begins_from_averages_too(tmp_path):
         save_snapshots(folder, step, step, profiles)
     out = tmp_path / "weights.safetensors"
     ema.main(flags(tmp_path, 0.1, f"--out={out}"))
-    begun = denoiser(str(out)).begin()
+    initial = load_files(denoiser(str(out)).pretrained())
     expected = 2.0 + mean_step(2 * EVERY, 0.1) / STEPS
-    assert jax.tree.structure(begun) == jax.tree.structure(shapes)
-    for leaf in jax.tree.leaves(begun):
+    assert jax.tree.structure(initial) == jax.tree.structure(shapes)
+    for leaf in jax.tree.leaves(initial):
         np.testing.assert_allclose(np.asarray(leaf), expected, rtol=2e-4)
     with pytest.raises(UserError, match="does not give the weights of config.model"):
-        flow(str(out)).begin()
+        load_files(flow(str(out)).pretrained())
     with pytest.raises(UserError, match="takes config.sphere_latent.pretrained as it is"):
         denoiser("")
 

@@ -11,12 +11,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sphere_jax.runs.building import build_method
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.reading import read_config
 from sphere_jax.data.pipeline import Batches, map_batched
-from sphere_jax.data.source import Source, Split
+from sphere_jax.data.source import Source
 from sphere_jax.distribution.mesh import (
     batch_sharding,
     check_batches,
@@ -26,9 +25,10 @@ from sphere_jax.distribution.mesh import (
 )
 from sphere_jax.runs.drawing import balanced_labels, draw
 from sphere_jax.runs.run import Run
+from sphere_jax.runs.system import System
 from sphere_jax.sampling import sample_noise
 from sphere_jax.training.checkpoints import Checkpoints
-from sphere_jax.training.loop import train
+from sphere_jax.training.loop import Feed, train
 from sphere_jax.training.run_log import RunLog, read_rows
 
 COMMON = {
@@ -69,12 +69,11 @@ def largest(a, b):
 
 def training(folder: Path) -> dict:
     config, source, averages, losses = read_config(LATENTS), latents(), {}, {}
-    method = build_method(config, "flow")
-    tasks = {}
+    tasks, feed = {}, Feed(source, source)
     for data, fsdp in ((1, 1), (8, 1), (2, 4)):
         mesh, name = mesh_of(data, fsdp), f"{data}x{fsdp}"
-        run = Run(config, folder / name, mesh, Split(source, source))
-        tasks[name], feed = run._task("flow", method)
+        run = Run(config, folder / name, mesh)
+        tasks[name] = run.task("flow")
         log = RunLog(run.workdir)
         task, checkpoints = tasks[name], folder / name / "flow"
         ema = train(task, feed, checkpoints, log, 1e9, lambda step, pictures: None)
@@ -108,7 +107,7 @@ def training(folder: Path) -> dict:
 
 def sampling(folder: Path) -> dict:
     config = read_config(IMAGES)
-    method = build_method(config, "flow")
+    method = System(config).methods["flow"]
     tokenizer, keys = method.tokenizer, jax.random.split(jax.random.key(0), 3)
     params = {
         "encoder": jax.jit(tokenizer.encoder.init)(keys[0]),

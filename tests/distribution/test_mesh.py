@@ -10,7 +10,6 @@ from jax.sharding import PartitionSpec as P
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.processes import start_processes
-from sphere_jax.config.options import FlowStage
 from sphere_jax.distribution.mesh import (
     batch_sharding,
     check_batches,
@@ -19,6 +18,7 @@ from sphere_jax.distribution.mesh import (
     replicated,
     tree_shardings,
 )
+from sphere_jax.methods.flow import FlowOptions
 
 
 def specs(tree, fsdp=4, **options):
@@ -69,11 +69,11 @@ def test_the_mesh_of_one_device():
 
 def test_a_batch_that_does_not_divide_gets_one_that_does():
     mesh = SimpleNamespace(devices=np.zeros((2, 4)))
-    check_batches(mesh, "flow", FlowStage(batch_size=32, accumulate=2))
+    check_batches(mesh, "flow", FlowOptions(batch_size=32, accumulate=2))
     with pytest.raises(UserError, match="config.flow.batch_size=17 .* 8 devices; try 24."):
-        check_batches(mesh, "flow", FlowStage(batch_size=17))
+        check_batches(mesh, "flow", FlowOptions(batch_size=17))
     with pytest.raises(UserError, match="config.flow.batch_size/accumulate=4 .* 8 devices; try 8."):
-        check_batches(mesh, "flow", FlowStage(batch_size=16, accumulate=4))
+        check_batches(mesh, "flow", FlowOptions(batch_size=16, accumulate=4))
 
 
 @pytest.mark.parametrize("given", ["SPHERE_JAX_PROCESSES", "SPHERE_JAX_PROCESS"])

@@ -8,16 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sphere_jax.runs.building import build_method, build_sampler
 
-from sphere_jax.config.options import FlowStage
 from sphere_jax.config.reading import read_config
 from sphere_jax.data.pipeline import Batches
 from sphere_jax.data.source import Source, Split
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 from sphere_jax.geometry.spaces import make_space
-from sphere_jax.methods.flow import Flow, jacobi_weight
+from sphere_jax.methods.flow import Flow, FlowOptions, jacobi_weight
 from sphere_jax.runs.run import Run
+from sphere_jax.runs.system import System
 from sphere_jax.sampling import Sampler
 from sphere_jax.tokenizers.precomputed import Precomputed
 
@@ -47,7 +46,7 @@ def flow(path="slerp", sphere="token", **settings):
         make_space(path, sphere, 0.0, SHAPE),
         Affine(),
         CLASSES,
-        FlowStage(**settings),
+        FlowOptions(**settings),
         Sampler(steps=2),
     )
 
@@ -274,7 +273,7 @@ RAW = {
 def test_the_sampler_takes_the_shift_that_training_takes():
     for shift, expected in ((3.0, 3.0), (0.0, np.sqrt(np.prod(SHAPE) / 4096))):
         config = read_config(RAW | {"flow": RAW["flow"] | {"time_shift": shift}})
-        assert build_sampler(config).shift == pytest.approx(expected)
+        assert System(config).generator.sampler.shift == pytest.approx(expected)
 
 
 class Recorder:
@@ -297,9 +296,10 @@ def test_one_config_value_changes_the_geometry_and_nothing_else(tmp_path):
     orders, weights, methods = {}, {}, {}
     for path in PATHS:
         config = read_config(copy.deepcopy(RAW) | {"space": {"path": path}})
-        methods[path] = method = build_method(config, "flow")
-        task = Run(config, tmp_path, mesh, Split(source, source))._task("flow", method)
-        batches = Batches(task.train, 8, task.seed, batch_sharding(mesh))
+        run = Run(config, tmp_path, mesh)
+        methods[path] = method = run.methods["flow"]
+        data = method.training_data(Split(source, source), {}, run.map_over)
+        batches = Batches(data.train, 8, run.task("flow").seed, batch_sharding(mesh))
         orders[path] = [np.asarray(next(batches)["labels"]).tolist() for _ in range(8)]
         weights[path] = jax.jit(method.init)(jax.random.key(0), {})
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import SphereEncoderStage
+from sphere_jax.config.reading import read_config
 from sphere_jax.geometry import sphere
 from sphere_jax.losses.perceptual import Perceptual, perceptual_loss
-from sphere_jax.methods.sphere_encoder import SphereEncoderTraining
+from sphere_jax.methods.base import Tools
+from sphere_jax.methods.sphere_encoder import SphereEncoderOptions, SphereEncoderTraining
+from sphere_jax.runs.system import System
 from sphere_jax.sampling import FewSteps
 from sphere_jax.tokenizers.sphere_encoder import SphereEncoder
 
@@ -45,7 +47,7 @@ def method(**settings):
     tokenizer = SphereEncoder(
         Linear(IMAGE, LATENT, False), Linear(LATENT, IMAGE, True), LATENT, IMAGE, CLASSES
     )
-    settings = SphereEncoderStage(**{"strata": 8, "max_angle": 80.0} | settings)
+    settings = SphereEncoderOptions(**{"strata": 8, "max_angle": 80.0} | settings)
     sampler = FewSteps(2, guidance_at="combo")
     return SphereEncoderTraining(tokenizer, CLASSES, settings, sampler, Perceptual(None, None))
 
@@ -131,7 +133,7 @@ def test_absent_weights_are_said_and_missing_files_refused():
     )
     assert "LPIPS-VGG on" in m.notes()[0]
     with pytest.raises(UserError, match="nowhere.safetensors"):
-        m.load()
+        m.files()["perceptual"]["lpips"].load()
 
 
 def test_both_noises_are_one(params):
@@ -267,11 +269,7 @@ def test_spherify_is_float32_under_bfloat16_networks():
         },
         "sphere_encoder": {"batch_size": 16},
     }  # fmt: skip
-    from sphere_jax.runs.building import build_method
-
-    from sphere_jax.config.reading import read_config
-
-    built = build_method(read_config(config), "sphere_encoder")
+    built = System(read_config(config)).methods["sphere_encoder"]
     params = jax.jit(lambda key: built.init(key, {}))(jax.random.key(0))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), params)
@@ -317,7 +315,7 @@ def test_finish_measures_the_sphere(params):
         return np.asarray(jax.jit(function)(params, *arrays))
 
     heldout = Source(batch_of(40))
-    found = method().finish(params, {}, Split(heldout, heldout), map_over)
+    found = method().measure(params, {}, Split(heldout, heldout), Tools(map_over))
     assert found.metrics.keys() >= {
         "reconstruction_psnr", "sliced_wasserstein", "sliced_wasserstein_uniform",
         "cosine_within_mean", "cosine_across_mean",

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.config.options import SphereLatentStage
 from sphere_jax.data.source import Source, Split
 from sphere_jax.geometry import sphere
 from sphere_jax.geometry.spaces import GlobalSphere
-from sphere_jax.methods.sphere_latent import SphereLatent
+from sphere_jax.methods.base import Tools
+from sphere_jax.methods.sphere_latent import SphereLatent, SphereLatentOptions
 from sphere_jax.sampling import FewSteps
 from sphere_jax.tokenizers.precomputed import Precomputed
 
@@ -35,7 +35,7 @@ class Denoiser:
 
 def method(**settings):
     return SphereLatent(
-        Precomputed(SHAPE), GlobalSphere(), Denoiser(), CLASSES, SphereLatentStage(**settings),
+        Precomputed(SHAPE), GlobalSphere(), Denoiser(), CLASSES, SphereLatentOptions(**settings),
         FewSteps(3, 1.5, "decreasing"),
     )  # fmt: skip
 
@@ -182,7 +182,7 @@ def test_finish_measures_the_sphere():
         return np.asarray(jax.jit(function)(params, *arrays))
 
     source = Source(batch_of(50))
-    found = method().finish(PARAMS, {}, Split(source, source), map_over).metrics
+    found = method().measure(PARAMS, {}, Split(source, source), Tools(map_over)).metrics
     # Gaussian latents, projected, cover the sphere as uniform points do.
     assert found["sliced_wasserstein"] < 1.5 * found["sliced_wasserstein_uniform"]
     assert abs(found["cosine_across_mean"]) < 3 * found["cosine_uniform_std"]

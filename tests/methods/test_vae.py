@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sphere_jax.methods.autoencoding import VAETraining, shell_metrics
 
-from sphere_jax.config.options import VAEStage
 from sphere_jax.data.source import Source, Split
 from sphere_jax.losses.pixel import pixel_loss
+from sphere_jax.methods.base import Tools
+from sphere_jax.methods.vae import VAEOptions, VAETraining, shell_metrics
 from sphere_jax.tokenizers.conv_vae import ConvVAE
 
 D = 4
@@ -30,7 +30,7 @@ class Mix:
 
 
 TOKENIZER = ConvVAE(Mix(3, 2 * D), Mix(D, 3), latent_shape=(2, 2, D), image_shape=(2, 2, 3))
-VAE = VAETraining(TOKENIZER, VAEStage(kl_weight=0.3, l1_weight=0.6, l2_weight=1.7))
+VAE = VAETraining(TOKENIZER, VAEOptions(kl_weight=0.3, l1_weight=0.6, l2_weight=1.7))
 KEYS = jax.random.split(jax.random.key(1), 6)
 
 
@@ -78,7 +78,7 @@ def test_an_extreme_variance_stays_finite(params):
 
 def finished(params):
     split = Split(Source({"images": images(200)}), Source({"images": images(20, seed=1)}))
-    outcome = VAE.finish(params, {}, split, map_over)
+    outcome = VAE.measure(params, {}, split, Tools(map_over))
     return split, outcome, params | outcome.artifacts
 
 
@@ -130,4 +130,4 @@ def test_previews_pair_originals_with_reconstructions(params):
 
 def test_settings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        VAE.settings.kl_weight = 1.0
+        VAE.options.kl_weight = 1.0

@@ -8,15 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from sphere_jax.methods.decoder_finetuning import DecoderFinetuning
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import DecoderStage, Evaluation, Optimizer
+from sphere_jax.config.options import OptimizerOptions
 from sphere_jax.data.source import Source, Split
+from sphere_jax.evaluation.fidelity import Fidelity
 from sphere_jax.evaluation.reconstruction import mean_psnr
 from sphere_jax.geometry.spaces import make_space
 from sphere_jax.losses.adversarial import discriminator_hinge
 from sphere_jax.losses.perceptual import Perceptual
+from sphere_jax.methods.base import Tools
+from sphere_jax.methods.decoder import DecoderFinetuning, DecoderOptions
 from sphere_jax.models.discriminator import Discriminator
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import noise_of
@@ -51,7 +53,7 @@ class Layers:
 
 
 TOKENIZER = ConvVAE(Layers(3, 2 * D), Layers(D, 5, 3), (2, 2, D), (2, 2, 3))
-JUDGE = Discriminator(Layers(3, 6, 1))
+ADVERSARY = Discriminator(Layers(3, 6, 1))
 KEYS = jax.random.split(jax.random.key(1), 6)
 BOTH = {"schedule": {"adversarial": jnp.float32(1)}}
 
@@ -64,6 +66,7 @@ def map_over(function, params, *arrays):
     return np.asarray(jax.jit(function)(params, *arrays))
 
 
+TOOLS = Tools(map_over, Fidelity(None, None))
 BATCH = {"images": images(6), "labels": np.zeros(6, np.int32)}
 
 
@@ -79,10 +82,10 @@ def whole():
     }
 
 
-def finetuning(path="slerp", judge=None, **settings):
+def finetuning(path="slerp", adversary=None, **settings):
     space = make_space(path, "token", 0.0, TOKENIZER.latent_shape)
-    settings = DecoderStage(**dict(l1_weight=0.0, l2_weight=1.0) | settings)
-    return DecoderFinetuning(TOKENIZER, space, settings, discriminator=judge)
+    settings = DecoderOptions(**dict(l1_weight=0.0, l2_weight=1.0) | settings)
+    return DecoderFinetuning(TOKENIZER, space, settings, discriminator=adversary)
 
 
 @pytest.mark.parametrize("path", ["linear", "slerp"])
@@ -103,7 +106,7 @@ def test_it_sees_projected_latents_and_moves_the_decoder_alone(whole, path):
     decoded = TOKENIZER.decoder.apply(whole["decoder"], jnp.asarray(z, jnp.float32))
     expected = ((np.asarray(decoded) - x) ** 2).mean()
 
-    step = jax.jit(make_train_step(method, method.settings, sgd), donate_argnums=0)
+    step = jax.jit(make_train_step(method, method.options, sgd), donate_argnums=0)
     losses = []
     for _ in range(5):
         state, metrics = step(state, frozen, BATCH)
@@ -133,16 +136,16 @@ def test_the_original_decoder_as_target(whole):
     loss, _, grads = gradient(method, method.init(jax.random.key(0), whole), whole)
     assert float(loss) < 1e-12 and float(optax.tree.norm(grads["decoder"])) < 1e-6
 
-    judged = finetuning("slerp", judge=JUDGE, adversarial_weight=0.5, target="original")
-    params = judged.init(jax.random.key(2), whole)
-    _, parts, _ = gradient(judged, params, whole | BOTH)
-    real = JUDGE.network.apply(params["discriminator"], target)
+    opposed = finetuning("slerp", adversary=ADVERSARY, adversarial_weight=0.5, target="original")
+    params = opposed.init(jax.random.key(2), whole)
+    _, parts, _ = gradient(opposed, params, whole | BOTH)
+    real = ADVERSARY.network.apply(params["discriminator"], target)
     np.testing.assert_allclose(parts["logit_real"], np.mean(real), rtol=1e-4)
 
 
 @pytest.fixture
 def adversarial(whole):
-    method = finetuning(judge=JUDGE, adversarial_weight=0.5)
+    method = finetuning(adversary=ADVERSARY, adversarial_weight=0.5)
     params = method.init(jax.random.key(2), whole)
     assert set(params) == set(method.trains) == {"decoder", "discriminator"}
     return method, params
@@ -164,23 +167,23 @@ def test_the_gradients_are_those_of_the_written_objective(whole, adversarial):
         return jnp.mean((decode(decoder) - x) ** 2)
 
     def deceit(decoder):
-        return -jnp.mean(JUDGE.network.apply(params["discriminator"], decode(decoder)))
+        return -jnp.mean(ADVERSARY.network.apply(params["discriminator"], decode(decoder)))
 
-    by_pixel, by_judge = (jax.jit(jax.grad(f))(params["decoder"]) for f in (reconstruction, deceit))
-    norms = [np.linalg.norm(g["head"]["kernel"]) for g in (by_pixel, by_judge)]
+    by_pixel, by_adversary = (jax.jit(jax.grad(f))(params["decoder"]) for f in (reconstruction, deceit))
+    norms = [np.linalg.norm(g["head"]["kernel"]) for g in (by_pixel, by_adversary)]
     weight = norms[0] / (norms[1] + 1e-4)
     assert 0 < weight < 1e4
     np.testing.assert_allclose(parts["adaptive_weight"], weight, rtol=1e-4)
-    expected = jax.tree.map(lambda a, b: a + 0.5 * weight * b, by_pixel, by_judge)
+    expected = jax.tree.map(lambda a, b: a + 0.5 * weight * b, by_pixel, by_adversary)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
         grads["decoder"],
         expected,
     )
 
-    def hinge(judge):
+    def hinge(adversary):
         decoded = decode(params["decoder"])
-        return discriminator_hinge(*(JUDGE.network.apply(judge, image) for image in (x, decoded)))
+        return discriminator_hinge(*(ADVERSARY.network.apply(adversary, image) for image in (x, decoded)))
 
     value, expected = jax.jit(jax.value_and_grad(hinge))(params["discriminator"])
     jax.tree.map(
@@ -205,15 +208,17 @@ def test_warm_up(whole, adversarial):
     """Until it counts, the discriminator learns and the decoder goes as it would without one, also
     where gradients are clipped and weights decay.
     """
-    optimizer = Optimizer(learning_rate=0.05, b1=0.5, b2=0.9, weight_decay=0.1, clip_norm=0.01)
+    optimizer = OptimizerOptions(
+        learning_rate=0.05, b1=0.5, b2=0.9, weight_decay=0.1, clip_norm=0.01
+    )
     settings = dict(adversarial_from=2, optimizer=optimizer)
-    method = finetuning(judge=JUDGE, adversarial_weight=0.5, **settings)
+    method = finetuning(adversary=ADVERSARY, adversarial_weight=0.5, **settings)
     adam = make_optimizer(optimizer, 3, method.rates)
-    step = jax.jit(make_train_step(method, method.settings, adam))
+    step = jax.jit(make_train_step(method, method.options, adam))
     state = init_state(method, adam, jax.random.key(0), whole)
     plain = finetuning(optimizer=optimizer)
     alone = init_state(plain, adam, jax.random.key(0), whole)
-    plain_step = jax.jit(make_train_step(plain, plain.settings, adam))
+    plain_step = jax.jit(make_train_step(plain, plain.options, adam))
     moved, apart = [], []
     for _ in range(3):
         before = state["params"]["discriminator"]["head"]["kernel"]
@@ -230,14 +235,14 @@ def test_warm_up(whole, adversarial):
 
 
 def test_the_discriminator_has_a_rate_and_a_clipping_norm_of_its_own():
-    method = finetuning(judge=JUDGE, adversarial_weight=0.5, discriminator_rate=3.0)
+    method = finetuning(adversary=ADVERSARY, adversarial_weight=0.5, discriminator_rate=3.0)
     assert method.rates == {"discriminator": 3.0} and method.clipped_apart == ("discriminator",)
     assert finetuning().clipped_apart == ()
 
 
 def test_the_work_of_a_step_holds_the_discriminator(whole, adversarial):
     """Multiply-adds of a pixel: the encoder's 24, the decoder's 20 + 15 and back (twice more in the
-    last layer, for the adaptive weight), the judge's 18 + 6.
+    last layer, for the adaptive weight), the adversary's 18 + 6.
     """
     method, params = adversarial
     shapes = {"images": ((2, 2, 3), np.uint8), "labels": ((), np.int32)}
@@ -256,10 +261,10 @@ class OnBackbone(Discriminator):
         return self.network.apply(params, images * frozen["scale"])
 
 
-def test_dino_judges_what_a_viewer_would_see(whole):
+def test_dino_adversarys_what_a_viewer_would_see(whole):
     """D.5: it learns on decoded images of 8 bits; the decoder learns from them as they are."""
-    judge = OnBackbone(JUDGE.network, backbone=Layers(3, 3))
-    method = finetuning(judge=judge, adversarial_weight=0.5)
+    adversary = OnBackbone(ADVERSARY.network, backbone=Layers(3, 3))
+    method = finetuning(adversary=adversary, adversarial_weight=0.5)
     dino = {"scale": jnp.float32(3.0)}
     frozen = method.frozen(whole | {"dino": dino})
     assert frozen["dino"] is dino
@@ -271,7 +276,7 @@ def test_dino_judges_what_a_viewer_would_see(whole):
     decoded = TOKENIZER.decode(whole | {"decoder": params["decoder"]}, latents)
     assert np.abs(decoded).max() > 1.5
     seen = to_float(to_uint8(decoded))
-    real, raw, seen = (judge.logits(params["discriminator"], dino, y) for y in (x, decoded, seen))
+    real, raw, seen = (adversary.logits(params["discriminator"], dino, y) for y in (x, decoded, seen))
     np.testing.assert_allclose(parts["adversarial"], -np.mean(raw), rtol=1e-4)
     np.testing.assert_allclose(parts["logit_decoded"], np.mean(seen), rtol=1e-4)
     assert abs(np.mean(raw) - np.mean(seen)) > 1e-3
@@ -284,7 +289,7 @@ def test_draws_and_micro_batches(whole, adversarial):
     """Reconstruction and hinge are means over samples; noise belongs to samples."""
     method, params = adversarial
     noisy = dataclasses.replace(
-        method, settings=dataclasses.replace(method.settings, latent_noise=0.7)
+        method, options=dataclasses.replace(method.options, latent_noise=0.7)
     )
     pulled = jax.jit(jax.value_and_grad(noisy.loss, has_aux=True))
     (_, parts), grads = pulled(params, whole | BOTH, BATCH, KEYS)
@@ -341,7 +346,7 @@ def test_four_cells(whole):
     heldout = Source({"images": images(20, seed=1), "labels": np.zeros(20, np.int32)})
     split = Split(Source({"images": images(40)}), heldout)
     grey = {"decoder": jax.tree.map(lambda p: 0.0 * p, whole["decoder"])}
-    outcome = finetuning("slerp").finish(grey, whole, split, map_over)
+    outcome = finetuning("slerp").measure(grey, whole, split, TOOLS)
     cells = {f"{z}_{d}" for z in ("raw", "projected") for d in ("original", "finetuned")}
     assert set(outcome.metrics) == {f"psnr_{cell}" for cell in cells}  # SSIM needs 11 pixels
     flat = mean_psnr(np.full((20, 2, 2, 3), 128, np.uint8), split.heldout.arrays["images"])
@@ -356,21 +361,21 @@ def test_four_cells(whole):
     assert set(outcome.arrays) == {"original", *cells}
     assert outcome.arrays["original"].shape == (10, 2, 2, 3)
 
-    few = finetuning("slerp", measured=5).finish(grey, whole, split, map_over)
+    few = finetuning("slerp", measured=5).measure(grey, whole, split, TOOLS)
     spread = images(20, seed=1)[[0, 4, 9, 14, 19]]
     expected = mean_psnr(np.full((5, 2, 2, 3), 128, np.uint8), spread)
     np.testing.assert_allclose(few.metrics["psnr_raw_finetuned"], expected, rtol=1e-5)
 
-    control = finetuning("linear").finish(grey, whole, split, map_over).metrics
+    control = finetuning("linear").measure(grey, whole, split, TOOLS).metrics
     for decoder in ("original", "finetuned"):  # nothing is projected
         assert control[f"psnr_raw_{decoder}"] == control[f"psnr_projected_{decoder}"]
 
 
-def test_a_file_that_finish_needs_is_asked_for_before_training(tmp_path):
-    missing = Evaluation(lpips=str(tmp_path / "lpips.safetensors"))
-    with pytest.raises(UserError, match="does not give the weights of 'lpips_alexnet'"):
-        dataclasses.replace(finetuning(), evaluation=missing).source(None, {}, None)
-    assert finetuning().load() == {}
+def test_too_few_held_out_images_are_refused_before_training():
+    one = Split(Source({"images": images(40)}), Source({"images": images(1), "labels": [0]}))
+    with pytest.raises(UserError, match="One held-out image has no spread to measure"):
+        finetuning().training_data(one, {}, map_over)
+    assert finetuning().files() == {}
 
 
 def test_notes_name_the_terms_that_count():
@@ -379,9 +384,11 @@ def test_notes_name_the_terms_that_count():
         "No LPIPS in it: the stage's option lpips is empty.",
         "No Fréchet distance at the end: config.evaluation.pretrained is empty.",
     ]
-    judged = finetuning(judge=JUDGE, l1_weight=0.5, adversarial_weight=0.5, adversarial_from=2000)
+    opposed = finetuning(
+        adversary=ADVERSARY, l1_weight=0.5, adversarial_weight=0.5, adversarial_from=2000
+    )
     loss = "Loss: L1 0.5, L2 1, 'patch' discriminator 0.5 from step 2,000; target: images."
-    assert judged.notes()[0] == loss
+    assert opposed.notes()[0] == loss
 
 
 def test_a_preview_pairs_originals_with_reconstructions(whole):
