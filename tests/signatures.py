@@ -7,10 +7,8 @@ CHECKED = (
     "sphere_jax.geometry",
     "sphere_jax.sampling",
     "sphere_jax.nn",
+    "sphere_jax.losses",
     "sphere_jax.evaluation",
-    "sphere_jax.losses.adversarial",
-    "sphere_jax.losses.cosine",
-    "sphere_jax.losses.pixel",
     "sphere_jax.training",
 )
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # int is a float
