@@ -7,8 +7,8 @@ CHECKED = (
     "sphere_jax.geometry",
     "sphere_jax.sampling",
     "sphere_jax.nn",
-    "sphere_jax.evaluation",
     "sphere_jax.losses",
+    "sphere_jax.evaluation",
     "sphere_jax.methods",
     "sphere_jax.training",
 )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
@@ -120,7 +121,8 @@ def test_grey_and_half_precision_images_become_float32_colour(pair):
     assert rgb(jnp.asarray(grey, jnp.bfloat16)).dtype == jnp.float32
 
 
-def test_other_shapes_are_refused(params, pair):
+def test_other_shapes_are_refused(params, pair, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users run it
     images, target = pair
     assert jax.eval_shape(both, params, images[..., :1], target[..., :1]).shape == ()
     with pytest.raises(ValueError, match="differ in shape"):
