@@ -1,6 +1,7 @@
 """Arrays from a file, checked; each error is one sentence."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,31 +50,68 @@ def check_has(arrays: dict[str, np.ndarray], needed: tuple[str, ...], where: str
 
 
 def check_images(images: np.ndarray, where: str) -> np.ndarray:
-    """uint8 NHWC, or a UserError that says what `images` are instead."""
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise UserError(
-            f"Images of {where} have shape {images.shape}; they must be (N,H,W,1 or 3)."
-        )
-    if len(images) == 0:
-        raise UserError(f"{where} holds no images.")
-    if images.dtype != np.uint8:
-        floats = np.issubdtype(images.dtype, np.floating)
-        bad = " and hold NaN or infinity" if floats and not np.isfinite(images).all() else ""
-        raise UserError(f"Images of {where} are {images.dtype}{bad}; store them as uint8 0..255.")
-    return images
+    """The images of a file, uint8 NHWC; grey ones may come without a channel axis.
+
+    Raises:
+      UserError: they are something else, or none.
+    """
+    if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
+        raise UserError(f"Images of {where} hold NaN or infinity; they must be uint8.")
+    images = images[..., None] if images.ndim == 3 else images
+    try:
+        return require_images(images, f"Images of {where}")
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def check_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
-    """int32 (count,), or a UserError that says what `labels` are instead."""
-    if labels.shape != (count,):
-        raise UserError(f"{where} has {count} examples but labels of shape {labels.shape}.")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"Labels of {where} are {labels.dtype}; store them as integers.")
+    """The labels of a file, int32 (count,). Raises UserError if they are something else."""
+    try:
+        labels = require_labels(labels, count, f"Labels of {where}")
+    except ValueError as error:
+        raise UserError(str(error)) from error
     if len(labels) and (labels.min() < -(2**31) or labels.max() >= 2**31):
         raise UserError(
             f"Labels of {where} run from {labels.min()} to {labels.max()}; they must be classes, "
             "numbered from 0."
         )
     return labels.astype(np.int32)
+
+
+def require_images(images: Any, name: str, at_least: int = 1) -> Any:
+    """`images` if they are uint8 (N, H, W, 1 or 3) with N >= `at_least`.
+
+    They may be read where they are indexed (`lazy_pictures.Pictures`) or traced, and stay so.
+
+    Raises:
+      ValueError: otherwise.
+    """
+    images = images if hasattr(images, "dtype") else np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{name} must be uint8 images (N, H, W, 1 or 3), not {images.dtype} of shape "
+            f"{images.shape}."
+        )
+    if len(images) < at_least:
+        raise ValueError(f"{name} must hold at least {at_least} images, not {len(images)}.")
+    return images
+
+
+def require_labels(
+    labels: Any, count: int, name: str, num_classes: int | None = None
+) -> np.ndarray:
+    """`labels` if they are integers (count,), in 0..num_classes-1 where that is given.
+
+    Raises:
+      ValueError: otherwise.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{name} must be {count} integer labels, not {labels.dtype} of shape {labels.shape}."
+        )
+    if num_classes and len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
+        raise ValueError(
+            f"{name} must lie in 0..{num_classes - 1}, not {labels.min()}..{labels.max()}."
+        )
+    return labels

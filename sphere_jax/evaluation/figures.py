@@ -19,7 +19,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from sphere_jax.common.files import write_whole
-from sphere_jax.evaluation.preconditions import Images, require_images
+from sphere_jax.data.array_checks import require_images
+from sphere_jax.evaluation.preconditions import Images
 
 INK = "#808793"
 COLOURS = ("#3b82f6", "#f08c2e", "#22a06b", "#b565d9", "#e0555f", "#14a3b8")

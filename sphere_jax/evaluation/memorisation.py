@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from sphere_jax.common.progress import Progress
-from sphere_jax.evaluation.preconditions import Images, require_images
+from sphere_jax.data.array_checks import require_images
+from sphere_jax.evaluation.preconditions import Images
 
 CHUNK = 1024  # rows and columns of a distance matrix in memory at once
 MOST = 1e14  # multiply-adds of a search: about an hour of a CPU core

@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import Shaped
+from sklearn.metrics.pairwise import euclidean_distances
 
 from sphere_jax.evaluation.preconditions import require_features
 from sphere_jax.evaluation.statistics import Statistics
@@ -117,6 +118,4 @@ def _inside(points: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> float
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(A, F), (B, F) -> (A, B), about a common origin so that few digits cancel."""
     origin = b.mean(0, keepdims=True)
-    a, b = a - origin, b - origin
-    squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T
-    return np.maximum(squared, 0.0)
+    return euclidean_distances(a - origin, b - origin, squared=True)

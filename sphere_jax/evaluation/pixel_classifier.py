@@ -9,10 +9,12 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float64, Integer, Shaped
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVC
 
 from sphere_jax.common.progress import Progress
-from sphere_jax.evaluation.preconditions import Images, require_images, require_labels
+from sphere_jax.data.array_checks import require_images, require_labels
+from sphere_jax.evaluation.preconditions import Images
 
 LARGEST_SET = 5_000  # the kernel matrix is 200 MB then
 PENALTY = 10.0
@@ -47,7 +49,7 @@ class PixelClassifier:
         for start in range(0, len(images), BATCH):  # pixels and kernel are float64
             progress.done(start)
             some = _pixels(np.asarray(images[start : start + BATCH]))
-            found.append(self.machine.predict(_kernel(some, self.pixels, self.gamma)))
+            found.append(self.machine.predict(rbf_kernel(some, self.pixels, self.gamma)))
         return np.concatenate(found)
 
 
@@ -63,7 +65,7 @@ def train_pixel_classifier(
       ValueError: wrong images or labels, or fewer than two classes among them.
     """
     images = require_images(images, "The pixel classifier's images", at_least=2)
-    labels = require_labels(labels, images, num_classes, "The pixel classifier's labels")
+    labels = require_labels(labels, len(images), "The pixel classifier's labels", num_classes)
     if len(images) > LARGEST_SET:
         rows = np.random.default_rng(seed).choice(len(images), LARGEST_SET, replace=False)
         images, labels = images[rows], labels[rows]
@@ -74,7 +76,8 @@ def train_pixel_classifier(
     if variance == 0:
         raise ValueError("The pixel classifier's images are all of one flat colour.")
     gamma = 1.0 / (pixels.shape[1] * variance)
-    machine = SVC(C=PENALTY, kernel="precomputed").fit(_kernel(pixels, pixels, gamma), labels)
+    # As one matrix product: ten times faster than SVC's own kernel.
+    machine = SVC(C=PENALTY, kernel="precomputed").fit(rbf_kernel(pixels, gamma=gamma), labels)
     return PixelClassifier(machine, pixels, gamma, images.shape[1:], num_classes)
 
 
@@ -90,7 +93,7 @@ def class_agreement(
       ValueError: wrong images or labels.
     """
     images = require_images(images, "images")
-    labels = require_labels(labels, images, classifier.num_classes, "labels")
+    labels = require_labels(labels, len(images), "labels", classifier.num_classes)
     agrees = classifier.predict(images) == labels
     classes = [agrees[labels == c] for c in range(classifier.num_classes)]
     return float(agrees.mean()), [float(a.mean()) if a.size else None for a in classes]
@@ -98,9 +101,3 @@ def class_agreement(
 
 def _pixels(images: Images) -> Float64[np.ndarray, "n pixels"]:
     return images.reshape(len(images), -1) / 255.0
-
-
-def _kernel(a: np.ndarray, b: np.ndarray, gamma: float) -> np.ndarray:
-    """exp(-gamma |a - b|^2), (A, B): as one matrix product, ten times as quick as SVC's own."""
-    squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T
-    return np.exp(-gamma * squared)

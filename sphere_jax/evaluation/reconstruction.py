@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from sphere_jax.evaluation.preconditions import Images, require_images
+from sphere_jax.data.array_checks import require_images
+from sphere_jax.evaluation.preconditions import Images
 
 PEAK = 255.0
 WINDOW, SIGMA = 11, 1.5  # pixels

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from sphere_jax.common.progress import log
+from sphere_jax.data.array_checks import require_images
 from sphere_jax.data.source import Source, Split
 from sphere_jax.evaluation.features.base import Features
 from sphere_jax.evaluation.memorisation import memorisation, nearest_training_image, searchable
@@ -22,7 +23,7 @@ from sphere_jax.evaluation.pixel_classifier import (
     class_agreement,
     train_pixel_classifier,
 )
-from sphere_jax.evaluation.preconditions import Images, require_images
+from sphere_jax.evaluation.preconditions import Images
 from sphere_jax.evaluation.statistics import Statistics
 
 

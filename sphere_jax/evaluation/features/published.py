@@ -13,10 +13,11 @@ from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
+from sphere_jax.data.array_checks import require_images
 from sphere_jax.distribution.mesh import put_global, replicated, tree_shardings
 from sphere_jax.evaluation.batches import padded_batches
 from sphere_jax.evaluation.features.base import FeatureNetwork, Features, Shape
-from sphere_jax.evaluation.preconditions import Images, require_images
+from sphere_jax.evaluation.preconditions import Images
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.weights.stored import fingerprint_of, load_weights

@@ -20,10 +20,11 @@ from safetensors import SafetensorError, safe_open
 from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import EvaluationOptions
+from sphere_jax.data.array_checks import require_images, require_labels
 from sphere_jax.distribution.mesh import replicated
 from sphere_jax.evaluation.batches import padded_batches
 from sphere_jax.evaluation.features.base import FeatureNetwork, Features, Shape
-from sphere_jax.evaluation.preconditions import Images, require_images, require_labels
+from sphere_jax.evaluation.preconditions import Images
 from sphere_jax.models.small_classifier import SmallClassifier
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, Params
@@ -177,7 +178,7 @@ def train_classifier(
       ValueError: wrong or too few images or labels.
     """
     images = require_images(images, "The classifier's images", at_least=20)
-    labels = require_labels(labels, images, num_classes, "The classifier's labels")
+    labels = require_labels(labels, len(images), "The classifier's labels", num_classes)
     if num_classes < 2:
         raise ValueError(f"A classifier needs at least 2 classes, not {num_classes}.")
     _, height, width, _ = images.shape
