@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Float64, Integer, Shaped
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVC
 
 from sphere_jax.common.progress import Progress
@@ -16,6 +17,7 @@ from sphere_jax.evaluation.preconditions import Images, require_images, require_
 
 LARGEST_SET = 5_000  # the kernel matrix is 200 MB then
 PENALTY = 10.0
+KERNEL = "precomputed"  # as one matrix product: ten times as quick as the kernel of SVC
 BATCH = 1024  # images classified at once
 
 
@@ -47,7 +49,7 @@ class PixelClassifier:
         for start in range(0, len(images), BATCH):  # pixels and kernel are float64
             progress.done(start)
             some = _pixels(np.asarray(images[start : start + BATCH]))
-            found.append(self.machine.predict(_kernel(some, self.pixels, self.gamma)))
+            found.append(self.machine.predict(rbf_kernel(some, self.pixels, self.gamma)))
         return np.concatenate(found)
 
 
@@ -74,7 +76,7 @@ def train_pixel_classifier(
     if variance == 0:
         raise ValueError("The pixel classifier's images are all of one flat colour.")
     gamma = 1.0 / (pixels.shape[1] * variance)
-    machine = SVC(C=PENALTY, kernel="precomputed").fit(_kernel(pixels, pixels, gamma), labels)
+    machine = SVC(C=PENALTY, kernel=KERNEL).fit(rbf_kernel(pixels, pixels, gamma), labels)
     return PixelClassifier(machine, pixels, gamma, images.shape[1:], num_classes)
 
 
@@ -98,9 +100,3 @@ def class_agreement(
 
 def _pixels(images: Images) -> Float64[np.ndarray, "n pixels"]:
     return images.reshape(len(images), -1) / 255.0
-
-
-def _kernel(a: np.ndarray, b: np.ndarray, gamma: float) -> np.ndarray:
-    """exp(-gamma |a - b|^2), (A, B): as one matrix product, ten times as quick as SVC's own."""
-    squared = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * a @ b.T
-    return np.exp(-gamma * squared)
