@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Float32, Int, Shaped, UInt8
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import AnyArray, Keys, Labels, OneKey, Scalar
@@ -21,6 +21,7 @@ from sphere_jax.data.source import Split
 from sphere_jax.evaluation.page import Block, measured_table
 from sphere_jax.geometry.spaces import Space, make_space
 from sphere_jax.sampling import sample_keys
+from sphere_jax.tokenizers.base import Tokenizer
 
 Params = dict[str, Any]  # nested: parameters by artifact, `frozen` too
 Batch = dict[str, AnyArray]  # "images" uint8 (B, H, W, C) or "latents" (B, h, w, d); "labels" (B,)
@@ -28,6 +29,7 @@ Pictures = UInt8[AnyArray, "pictures height width channels"]
 Drawn = Float32[AnyArray, "batch ..."]  # latents, or images that are float
 Trace = dict[str, Float[AnyArray, " times"]]
 Loss = tuple[Scalar, dict[str, Scalar]]
+Arrays = dict[str, Shaped[np.ndarray, "..."]]  # measured, by name
 MapOver = Callable[..., Any]  # (function, params, *arrays) -> its results over whole host arrays
 
 
@@ -47,7 +49,7 @@ class Outcome:
 
     artifacts: dict[str, Any] = dataclasses.field(default_factory=dict)
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    arrays: Arrays = dataclasses.field(default_factory=dict)
 
 
 class Method:
@@ -99,7 +101,7 @@ class Method:
         """Raises UserError, in one sentence, for options of stage `name` that do not fit."""
 
     @classmethod
-    def build(cls, config: Config, name: str, tokenizer) -> "Method":
+    def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "Method":
         """The method of stage `name`: nothing is allocated. Raises UserError."""
         raise NotImplementedError
 
@@ -174,7 +176,7 @@ class Method:
         finished stage is then measured again."""
         return {}
 
-    def report(self, metrics: dict[str, float], arrays: dict[str, np.ndarray]) -> list[Block]:
+    def report(self, metrics: dict[str, float], arrays: Arrays) -> list[Block]:
         """What the report shows of what `measure` found."""
         return [measured_table(metrics)] if metrics else []
 
@@ -210,7 +212,7 @@ class Generator(Method):
         return True
 
     @classmethod
-    def make_sampler(cls, config: Config, name: str, tokenizer):
+    def make_sampler(cls, config: Config, name: str, tokenizer: Tokenizer) -> Any:
         """The sampler that `config.sampler` asks for."""
         raise NotImplementedError
 

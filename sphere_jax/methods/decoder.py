@@ -28,6 +28,7 @@ from sphere_jax.losses.adversarial import (
 from sphere_jax.losses.perceptual import Perceptual, perceptual_files, perceptual_loss
 from sphere_jax.losses.pixel import pixel_loss
 from sphere_jax.methods.base import (
+    Arrays,
     Batch,
     Loss,
     MapOver,
@@ -349,7 +350,7 @@ class DecoderFinetuning(Method):
                 metrics[f"{name}_{cell}"] = value
         return Outcome(metrics=metrics, arrays=shown)
 
-    def report(self, metrics: dict[str, float], arrays: dict[str, np.ndarray]) -> list[Block]:
+    def report(self, metrics: dict[str, float], arrays: Arrays) -> list[Block]:
         """A row for each of the four cells, and their reconstructions."""
         from sphere_jax.evaluation import figures
 

@@ -10,8 +10,9 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
-from sphere_jax.common.shapes import Keys, Labels, OneKey, Scalar
+from sphere_jax.common.shapes import AnyArray, Keys, Labels, OneKey, PerSample, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, SamplerOptions
@@ -71,7 +72,9 @@ def time_shift(options: FlowOptions, latent_shape: tuple[int, int, int]) -> floa
     return options.time_shift or dimension_shift(latent_shape)
 
 
-def jacobi_weight(angles: jax.Array, t: jax.Array, direction: str) -> jax.Array:
+def jacobi_weight(
+    angles: Float[AnyArray, "batch rows"], t: PerSample, direction: str
+) -> Float[AnyArray, "batch rows"]:
     """`(sin a / a)^2` (B, N), for angles (B, N) in rad between the ends and times (B,).
 
     Velocity errors along a geodesic spread as Jacobi fields, `sin a / a` after an arc a. The

@@ -43,7 +43,7 @@ class OnLatentsOptions(StageOptions):
     )
 
 
-def encoded(tokenizer: Tokenizer, source: Source, params, map_over) -> Source:
+def encoded(tokenizer: Tokenizer, source: Source, params: Params, map_over: MapOver) -> Source:
     """Every image encoded once; latents that are there already pass through."""
     if "images" not in source.arrays:
         return source
@@ -60,7 +60,7 @@ def latent_bytes(tokenizer: Tokenizer) -> int:
     return 4 * math.prod(tokenizer.latent_shape)
 
 
-def encoded_split(tokenizer: Tokenizer, split: Split, params, map_over) -> Split:
+def encoded_split(tokenizer: Tokenizer, split: Split, params: Params, map_over: MapOver) -> Split:
     """Both parts of a data set, encoded. Raises UserError if they would not fit into memory."""
     if "images" in split.train.arrays:
         count = len(split.train) + len(split.heldout)

@@ -5,6 +5,7 @@ methods.md E. Symbols as there: `f` is `spherify`, E and D the encoder and the d
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.shapes import Keys, Labels, Latents, OneKey, PerSample, Scalar
+from sphere_jax.common.shapes import Images, Keys, Labels, Latents, OneKey, PerSample, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, SamplerOptions, StageOptions
@@ -25,6 +26,7 @@ from sphere_jax.losses.cosine import cosine_distance
 from sphere_jax.losses.perceptual import Perceptual, describe, perceptual_files, perceptual_loss
 from sphere_jax.losses.pixel import smooth_l1
 from sphere_jax.methods.base import (
+    Arrays,
     Batch,
     Drawn,
     Generator,
@@ -249,8 +251,16 @@ class SphereEncoderTraining(Generator):
         return self.refine(params, keys, labels, scale, sampler), {}
 
     def refine(
-        self, params, keys, labels, scale, sampler, images=None, latents=None, noise=None
-    ):  # fmt: skip
+        self,
+        params: Params,
+        keys: Keys,
+        labels: Labels,
+        scale: Scalar,
+        sampler: FewSteps,
+        images: Images | None = None,
+        latents: Latents | None = None,
+        noise: Latents | None = None,
+    ) -> Images:
         """Float images (B, H, W, C) by the rounds of E.7: from noise, `latents` or `images`."""
         return decode_rounds(
             sampler,
@@ -296,7 +306,7 @@ class SphereEncoderTraining(Generator):
             arrays={"original": images[some], "reconstruction": decoded[some], **curve},
         )
 
-    def report(self, metrics: dict[str, float], arrays: dict[str, np.ndarray]) -> list[Block]:
+    def report(self, metrics: dict[str, float], arrays: Arrays) -> list[Block]:
         """Its numbers, held-out reconstructions, and what noise leaves of them."""
         from sphere_jax.evaluation import figures
 
@@ -316,7 +326,15 @@ def _pixels(images, target):
     return smooth_l1(0.5 * images, 0.5 * target)
 
 
-def robustness(decode, params, latents, labels, images, map_over, count=256):
+def robustness(
+    decode: Callable[..., Pictures],
+    params: Params,
+    latents: Latents,
+    labels: Labels,
+    images: Pictures,
+    map_over: MapOver,
+    count: int = 256,
+) -> Arrays:
     """PSNR of `decode(params, v, e, sigma, labels)` against the angle of the noise, in degrees."""
     rows = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
     v, y, x = latents[rows], labels[rows], images[rows]

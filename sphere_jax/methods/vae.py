@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from sphere_jax.common.shapes import Keys, OneKey
 from sphere_jax.config.option import option
@@ -14,7 +15,7 @@ from sphere_jax.data.source import Split
 from sphere_jax.evaluation.page import Block, Picture
 from sphere_jax.evaluation.reconstruction import mean_psnr
 from sphere_jax.losses.pixel import pixel_loss
-from sphere_jax.methods.base import Batch, Loss, Method, Outcome, Params, Pictures, Tools
+from sphere_jax.methods.base import Arrays, Batch, Loss, Method, Outcome, Params, Pictures, Tools
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import noise_of
 from sphere_jax.tokenizers.base import Tokenizer
@@ -99,7 +100,7 @@ class VAETraining(Method):
         channels = jax.ShapeDtypeStruct(self.tokenizer.latent_shape[-1:], np.float32)
         return {"statistics": {"mean": channels, "std": channels}}
 
-    def report(self, metrics: dict[str, float], arrays: dict[str, np.ndarray]) -> list[Block]:
+    def report(self, metrics: dict[str, float], arrays: Arrays) -> list[Block]:
         """Its numbers, and how thin the shell of its latents is."""
         from sphere_jax.evaluation import figures
 
@@ -109,7 +110,7 @@ class VAETraining(Method):
         return [*super().report(metrics, arrays), Picture(histogram, caption)]
 
 
-def shell_metrics(radii: np.ndarray, d: int) -> dict[str, float]:
+def shell_metrics(radii: Float[np.ndarray, " tokens"], d: int) -> dict[str, float]:
     """Mean token radius over sqrt(d) and its coefficient of variation (methods.md A.2)."""
     return {
         "shell_radius": float(radii.mean() / np.sqrt(d)),

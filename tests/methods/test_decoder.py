@@ -20,6 +20,7 @@ from sphere_jax.losses.perceptual import Perceptual
 from sphere_jax.methods.base import Tools
 from sphere_jax.methods.decoder import DecoderFinetuning, DecoderOptions
 from sphere_jax.models.discriminator import Discriminator
+from sphere_jax.nn.functional import Network
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import noise_of
 from sphere_jax.tokenizers.conv_vae import ConvVAE
@@ -30,7 +31,7 @@ from sphere_jax.training.step import init_state, make_train_step
 D = 4
 
 
-class Layers:
+class Layers(Network):
     """Linear maps over the channels with tanh between them, the last called "head"."""
 
     def __init__(self, *widths):
@@ -169,7 +170,9 @@ def test_the_gradients_are_those_of_the_written_objective(whole, adversarial):
     def deceit(decoder):
         return -jnp.mean(ADVERSARY.network.apply(params["discriminator"], decode(decoder)))
 
-    by_pixel, by_adversary = (jax.jit(jax.grad(f))(params["decoder"]) for f in (reconstruction, deceit))
+    by_pixel, by_adversary = (
+        jax.jit(jax.grad(f))(params["decoder"]) for f in (reconstruction, deceit)
+    )
     norms = [np.linalg.norm(g["head"]["kernel"]) for g in (by_pixel, by_adversary)]
     weight = norms[0] / (norms[1] + 1e-4)
     assert 0 < weight < 1e4
@@ -183,7 +186,9 @@ def test_the_gradients_are_those_of_the_written_objective(whole, adversarial):
 
     def hinge(adversary):
         decoded = decode(params["decoder"])
-        return discriminator_hinge(*(ADVERSARY.network.apply(adversary, image) for image in (x, decoded)))
+        return discriminator_hinge(
+            *(ADVERSARY.network.apply(adversary, image) for image in (x, decoded))
+        )
 
     value, expected = jax.jit(jax.value_and_grad(hinge))(params["discriminator"])
     jax.tree.map(
@@ -276,7 +281,9 @@ def test_dino_adversarys_what_a_viewer_would_see(whole):
     decoded = TOKENIZER.decode(whole | {"decoder": params["decoder"]}, latents)
     assert np.abs(decoded).max() > 1.5
     seen = to_float(to_uint8(decoded))
-    real, raw, seen = (adversary.logits(params["discriminator"], dino, y) for y in (x, decoded, seen))
+    real, raw, seen = (
+        adversary.logits(params["discriminator"], dino, y) for y in (x, decoded, seen)
+    )
     np.testing.assert_allclose(parts["adversarial"], -np.mean(raw), rtol=1e-4)
     np.testing.assert_allclose(parts["logit_decoded"], np.mean(seen), rtol=1e-4)
     assert abs(np.mean(raw) - np.mean(seen)) > 1e-3

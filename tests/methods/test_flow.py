@@ -15,6 +15,7 @@ from sphere_jax.data.source import Source, Split
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 from sphere_jax.geometry.spaces import make_space
 from sphere_jax.methods.flow import Flow, FlowOptions, jacobi_weight
+from sphere_jax.nn.functional import Network
 from sphere_jax.runs.run import Run
 from sphere_jax.runs.system import System
 from sphere_jax.sampling import Sampler
@@ -25,7 +26,7 @@ SHAPE = (2, 3, 4)  # h, w, d
 CLASSES = 5
 
 
-class Affine:
+class Affine(Network):
     """v = a z + b t + table[label], and a record of what it was asked."""
 
     def __init__(self):
@@ -276,18 +277,15 @@ def test_the_sampler_takes_the_shift_that_training_takes():
         assert System(config).generator.sampler.shift == pytest.approx(expected)
 
 
-class Recorder:
-    """A space that remembers the noise it was given."""
+def recorder(space, noises):
+    """The space, which appends the noise it is given to a list."""
 
-    def __init__(self, space):
-        self._space, self.noise = space, []
+    class Recorder(type(space)):
+        def prior(self, noise):
+            noises.append(noise)
+            return super().prior(noise)
 
-    def prior(self, noise):
-        self.noise.append(noise)
-        return self._space.prior(noise)
-
-    def __getattr__(self, name):
-        return getattr(self._space, name)
+    return Recorder(**{f.name: getattr(space, f.name) for f in dataclasses.fields(space)})
 
 
 def test_one_config_value_changes_the_geometry_and_nothing_else(tmp_path):
@@ -307,11 +305,12 @@ def test_one_config_value_changes_the_geometry_and_nothing_else(tmp_path):
     def losses(batch, keys):
         out = {}
         for path, method in methods.items():
-            network, space = Affine(), Recorder(method.space)
+            network, noises = Affine(), []
+            space = recorder(method.space, noises)
             recorded = dataclasses.replace(method, network=network, space=space)
             loss, _ = recorded.loss(PARAMS, {}, batch, keys)
             z_t, t, labels = network.asked.pop()
-            out[path] = {"same": (t, labels, space.noise.pop()), "other": (loss, z_t)}
+            out[path] = {"same": (t, labels, noises.pop()), "other": (loss, z_t)}
         return out
 
     out = losses(batch_of(8), keys_of(8))

@@ -14,6 +14,7 @@ from sphere_jax.geometry import sphere
 from sphere_jax.losses.perceptual import Perceptual, perceptual_loss
 from sphere_jax.methods.base import Tools
 from sphere_jax.methods.sphere_encoder import SphereEncoderOptions, SphereEncoderTraining
+from sphere_jax.nn.functional import Network
 from sphere_jax.runs.system import System
 from sphere_jax.sampling import FewSteps
 from sphere_jax.tokenizers.sphere_encoder import SphereEncoder
@@ -22,7 +23,7 @@ IMAGE, LATENT, CLASSES = (4, 4, 1), (2, 2, 64), 3
 LENGTH = math.prod(LATENT)
 
 
-class Linear:
+class Linear(Network):
     """`x @ kernel + table[label]`, and a record of what it was given."""
 
     def __init__(self, shape_in, shape_out, squash):
@@ -99,8 +100,11 @@ def test_the_loss_by_hand(params):
     np.testing.assert_allclose(loss, sum(parts.values()), rtol=1e-6)
 
 
-class Distance:
-    """In the place of LPIPS: the mean absolute difference, times a weight."""
+class Distance(Network):
+    """In place of LPIPS: the mean absolute difference, times a weight."""
+
+    def __init__(self):
+        pass
 
     def apply(self, params, a, b):
         return params * jnp.mean(jnp.abs(a - b), axis=(1, 2, 3))

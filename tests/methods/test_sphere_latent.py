@@ -12,6 +12,7 @@ from sphere_jax.geometry import sphere
 from sphere_jax.geometry.spaces import GlobalSphere
 from sphere_jax.methods.base import Tools
 from sphere_jax.methods.sphere_latent import SphereLatent, SphereLatentOptions
+from sphere_jax.nn.functional import Network
 from sphere_jax.sampling import FewSteps
 from sphere_jax.tokenizers.precomputed import Precomputed
 
@@ -19,7 +20,7 @@ SHAPE, CLASSES = (2, 3, 8), 4
 LENGTH = math.prod(SHAPE)
 
 
-class Denoiser:
+class Denoiser(Network):
     """`tanh(v) * a + table[label]`, and a record of what it was given."""
 
     def __init__(self):

@@ -11,12 +11,13 @@ from sphere_jax.data.source import Source, Split
 from sphere_jax.losses.pixel import pixel_loss
 from sphere_jax.methods.base import Tools
 from sphere_jax.methods.vae import VAEOptions, VAETraining, shell_metrics
+from sphere_jax.nn.functional import Network
 from sphere_jax.tokenizers.conv_vae import ConvVAE
 
 D = 4
 
 
-class Mix:
+class Mix(Network):
     """A linear map over the channels."""
 
     def __init__(self, inputs, outputs):
