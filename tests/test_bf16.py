@@ -24,7 +24,7 @@ from sphere_jax.models.sit import SiT
 from sphere_jax.models.sphere_encoder import Encoder
 from sphere_jax.nn.functional import Network
 from sphere_jax.sampling import Sampler
-from sphere_jax.tokenizers import Precomputed
+from sphere_jax.tokenizers.precomputed import Precomputed
 from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.step import init_state, make_train_step
 

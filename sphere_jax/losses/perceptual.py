@@ -4,9 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32
 
-from sphere_jax.common.shapes import Images
+from sphere_jax.common.shapes import AnyArray, Images
 from sphere_jax.models.convnext import SIZES, ConvNeXt
 from sphere_jax.models.imagenet import normalize
 from sphere_jax.models.lpips import LPIPS
@@ -34,7 +35,9 @@ class Perceptual:
         """Whether there is anything to call."""
         return self.lpips is not None or self.convnext is not None
 
-    def __call__(self, params: Params, images: Images, target: Images) -> Float32[Array, ""]:
+    def __call__(
+        self, params: Params, images: Images, target: Float[AnyArray, "_ _ _ _"]
+    ) -> Float32[Array, ""]:
         """The mean over the batch, a float32 scalar.
 
         Images are float in [-1, 1], (B, H, W, 1 or 3), not clipped; grey ones are repeated to
@@ -77,7 +80,7 @@ def classifier_input(images: Images) -> Float32[Array, "batch 224 224 3"]:
     return normalize(jax.image.resize((images + 1) / 2, shape, "bilinear", antialias=True))
 
 
-def perceptual_loss(lpips: bool, convnext: bool, dtype: jnp.dtype = jnp.float32) -> Perceptual:
+def perceptual_loss(lpips: bool, convnext: bool, dtype: DTypeLike = jnp.float32) -> Perceptual:
     """The term with those of its parts; `dtype` is that of the networks' products."""
 
     def vgg(rngs):

@@ -7,12 +7,14 @@ A tokenizer is one file of this folder, found by its name: `config.tokenizer.nam
 import dataclasses
 from typing import Any, ClassVar
 
-import jax
-import numpy as np
+from jaxtyping import Float
 
+from sphere_jax.common.shapes import AnyArray, Images, Latents
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.nn.functional import Params
+
+Channels = Float[AnyArray, " d"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +56,11 @@ class Tokenizer:
         """Nothing is allocated. Raises UserError for sizes that do not fit each other."""
         raise NotImplementedError
 
-    def encode(self, params: Params, images: jax.Array) -> jax.Array:
+    def encode(self, params: Params, images: Images) -> Latents:
         """Float images (B, H, W, C) in [-1, 1] to normalised latents (B, h, w, d) float32."""
         raise NotImplementedError
 
-    def decode(self, params: Params, latents: jax.Array) -> jax.Array:
+    def decode(self, params: Params, latents: Latents) -> Images:
         """Normalised latents to float images, not clipped: (B, H, W, C) float32."""
         raise NotImplementedError
 
@@ -89,7 +91,7 @@ class Tokenizer:
     @classmethod
     def statistics_to_apply(
         cls, data: DataOptions, options: Any, made_with: dict[str, Any]
-    ) -> tuple[np.ndarray, np.ndarray] | None:
+    ) -> tuple[Channels, Channels] | None:
         """Mean and standard deviation (d,) by which cached latents, made with `made_with`, become
         those of `options`; None if they are not theirs but for statistics."""
         return None

@@ -7,12 +7,12 @@ sphere, and `decode` maps back through the inverse affine (methods.md A.10).
 import dataclasses
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 
-from sphere_jax.common.shapes import Images, Latents
+from sphere_jax.common.shapes import AnyArray, Images, Latents
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
+from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.models.conv_vae import Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.tokenizers.base import Tokenizer, TokenizerOptions
@@ -51,7 +51,7 @@ class ConvVAE(Tokenizer):
     last_layer: ClassVar = "head"
 
     @classmethod
-    def check(cls, config):
+    def check(cls, config: Config) -> None:
         options: ConvVAEOptions = config.tokenizer
         check(
             len(options.widths) > 0 and min(options.widths) > 0,
@@ -64,7 +64,7 @@ class ConvVAE(Tokenizer):
         )
 
     @classmethod
-    def build(cls, data, options):
+    def build(cls, data: DataOptions, options: ConvVAEOptions) -> "ConvVAE":
         sizes = dict(patch=options.patch, widths=options.widths, blocks=options.blocks)
         channels, d = data.channels, options.latent_channels
         grid = data.image_size // options.downsampling
@@ -92,7 +92,7 @@ class ConvVAE(Tokenizer):
         return self.decoder.apply(params["decoder"], z).astype(jnp.float32)
 
 
-def _channels(params: Params, name: str) -> jax.Array:
+def _channels(params: Params, name: str) -> AnyArray:
     return params["statistics"][name].reshape((1, 1, 1, -1))
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import leaves
+from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.tokenizers.base import Tokenizer
+from sphere_jax.tokenizers.base import Channels, Tokenizer
 from sphere_jax.weights.layouts import latent_statistics
 from sphere_jax.weights.stored import WeightsFile, fingerprint_of
 
@@ -29,7 +30,7 @@ class FromFiles(Tokenizer):
     decoder: Network
 
     @classmethod
-    def check(cls, config):
+    def check(cls, config: Config) -> None:
         check(
             config.data.channels == 3,
             f"config.tokenizer.name='{config.tokenizer.name}' takes colour images: "
@@ -41,7 +42,7 @@ class FromFiles(Tokenizer):
     def statistics(self) -> Network | None:
         """`LatentStatistics` that latents are normalised by; None without."""
 
-    def shapes(self):
+    def shapes(self) -> Params:
         networks = {"encoder": self.encoder, "decoder": self.decoder}
         if self.statistics is not None:
             networks["statistics"] = self.statistics
@@ -51,7 +52,7 @@ class FromFiles(Tokenizer):
         }
 
     @classmethod
-    def latents_made_with(cls, data, options):
+    def latents_made_with(cls, data: DataOptions, options: Any) -> dict[str, Any]:
         found: dict[str, Any] = {
             f"config.data.{name}": getattr(data, name)
             for name in ("image_size", "resize", "channels", "num_classes")
@@ -91,17 +92,19 @@ class PublishedVAE(FromFiles):
         return 1
 
     @property
-    def statistics(self):
+    def statistics(self) -> Network | None:
         return _channel_statistics(self.channels(self.kind)) if self.whiten else None
 
-    def load(self, options):
+    def load(self, options: Any) -> Params:
         found = load_option("pretrained", self.autoencoder(options.pretrained))
         if self.whiten:
             found["statistics"] = self._load_statistics(options)
         return found
 
     @classmethod
-    def statistics_to_apply(cls, data, options, made_with):
+    def statistics_to_apply(
+        cls, data: DataOptions, options: Any, made_with: dict[str, Any]
+    ) -> tuple[Channels, Channels] | None:
         if not options.pretrained_statistics:
             return None
         bare = dataclasses.replace(options, pretrained_statistics="")
@@ -113,7 +116,7 @@ class PublishedVAE(FromFiles):
         return np.repeat(mean, times), np.repeat(std, times)
 
     @classmethod
-    def without_statistics(cls, options):
+    def without_statistics(cls, options: Any) -> Any:
         check(
             not options.pretrained_statistics,
             "config.tokenizer.pretrained_statistics must be empty to measure them.",

@@ -7,15 +7,16 @@ batch norm keeps mean and variance; the others shift and scale all channels alik
 import dataclasses
 from typing import ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 from einops import rearrange
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import AnyArray, Images, Latents
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
+from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.models.kl_vae import KINDS, AutoencoderKL, Decoder, Encoder
 from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.nn.functional import Network, Params
@@ -35,6 +36,7 @@ SCALE_AND_SHIFT = {
     "vavae": (1.0, 0.0),
 }
 BATCH_NORM_EPS = 1e-4  # of FLUX.2, added to the variance
+Packed = Float[AnyArray, "batch rows columns channels"]  # latents, packed or not
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,7 @@ class KLVAE(PublishedVAE):
     last_layer: ClassVar = "head"
 
     @classmethod
-    def check(cls, config):
+    def check(cls, config: Config) -> None:
         options: KLVAEOptions = config.tokenizer
         check(
             options.pretrained_statistics == "" or not _brings_statistics(options.kind),
@@ -93,7 +95,7 @@ class KLVAE(PublishedVAE):
         super().check(config)
 
     @classmethod
-    def build(cls, data, options):
+    def build(cls, data: DataOptions, options: KLVAEOptions) -> "KLVAE":
         dtype, whiten = jnp.dtype(options.compute_dtype), bool(options.pretrained_statistics)
         try:
             return cls.of_kind(data.image_size, options.kind, options.packed, dtype, whiten)
@@ -106,7 +108,7 @@ class KLVAE(PublishedVAE):
         image_size: int | tuple[int, int],
         kind: str,
         packed: bool = False,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         whiten: bool = False,
     ) -> "KLVAE":
         """`image_size` is a side or (height, width), `kind` a key of `KINDS`.
@@ -142,27 +144,27 @@ class KLVAE(PublishedVAE):
         return ("encoder", "decoder", *(("statistics",) if normalised else ()))
 
     @property
-    def statistics(self):
+    def statistics(self) -> Network | None:
         if _brings_statistics(self.kind):
             packed = (4 * self.channels(self.kind),)
             return Network(lambda rngs: LatentStatistics(packed, "var", rngs=rngs))
         return super().statistics
 
     @classmethod
-    def channels(cls, kind):
+    def channels(cls, kind: str) -> int:
         return KINDS[kind]["latent_channels"]
 
     @classmethod
-    def packing(cls, options):
+    def packing(cls, options: KLVAEOptions) -> int:
         return 4 if options.packed else 1
 
-    def autoencoder(self, path):
+    def autoencoder(self, path: str) -> WeightsFile:
         name = self.kind if self.kind == "vavae" else f"{self.kind}_vae"
         network = Network(lambda rngs: AutoencoderKL(**KINDS[self.kind], rngs=rngs))
         return WeightsFile(path, name, network, layouts.layouts)
 
     @classmethod
-    def without_statistics(cls, options):
+    def without_statistics(cls, options: KLVAEOptions) -> KLVAEOptions:
         check(
             not _brings_statistics(options.kind),
             f"config.tokenizer.kind='{options.kind}' has published statistics: no others can be "
@@ -170,7 +172,7 @@ class KLVAE(PublishedVAE):
         )
         return dataclasses.replace(super().without_statistics(options), packed=False)
 
-    def notes(self):
+    def notes(self) -> list[str]:
         if self.kind != "vavae" or self.whiten:  # LightningDiT normalises its channels (A.2)
             return []
         return [
@@ -200,7 +202,7 @@ class KLVAE(PublishedVAE):
         """Normalised latents to float images, not clipped: (B, H, W, 3) float32."""
         return self.decoder.apply(params["decoder"], self.denormalize(params, latents))
 
-    def normalize(self, params: Params, z: Latents) -> Latents:
+    def normalize(self, params: Params, z: Latents) -> Packed:
         """Latents of the encoder to those of other networks, packed if `packed`."""
         if self.kind in SCALE_AND_SHIFT:
             scale, shift = self._scale_and_shift(params)
@@ -210,7 +212,7 @@ class KLVAE(PublishedVAE):
         z = (pack(z) - mean) / std
         return z if self.packed else unpack(z)
 
-    def denormalize(self, params: Params, z: Latents) -> Latents:
+    def denormalize(self, params: Params, z: Packed) -> Latents:
         """Inverse of `normalize`, up to rounding."""
         if self.kind in SCALE_AND_SHIFT:
             scale, shift = self._scale_and_shift(params)
@@ -238,7 +240,7 @@ def _check_sides(kind: str, multiple: int, height: int, width: int) -> None:
         )
 
 
-def _batch_norm(params: Params) -> tuple[jax.Array, jax.Array]:
+def _batch_norm(params: Params) -> tuple[AnyArray, AnyArray]:
     """Mean and standard deviation of the packed channels, (1, 1, 1, 4 d) each."""
     mean, var = (params["statistics"][name].reshape((1, 1, 1, -1)) for name in ("mean", "var"))
     return mean, jnp.sqrt(var + BATCH_NORM_EPS)

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
+from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.tokenizers.base import Tokenizer, TokenizerOptions
 
 
@@ -25,7 +26,7 @@ class Precomputed(Tokenizer):
     image_shape: ClassVar = None
 
     @classmethod
-    def check(cls, config):
+    def check(cls, config: Config) -> None:
         shape = config.tokenizer.latent_shape
         check(
             len(shape) == 3 and min(shape) > 0,
@@ -33,7 +34,7 @@ class Precomputed(Tokenizer):
         )
 
     @classmethod
-    def build(cls, data, options):
+    def build(cls, data: DataOptions, options: PrecomputedOptions) -> "Precomputed":
         return cls(tuple(options.latent_shape))
 
 

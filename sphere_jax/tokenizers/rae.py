@@ -7,13 +7,14 @@ trained.
 import dataclasses
 from typing import ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.shapes import Images, Latents
+from sphere_jax.common.shapes import AnyArray, Images, Latents
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
+from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.models.dino import DINO
 from sphere_jax.models.dino import KINDS as ENCODERS
 from sphere_jax.models.imagenet import denormalize, normalize
@@ -64,7 +65,7 @@ class RAE(FromFiles):
     not_of_latents: ClassVar = ("compute_dtype", "decoder", "pretrained_decoder")
 
     @classmethod
-    def check(cls, config):
+    def check(cls, config: Config) -> None:
         options: RAEOptions = config.tokenizer
         check(
             options.pretrained_statistics == "" or options.whiten,
@@ -74,7 +75,7 @@ class RAE(FromFiles):
         super().check(config)
 
     @classmethod
-    def build(cls, data, options):
+    def build(cls, data: DataOptions, options: RAEOptions) -> "RAE":
         dtype = jnp.dtype(options.compute_dtype)
         try:
             return cls.of_size(data.image_size, options.decoder, options.whiten, dtype)
@@ -87,7 +88,7 @@ class RAE(FromFiles):
         image_size: int = 256,
         decoder: str = "xlarge",
         whiten: bool = False,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
     ) -> "RAE":
         """DINOv2-B with registers and a decoder of `SIZES`; `dtype` is that of the products.
 
@@ -118,12 +119,12 @@ class RAE(FromFiles):
         return ("encoder", "decoder", "statistics") if self.whiten else ("encoder", "decoder")
 
     @property
-    def statistics(self):
+    def statistics(self) -> Network | None:
         if not self.whiten:
             return None
         return Network(lambda rngs: LatentStatistics(self.latent_shape, "var", rngs=rngs))
 
-    def load(self, options):
+    def load(self, options: RAEOptions) -> Params:
         side = self.image_shape[0]
         name, path = f"rae_decoder_{options.decoder}_{side}", options.pretrained_encoder
         encoder = WeightsFile(path, "rae_encoder", self.encoder, layouts.encoder_layouts)
@@ -162,7 +163,7 @@ class RAE(FromFiles):
         return 2 * denormalize(x) - 1
 
 
-def _statistics(params: Params) -> tuple[jax.Array, jax.Array]:
+def _statistics(params: Params) -> tuple[AnyArray, AnyArray]:
     """Mean and standard deviation of every number of a latent, (1, h, w, d) each."""
     mean, var = (params["statistics"][name][None] for name in ("mean", "var"))
     return mean, jnp.sqrt(var + WHITENING_EPS)

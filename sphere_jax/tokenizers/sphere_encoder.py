@@ -12,6 +12,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import Images, Labels, Latents
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
+from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.geometry import sphere
 from sphere_jax.models.sphere_encoder import SIZES, Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
@@ -61,7 +62,7 @@ class SphereEncoder(Tokenizer):
     last_layer: ClassVar = "pixels"
 
     @classmethod
-    def check(cls, config):
+    def check(cls, config: Config) -> None:
         size, patch = config.data.image_size, config.tokenizer.patch
         check(
             size % patch == 0,
@@ -69,7 +70,7 @@ class SphereEncoder(Tokenizer):
         )
 
     @classmethod
-    def build(cls, data, options):
+    def build(cls, data: DataOptions, options: SphereEncoderTokenizerOptions) -> "SphereEncoder":
         image_shape = (data.image_size, data.image_size, data.channels)
         free = (options.depth, options.width, options.heads)
         depth, width, heads = SIZES[options.size] if options.size else free

@@ -5,14 +5,15 @@ channel where statistics of a data set are given.
 """
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.shapes import Images, Latents
+from sphere_jax.common.shapes import AnyArray, Images, Latents
 from sphere_jax.config.option import option
+from sphere_jax.config.options import DataOptions
 from sphere_jax.models import tiny_vae as models
 from sphere_jax.models.tiny_vae import FACTOR, KINDS, Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
@@ -55,7 +56,7 @@ class TinyVAE(PublishedVAE):
     last_layer: ClassVar = "head"
 
     @classmethod
-    def build(cls, data, options):
+    def build(cls, data: DataOptions, options: TinyVAEOptions) -> "TinyVAE":
         dtype, whiten = jnp.dtype(options.compute_dtype), bool(options.pretrained_statistics)
         try:
             return cls.of_kind(data.image_size, options.kind, dtype, whiten)
@@ -64,7 +65,7 @@ class TinyVAE(PublishedVAE):
 
     @classmethod
     def of_kind(
-        cls, image_size: int, kind: str, dtype: jnp.dtype = jnp.float32, whiten: bool = False
+        cls, image_size: int, kind: str, dtype: DTypeLike = jnp.float32, whiten: bool = False
     ) -> "TinyVAE":
         """`kind` is one of `KINDS`, `dtype` that of the convolutions.
 
@@ -91,15 +92,15 @@ class TinyVAE(PublishedVAE):
         return ("encoder", "decoder", "statistics") if self.whiten else ("encoder", "decoder")
 
     @classmethod
-    def channels(cls, kind):
+    def channels(cls, kind: str) -> int:
         return KINDS[kind].latent_channels
 
-    def autoencoder(self, path):
+    def autoencoder(self, path: str) -> WeightsFile:
         network = Network(lambda rngs: models.TinyVAE(*KINDS[self.kind], rngs=rngs))
         return WeightsFile(path, self.kind, network, layouts.layouts)
 
     @classmethod
-    def latents_made_with(cls, data, options):
+    def latents_made_with(cls, data: DataOptions, options: TinyVAEOptions) -> dict[str, Any]:
         found, key = super().latents_made_with(data, options), "pretrained_statistics"
         if not options.pretrained_statistics:  # caches from before this option do not name it
             del found[f"config.tokenizer.{key} fingerprint"]
@@ -121,7 +122,7 @@ class TinyVAE(PublishedVAE):
         return 2 * self.decoder.apply(params["decoder"], latents) - 1
 
 
-def _statistics(params: Params) -> tuple[jax.Array, jax.Array]:
+def _statistics(params: Params) -> tuple[AnyArray, ...]:
     return tuple(per_channel(params["statistics"][name], 4) for name in ("mean", "std"))
 
 

@@ -190,7 +190,7 @@ def _check(tensors: Tensors, layout: Layout, shapes: Mapping[str, tuple[int, ...
 
 
 def shape_of(tensors: Tensors, name: str) -> tuple[int, ...]:
-    """Its shape, without reading it where the mapping knows (`files.StoredTensors`)."""
+    """Its shape, without reading it where the mapping knows (`opening.StoredTensors`)."""
     shape = getattr(tensors, "shape_of", None)
     return tuple(shape(name)) if shape else tensors[name].shape
 

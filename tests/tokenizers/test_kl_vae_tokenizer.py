@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +37,13 @@ def tokenizers():
     found = {kind: KLVAE.of_kind((64, 96), kind) for kind in ("sd", "flux1", "flux2", "vavae")}
     assert KINDS["repae_flux1"] == KINDS["flux1"]
     return found | {"repae_flux1": dataclasses.replace(found["flux1"], kind="repae_flux1")}
+
+
+class Function(Network):
+    """`function(params, x)` in place of a network."""
+
+    def __init__(self, function):
+        self.apply = function
 
 
 def shapes(network):
@@ -163,8 +169,8 @@ def test_encode_and_decode_pass_through_the_normalisation(tokenizers, params, la
     """With networks that give their parameters for moments, and latents for images."""
     tokenizer = dataclasses.replace(
         tokenizers["flux2"],
-        encoder=SimpleNamespace(apply=lambda moments, images: moments),
-        decoder=SimpleNamespace(apply=lambda offset, z: z + offset),
+        encoder=Function(lambda moments, images: moments),
+        decoder=Function(lambda offset, z: z + offset),
     )
     log_variance = np.full_like(latents, -40.0)
     log_variance[0] = 30.0
@@ -205,7 +211,7 @@ def test_statistics_of_packed_latents(tmp_path):
     """Of a cache that was packed: read, they are what the tokenizer gives by them; measured, they
     are those of the channels before packing."""
     rng = np.random.default_rng(3)
-    z = rng.standard_normal((2, 8, 12, 16)).astype(np.float32) * rng.uniform(0.5, 2, 16) + 1
+    z = np.float32(rng.standard_normal((2, 8, 12, 16)) * rng.uniform(0.5, 2, 16) + 1)
     given = {"mean": rng.standard_normal(16), "std": rng.uniform(0.5, 2.0, 16)}
     given = {name: np.float32(value) for name, value in given.items()}
     file = tmp_path / "statistics.safetensors"
