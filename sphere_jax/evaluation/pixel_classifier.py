@@ -65,7 +65,7 @@ def train_pixel_classifier(
       ValueError: wrong images or labels, or fewer than two classes among them.
     """
     images = require_images(images, "The pixel classifier's images", at_least=2)
-    labels = require_labels(labels, images, num_classes, "The pixel classifier's labels")
+    labels = require_labels(labels, len(images), "The pixel classifier's labels", num_classes)
     if len(images) > LARGEST_SET:
         rows = np.random.default_rng(seed).choice(len(images), LARGEST_SET, replace=False)
         images, labels = images[rows], labels[rows]
@@ -93,7 +93,7 @@ def class_agreement(
       ValueError: wrong images or labels.
     """
     images = require_images(images, "images")
-    labels = require_labels(labels, images, classifier.num_classes, "labels")
+    labels = require_labels(labels, len(images), "labels", classifier.num_classes)
     agrees = classifier.predict(images) == labels
     classes = [agrees[labels == c] for c in range(classifier.num_classes)]
     return float(agrees.mean()), [float(a.mean()) if a.size else None for a in classes]
