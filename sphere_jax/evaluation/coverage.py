@@ -1,7 +1,8 @@
 """How evenly latents cover the global sphere, and how much of them survives noise. numpy only.
 
 A generator that decodes uniform points of the sphere draws well only where encoded images lie, so
-the law of encoded held-out images should be the uniform one (methods.md E.1).
+the law of encoded held-out images should be the uniform one (arXiv 2602.15030;
+docs/systems/sphere_encoder.md#purpose).
 """
 
 import numpy as np

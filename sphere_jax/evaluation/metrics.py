@@ -21,9 +21,8 @@ def frechet_distance(
     |mu1 - mu2|^2 + tr sigma1 + tr sigma2 - 2 tr (sigma1 sigma2)^{1/2}.
 
     With sigma = A A^T the last trace is the sum of the singular values of A1^T A2, so that two
-    symmetric eigenvalue problems and one singular value problem take the place of a matrix square
-    root (peers.md 5, row 16), and covariances may be singular. It is FID only on the features of
-    the original Inception network.
+    symmetric eigenvalue problems and one singular value problem replace a matrix square root, and
+    covariances may be singular. It is FID only on the features of the original Inception network.
 
     Args:
       mu1, mu2: means (F,). sigma1, sigma2: covariances (F, F), symmetric.

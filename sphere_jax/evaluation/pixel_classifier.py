@@ -18,7 +18,6 @@ from sphere_jax.evaluation.preconditions import Images
 
 LARGEST_SET = 5_000  # the kernel matrix is 200 MB then
 PENALTY = 10.0
-KERNEL = "precomputed"  # as one matrix product: ten times as quick as the kernel of SVC
 BATCH = 1024  # images classified at once
 
 
@@ -77,7 +76,8 @@ def train_pixel_classifier(
     if variance == 0:
         raise ValueError("The pixel classifier's images are all of one flat colour.")
     gamma = 1.0 / (pixels.shape[1] * variance)
-    machine = SVC(C=PENALTY, kernel=KERNEL).fit(rbf_kernel(pixels, pixels, gamma), labels)
+    # As one matrix product: ten times faster than SVC's own kernel.
+    machine = SVC(C=PENALTY, kernel="precomputed").fit(rbf_kernel(pixels, gamma=gamma), labels)
     return PixelClassifier(machine, pixels, gamma, images.shape[1:], num_classes)
 
 

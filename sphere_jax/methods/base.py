@@ -216,7 +216,7 @@ class Generator(Method):
         """The sampler that `config.sampler` asks for."""
         raise NotImplementedError
 
-    def guided_by(self, weaker: Method) -> "Generator":
+    def guided_by(self, weaker: Method | None) -> "Generator":
         """This generator with guidance away from the network of `weaker`, whose parameters are
         `params["weaker"]`.
 

@@ -155,7 +155,7 @@ class Flow(OnLatents):
         shift = time_shift(config.stage(name), tokenizer.latent_shape)
         return Sampler(s.solver, s.steps, shift, s.t_end, guidance, s.decode_radius)
 
-    def guided_by(self, weaker: Method) -> "Flow":
+    def guided_by(self, weaker: Method | None) -> "Flow":
         """Networks with another published parameterization are velocities here by now
         (`models.parameterization`)."""
         if not isinstance(weaker, Flow):

@@ -1,4 +1,5 @@
-"""Editing images with a trained Sphere Encoder (methods.md E.9).
+"""Editing images with a trained Sphere Encoder (arXiv 2602.15030;
+docs/systems/sphere_encoder.md#editing).
 
 Every edit is a start (an image, a stitched image, a point between two latents), a label and a few
 rounds of encoding, re-noising and decoding. Images are uint8 (N, H, W, C); what comes back are the

@@ -1,6 +1,7 @@
 """Small changes of a token's length or direction, and how large they are.
 
-Matched perturbation is methods.md A.4, fixed norms and noise on the direction are D.8.
+Matched perturbation is docs/systems/spherical_flow.md#probes, fixed norms and noise on the
+direction are docs/systems/hae.md#probes.
 """
 
 import math
