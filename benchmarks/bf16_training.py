@@ -107,7 +107,7 @@ def train(arm: str, seed: int, args) -> dict:
     # Every bfloat16 operation rounds what it returns, also inside a fusion.
     options = {**quick_products(), "xla_allow_excess_precision": False}
 
-    params = jax.jit(exact.init, static_argnums=1)(jax.random.key(seed), None)
+    params = jax.jit(lambda key: exact.init(key, {}))(jax.random.key(seed))
     if arm == "float32, nudged":
         rng = np.random.default_rng(seed)
         nudge = lambda p: p * (1 + 1e-6 * rng.standard_normal(p.shape, np.float32))  # noqa: E731
