@@ -41,7 +41,7 @@ from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.step import init_state, make_train_step
 
 SHAPE, CLASSES = (4, 4, 128), 10
-WIDTH, DEPTH, HEADS, BATCH = 64, 4, 4, 32
+WIDTH, HEADS, BATCH = 64, 4, 32
 TRAINING, HELD_OUT = 4096, 512
 
 # name -> (compute dtype, what is in bfloat16 beside the products). Seeds beyond the first: --seeds.
@@ -55,9 +55,9 @@ ARMS = {
 }
 HALF_PARAMETERS = ("ours, but parameters and moments", "everything")
 SEVERAL_SEEDS = ("float32", "ours")
-SETTINGS = ("model", "qk_norm", "rate", "steps")  # equal for all arms of a study
-DEFAULTS = {"qk_norm": False, "rate": 1e-3}  # of older records, which do not name them
-SMOKE = ["--steps=2", "--every=2", "--seeds=1", "--arms", "float32", "everything"]
+SETTINGS = ("model", "depth", "qk_norm", "rate", "steps")  # equal for all arms of a study
+DEFAULTS = {"depth": 4, "qk_norm": False, "rate": 1e-3}  # of older records, which do not name them
+SMOKE = ["--depth=1", "--steps=2", "--every=2", "--seeds=1", "--arms", "float32", "everything"]
 
 
 def latents(count: int, seed: int) -> dict[str, np.ndarray]:
@@ -76,9 +76,9 @@ def latents(count: int, seed: int) -> dict[str, np.ndarray]:
     return {"latents": z.astype(np.float32), "labels": labels.astype(np.int32)}
 
 
-def make_method(model: str, dtype, steps: int, qk_norm: bool, rate: float) -> Flow:
+def make_method(model: str, dtype, steps: int, depth: int, qk_norm: bool, rate: float) -> Flow:
     """D's objective with one of the two networks."""
-    sizes = (SHAPE, 1, WIDTH, DEPTH, HEADS, CLASSES)
+    sizes = (SHAPE, 1, WIDTH, depth, HEADS, CLASSES)
     if model == "sit":
         build = partial(SiT, *sizes)
     else:
@@ -101,13 +101,13 @@ def train(arm: str, seed: int, args) -> dict:
     """One arm: its curve of (step, loss of the raw and of the averaged parameters), and how many
     steps had a spike of the gradient norm or numbers that are not finite."""
     dtype, replaced = ARMS[arm]
-    make = partial(make_method, args.model, steps=args.steps, qk_norm=args.qk_norm, rate=args.rate)
+    make = partial(make_method, **{name: getattr(args, name) for name in SETTINGS})
     method, exact = make(dtype=dtype), make(dtype=jnp.float32)
     optimizer = make_optimizer(method.options.optimizer, args.steps)
     # Every bfloat16 operation rounds what it returns, also inside a fusion.
     options = {**quick_products(), "xla_allow_excess_precision": False}
 
-    params = jax.jit(exact.init, static_argnums=1)(jax.random.key(seed), None)
+    params = jax.jit(lambda key: exact.init(key, {}))(jax.random.key(seed))
     if arm == "float32, nudged":
         rng = np.random.default_rng(seed)
         nudge = lambda p: p * (1 + 1e-6 * rng.standard_normal(p.shape, np.float32))  # noqa: E731
@@ -183,6 +183,7 @@ def main(argv: list[str]) -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--out", type=Path, required=True, help="folder of the results")
     options.add_argument("--model", choices=("lightning_dit", "sit"), default="lightning_dit")
+    options.add_argument("--depth", type=int, default=4, help="blocks (default 4)")
     options.add_argument("--qk_norm", action="store_true")
     options.add_argument("--rate", type=float, default=1e-3, help="learning rate (default 1e-3)")
     options.add_argument("--steps", type=int, default=2000, help="a multiple of --every")

@@ -70,7 +70,7 @@ def load(name: str, overrides: list[str]) -> System:
 
 def flops(network: Network, *inputs) -> float:
     """Of one application, by XLA."""
-    params = jax.eval_shape(network.init, jax.random.key(0))
+    params = network.shapes
     return jax.jit(network.apply).lower(params, *inputs).cost_analysis()["flops"]
 
 

@@ -74,7 +74,7 @@ def folder() -> Path:
 def random_params(network: Network, seed: int = 0) -> Params:
     """Normal numbers of deviation 0.05 in the shapes of its parameters."""
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    shapes = network.shapes
     return jax.tree.map(lambda x: 0.05 * rng.standard_normal(x.shape, np.float32), shapes)
 
 

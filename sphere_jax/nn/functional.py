@@ -29,6 +29,11 @@ class Network:
         self.module = nnx.eval_shape(lambda: build(nnx.Rngs(0)))  # shapes and static attributes
         self._graphdef = nnx.graphdef(self.module)
 
+    @property
+    def shapes(self) -> Params:
+        """The parameters as `jax.ShapeDtypeStruct`: those of `init`, known without tracing it."""
+        return nnx.to_pure_dict(nnx.state(self.module))
+
     def init(self, key: OneKey) -> Params:
         """New parameters from a typed PRNG key; works under `jax.jit` and `jax.eval_shape`."""
         return nnx.to_pure_dict(nnx.state(self._build(nnx.Rngs(key))))

@@ -4,7 +4,6 @@ import dataclasses
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 
 from sphere_jax.common.errors import UserError
@@ -46,10 +45,7 @@ class FromFiles(Tokenizer):
         networks = {"encoder": self.encoder, "decoder": self.decoder}
         if self.statistics is not None:
             networks["statistics"] = self.statistics
-        return {
-            part: jax.eval_shape(network.init, jax.random.key(0))
-            for part, network in networks.items()
-        }
+        return {part: network.shapes for part, network in networks.items()}
 
     @classmethod
     def latents_made_with(cls, data: DataOptions, options: Any) -> dict[str, Any]:

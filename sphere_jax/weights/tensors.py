@@ -87,7 +87,7 @@ def convert(
         values than our network computes; the message has how many and which.
     """
     leaves = fit(tensors, layouts, network).leaves
-    expected = jax.eval_shape(network.init, jax.random.key(0))
+    expected = network.shapes
     return jax.tree_util.tree_map_with_path(
         lambda path, _: _fill(tensors, leaves[path_name(path)], dtype), expected
     )
@@ -96,7 +96,7 @@ def convert(
 def fit(tensors: Tensors, layouts: list[Layout], network: Network) -> Layout:
     """The layout that these tensors have. Raises ValueError as `convert` does; reads no weights."""
     layout = max(layouts, key=lambda layout: len(_names(layout) & set(tensors)))
-    expected = jax.eval_shape(network.init, jax.random.key(0))
+    expected = network.shapes
     shapes = {name: leaf.shape for name, leaf in named_leaves(expected).items()}
     without = shapes.keys() - layout.leaves.keys()
     assert not without, f"layout {layout.name} lacks {sorted(without)}"
