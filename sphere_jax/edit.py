@@ -13,7 +13,7 @@ from sphere_jax.cli import (
 )
 
 EPILOG = """\
-actions (methods.md E.9):
+actions (arXiv 2602.15030; docs/systems/sphere_encoder.md#editing):
   reconstruct   originals above decoded encodings, null label
   interpolate   from the first image to the second in --columns pictures; with four images a square.
                 Without --images between random points of the sphere. --labels=3,5 goes from one

@@ -208,7 +208,7 @@ def test_to_dict_is_the_inverse_of_read_config(raw):
     assert read_config(json.loads(json.dumps(to_dict(config)))) == config
 
 
-# Of the generator, with its fixed tables: methods.md J.
+# Of the generator, with its fixed tables: docs/systems/shared.md#parameter-counts.
 COUNTS = {
     "imagenet_slerp": "130,672,256",
     "imagenet_linear": "130,672,256",

@@ -23,9 +23,9 @@ def fit(picture: Image.Image, size: int, resize: str) -> Image.Image:
     """The shorter side brought to `size`, then the central (size, size).
 
     "bicubic" and "nearest" are torchvision's Resize and CenterCrop, pixel for pixel; Pillow's
-    bicubic is antialiased (methods.md E.6). "adm" is the preprocessing of the ADM reference
-    statistics: halved with a box while the shorter side is at least 2 `size`, then bicubic. The
-    two round the longer side and the crop differently.
+    bicubic is antialiased (arXiv 2602.15030; docs/systems/sphere_encoder.md#optimization). "adm" is
+    the preprocessing of the ADM reference statistics: halved with a box while the shorter side is
+    at least 2 `size`, then bicubic. The two round the longer side and the crop differently.
     """
     adm = resize == "adm"
     while adm and min(picture.size) >= 2 * size:

@@ -112,7 +112,8 @@ class ProjectedEuclidean(Euclidean):
 
 @dataclass(frozen=True)
 class ProjectedData(ProjectedEuclidean):
-    """`data_projected`: data on spheres, raw Gaussian noise, a straight chord (methods.md A.9)."""
+    """`data_projected`: data on spheres, raw Gaussian noise, a straight chord (arXiv 2605.15193;
+    docs/systems/spherical_flow.md#ablation-grid)."""
 
     def prior(self, noise: Latents) -> Latents:
         """Standard Gaussian noise, unchanged."""
@@ -124,8 +125,9 @@ class Polar(Euclidean):
     """`polar`: raw latents and Gaussian noise; norm and direction are interpolated separately.
 
     `z_t = ((1 - t) r0 + t r1) slerp(z0 / r0, z1 / r1, t)`: norms stay between those of both ends.
-    Steps are Euclidean. It is the control "shell path" of methods.md A.8: the curve without the
-    sphere. A row is a token, or the whole latent if `whole`.
+    Steps are Euclidean. It is the control "shell path" of
+    docs/systems/spherical_flow.md#published-results: the curve without the sphere. A row is a
+    token, or the whole latent if `whole`.
     """
 
     whole: bool = False

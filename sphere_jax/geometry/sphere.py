@@ -1,4 +1,5 @@
-"""Geometry of the unit sphere, as functions of arrays along their last axis (methods.md G).
+"""Geometry of the unit sphere, as functions of arrays along their last axis
+(docs/systems/shared.md#geometry).
 
 `Vectors` are `(..., d)`, of unit norm unless a radius is given. `Scalars` (angles, times) are `()`
 or have the leading axes `(...)`, where an axis of size 1 broadcasts. `in_float32` casts every

@@ -27,7 +27,7 @@ def adaptive_weight(reconstruction: Gradients, adversarial: Gradients) -> Scalar
     """`|g_rec| / (|g_adv| + 1e-4)`, at most 1e4: a float32 scalar, constant for gradients.
 
     Both are gradients of a loss in the kernels of the decoder's last layer, trees of arrays
-    (methods.md A.5; VQGAN).
+    (arXiv 2605.15193; docs/systems/spherical_flow.md#decoder-adaptation; VQGAN).
     """
     ratio = _norm(reconstruction) / (_norm(adversarial) + 1e-4)
     return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, LARGEST))

@@ -1,4 +1,5 @@
-"""The perceptual term P of the Sphere Encoder (methods.md E.5): LPIPS and ImageNet logits."""
+"""The perceptual term P of the Sphere Encoder (arXiv 2602.15030;
+docs/systems/sphere_encoder.md#losses): LPIPS and ImageNet logits."""
 
 import dataclasses
 
@@ -73,8 +74,8 @@ def rgb(images: Images) -> Float32[Array, "batch height width 3"]:
 def classifier_input(images: Images) -> Float32[Array, "batch 224 224 3"]:
     """RGB (B, H, W, 3) in [-1, 1] to ImageNet-normalised (B, 224, 224, 3), bilinear, antialiased.
 
-    methods.md says no more than "224 antialiased"; the authors' code is bilinear, as torchvision's
-    own preparation for ConvNeXt is.
+    docs/systems/sphere_encoder.md#losses says no more than "224 antialiased"; the authors' code is
+    bilinear, as torchvision's own preparation for ConvNeXt is.
     """
     shape = (images.shape[0], SIDE, SIDE, 3)
     return normalize(jax.image.resize((images + 1) / 2, shape, "bilinear", antialias=True))

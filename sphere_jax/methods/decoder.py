@@ -1,4 +1,5 @@
-"""Adapting a decoder to latents on a sphere, the encoder frozen (methods.md A.5)."""
+"""Adapting a decoder to latents on a sphere, the encoder frozen (arXiv 2605.15193;
+docs/systems/spherical_flow.md#decoder-adaptation)."""
 
 import dataclasses
 import math
@@ -58,7 +59,7 @@ CELLS = ("raw_original", "projected_original", "projected_finetuned", "raw_finet
 
 @dataclasses.dataclass(frozen=True)
 class DecoderOptions(StageOptions):
-    """methods.md A.5."""
+    """arXiv 2605.15193; docs/systems/spherical_flow.md#decoder-adaptation."""
 
     method: str = "decoder"
     target: Literal["images", "original"] = option(
@@ -88,8 +89,9 @@ class DecoderFinetuning(Method):
     """Reconstruction from projected latents: L1, L2, LPIPS and a discriminator that learns along.
 
     Latents are normalised per channel by the tokenizer, then projected; the decoder gets what is
-    projected through the inverse of the normalisation (methods.md A.10). In a Euclidean space the
-    projection is the identity, and this is the paper's control, "FT-vanilla".
+    projected through the inverse of the normalisation (arXiv 2605.15193;
+    docs/systems/spherical_flow.md#pitfalls). In a Euclidean space the projection is the identity,
+    and this is the paper's control, "FT-vanilla".
 
     With `target="original"` it is not the images that are to be reconstructed, but what the decoder
     made of their raw latents before it was finetuned. Ours (no paper has it): where nothing is
@@ -275,7 +277,8 @@ class DecoderFinetuning(Method):
         )
 
         shown = target, jax.lax.stop_gradient(decoded)
-        if self.discriminator.backbone is not None:  # D.5: no tell-tale fractions for DINO
+        # docs/systems/hae.md#autoencoder-training: no tell-tale fractions for DINO
+        if self.discriminator.backbone is not None:
             shown = [to_float(to_uint8(x)) for x in shown]
         real, fake = (self._logits(params["discriminator"], frozen, x) for x in shown)
         hinge = discriminator_hinge(real, fake)

@@ -1,4 +1,5 @@
-"""Flow matching between data latents and noise, in any space (methods.md A.3, D.7).
+"""Flow matching between data latents and noise, in any space (arXiv 2605.15193; arXiv 2601.22904,
+Algorithms 1 and 2; docs/systems/spherical_flow.md#objective, docs/systems/hae.md#flow).
 
 The space decides what a path, a tangent and a step are, so this one file is linear flow matching,
 shell-linear, data-projected, polar, nlerp and slerp flow matching, Euclidean or Riemannian.
@@ -31,7 +32,7 @@ class FlowOptions(OnLatentsOptions):
     tangent_projection: bool = option(True, help="compare only the tangent part of the prediction")
     radial_weight: float = option(0.0, 0.0, help="penalty on the radial part (HAE: 0.1)")
     loss_weight: Literal["none", "jacobi", "jacobi_reversed"] = option(
-        "none", help="of the squared error along a geodesic (methods.md D.10)"
+        "none", help="of the squared error along a geodesic (docs/systems/hae.md#rjf)"
     )
     time_density: Literal["uniform", "logit_normal", "truncated_logit_normal"] = option(
         "uniform", help="of training times"
@@ -79,7 +80,8 @@ def jacobi_weight(
 
     Velocity errors along a geodesic spread as Jacobi fields, `sin a / a` after an arc a. The
     direction is "jacobi", `a = (1 - t) angle` as RJF's code has it: small weights near the data; or
-    "jacobi_reversed", `a = t angle`, the arc that a sampler has yet to go (methods.md D.10).
+    "jacobi_reversed", `a = t angle`, the arc that a sampler has yet to go (arXiv 2602.10099;
+    docs/systems/hae.md#rjf).
     """
     left = 1.0 - t if direction == "jacobi" else t
     return sphere.sinc(left[:, None] * angles) ** 2

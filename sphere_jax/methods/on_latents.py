@@ -194,7 +194,8 @@ class OnLatents(Generator):
 
     def at_radius(self, params: Params, samples: Latents, radius: Scalar) -> Latents:
         """Samples with tokens of another radius than the flow's, where a decoder is better there
-        (methods.md D.7, D.10); 0 leaves them."""
+        (arXiv 2601.22904, Algorithms 1 and 2; arXiv 2602.10099; docs/systems/hae.md#flow, #rjf); 0
+        leaves them."""
         return jnp.where(radius > 0.0, sphere.normalize(samples, radius), samples)
 
 

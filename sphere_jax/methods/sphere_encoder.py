@@ -1,6 +1,7 @@
 """Sphere Encoder: an autoencoder that covers the global sphere, and generates from any point of it.
 
-methods.md E. Symbols as there: `f` is `spherify`, E and D the encoder and the decoder.
+arXiv 2602.15030; docs/systems/sphere_encoder.md. Symbols as there: `f` is `spherify`, E and D the
+encoder and the decoder.
 """
 
 import dataclasses
@@ -49,7 +50,7 @@ HARDEST = 89.0  # degrees, the end of the boosted range
 
 @dataclasses.dataclass(frozen=True)
 class SphereEncoderOptions(StageOptions):
-    """methods.md E.4 to E.6."""
+    """arXiv 2602.15030; docs/systems/sphere_encoder.md#noise to #optimization."""
 
     method: str = "sphere_encoder"
     label_dropout: float = option(
@@ -73,7 +74,7 @@ class SphereEncoderOptions(StageOptions):
 
 @dataclasses.dataclass(frozen=True)
 class SphereEncoderSamplerOptions(SamplerOptions):
-    """methods.md E.7."""
+    """arXiv 2602.15030; docs/systems/sphere_encoder.md#sampling."""
 
     steps: int = option(4, 1, swept=True, help="decodes")
     schedule: Literal["fixed", "decreasing"] = option("fixed", help="of the re-noising strength")
@@ -174,7 +175,8 @@ class SphereEncoderTraining(Generator):
         }
 
     def keys(self, key: OneKey, size: int) -> dict[str, Any]:
-        """Besides a key a sample, the two stratified noise radii r and r' (methods.md E.4)."""
+        """Besides a key a sample, the two stratified noise radii r and r' (arXiv 2602.15030;
+        docs/systems/sphere_encoder.md#noise)."""
         high, low, rest = jax.random.split(key, 3)
         strata = self.options.strata if size % self.options.strata == 0 else size
         return {
@@ -188,7 +190,8 @@ class SphereEncoderTraining(Generator):
         return {name: network.module.fixed_table_size for name, network in networks.items()}
 
     def loss(self, params: Params, frozen: Params, batch: Batch, keys: dict[str, Any]) -> Loss:
-        """`L_pix-recon + L_pix-con + L_lat-con` (methods.md E.5)."""
+        """`L_pix-recon + L_pix-con + L_lat-con` (arXiv 2602.15030;
+        docs/systems/sphere_encoder.md#losses)."""
         s, x = self.options, to_float(batch["images"])
         noise, mix, drop_encoder, drop_decoder = jax.vmap(lambda k: jax.random.split(k, 4))(
             keys["key"]
@@ -224,7 +227,8 @@ class SphereEncoderTraining(Generator):
         return sum(parts.values()), parts
 
     def _hard(self, keys, r):
-        """`r_high`: for a tenth of the samples, noise beyond sigma_max (methods.md E.4)."""
+        """`r_high`: for a tenth of the samples, noise beyond sigma_max (arXiv 2602.15030;
+        docs/systems/sphere_encoder.md#noise)."""
         s = self.options
         share, other = jax.vmap(lambda k: jax.random.uniform(k, (2,)))(keys).T
         beyond = math.tan(math.radians(min(s.max_angle + 5.0, HARDEST))) / self.sigma_max - 1.0
@@ -261,7 +265,8 @@ class SphereEncoderTraining(Generator):
         latents: Latents | None = None,
         noise: Latents | None = None,
     ) -> Images:
-        """Float images (B, H, W, C) by the rounds of E.7: from noise, `latents` or `images`."""
+        """Float images (B, H, W, C) by the rounds of docs/systems/sphere_encoder.md#sampling: from
+        noise, `latents` or `images`."""
         return decode_rounds(
             sampler,
             lambda x, y: self.tokenizer.raw(params, x, y),

@@ -1,6 +1,7 @@
 """Sphere Latent Encoder: few-step denoising on the global sphere of a tokenizer's latents.
 
-methods.md B. The denoiser g takes no noise level; it predicts the clean latent. `f` is `spherify`.
+arXiv 2605.15592; docs/systems/sphere_latent.md. The denoiser g takes no noise level; it predicts
+the clean latent. `f` is `spherify`.
 """
 
 import dataclasses
@@ -27,7 +28,8 @@ from sphere_jax.tokenizers.base import Tokenizer
 
 @dataclasses.dataclass(frozen=True)
 class SphereLatentOptions(OnLatentsOptions):
-    """methods.md B.5; what the paper leaves open is `inferred` in the configs."""
+    """arXiv 2605.15592, sections 4.2 and 4.3; docs/systems/sphere_latent.md#objective; what the
+    paper leaves open is `inferred` in the configs."""
 
     method: str = "sphere_latent"
     level_mean: float = option(0.0, help="of the logit of the two noise levels")
@@ -52,7 +54,7 @@ class SphereLatentOptions(OnLatentsOptions):
 
 @dataclasses.dataclass(frozen=True)
 class SphereLatentSamplerOptions(SamplerOptions):
-    """methods.md B.6."""
+    """arXiv 2605.15592, Algorithm 1; docs/systems/sphere_latent.md#sampling."""
 
     steps: int = option(4, 1, swept=True, help="denoisings")
     schedule: Literal["decreasing", "fixed"] = option(
@@ -97,7 +99,8 @@ class SphereLatent(OnLatents):
         return FewSteps(s.steps, s.guidance, s.schedule, s.strength, s.share_noise)
 
     def loss(self, params: Params, frozen: Params, batch: Batch, keys: Keys) -> Loss:
-        """`L_rec + L_con` (methods.md B.5)."""
+        """`L_rec + L_con` (arXiv 2605.15592, sections 4.2 and 4.3;
+        docs/systems/sphere_latent.md#objective)."""
         s = self.options
         noise, level, drop = jax.vmap(lambda k: jax.random.split(k, 3))(keys).T
         clean = self.latents_of(frozen, batch)

@@ -111,7 +111,8 @@ class VAETraining(Method):
 
 
 def shell_metrics(radii: Float[np.ndarray, " tokens"], d: int) -> dict[str, float]:
-    """Mean token radius over sqrt(d) and its coefficient of variation (methods.md A.2)."""
+    """Mean token radius over sqrt(d) and its coefficient of variation (arXiv 2605.15193;
+    docs/systems/spherical_flow.md#tensors)."""
     return {
         "shell_radius": float(radii.mean() / np.sqrt(d)),
         "shell_cv": float(radii.std() / radii.mean()),

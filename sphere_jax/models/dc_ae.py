@@ -1,4 +1,5 @@
-"""Encoder and decoder of the deep compression autoencoder (DC-AE, 2410.10733). methods.md D.4.
+"""Encoder and decoder of the deep compression autoencoder (DC-AE, 2410.10733). arXiv 2601.22904,
+Table 8; docs/systems/hae.md#decoder.
 
 `widths`, `depths`, `blocks`, `norms` and `activations` have one entry a level, the finest first, as
 published. A level is blocks of one kind on one grid, half that of the level before; a finest level

@@ -1,4 +1,5 @@
-"""LightningDiT without a time input and with QK-norm: the network of B (methods.md B.4)."""
+"""LightningDiT without a time input and with QK-norm: the network of B (arXiv 2605.15592, section
+4.1; docs/systems/sphere_latent.md#denoiser)."""
 
 import dataclasses
 from functools import partial
@@ -13,7 +14,7 @@ from sphere_jax.nn.functional import Network
 
 @dataclasses.dataclass(frozen=True)
 class DenoiserOptions(NetworkOptions):
-    """methods.md B.4."""
+    """arXiv 2605.15592, section 4.1; docs/systems/sphere_latent.md#denoiser."""
 
     name: str = "denoiser"
     size: Literal["", "B", "L", "XL"] = option(

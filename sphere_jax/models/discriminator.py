@@ -1,4 +1,6 @@
-"""Discriminators for decoders: images in, a logit for every place out (methods.md A.5, D.5)."""
+"""Discriminators for decoders: images in, a logit for every place out (arXiv 2605.15193;
+arXiv 2601.22904, Tables 9 and 10; docs/systems/spherical_flow.md#decoder-adaptation,
+docs/systems/hae.md#autoencoder-training)."""
 
 import dataclasses
 import math

@@ -1,4 +1,5 @@
-"""What HAE (2601.22904) puts in place of the patch embedding of its frozen ViT. methods.md D.3."""
+"""What HAE (2601.22904) puts in place of the patch embedding of its frozen ViT.
+docs/systems/hae.md#stem."""
 
 import jax
 import jax.numpy as jnp

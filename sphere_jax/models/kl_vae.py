@@ -1,7 +1,7 @@
 """AutoencoderKL: the convolutional VAE of latent diffusion (2112.10752) and its descendants.
 
 One network in the kinds that are published (`KINDS`): the VAEs of Stable Diffusion 1 and 2, FLUX.1,
-FLUX.2 and VA-VAE (2501.01423). methods.md A.2.
+FLUX.2 and VA-VAE (2501.01423). arXiv 2605.15193; docs/systems/spherical_flow.md#tensors.
 """
 
 import jax

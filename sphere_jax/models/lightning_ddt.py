@@ -2,7 +2,8 @@
 
 A decoupled diffusion transformer: an encoder of the usual width turns noisy latents into tokens; a
 head of few blocks, wider than the number of latent channels, also takes the noisy latents, each of
-its positions modulated by the token there. methods.md D.8, K.
+its positions modulated by the token there. docs/systems/hae.md#rae-flow,
+docs/systems/shared.md#blocks.
 """
 
 import dataclasses
@@ -33,7 +34,8 @@ SIZES = {  # depth, width and heads of the encoder; the head is the same in all
 
 @dataclasses.dataclass(frozen=True)
 class LightningDDTOptions(NetworkOptions):
-    """The DiT-DH of RAE: a LightningDiT and a shallow wide head (methods.md D.8)."""
+    """The DiT-DH of RAE: a LightningDiT and a shallow wide head (arXiv 2510.11690;
+    docs/systems/hae.md#rae-flow)."""
 
     name: str = "lightning_ddt"
     size: Literal["", "S", "B", "L", "XL"] = option(

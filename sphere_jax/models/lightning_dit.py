@@ -1,4 +1,5 @@
-"""LightningDiT, as used by HAE, RJF and RAE. methods.md D.6, K.
+"""LightningDiT, as used by HAE, RJF and RAE. arXiv 2601.22904; docs/systems/hae.md#network,
+docs/systems/shared.md#blocks.
 
 Without time it is also the network of B (models/denoiser.py).
 """
@@ -33,7 +34,7 @@ SIZES = {  # depth, width, heads
 
 @dataclasses.dataclass(frozen=True)
 class LightningDiTOptions(NetworkOptions):
-    """methods.md D.6."""
+    """arXiv 2601.22904; docs/systems/hae.md#network."""
 
     name: str = "lightning_dit"
     size: Literal["", "S", "B", "L", "XL", "1p0B", "1p6B"] = option(

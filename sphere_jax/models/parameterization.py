@@ -36,7 +36,8 @@ def from_data_at_one(field: Field) -> Field:
 
 
 def from_unit_sphere(field: Field) -> Field:
-    """A velocity of tokens on unit spheres, from tokens of norm sqrt(d): RJF (methods.md D.10)."""
+    """A velocity of tokens on unit spheres, from tokens of norm sqrt(d): RJF (arXiv 2602.10099;
+    docs/systems/hae.md#rjf)."""
 
     def velocity(z, t, labels):
         return math.sqrt(z.shape[-1]) * field(z, t, labels)

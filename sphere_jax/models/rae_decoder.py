@@ -1,6 +1,7 @@
 """Decoder of the representation autoencoder (RAE, 2510.11690): a ViT from features to pixels.
 
-methods.md B.3. Built like the decoder of a masked autoencoder, without masks.
+docs/systems/sphere_latent.md#frozen-tokenizer-rae. Built like the decoder of a masked autoencoder,
+without masks.
 """
 
 import jax

@@ -1,4 +1,5 @@
-"""SiT: the transformer of DiT, as used by A (spherical flow matching). methods.md A.6, K.
+"""SiT: the transformer of DiT, as used by A (spherical flow matching). arXiv 2605.15193;
+docs/systems/spherical_flow.md#network, docs/systems/shared.md#blocks.
 
 DiT has the same modules and names: it is the same network, fed with other times and trained to
 predict the noise (`models/parameterization.py`). Published weights of both have `learn_sigma`.
@@ -31,7 +32,7 @@ SIZES = {  # depth, width, heads
 
 @dataclasses.dataclass(frozen=True)
 class SiTOptions(NetworkOptions):
-    """SiT and DiT (methods.md A.6)."""
+    """SiT and DiT (arXiv 2605.15193; docs/systems/spherical_flow.md#network)."""
 
     name: str = "sit"
     size: Literal["", "S", "B", "L", "XL"] = option(

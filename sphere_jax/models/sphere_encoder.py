@@ -1,6 +1,7 @@
 """The encoder and decoder of Sphere Encoder: two transformers with mixers where the sphere lies.
 
-methods.md E.3. The encoder's output is raw: putting it on the sphere is the caller's, in float32.
+arXiv 2602.15030; docs/systems/sphere_encoder.md#architecture. The encoder's output is raw: putting
+it on the sphere is the caller's, in float32.
 """
 
 from functools import partial
@@ -126,7 +127,8 @@ class Encoder(nnx.Module):
 
     @property
     def fixed_table_size(self) -> int:
-        """Scalars in the fixed position table, which methods.md J counts."""
+        """Scalars in the fixed position table, which published counts include
+        (docs/systems/shared.md#parameter-counts)."""
         return self.body.grid[0] * self.body.grid[1] * self.body.width
 
     def __call__(self, images: jax.Array, labels: jax.Array | None = None) -> jax.Array:
@@ -175,7 +177,8 @@ class Decoder(nnx.Module):
 
     @property
     def fixed_table_size(self) -> int:
-        """Scalars in the fixed position table, which methods.md J counts."""
+        """Scalars in the fixed position table, which published counts include
+        (docs/systems/shared.md#parameter-counts)."""
         return self.body.grid[0] * self.body.grid[1] * self.body.width
 
     def __call__(self, latents: jax.Array, labels: jax.Array | None = None) -> jax.Array:

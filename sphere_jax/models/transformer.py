@@ -79,7 +79,7 @@ class Trunk(nnx.Module):
     def fixed_table_size(self) -> int:
         """Scalars in the fixed position table: a constant here, a stored buffer in the originals.
 
-        Parameters plus this are the counts of methods.md J.
+        Parameters plus this are the published counts (docs/systems/shared.md#parameter-counts).
         """
         return self.grid[0] * self.grid[1] * self.width
 

@@ -125,7 +125,8 @@ class VisionTransformer(nnx.Module):
 
     `dtype` is that of the products; parameters, the residual stream and the output are float32.
     With `final_affine=False` the final norm has neither scale nor bias, so that every token has
-    norm sqrt(width) (methods.md B.3). `unroll` and `remat` are those of `nn.transformer.Stack`.
+    norm sqrt(width) (arXiv 2510.11690; docs/systems/sphere_latent.md#frozen-tokenizer-rae).
+    `unroll` and `remat` are those of `nn.transformer.Stack`.
 
     Raises:
         ValueError: if `heads` does not divide `width`.

@@ -1,4 +1,5 @@
-"""Blocks of the deep compression autoencoder (DC-AE, 2410.10733), NHWC. methods.md D.4.
+"""Blocks of the deep compression autoencoder (DC-AE, 2410.10733), NHWC. arXiv 2601.22904, Table 8;
+docs/systems/hae.md#decoder.
 
 Every branch ends in a norm and is added to its input. Parameters are float32; products and the
 residual stream are in `dtype`, statistics and linear attention in float32. Kernels are initialised

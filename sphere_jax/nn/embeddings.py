@@ -65,7 +65,7 @@ class TimeEmbedding(nnx.Module):
 
     kind "sinusoid": 256 fixed sinusoids (SiT, the original LightningDiT). kind "fourier": sin | cos
     of `2 pi t f` at 256 frequencies f ~ N(0, 1), sampled at initialisation and never trained, but
-    stored with the parameters, which depend on them (RAE, RJF, HAE; methods.md D.6).
+    stored with the parameters, which depend on them (RAE, RJF, HAE; docs/systems/hae.md#network).
 
     Raises:
         ValueError: for any other kind.

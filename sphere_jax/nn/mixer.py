@@ -1,4 +1,5 @@
-"""MLP-Mixer layers over tokens and channels, initially the identity. methods.md E.3."""
+"""MLP-Mixer layers over tokens and channels, initially the identity. arXiv 2602.15030;
+docs/systems/sphere_encoder.md#architecture."""
 
 import jax
 import jax.numpy as jnp

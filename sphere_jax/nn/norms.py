@@ -31,7 +31,7 @@ class LayerNorm(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """`x / sqrt(mean(x^2) + eps) * scale`: (..., C) -> (..., C). methods.md K."""
+    """`x / sqrt(mean(x^2) + eps) * scale`: (..., C) -> (..., C). docs/systems/shared.md#blocks."""
 
     def __init__(self, features: int, *, eps: float = 1e-6):
         self.scale = nnx.Param(jnp.ones((features,), jnp.float32))

@@ -1,4 +1,5 @@
-"""Rotary position embedding over the rows and columns of a token grid. methods.md K."""
+"""Rotary position embedding over the rows and columns of a token grid.
+docs/systems/shared.md#blocks."""
 
 from functools import lru_cache
 

@@ -1,7 +1,7 @@
 """Pre-norm transformer block with adaLN-Zero, a stack of them scanned over depth, and the head.
 
-Equations: methods.md K. `c` is the conditioning vector after SiLU: (B, width), the same for all
-tokens, or (B, N, width), one for each.
+Equations: docs/systems/shared.md#blocks. `c` is the conditioning vector after SiLU: (B, width), the
+same for all tokens, or (B, N, width), one for each.
 
 Only matrix products, and what lies between two of them, are computed in bfloat16. Tokens `x` keep
 their dtype, float32 in every network of these blocks, so that 2 x depth small additions are not

@@ -1,6 +1,7 @@
 """Few-step generation on the global sphere: decode, encode, re-noise (E) or denoise, re-noise (B).
 
-methods.md E.7 and B.6. The noise of a sample is a function of its key alone.
+arXiv 2602.15030; arXiv 2605.15592, Algorithm 1; docs/systems/sphere_encoder.md#sampling and
+docs/systems/sphere_latent.md#sampling. The noise of a sample is a function of its key alone.
 """
 
 from collections.abc import Callable
@@ -131,7 +132,8 @@ def decode_rounds(
     latents: Latents | None = None,
     noise: Latents | None = None,
 ) -> Images:
-    """Images (B, H, W, C) in [-1, 1] by the loop of Sphere Encoder (methods.md E.7).
+    """Images (B, H, W, C) in [-1, 1] by the loop of Sphere Encoder (arXiv 2602.15030;
+    docs/systems/sphere_encoder.md#sampling).
 
     The first images are decoded from `latents` on the sphere, by default from noise, and T - 1
     rounds follow. Or they are `images`, and T rounds follow. A round is `z = encode(x)`,
@@ -177,7 +179,8 @@ def denoise_rounds(
     null_label: int,
     scale: Scalar,
 ) -> Latents:
-    """Latents (B, h, w, d) by Algorithm 1 of Sphere Latent Encoder (methods.md B.6).
+    """Latents (B, h, w, d) by Algorithm 1 of Sphere Latent Encoder (arXiv 2605.15592, Algorithm 1;
+    docs/systems/sphere_latent.md#sampling).
 
     T steps of `z_hat = denoise(v)`, `v = renoise(project(z_hat), e, r)`. The last prediction is
     returned unprojected, off the sphere.

@@ -1,6 +1,7 @@
 """Times in [0, 1], 0 data and 1 noise: the shift, the grid of samplers, the training densities.
 
-methods.md K (shift, truncated logit-normal) and D.7.
+docs/systems/shared.md#time-densities-and-shift (shift, truncated logit-normal) and
+docs/systems/hae.md#flow.
 """
 
 import math
@@ -28,7 +29,8 @@ _shift = shift  # the functions below have a parameter of that name
 
 
 def dimension_shift(latent_shape: tuple[int, ...]) -> float:
-    """`sqrt(h w d / 4096)`: the shift of methods.md D.7, 1 for latents of 4,096 numbers."""
+    """`sqrt(h w d / 4096)`: the shift of docs/systems/hae.md#flow, 1 for latents of 4,096
+    numbers."""
     return math.sqrt(math.prod(latent_shape) / 4096)
 
 
@@ -95,7 +97,8 @@ def sample_times(
 
 
 def stratified(key: OneKey, size: int, group: int) -> Float32[Array, " {size}"]:
-    """Numbers `(size,)` in [0, 1], stratified over every `group` of samples. methods.md E.4.
+    """Numbers `(size,)` in [0, 1], stratified over every `group` of samples. arXiv 2602.15030;
+    docs/systems/sphere_encoder.md#noise.
 
     A group holds, in random order, exactly 0, exactly 1 and one sample from each of `group - 2`
     equal strata.

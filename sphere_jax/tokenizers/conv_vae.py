@@ -1,7 +1,8 @@
 """The small convolutional VAE as a tokenizer.
 
 Latents are normalised per channel with statistics of the training set *before* any projection on a
-sphere, and `decode` maps back through the inverse affine (methods.md A.10).
+sphere, and `decode` maps back through the inverse affine (arXiv 2605.15193;
+docs/systems/spherical_flow.md#pitfalls).
 """
 
 import dataclasses

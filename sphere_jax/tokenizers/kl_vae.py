@@ -1,7 +1,8 @@
 """The published VAEs of latent diffusion as tokenizers, normalised as their first users do.
 
-methods.md A.2. FLUX.2 packs each 2x2 of latents into one position of 4 d channels, of which its
-batch norm keeps mean and variance; the others shift and scale all channels alike.
+arXiv 2605.15193; docs/systems/spherical_flow.md#tensors. FLUX.2 packs each 2x2 of latents into one
+position of 4 d channels, of which its batch norm keeps mean and variance; the others shift and
+scale all channels alike.
 """
 
 import dataclasses
@@ -41,7 +42,8 @@ Packed = Float[AnyArray, "batch rows columns channels"]  # latents, packed or no
 
 @dataclasses.dataclass(frozen=True)
 class KLVAEOptions(TokenizerOptions):
-    """A published VAE of latent diffusion, frozen (methods.md A.2)."""
+    """A published VAE of latent diffusion, frozen (arXiv 2605.15193;
+    docs/systems/spherical_flow.md#tensors)."""
 
     name: str = "kl_vae"
     kind: Literal["sd", "flux1", "repae_flux1", "flux2", "vavae"] = option(
@@ -173,7 +175,8 @@ class KLVAE(PublishedVAE):
         return dataclasses.replace(super().without_statistics(options), packed=False)
 
     def notes(self) -> list[str]:
-        if self.kind != "vavae" or self.whiten:  # LightningDiT normalises its channels (A.2)
+        # LightningDiT normalises its channels (docs/systems/spherical_flow.md#tensors)
+        if self.kind != "vavae" or self.whiten:
             return []
         return [
             "Latents are not normalised by channel, as VA-VAE's are published: "

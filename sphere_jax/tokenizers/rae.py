@@ -1,7 +1,7 @@
 """The representation autoencoder (RAE, 2510.11690): features of DINOv2 as latents, and a ViT back.
 
-methods.md B.3 and D.10. Sphere Latent Encoder and RJF generate its latents. The encoder is never
-trained.
+arXiv 2602.10099; docs/systems/sphere_latent.md#frozen-tokenizer-rae and docs/systems/hae.md#rjf.
+Sphere Latent Encoder and RJF generate its latents. The encoder is never trained.
 """
 
 import dataclasses
@@ -33,7 +33,8 @@ WHITENING_EPS = 1e-5  # added to the variance
 
 @dataclasses.dataclass(frozen=True)
 class RAEOptions(TokenizerOptions):
-    """DINOv2-B tokens and a ViT decoder, frozen (methods.md B.3)."""
+    """DINOv2-B tokens and a ViT decoder, frozen (arXiv 2510.11690;
+    docs/systems/sphere_latent.md#frozen-tokenizer-rae)."""
 
     name: str = "rae"
     decoder: Literal["base", "large", "xlarge"] = option("xlarge", help="its size")

@@ -1,6 +1,7 @@
 """Sphere Encoder as a tokenizer: latents on the global sphere, images back from them.
 
-methods.md E. Its encoder and decoder are conditioned on classes, with the null label by default.
+arXiv 2602.15030; docs/systems/sphere_encoder.md. Its encoder and decoder are conditioned on
+classes, with the null label by default.
 """
 
 import dataclasses
@@ -21,7 +22,8 @@ from sphere_jax.tokenizers.base import Tokenizer, TokenizerOptions
 
 @dataclasses.dataclass(frozen=True)
 class SphereEncoderTokenizerOptions(TokenizerOptions):
-    """Trained by a 'sphere_encoder' stage (methods.md E.3)."""
+    """Trained by a 'sphere_encoder' stage (arXiv 2602.15030;
+    docs/systems/sphere_encoder.md#architecture)."""
 
     name: str = "sphere_encoder"
     size: Literal["", "small", "base", "large", "xlarge", "huge", "giant"] = option(

@@ -14,8 +14,9 @@ def update_ema(
     """The average after one more than `updates` updates (0 at the first call).
 
     `m_t = sum_i (1-d) d^(t-i) theta_i / (1 - d^t)`: the plain `m <- d m + (1-d) theta` of
-    methods.md K without the weight of its start value. With `d_t = d (1 - d^(t-1)) / (1 - d^t)` it
-    needs no further state: d_1 = 0, so the first call ignores `ema`, and d_t tends to d.
+    docs/systems/shared.md#averages without the weight of its start value. With `d_t = d (1 -
+    d^(t-1)) / (1 - d^t)` it needs no further state: d_1 = 0, so the first call ignores `ema`, and
+    d_t tends to d.
 
     `optax.ema(debias=True)` is the same sum, but stores the biased average, which the sampler would
     have to correct, and loses digits: after 2,000 updates with decay 0.9999 its relative error is

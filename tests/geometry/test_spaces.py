@@ -209,7 +209,8 @@ def test_bfloat16_latents_are_lifted_before_any_arithmetic(space):
 
 
 def test_the_linear_path_leaves_the_sphere_and_its_target_is_half_radial():
-    """methods.md A.4: rho = 0.50, 0.39, 0.20, 0 at t = 0, 0.1, 0.25, 0.5; the middle at 0.7071."""
+    """docs/systems/spherical_flow.md#probes: rho = 0.50, 0.39, 0.20, 0 at t = 0, 0.1, 0.25, 0.5;
+    the middle at 0.7071."""
     z0, z1 = np.zeros((2, 1, 1, 1, 4), np.float32)
     z0[..., 0] = z1[..., 1] = 2.0
     space = ProjectedEuclidean(2.0)

@@ -1,4 +1,5 @@
-"""Every operation of methods.md G against float64 closed forms, from 1e-7 rad to the antipode."""
+"""Every operation of docs/systems/shared.md#geometry against float64 closed forms, from 1e-7 rad to
+the antipode."""
 
 import inspect
 from types import SimpleNamespace

@@ -74,7 +74,7 @@ def relative_error(result, expected):
 
 
 def test_weights_of_the_terms(params, pair):
-    """methods.md E.5; a term that is left out takes its weight with it."""
+    """docs/systems/sphere_encoder.md#losses; a term that is left out takes its weight with it."""
 
     def everything(params, x, y):
         inputs = classifier_input(x), classifier_input(y)

@@ -98,7 +98,8 @@ def test_it_sees_projected_latents_and_moves_the_decoder_alone(whole, path):
     state = jax.jit(lambda key: init_state(method, sgd, key, frozen))(jax.random.key(0))
     assert set(state["params"]) == set(method.trains) == {"decoder"} and method.rates == {}
 
-    # A.10: normalised, projected, and back through the inverse of the normalisation.
+    # docs/systems/spherical_flow.md#pitfalls: normalised, projected, and back through the inverse
+    # of the normalisation.
     x = images(6) / 127.5 - 1.0
     latents = np.asarray(TOKENIZER.encode(frozen, jnp.asarray(x, jnp.float32)), np.float64)
     if path == "slerp":
@@ -267,7 +268,8 @@ class OnBackbone(Discriminator):
 
 
 def test_dino_adversarys_what_a_viewer_would_see(whole):
-    """D.5: it learns on decoded images of 8 bits; the decoder learns from them as they are."""
+    """docs/systems/hae.md#autoencoder-training: it learns on decoded images of 8 bits; the decoder
+    learns from them as they are."""
     adversary = OnBackbone(ADVERSARY.network, backbone=Layers(3, 3))
     method = finetuning(adversary=adversary, adversarial_weight=0.5)
     dino = {"scale": jnp.float32(3.0)}

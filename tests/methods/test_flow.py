@@ -81,7 +81,7 @@ def evaluate(methods, batch, keys):
 
 def by_hand(path, sphere, tangent_projection, batch, noise, t, labels):
     """Errors of every number (B, N, n), radial parts and angles (B, N), in float64: written from
-    methods.md A.3 for one path at a time."""
+    docs/systems/spherical_flow.md#objective for one path at a time."""
     rows = (len(t), -1, SHAPE[-1]) if sphere == "token" else (len(t), 1, int(np.prod(SHAPE)))
     z0, z1 = (x.astype(np.float64).reshape(rows) for x in (batch["latents"], noise))
     t = t.astype(np.float64)[:, None, None]
@@ -183,7 +183,7 @@ def test_tangent_projection_is_what_is_compared(path, evaluated):
 
 @pytest.mark.parametrize("clock", CLOCKS)
 def test_the_jacobi_weight_of_a_quarter_circle(clock):
-    """methods.md D.10: 0.405 at one end, 0.81 midway, 1 at the other."""
+    """docs/systems/hae.md#rjf: 0.405 at one end, 0.81 midway, 1 at the other."""
     angles = jnp.array([[np.pi / 2, 1e-5]] * 3)
     found = np.asarray(jacobi_weight(angles, jnp.array([0.0, 0.5, 1.0]), clock))
     expected = np.array([4 / np.pi**2, 8 / np.pi**2, 1.0])  # the data end first
@@ -210,7 +210,7 @@ def test_every_row_is_weighted_by_its_own_angle(clock, sphere, evaluated, noise)
 
 
 def test_velocities_in_units_of_the_radius_scale_the_loss_by_its_square(evaluated):
-    """What configs/imagenet_rjf.py says of RJF's unit spheres (methods.md D.10)."""
+    """What configs/imagenet_rjf.py says of RJF's unit spheres (docs/systems/hae.md#rjf)."""
     np.testing.assert_allclose(
         evaluated["of the radius"][0], SHAPE[-1] * evaluated["unit"][0], rtol=1e-5
     )

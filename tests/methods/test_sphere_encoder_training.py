@@ -1,4 +1,5 @@
-"""Sphere Encoder's objective by hand: noise, pairing, stopped gradients, weights (methods.md E)."""
+"""Sphere Encoder's objective by hand: noise, pairing, stopped gradients, weights
+(docs/systems/sphere_encoder.md)."""
 
 import dataclasses
 import math
@@ -184,7 +185,8 @@ def test_noised_latents_lie_at_the_asked_angle(degrees):
     [(85.0, "released", 86.43), (80.0, "released", 80.91), (85.0, "independent", 89.0)],
 )
 def test_hard_mix(angle, mix, furthest):
-    """The angles of methods.md E.4: the released code's boost reuses its draw."""
+    """The angles of docs/systems/sphere_encoder.md#noise: the released code's boost reuses its
+    draw."""
     m = method(max_angle=angle, hard_mix=mix)
     keys = jax.random.split(jax.random.key(0), 20_000)
     r = np.asarray(jax.jit(m._hard)(keys, jnp.full(20_000, 0.5)))
@@ -288,7 +290,8 @@ def test_spherify_is_float32_under_bfloat16_networks():
 
 
 def test_a_fresh_network_has_finite_gradients():
-    """The latent starts at 0 (methods.md E.10), where f and the cosine need their eps."""
+    """The latent starts at 0 (docs/systems/sphere_encoder.md#pitfalls), where f and the cosine need
+    their eps."""
     m = method()
     params = jax.tree.map(jnp.zeros_like, m.init(jax.random.key(0), {}))
     draws = m.keys(jax.random.key(3), 16)

@@ -1,4 +1,5 @@
-"""Sphere Latent Encoder by hand: objective, noise maps, stopped gradients (methods.md B)."""
+"""Sphere Latent Encoder by hand: objective, noise maps, stopped gradients
+(docs/systems/sphere_latent.md)."""
 
 import math
 
@@ -167,7 +168,8 @@ def test_both_noises_are_one():
 
 
 def test_samples_stay_where_the_network_put_them():
-    """The last prediction is raw (methods.md B.6); generation is deterministic in its keys."""
+    """The last prediction is raw (docs/systems/sphere_latent.md#sampling); generation is
+    deterministic in its keys."""
     m = method()
     keys = jax.random.split(jax.random.key(0), 5)
     labels = jnp.array([0, 1, 2, 3, CLASSES])

@@ -82,7 +82,8 @@ def random_params(net):
 )
 def test_parameter_counts(module, kinds, counts):
     """Of f32c32, f64c128, f128c512 and Sana's f32c32 as diffusers builds them, with running means
-    and variances; of HAE's decoder as in methods.md J, and that with TRMS2d."""
+    and variances; of HAE's decoder as in docs/systems/shared.md#parameter-counts, and that with
+    TRMS2d."""
     for (kind, sizes), count in zip(kinds.items(), counts, strict=True):
         assert num_parameters(shapes_of(network(module, sizes))) == count, kind
 

@@ -63,7 +63,7 @@ def relative_error(result, expected):
 def test_parameter_counts(size, count):
     """Of the PyTorch original on DINOv2-B latents, position table and frequencies included.
 
-    RAE states 839M for XL; the 879M in methods.md D.8 is what HAE printed.
+    RAE states 839M for XL; the 879M in docs/systems/hae.md#published-results is what HAE printed.
     """
     depth, width, heads = SIZES[size]
     ddt = Network(lambda rngs: LightningDDT((16, 16, 768), 1, width, depth, heads, 1000, rngs=rngs))
@@ -91,7 +91,8 @@ def test_features(apply, features, inputs):
 
 
 def test_head_by_hand(features, inputs):
-    """methods.md K on the encoder's tokens: silu, projection, silu, modulation of each token."""
+    """docs/systems/shared.md#blocks on the encoder's tokens: silu, projection, silu, modulation of
+    each token."""
     z, t, labels = inputs
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), random_params())
     found = {name: np.asarray(value, np.float64) for name, value in features.items()}

@@ -1,4 +1,5 @@
-"""LightningDiT: parameter counts of methods.md J and the block equations of K in NumPy."""
+"""LightningDiT: parameter counts (docs/systems/shared.md#parameter-counts) and the block equations
+of K in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,8 @@ def test_forward_against_numpy(time_embedding, qk_norm):
 
 
 def forward(params, z, t, labels, heads=2):
-    """methods.md K, one token position and one head at a time where that is the plainest."""
+    """docs/systems/shared.md#blocks, one token position and one head at a time where that is the
+    plainest."""
     linear = lambda p, x: x @ p["kernel"] + p["bias"]  # noqa: E731
     silu = lambda x: x / (1 + np.exp(-x))  # noqa: E731
 

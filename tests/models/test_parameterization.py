@@ -47,7 +47,8 @@ def test_data_at_one(z):
 
 
 def test_a_velocity_of_unit_spheres():
-    """RJF (methods.md D.10): unit tokens, shown to the network as sqrt(d) x, move by its word."""
+    """RJF (docs/systems/hae.md#rjf): unit tokens, shown to the network as sqrt(d) x, move by its
+    word."""
     rng = np.random.default_rng(1)
     x, u = rng.standard_normal((2, 3, 2, 2, 48))
     x /= np.linalg.norm(x, axis=-1, keepdims=True)

@@ -1,4 +1,5 @@
-"""SiT: parameter counts of methods.md J, initialisation, parity with PyTorch, invariances."""
+"""SiT: parameter counts (docs/systems/shared.md#parameter-counts), initialisation, parity with
+PyTorch, invariances."""
 
 import importlib.util
 from pathlib import Path

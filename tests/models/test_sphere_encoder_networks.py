@@ -32,7 +32,7 @@ def moved(params, seed=0):
 
 @pytest.mark.parametrize(
     ("image", "d", "patch", "size", "classes", "mixer", "head", "count"),
-    [  # methods.md J
+    [  # docs/systems/shared.md#parameter-counts
         (32, 8, 2, "base", 10, 2, "conv", (129_827_684, 133_990_471)),
         (256, 64, 8, "base", 1000, 4, "linear", 287_914_916),
         (256, 64, 8, "large", 1000, 4, "linear", 950_354_532),

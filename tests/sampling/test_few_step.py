@@ -150,10 +150,12 @@ def test_evaluations_are_those_made(steps, scale, place):
 
 
 def test_published_costs():
-    """methods.md E.7: 2 a round, 4 with combo guidance; the first step is a decode alone."""
+    """docs/systems/sphere_encoder.md#sampling: 2 a round, 4 with combo guidance; the first step is
+    a decode alone."""
     assert FewSteps(4, guidance_at="combo").evaluations == 7
     assert FewSteps(4, 1.4, guidance_at="combo").evaluations == 14
-    assert FewSteps(4, 1.5).evaluations == 8 and FewSteps(6, 1.5).evaluations == 12  # B.6: 2 T
+    # docs/systems/sphere_latent.md#sampling: 2 T
+    assert FewSteps(4, 1.5).evaluations == 8 and FewSteps(6, 1.5).evaluations == 12
 
 
 def denoise(v, y):

@@ -195,7 +195,7 @@ def test_every_solver_follows_a_great_circle_at_constant_speed_exactly(name):
 
 @pytest.mark.parametrize("steps, covered", [(1, 0.64), (4, 0.953), (10, 0.992)])
 def test_adding_and_renormalising_falls_short_on_a_quarter_circle(steps, covered):
-    """methods.md G: each step turns by atan(h), not h."""
+    """docs/systems/shared.md#geometry: each step turns by atan(h), not h."""
     u, w = np.zeros((2, 1, 1, 1, 2), np.float32)
     u[..., 0] = w[..., 1] = 1.0
 

@@ -1,4 +1,4 @@
-"""Stratified noise radii (methods.md E.4)."""
+"""Stratified noise radii (docs/systems/sphere_encoder.md#noise)."""
 
 import jax
 import numpy as np

@@ -1,4 +1,5 @@
-"""Grids and densities of time against their closed forms (methods.md K, D.7)."""
+"""Grids and densities of time against their closed forms
+(docs/systems/shared.md#time-densities-and-shift, docs/systems/hae.md#flow)."""
 
 import math
 
@@ -32,7 +33,8 @@ def test_the_shift_moves_mass_toward_noise_and_inverts():
     t = np.linspace(0, 1, 11)
     assert shift(0.0, 8.0) == 0.0 and shift(1.0, 8.0) == 1.0
     np.testing.assert_allclose(shift(t, 1.0), t)
-    np.testing.assert_allclose(shift(0.02, 8.0), 0.1403508, rtol=1e-6)  # D.7: 14% in one step
+    # docs/systems/hae.md#flow: 14% in one step
+    np.testing.assert_allclose(shift(0.02, 8.0), 0.1403508, rtol=1e-6)
     np.testing.assert_allclose(shift(shift(t, 8.0), 1 / 8.0), t, atol=1e-12)
 
 
@@ -42,7 +44,7 @@ def test_the_shift_moves_mass_toward_noise_and_inverts():
     ids=["HAE", "RJF", "SD"],
 )
 def test_the_shift_of_a_dimension(latent_shape, a):
-    """D.7 and D.10: 8 for HAE, 6.928 for RJF."""
+    """docs/systems/hae.md#flow and #rjf: 8 for HAE, 6.928 for RJF."""
     assert dimension_shift(latent_shape) == pytest.approx(a)
 
 
@@ -58,7 +60,7 @@ def test_a_grid_of_n_steps_has_n_plus_one_times(steps, a, t_end):
 
 
 def test_the_grid_of_rjf_ends_before_the_data():
-    """D.10: 50 times from 1 to 0.001, then shifted, which are 49 steps."""
+    """docs/systems/hae.md#rjf: 50 times from 1 to 0.001, then shifted, which are 49 steps."""
     times = time_grid(49, math.sqrt(48), 0.001)
     expected = shift(np.linspace(1.0, 0.001, 50), math.sqrt(48))
     np.testing.assert_allclose(times, expected, rtol=1e-6)

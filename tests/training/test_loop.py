@@ -69,7 +69,7 @@ def test_the_held_out_loss_is_the_mean_over_micro_batches(task, feed):
 
 
 def test_the_weights_that_the_options_name(start, task, whole):
-    """Samples may be drawn with the raw weights (methods.md E.6)."""
+    """Samples may be drawn with the raw weights (docs/systems/sphere_encoder.md#optimization)."""
     average, raw = whole.params, start(task(weights="raw"), "raw")
     same = start(task(weights="raw", ema_decay=0.0), "same")
     assert np.abs(average["line"]["kernel"] - raw["line"]["kernel"]).max() > 1e-6

@@ -34,7 +34,7 @@ def test_cosine_ends_at_its_fraction_of_the_peak():
 
 
 def test_cosine_can_end_early():
-    """E ends it one warm-up before the last step (methods.md E.6)."""
+    """E ends it one warm-up before the last step (docs/systems/sphere_encoder.md#optimization)."""
     cosine = dict(learning_rate=0.2, schedule="cosine", warmup=4, final_fraction=0.1)
     got = rates(20, **cosine, hold=6)
     np.testing.assert_allclose(got[:15], rates(14, **cosine), rtol=1e-6)
@@ -42,7 +42,7 @@ def test_cosine_can_end_early():
 
 
 def test_a_line_after_a_constant_start():
-    """The schedule of RAE and RJF (methods.md D.10): 40 epochs, then down to a tenth."""
+    """The schedule of RAE and RJF (docs/systems/hae.md#rjf): 40 epochs, then down to a tenth."""
     line = dict(learning_rate=0.2, schedule="linear", final_fraction=0.1)
     fall = np.linspace(0.2, 0.02, 13)
     got = rates(20, **line, constant_steps=5, hold=3)
@@ -53,7 +53,7 @@ def test_a_line_after_a_constant_start():
 
 
 def test_a_fall_of_its_own_length():
-    """RJF's ends at epoch 800 in runs of 80 and of 1,400 (methods.md D.10)."""
+    """RJF's ends at epoch 800 in runs of 80 and of 1,400 (docs/systems/hae.md#rjf)."""
     line = dict(learning_rate=0.2, schedule="linear", final_fraction=0.1, constant_steps=4)
     published = rates(16, **line)
     np.testing.assert_array_equal(rates(8, **line, fall_steps=12), published[:9])

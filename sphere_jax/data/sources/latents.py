@@ -18,7 +18,8 @@ LATENTS = ("latents.npy", "labels.npy")
 
 
 class Latents(DataSource):
-    """Already normalised per channel (methods.md A.10), and memory-mapped.
+    """Already normalised per channel (arXiv 2605.15193; docs/systems/spherical_flow.md#pitfalls),
+    and memory-mapped.
 
     Held out are `test_latents.npy` and `test_labels.npy`, or, without them, every fifth of each
     class.

@@ -1,4 +1,5 @@
-"""Norms along the paths from data to noise, and the radial share of their velocity (A.4)."""
+"""Norms along the paths from data to noise, and the radial share of their velocity
+(docs/systems/spherical_flow.md#probes)."""
 
 import functools
 import math

@@ -1,4 +1,5 @@
-"""Component swap: the length of one image's tokens with the direction of another's (A.4)."""
+"""Component swap: the length of one image's tokens with the direction of another's
+(docs/systems/spherical_flow.md#probes)."""
 
 import jax
 import numpy as np

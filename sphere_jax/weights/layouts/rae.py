@@ -1,4 +1,5 @@
-"""Weights of the representation autoencoder: decoder and encoder. methods.md B.3.
+"""Weights of the representation autoencoder: decoder and encoder. arXiv 2510.11690;
+docs/systems/sphere_latent.md#frozen-tokenizer-rae.
 
 The authors publish the decoder and statistics of latents (`latent_statistics.py`); the encoder is
 Meta's DINOv2. diffusers has all three in one file.

@@ -1,4 +1,4 @@
-"""Norms and radial shares against their closed forms (methods.md A.4)."""
+"""Norms and radial shares against their closed forms (docs/systems/spherical_flow.md#probes)."""
 
 import math
 
