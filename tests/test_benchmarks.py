@@ -1,6 +1,8 @@
-"""Every benchmark runs: its smoke mode, from the same code as a measurement."""
+"""Every benchmark runs: its smoke mode, through the code of a measurement."""
 
 import importlib
+import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -9,22 +11,53 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS = sorted(
     file.stem for file in (ROOT / "benchmarks").glob("*.py") if "__main__" in file.read_text()
 )
+AGAINST_TORCH = ("networks", "sample", "train_step")
 
 
-def run_smoke(name, capsys) -> str:
-    """What it prints."""
-    importlib.import_module(f"benchmarks.{name}").main(["--smoke"])
-    return capsys.readouterr().out
+@pytest.fixture
+def smoke(tmp_path, monkeypatch, capsys):
+    """Runs the smoke mode of a benchmark from an empty folder; returns the lines it prints."""
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str) -> list[str]:
+        importlib.import_module(f"benchmarks.{name}").main(["--smoke"])
+        assert not list(tmp_path.iterdir())  # what it writes is in a temporary folder
+        return [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+
+    return run
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_the_smoke_mode_prints_the_table_and_leaves_nothing_behind(
-    name, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.syspath_prepend(ROOT)
-    monkeypatch.chdir(tmp_path)
-    printed = run_smoke(name, capsys)
-    first, *rest = printed.strip().splitlines()
+def test_the_smoke_mode_prints_its_table_and_that_the_numbers_mean_nothing(name, smoke):
+    first, *rest = smoke(name)
     assert first.startswith("Smoke mode") and first.endswith("the numbers mean nothing.")
-    assert sum(bool(line.strip()) for line in rest) >= 3  # a title, a head and a row at least
-    assert not list(tmp_path.iterdir())
+    assert sum(bool(re.search(r"\d", line)) for line in rest) >= 2
+    assert not re.search(r"\bnan\b", "\n".join(rest))
+    if name in AGAINST_TORCH:
+        alone = any("torch is not installed" in line for line in rest)
+        assert alone == (importlib.util.find_spec("torch") is None)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", AGAINST_TORCH)
+def test_pytorch_is_timed_beside_it(name, smoke):
+    for package in ("torch", *(("diffusers",) if name == "networks" else ())):
+        pytest.importorskip(package)
+    lines = smoke(name)
+    if name == "networks":
+        rows = [line.split() for line in lines if line.startswith("taesd_")]
+        assert len(rows) == 2 and all(float(row[-1]) < 1e-4 for row in rows)  # of the outputs
+    else:
+        assert "sphere_jax is" in next(line for line in lines if "torch eager" in line)
+
+
+def test_flags_on_the_command_line_win_over_those_of_the_smoke_mode(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT)
+    cases = importlib.import_module("benchmarks.sit_cases")
+    parse = importlib.import_module("benchmarks.smoke").parse
+    args = parse(cases.flags("about"), ["--smoke", "--width=64"], lambda: cases.SMOKE)
+    assert (args.width, args.depth, args.tokens) == (64, 1, [4])
+    args = parse(cases.flags("about"), [], lambda: cases.SMOKE)
+    assert (args.width, args.depth, args.smoke) == (192, 6, False)
+    assert capsys.readouterr().out.count("Smoke mode") == 1
