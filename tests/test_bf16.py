@@ -80,7 +80,7 @@ def equations(jaxpr):
 def traced(request):
     """The gradient of the loss in bfloat16, as a list of equations."""
     method, key = flow(request.param), jax.random.key(0)
-    params = jax.eval_shape(method.init, key, None)
+    params = jax.eval_shape(method.init, key, {})
     gradient = jax.grad(lambda p, batch, key: method.loss(p, {}, batch, method.keys(key, BATCH))[0])
     return list(equations(jax.make_jaxpr(gradient)(params, batch_of(BATCH, 0), key).jaxpr))
 
