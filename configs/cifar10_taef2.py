@@ -1,8 +1,8 @@
 """System A on a laptop's budget: CIFAR-10 at 64 pixels, latents of TAEF2, linear paths or spheres.
 
-docs/results.md has the commands and what came out. TAEF2 is a tiny autoencoder for the latents of
-the FLUX.2 VAE, 8x8x32 here: the tokenizer of A's main table in small. Encode once, an hour on one
-core, and take the statistics of the channels from what was written:
+docs/results.md has the commands and the results. TAEF2 is a tiny autoencoder for the latents of
+the FLUX.2 VAE, 8x8x32 here: a small version of the tokenizer of A's main table. Encode once, an
+hour on one core, and take the statistics of the channels from what was written:
 
     F="--config=configs/cifar10_taef2.py --config.tokenizer.pretrained=TAEF2.safetensors"
     python -m sphere_jax.prepare latents $F --out=CACHE \\
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 def get_config():
     config = ConfigDict()
     config.seed = 0
-    config.stages = ("decoder", "flow")  # raw latents keep the decoder: ("flow",)
+    config.stages = ("decoder", "flow")  # raw latents use the original decoder: ("flow",)
 
     config.data = ConfigDict()
     config.data.source = "cache"  # 50,000 training images and 10,000 held out, each also mirrored

@@ -1,8 +1,7 @@
 """TAEF2's decoder adapted to one sphere a token, on photographs of flowers at 128 px.
 
-docs/systems/spherical_flow.md#decoder-adaptation, on what a CPU core does in half an hour;
-docs/decoder.md has what came of it, and of other recipes. Give the data and the weights on the
-command line:
+docs/systems/spherical_flow.md#decoder-adaptation, in half an hour on one CPU core; docs/decoder.md
+has the results of this recipe and of others. Give the data and the weights on the command line:
 
     python -m sphere_jax.main --config=configs/flowers_decoder.py --workdir=runs/flowers_decoder \\
         --config.data.path=FLOWERS.npz --config.tokenizer.pretrained=TAEF2.safetensors \\
@@ -47,13 +46,13 @@ def get_config():
     config.decoder.log_every = 10
     config.decoder.checkpoint_every = 50
     config.decoder.preview_every = 50
-    config.decoder.target = "images"  # published; "original": what the decoder made of raw latents
+    config.decoder.target = "images"  # published; "original": the decoder's images of raw latents
     config.decoder.l1_weight = 1.0  # published: L1 and LPIPS; inferred: the weights
     config.decoder.l2_weight = 0.0
     config.decoder.lpips = ""  # LPIPS-VGG weights: without them L1 alone, which blurs
     config.decoder.lpips_weight = 1.0  # inferred
-    config.decoder.adversarial_weight = 0.0  # published: on; no discriminator comes with TAEF2, and
-    # one from nothing learns little in 150 steps (0.5 turns it on)
+    config.decoder.adversarial_weight = 0.0  # published: on; TAEF2 has no discriminator, and an
+    # untrained one learns little in 150 steps (0.5 turns it on)
     config.decoder.discriminator = "patch"
     config.decoder.adversarial_from = 0
     config.decoder.optimizer = ConfigDict()

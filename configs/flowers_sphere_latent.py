@@ -1,79 +1,22 @@
 """Sphere Latent Encoder on RAE latents of Oxford Flowers-102: the published network and settings.
 
-docs/systems/sphere_latent.md. Latents are those of RAE (16x16x768), encoded elsewhere or by
-sphere_jax.prepare (with config.tokenizer.name="rae"); what the paper leaves open is marked
-inferred.
+docs/systems/sphere_latent.md. All but the data, the size of the network and the number of steps is
+imagenet_sphere_latent.py, which also says where latents come from.
 """
 
-from ml_collections import ConfigDict
+import runpy
+from pathlib import Path
+
+imagenet = runpy.run_path(str(Path(__file__).with_name("imagenet_sphere_latent.py")))
 
 IMAGES = 8_189  # inferred: all of Flowers-102
-BATCH = 1024
 
 
 def get_config():
-    config = ConfigDict()
-    config.seed = 0
-    config.stages = ("sphere_latent",)
-
-    config.data = ConfigDict()
-    config.data.source = "latents"  # a folder with latents.npy (N,16,16,768) and labels.npy (N,)
+    config = imagenet["get_config"]()
     config.data.path = "data/flowers_latents"
     config.data.num_classes = 102
-
-    config.tokenizer = ConfigDict()
-    config.tokenizer.name = "precomputed"
-    config.tokenizer.latent_shape = (16, 16, 768)  # published: RAE, DINOv2-B with registers
-
-    config.space = ConfigDict()
-    config.space.sphere = "global"  # published: the whole latent, radius sqrt(196,608)
-
-    config.model = ConfigDict()
-    config.model.name = "denoiser"  # published: no time, no noise level; blocks: inferred, family 1
-    # of docs/systems/sphere_latent.md#denoiser
     config.model.size = "B"  # published: 130M
-    config.model.patch = 1  # published
-    config.model.compute_dtype = "bfloat16"
-    config.model.unroll = False  # one scanned layer: quick to compile
     config.model.remat = False
-
-    config.sphere_latent = ConfigDict()
-    config.sphere_latent.method = "sphere_latent"
-    config.sphere_latent.steps = 1000 * IMAGES // BATCH  # inferred: B does not say how long
-    config.sphere_latent.batch_size = BATCH  # inferred: RAE's second stage, as the optimizer
-    config.sphere_latent.ema_decay = 0.9995  # inferred; published: samples use the EMA
-    config.sphere_latent.log_every = 100
-    config.sphere_latent.checkpoint_every = 5000
-    config.sphere_latent.preview_every = 5000
-    config.sphere_latent.label_dropout = 0.1  # inferred
-    config.sphere_latent.level_mean = 0.0  # inferred: logit-normal is published, its parameters not
-    config.sphere_latent.level_std = 1.0  # inferred
-    config.sphere_latent.noise_map = "tangent"  # inferred: E's map; "interpolation" is the other
-    config.sphere_latent.max_angle = 85.0  # inferred: E's at 256 px
-    config.sphere_latent.distance = "l1"  # inferred: the norm's symbol is lost in our copy
-    config.sphere_latent.cosine = "latent"  # inferred: over the flattened latent
-    config.sphere_latent.target = "projected"  # inferred: sections 4.1 and 4.2 of B differ
-    config.sphere_latent.inputs = "low"  # inferred
-    config.sphere_latent.distance_weight = 1.0  # inferred, as the three below
-    config.sphere_latent.cosine_weight = 1.0
-    config.sphere_latent.reconstruction_weight = 1.0
-    config.sphere_latent.consistency_weight = 1.0
-    config.sphere_latent.optimizer = ConfigDict()
-    config.sphere_latent.optimizer.learning_rate = 2e-4  # inferred
-    config.sphere_latent.optimizer.b2 = 0.95  # inferred
-    config.sphere_latent.optimizer.clip_norm = 1.0  # inferred
-
-    config.sampler = ConfigDict()
-    config.sampler.steps = 4  # published: 4 and 6
-    config.sampler.guidance = 1.5  # inferred: not published, sweep 1 to 2
-    config.sampler.schedule = "decreasing"  # published
-    config.sampler.share_noise = True  # inferred
-    config.sampler.batch_size = 256
-
-    config.evaluation = ConfigDict()
-    config.evaluation.samples = 0  # no decoder in this run: draw latents with sphere_jax.sample
-
-    config.mesh = ConfigDict()
-    config.mesh.data = -1  # all devices
-    config.mesh.fsdp = 1
+    config.sphere_latent.steps = 1000 * IMAGES // imagenet["BATCH"]  # inferred: not published for B
     return config

@@ -1,8 +1,8 @@
 """Riemannian flow matching on HAE latents of ImageNet-256, LightningDiT-XL/1, published settings.
 
-docs/systems/hae.md#network, #flow. HAE's tokenizer is system D's autoencoder, which is not here
-yet: its latents are encoded and decoded elsewhere. `sphere_jax.sample --out=F.npz` writes them at
-the norm that HAE decodes, 14. `--dry_run` needs no data.
+docs/systems/hae.md#network, #flow. HAE's tokenizer is system D's autoencoder, which is not
+implemented yet: its latents are encoded and decoded elsewhere. `sphere_jax.sample --out=F.npz`
+writes them at the norm that HAE decodes, 14. `--dry_run` needs no data.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +38,7 @@ def get_config():
     config.model.name = "lightning_dit"
     config.model.size = "XL"  # published: 677.8M parameters
     config.model.patch = 1  # published
-    config.model.time_embedding = "fourier"  # inferred: RAE's and RJF's; HAE does not say
+    config.model.time_embedding = "fourier"  # inferred: RAE's and RJF's; not published for HAE
     config.model.qk_norm = False  # inferred
     config.model.compute_dtype = "float32"  # published: bfloat16 was unstable. See docs/bf16.md
     config.model.unroll = False  # one scanned layer: quick to compile
@@ -76,7 +76,7 @@ def get_config():
     config.sampler.batch_size = 256
 
     config.evaluation = ConfigDict()
-    config.evaluation.samples = 0  # no decoder in this run: draw latents with sphere_jax.sample
+    config.evaluation.samples = 0  # no decoder in this run: sphere_jax.sample writes latents
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # all devices

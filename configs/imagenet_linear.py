@@ -1,8 +1,8 @@
 """The Euclidean baseline of system A: linear flow matching on raw FLUX.2 latents, Gaussian prior.
 
 docs/systems/spherical_flow.md#published-results: published FID-50K 26.1 against 20.2 for slerp
-(B/2, 80 epochs, no guidance). All but the space and the decoder, which stays as it was published,
-is imagenet_slerp.py, the same bits included: order of images, first weights, noise.
+(B/2, 80 epochs, no guidance). All but the space and the decoder, which is the original one, is
+imagenet_slerp.py, bit for bit: order of images, initial weights, noise.
 """
 
 import runpy

@@ -4,42 +4,34 @@ Published scores (docs/systems/hae.md#published-results): gFID 2.16 after 80 epo
 unguided. HAE prints 879M parameters; these are 838.7M. Training follows RAE as far as it is known
 (docs/systems/hae.md#rae-flow); the rest is inferred. `--config.model.size=B` is smaller.
 
-Images lie below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
+Put the images below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
 with `python -m sphere_jax.prepare latents --config=configs/imagenet_rae_ddt.py --out=C` and add
 `--config.data.source=cache --config.data.path=C` to the run. `--dry_run` needs neither.
 """
 
+import runpy
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
-IMAGES = 1_281_167
-BATCH = 1024  # inferred: RJF's
+rjf = runpy.run_path(str(Path(__file__).with_name("imagenet_rjf.py")))
+
+BATCH = rjf["BATCH"]  # inferred: RJF's
 EPOCHS = 800  # published; 80 is too
-STEPS_PER_EPOCH = IMAGES // BATCH
+STEPS_PER_EPOCH = rjf["STEPS_PER_EPOCH"]
 
 
 def get_config():
+    base = rjf["get_config"]()
     config = ConfigDict()
     config.seed = 0
     config.stages = ("flow",)  # the tokenizer is frozen
 
-    config.data = ConfigDict()
-    config.data.source = "folder"  # class folders of images; "cache" once they are encoded
-    config.data.path = "data/imagenet"
-    config.data.image_size = 256  # published
-    config.data.resize = "adm"  # inferred: the usual centre crop
-    config.data.channels = 3
-    config.data.num_classes = 1000
-    config.data.flip = True  # inferred, RAE's; of a cache, its mirrored half
-    config.data.threads = 8
+    config.data = base.data  # published: ImageNet at 256 px; inferred: the crop and the flips
 
-    config.tokenizer = ConfigDict()
-    config.tokenizer.name = "rae"  # published: DINOv2-B with registers, latents 16x16x768
-    config.tokenizer.decoder = "xlarge"  # published: RAE's own, not adapted
+    config.tokenizer = base.tokenizer  # published: RAE with its XL decoder
     config.tokenizer.whiten = True  # inferred: RAE's statistics, which RJF leaves out
     config.tokenizer.pretrained_statistics = ""  # sphere_jax.convert --network rae_statistics_256
-    config.tokenizer.pretrained_encoder = ""  # sphere_jax.convert --network rae_encoder
-    config.tokenizer.pretrained_decoder = ""  # sphere_jax.convert --network rae_decoder_xlarge
-    config.tokenizer.compute_dtype = "bfloat16"  # inferred
 
     config.space = ConfigDict()
     config.space.path = "linear"  # published: Euclidean flow matching
@@ -55,7 +47,7 @@ def get_config():
 
     config.flow = ConfigDict()
     config.flow.method = "flow"
-    config.flow.encode = "every_step"  # images as they come; of a cache there is nothing to do
+    config.flow.encode = "every_step"  # images; a cache holds latents already
     config.flow.steps = EPOCHS * STEPS_PER_EPOCH
     config.flow.batch_size = BATCH
     config.flow.ema_decay = 0.9995  # inferred: RJF's
@@ -65,15 +57,8 @@ def get_config():
     config.flow.log_every = 100
     config.flow.checkpoint_every = 5_000
     config.flow.preview_every = 5_000
-    config.flow.optimizer = ConfigDict()
-    config.flow.optimizer.learning_rate = 2e-4  # inferred, and the schedule but for its shape:
-    config.flow.optimizer.schedule = "linear"  # published: constant, then linear
-    config.flow.optimizer.constant_steps = 40 * STEPS_PER_EPOCH  # published
-    config.flow.optimizer.fall_steps = 760 * STEPS_PER_EPOCH  # published: until epoch 800, also
-    config.flow.optimizer.final_fraction = 0.1  # where the run ends sooner or later
-    config.flow.optimizer.b1 = 0.9  # inferred
-    config.flow.optimizer.b2 = 0.95  # inferred
-    config.flow.optimizer.weight_decay = 0.0  # inferred
+    config.flow.optimizer = base.flow.optimizer  # published: constant for 40 epochs, then linear to
+    # epoch 800; inferred: RJF's rate, final fraction, betas and no weight decay
     config.flow.optimizer.clip_norm = 1.0  # inferred
 
     config.sampler = ConfigDict()
@@ -82,12 +67,6 @@ def get_config():
     config.sampler.guidance = 1.0  # published: unguided, and guided (1.13) by a weaker network
     config.sampler.batch_size = 256
 
-    config.evaluation = ConfigDict()
-    config.evaluation.samples = 0  # published: 50,000, in the features below
-    config.evaluation.features = "inception_fid"  # published: FID, by the ADM suite
-    config.evaluation.pretrained = ""  # what sphere_jax.convert --network inception_fid wrote
-
-    config.mesh = ConfigDict()
-    config.mesh.data = -1  # all devices
-    config.mesh.fsdp = 1
+    config.evaluation = base.evaluation  # published: FID by the ADM suite, of 50,000 samples
+    config.mesh = base.mesh
     return config

@@ -7,7 +7,7 @@ gradients are 768 times as large.
 Clipping is scaled with them; AdamW's eps (1e-8) is not, so updates are larger than RJF's where its
 gradients are below eps.
 
-Images lie below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
+Put the images below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
 with `python -m sphere_jax.prepare latents --config=configs/imagenet_rjf.py --out=C` and add
 `--config.data.source=cache --config.data.path=C` to the run. `--dry_run` needs neither.
 """
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 IMAGES = 1_281_167
 BATCH = 1024  # published; the released config of B says 1,023
-EPOCHS = 800  # inferred: where the published fall ends; published: 80 and up to 1,400,
+EPOCHS = 800  # inferred: where the published decay ends; published: 80 and up to 1,400,
 # --config.flow.steps=100080 and 1751400
 STEPS_PER_EPOCH = IMAGES // BATCH
 
@@ -63,7 +63,7 @@ def get_config():
 
     config.flow = ConfigDict()
     config.flow.method = "flow"
-    config.flow.encode = "every_step"  # images as they come; of a cache there is nothing to do
+    config.flow.encode = "every_step"  # images; a cache holds latents already
     config.flow.steps = EPOCHS * STEPS_PER_EPOCH
     config.flow.batch_size = BATCH
     config.flow.ema_decay = 0.9995  # published

@@ -5,10 +5,10 @@ published), inferred (SiT's defaults where A is silent). `--config.model.size=XL
 published model; imagenet_linear.py is the published baseline, the three imagenet_slerp_*.py are
 other tokenizers and imagenet_decoder.py is the first stage alone: A decodes with a decoder adapted
 to the sphere (docs/systems/spherical_flow.md#decoder-adaptation). `"--config.stages=(flow,)"`
-leaves it as it was published. Which losses adapt it and for how long is published; their weights,
+keeps the original decoder. Which losses adapt it and for how long is published; their weights,
 rates and batch are inferred, as docs/systems/spherical_flow.md#decoder-adaptation recommends.
 
-Images lie below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
+Put the images below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
 with `python -m sphere_jax.prepare latents --config=configs/imagenet_slerp.py --out=C`, both with
 `--config.tokenizer.pretrained=FLUX2.safetensors`, and add `--config.data.source=cache
 --config.data.path=C` to the run. `--dry_run` needs neither.
@@ -77,7 +77,7 @@ def get_config():
     config.decoder.adversarial_weight = 0.5  # inferred, times VQGAN's adaptive weight
     config.decoder.discriminator = "patch"  # inferred: PatchGAN of 3 layers, hinge
     config.decoder.discriminator_rate = 1.0
-    config.decoder.adversarial_from = IMAGES // DECODER_BATCH  # inferred: it learns alone for an
+    config.decoder.adversarial_from = IMAGES // DECODER_BATCH  # inferred: it trains alone for an
     # epoch; A finetunes a discriminator too, and FLUX.2 was released without one
     config.decoder.optimizer = ConfigDict()
     config.decoder.optimizer.learning_rate = 1e-4  # inferred: Adam, as below
@@ -88,7 +88,7 @@ def get_config():
 
     config.flow = ConfigDict()
     config.flow.method = "flow"
-    config.flow.encode = "every_step"  # images as they come; of a cache there is nothing to do
+    config.flow.encode = "every_step"  # images; a cache holds latents already
     config.flow.steps = EPOCHS * IMAGES // BATCH  # calculated: 400,364
     config.flow.batch_size = BATCH
     config.flow.ema_decay = 0.9999  # inferred

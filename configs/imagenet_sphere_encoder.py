@@ -1,7 +1,8 @@
 """Sphere Encoder on ImageNet at 256 px with the published settings.
 
 docs/systems/sphere_encoder.md. Put the images below data/imagenet/train/<class>/ and
-data/imagenet/val/<class>/.
+data/imagenet/val/<class>/. animal_faces_, flowers_ and cifar10_sphere_encoder.py are the other
+published data sets.
 """
 
 from ml_collections import ConfigDict
@@ -57,8 +58,8 @@ def get_config():
     config.sphere_encoder.consistency_weight = 25.0
     config.sphere_encoder.consistency_perceptual = 1.0
     config.sphere_encoder.latent_weight = 0.1
-    config.sphere_encoder.lpips = ""  # LPIPS-VGG weights (.safetensors); published with
-    config.sphere_encoder.convnext = ""  # ConvNeXt-S weights (.safetensors); published with
+    config.sphere_encoder.lpips = ""  # LPIPS-VGG weights (.safetensors); published: with it
+    config.sphere_encoder.convnext = ""  # ConvNeXt-S weights (.safetensors); published: with it
     config.sphere_encoder.optimizer = ConfigDict()
     config.sphere_encoder.optimizer.learning_rate = 1e-4  # published, at batch 256
     config.sphere_encoder.optimizer.schedule = "cosine"

@@ -2,7 +2,7 @@
 
 docs/systems/sphere_latent.md. Latents are those of RAE (16x16x768), encoded elsewhere or by
 sphere_jax.prepare (with config.tokenizer.name="rae"); what the paper leaves open is marked
-inferred.
+inferred. animal_faces_ and flowers_sphere_latent.py are the other data sets.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +40,7 @@ def get_config():
 
     config.sphere_latent = ConfigDict()
     config.sphere_latent.method = "sphere_latent"
-    config.sphere_latent.steps = 80 * IMAGES // BATCH  # inferred: B does not say how long
+    config.sphere_latent.steps = 80 * IMAGES // BATCH  # inferred: not published for B
     config.sphere_latent.batch_size = BATCH  # inferred: RAE's second stage, as the optimizer
     config.sphere_latent.ema_decay = 0.9995  # inferred; published: samples use the EMA
     config.sphere_latent.log_every = 100
@@ -72,7 +72,7 @@ def get_config():
     config.sampler.batch_size = 256
 
     config.evaluation = ConfigDict()
-    config.evaluation.samples = 0  # no decoder in this run: draw latents with sphere_jax.sample
+    config.evaluation.samples = 0  # no decoder in this run: sphere_jax.sample writes latents
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # all devices

@@ -76,7 +76,7 @@ def get_config():
     # Published: docs/systems/spherical_flow.md#objective, (5) and (6).
     config.flow.tangent_projection = True
     config.flow.radial_weight = 0.0  # published: A has none; HAE uses 0.1
-    config.flow.time_density = "uniform"  # inferred: A does not say
+    config.flow.time_density = "uniform"  # inferred: not published
     config.flow.time_shift = 1.0
     config.flow.optimizer = ConfigDict()
     config.flow.optimizer.learning_rate = 2e-3

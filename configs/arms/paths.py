@@ -1,4 +1,4 @@
-"""The published paths and nlerp in the original decoder; raw latents and spheres in a tuned one.
+"""The published paths and nlerp in the original decoder, raw and sphere latents in a finetuned one.
 
     python -m sphere_jax.compare --config=configs/X.py --arms=configs/arms/paths.py
 

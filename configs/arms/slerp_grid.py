@@ -10,7 +10,7 @@ projection on, off} x {exp, renormalize}. Cells that do not exist:
   no tangent space to project on; one cell for each decoder.
 - without a 'decoder' stage in the base no decoder is finetuned.
 
-Retractions only sample otherwise: their arms share weights.
+A retraction changes only sampling: arms that differ in it share weights.
 """
 
 STRAIGHT = ("linear", "data_projected", "shell_linear")
