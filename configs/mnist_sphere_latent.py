@@ -1,8 +1,8 @@
 """Sphere Latent Encoder on 4,000 MNIST digits: few-step generation inside a VAE's latents.
 
 VAE -> decoder finetuned on the global sphere -> denoiser without a time input
-(docs/systems/sphere_latent.md). Data, tokenizer and the first two stages are mnist_slerp.py's. Sizes
-and step counts are choices for this data set (inferred: no paper trains on it).
+(docs/systems/sphere_latent.md). Data, tokenizer and the first two stages are mnist_slerp.py's.
+Sizes and step counts are choices for this data set (inferred: no paper trains on it).
 """
 
 import runpy
