@@ -115,7 +115,7 @@ def test_out_of_range(values, sentence):
         ({"model__qk_norm": True}, "needs config.model.name='lightning_ddt' or 'lightning_dit'"),
         (
             {"model__time_embedding": "fourier"},
-            "needs config.model.name='lightning_ddt' or 'lightning_dit'",
+            "needs config.model.name='lightning_dit', not 'sit'",
         ),
         ({"data__image_size": 18}, "must be a multiple of 4"),
         ({"flow__accumulate": 3}, "must be a multiple of accumulate=3"),
