@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import decoder_picture, smoke
-from sphere_jax.cli import EXIT_CODES, Parser, run_command
+from sphere_jax.cli import Parser, run_command
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import read_json, write_bytes, write_text
 from sphere_jax.config.options import Config
@@ -37,7 +37,7 @@ ABOUT = """writes this page from the measurements of finished 'decoder' stages
 
 
 def main(argv: list[str]) -> None:
-    flags = Parser(__doc__.splitlines()[0], EXIT_CODES)
+    flags = Parser(__doc__.splitlines()[0])
     flags.add_argument("runs", nargs="+", type=Path, help="folders of finished runs and controls")
     flags.add_argument("--out", type=Path, help="the page, for example docs/decoder.md")
     flags.add_argument("--picture", type=Path, help="FILE.png of the cells, which the page shows")

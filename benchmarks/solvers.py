@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from benchmarks import smoke
-from sphere_jax.cli import EXIT_CODES, Parser, run_command
+from sphere_jax.cli import Parser, run_command
 from sphere_jax.geometry.spaces import GlobalSphere, ProjectedEuclidean, TokenSphere
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.runs.drawing import balanced_labels
@@ -38,7 +38,7 @@ MARKS = {
 
 
 def main(argv: list[str]) -> None:
-    options = Parser(__doc__.splitlines()[0], EXIT_CODES)
+    options = Parser(__doc__.splitlines()[0])
     options.add_argument("--workdir", required=True, help="the folder of a finished flow run")
     options.add_argument("--num", type=int, default=64, help="samples (default 64)")
     options.add_argument("--seed", type=int, default=0)

@@ -2,7 +2,7 @@
 # One task a node, all GPUs of the node to the task. Edit the first lines for your cluster, then
 #   sbatch launch/slurm.sh --config=configs/imagenet_slerp.py --workdir=/shared/run
 #   COMMAND="prepare latents" sbatch launch/slurm.sh --config=configs/imagenet_slerp.py --out=/shared/C
-# Slurm sends SIGTERM two minutes before the limit: the run saves, and `--requeue` goes on from there.
+# Slurm sends SIGTERM two minutes before the limit: the run saves, and `--requeue` resumes it.
 #SBATCH --job-name=sphere_jax
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -2,9 +2,9 @@
 # The same command on every host of a TPU pod slice.
 #   TPU=my-pod ZONE=us-central2-b launch/tpu_pod.sh --config=configs/imagenet_slerp.py \
 #       --workdir=/mnt/shared/run --config.mesh.fsdp=8
-# COMMAND="prepare latents" before it, and --out in the workdir's place, encodes a data set.
+# COMMAND="prepare latents" before it, and --out instead of --workdir, encodes a data set.
 # The workdir must be a folder that every host sees. Checks all hosts before it starts any: a pod
-# with one host missing would wait for ever.
+# with one host missing would wait without end.
 set -euo pipefail
 : "${TPU:?set TPU to the name of the pod slice}" "${ZONE:?set ZONE to its zone}"
 on_all_hosts() { gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="$1"; }

@@ -16,7 +16,7 @@ from sphere_jax.config.config_files import load_config, parse_value
 from sphere_jax.config.reading import type_of
 from sphere_jax.training.signals import Interrupted
 
-EXIT_CODES = "exit codes: 0 done, 2 user error (one sentence says what is wrong and how to fix it)"
+EXIT_CODES = "exit codes: 0 done, 2 user error (the message says how to fix it), 130 interrupted"
 SHARED = {"steps": int, "guidance": float, "batch_size": int}  # sampler options of every method
 
 
@@ -45,20 +45,21 @@ def run_command(main: Callable[[list[str]], None]) -> None:
 
 def _set_precision() -> None:
     """float32 products in what PyTorch calls "high" (three passes of bfloat16 on TPU, TensorFloat32
-    on GPU, exact on CPU): TPU's default is one pass of bfloat16. What is bfloat16 stays so, and
-    JAX_DEFAULT_MATMUL_PRECISION, if set, is obeyed.
+    on GPU, exact on CPU): TPU's default is one pass of bfloat16. bfloat16 arrays are not affected.
+    JAX_DEFAULT_MATMUL_PRECISION, if set, has priority.
     """
     if jax.config.jax_default_matmul_precision is None:
         jax.config.update("jax_default_matmul_precision", "tensorfloat32")
 
 
 class Parser(argparse.ArgumentParser):
-    """With `samples`, the command also takes the sampler options of a run's method."""
+    """epilog: the end of --help, before the exit codes. samples: the command also takes the sampler
+    options of a run's method."""
 
-    def __init__(self, description: str, epilog: str, samples: bool = False):
+    def __init__(self, description: str, epilog: str = "", samples: bool = False):
         super().__init__(
             description=description,
-            epilog=epilog,
+            epilog=f"{epilog.rstrip()}\n{EXIT_CODES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -69,7 +70,7 @@ class Parser(argparse.ArgumentParser):
             self.add_argument("--batch", type=int, dest="batch_size", help="images at a time")
 
     def format_help(self) -> str:
-        """The sampler options of all methods here are listed with the flags."""
+        """With the sampler options of all methods."""
         text = super().format_help()
         if not self._samples:
             return text
@@ -137,7 +138,7 @@ def check_sampler_names(names: Iterable[str]) -> None:
 def add_weights_flag(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--weights", default="", metavar="F.safetensors",
-        help="used in place of the network's own, say an average that sphere_jax.ema wrote",
+        help="used instead of the run's own, for example an average written by sphere_jax.ema",
     )  # fmt: skip
 
 

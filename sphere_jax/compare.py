@@ -20,14 +20,13 @@ arms:
 
 Arms differ in the named values alone; data order, initial weights, noise, steps and optimizer are
 functions of the seed, and hashes of the arrays are compared before a second arm trains. A stage
-that an arm shares with a finished one (the VAE, say, which knows nothing of paths) is copied, not
-trained again. Arms are run folders of their own, WORKDIR/seedS-NAME, with their reports. The same
-command goes on after an interruption: finished arms are skipped, interrupted ones go on.
+that an arm shares with a finished one (the VAE does not depend on the path) is copied, not trained
+again. Each arm has a run folder, WORKDIR/seedS-NAME, with a report. The same command resumes after
+an interruption: finished arms are skipped, interrupted ones are resumed.
 
 After every arm WORKDIR/comparison.html, .md and .json are written: curves with bands over seeds
 (with --config.evaluation.every=N), steps and time to a target, differences from the baseline with
-intervals, samples in equal noise. See docs/compare.md.
-exit codes: 0 done, 2 user error (the message says how to fix it), 130 stopped and saved.
+intervals, samples from equal noise. See docs/compare.md.
 """
 
 
@@ -48,26 +47,26 @@ def main(argv: list[str]) -> None:
         "--target",
         default="",
         metavar="METRIC:VALUE",
-        help="to be reached in fewer steps (default: what the baseline ends at)",
+        help="score to reach in fewer steps (default: the last one of the baseline)",
     )
     shared = [a for a in argv if a.startswith("--config.")]
     arguments = flags.parse_args([a for a in argv if a not in shared])
 
     from sphere_jax.common.errors import UserError
-    from sphere_jax.studies.comparing import arms as making
+    from sphere_jax.studies.comparing import arms as parsing
 
     base = load_config(arguments.config, shared)
-    named = making.file_arms(arguments.arms, base) if arguments.arms else []
-    named += [making.named_arm(text) for text in arguments.arm]
-    arms = making.product(named, making.vary_arms(arguments.vary))
+    named = parsing.file_arms(arguments.arms, base) if arguments.arms else []
+    named += [parsing.named_arm(text) for text in arguments.arm]
+    arms = parsing.product(named, parsing.vary_arms(arguments.vary))
     if not arms:
-        raise UserError("Nothing is compared: give --vary, --arm or --arms.")
+        raise UserError("There are no arms to compare: give --vary, --arm or --arms.")
     seeds = _seeds(arguments.seeds)
     baseline = arguments.baseline or arms[0].name
     if baseline not in [arm.name for arm in arms]:
         known = ", ".join(f"'{arm.name}'" for arm in arms)
         raise UserError(f"--baseline={baseline} is none of the arms: {known}.")
-    configs = making.plan(arguments.config, shared, arms, seeds)
+    configs = parsing.plan(arguments.config, shared, arms, seeds)
     one_key = len(arguments.vary) == 1 and not named
     label = arguments.vary[0].partition("=")[0] if one_key else "arm"
 
@@ -104,12 +103,12 @@ def run_all(comparison) -> None:
     known, spent, pending = {}, [], False
     for number, (seed, name) in enumerate(todo, 1):
         config, workdir = comparison.configs[seed, name], comparison.workdir(seed, name)
-        told = f"== arm {number} of {len(todo)}: {comparison.label} {name}, seed {seed}; "
-        told += f"{len(comparison.outcomes)} done"
+        line = f"== arm {number} of {len(todo)}: {comparison.label} {name}, seed {seed}; "
+        line += f"{len(comparison.outcomes)} done"
         if spent:
             left = sum(spent) / len(spent) * (len(todo) - number + 1)
-            told += f", about {duration(left)} left"
-        print(told, flush=True)
+            line += f", about {duration(left)} left"
+        print(line, flush=True)
         results = running.finished_results(config, workdir)
         if results and (workdir / "matched.json").exists():
             print("finished before, skipped", flush=True)
@@ -162,7 +161,7 @@ def _target(text: str, configs):
         target = Target(found[0], float(value))
     except (IndexError, ValueError):
         raise UserError(
-            f"--target={text} must be METRIC:VALUE, the metric or its beginning one of "
+            f"--target={text} must be METRIC:VALUE, METRIC one of these or the start of one: "
             f"{', '.join(known)}."
         ) from None
     if any(config.evaluation.every == 0 for config in configs.values()):

@@ -1,4 +1,4 @@
-"""Published weights as files of this project, and trained networks as files of PyTorch's layout.
+"""Converts published weights for this project, and exports trained networks for PyTorch.
 
     python -m sphere_jax.convert --list
     python -m sphere_jax.convert --network taef2 --from taef2_encoder.safetensors \\
@@ -16,24 +16,24 @@ from sphere_jax.common.files import cache_folder, make_folder
 
 EPILOG = """\
 --from takes .safetensors, .pth, .pt, .bin and .ckpt, several of them, or a folder of them. Nothing
-in a file is executed. Files of PyTorch need torch installed, at this step only.
-What it writes carries the network's name and a fingerprint of the weights; give its path as
+in a file is executed. PyTorch files need torch installed, for this command only.
+The output holds the network's name and a fingerprint of the weights; give its path as
 config.tokenizer.pretrained, config.sphere_encoder.lpips, and so on.
-Downloads are kept in $SPHERE_JAX_WEIGHTS (or the user's cache folder), resumed and checked.
+Downloads are cached in $SPHERE_JAX_WEIGHTS (or the user's cache folder), resumed and checked.
 """
 
 
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
-    flags.add_argument("--list", action="store_true", help="every network: where, licence, size")
+    flags.add_argument("--list", action="store_true", help="all networks: source, licence, size")
     flags.add_argument("--network", default="", metavar="NAME", help="one of --list")
     flags.add_argument(
         "--from", dest="source", nargs="+", default=[], metavar="FILE",
-        help="published files, a folder of them; with --export a converted file or a run folder",
+        help="published files or a folder of them; with --export a converted file or a run folder",
     )  # fmt: skip
     flags.add_argument("--fetch", action="store_true", help="download the published files first")
     flags.add_argument("--export", action="store_true", help="write PyTorch's published layout")
-    flags.add_argument("--out", default="", metavar="F.safetensors", help="what to write")
+    flags.add_argument("--out", default="", metavar="F.safetensors", help="the file to write")
     arguments = flags.parse_args(argv)
     if arguments.list:
         _list()
@@ -61,11 +61,11 @@ def _list() -> None:
         if entry.group != group:
             group = entry.group
             print(f"\n{group}\n{'name':<24}{'parameters':>13}{'float32':>10}  what, where, licence")
-        got = "" if entry.files else "; --from only"
+        note = "" if entry.files else "; --from only"
         size = f"{4 * entry.parameters / 1e6:,.0f} MB"
         print(
             f"{entry.name:<24}{entry.parameters:>13,}{size:>10}  {entry.about}; {entry.home}; "
-            f"{entry.licence}{got}"
+            f"{entry.licence}{note}"
         )
 
 
@@ -94,7 +94,7 @@ def _convert(arguments) -> None:
         tensors = open_tensors(*paths)
         layout = fit(tensors, entry.layouts(network), network)
         params = convert(tensors, [layout], network, dtype=None)
-        del tensors  # what could not be read piece by piece
+        del tensors  # some formats are read whole
     except ValueError as error:
         named = ", ".join(map(str, paths))
         raise UserError(f"{named} do not give the weights of '{entry.name}': {error}.") from error
@@ -122,7 +122,7 @@ def _fetch(entry) -> list[Path]:
 
 
 def _of_package(file) -> Path:
-    """The file that an installed package brings. The package itself is not imported."""
+    """The file in an installed package, which is not imported."""
     name, version = file.package.split("==")
     try:
         distribution = importlib.metadata.distribution(name)
@@ -149,7 +149,7 @@ def _export(arguments) -> None:
     else:
         entry = _entry(arguments.network)
         if entry.group != "generators":
-            raise UserError(f"'{entry.name}' is only read here; generators can be exported.")
+            raise UserError(f"'{entry.name}' cannot be exported; only generators can.")
         network, layouts, predicts = entry.network(), entry.layouts, entry.parameterizations[0]
         params = load_weights(source, entry.name, network, layouts)
     layout = layouts(network)[0]

@@ -14,20 +14,19 @@ from sphere_jax.cli import (
 
 EPILOG = """\
 actions (arXiv 2602.15030; docs/systems/sphere_encoder.md#editing):
-  reconstruct   originals above decoded encodings, null label
+  reconstruct   originals above their reconstructions, null label
   interpolate   from the first image to the second in --columns pictures; with four images a square.
                 Without --images between random points of the sphere. --labels=3,5 goes from one
                 class to the other at the same time
   crossover     two images stitched, then --steps rounds: shared and fresh noise, fixed and
                 decreasing strength
-  manipulate    each image turned into each class of --labels; --direction=FILE takes another
-                image's latent in place of the noise
+  manipulate    each image turned into each class of --labels; --direction=FILE uses another
+                image's latent instead of noise
 
 examples:
   interpolate --workdir=W --seed=3 --labels=1,7 --out=i.png
   crossover --workdir=W --images a.png b.png --stitch=diagonal --swap --out=c.png
   manipulate --workdir=W --images a.png --labels=2,5,8 --strength=0.25 --out=m.png
-exit codes: 0 done, 2 user error (the message says how to fix it).
 """
 STEPS = {"interpolate": 4, "crossover": 10, "manipulate": 5}  # published
 STRENGTH = {"interpolate": 1.0, "crossover": 0.25, "manipulate": 0.25}  # published
@@ -40,13 +39,13 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--images", nargs="+", default=[], metavar="FILE", help="any size, any mode")
     flags.add_argument("--out", required=True, help="FILE.png")
     flags.add_argument("--labels", default="", help="classes, say 0,1,2")
-    flags.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+    flags.add_argument("--seed", type=int, default=0, help="random seed of the noise (default 0)")
     flags.add_argument("--path", choices=("lerp", "slerp"), default="lerp", help="interpolate")
     flags.add_argument("--columns", type=int, default=16, help="interpolate (default 16)")
     flags.add_argument(
         "--stitch", choices=("vertical", "horizontal", "diagonal"), default="vertical"
     )
-    flags.add_argument("--swap", action="store_true", help="crossover: the other halves")
+    flags.add_argument("--swap", action="store_true", help="crossover: swap the two images")
     flags.add_argument("--direction", default="", metavar="FILE", help="manipulate: an image")
     arguments = flags.parse_sampler(argv)
 

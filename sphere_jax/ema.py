@@ -1,4 +1,4 @@
-"""Weights averaged over any share of a run, from the snapshots that it kept.
+"""Averages the weights of a run over any width, from the snapshots that it saved.
 
     python -m sphere_jax.main --config=configs/imagenet_slerp.py --workdir=runs/slerp \\
         --config.flow.ema_profiles=0.05,0.1 --config.flow.ema_snapshot_every=5000
@@ -12,12 +12,12 @@ from sphere_jax.common.errors import UserError
 
 EPILOG = """\
 --sigma_rel is the width of the average's profile over the length of the run up to --step (Karras et
-al. 2024): 0.01 is nearly the last weights alone, 0.28 nearly the mean of all. It may be any, not
-only one that was tracked; how far the result is from it is printed.
-What it writes is sampled and scored in the place of the run's own weights, with its decoder:
+al. 2024): 0.01 is nearly the last weights alone, 0.28 nearly the mean of all. It need not be one
+of the tracked widths; the approximation error is printed.
+The output can be sampled and scored instead of the run's own weights, with the run's decoder:
   python -m sphere_jax.evaluate --workdir=runs/slerp --weights=weights.safetensors --num=50000
-and is what --config.STAGE.pretrained of another run begins with.
-STAGE is a flow or a sphere_latent stage; the averages of other stages are not written.
+and another run can start from it, with --config.STAGE.pretrained.
+Only networks on latents (flow and sphere_latent stages) are written.
 """
 
 
@@ -25,9 +25,9 @@ def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument("--workdir", required=True, help="the folder of a run, finished or not")
     flags.add_argument("--sigma_rel", type=float, required=True, help="relative width, 0 to 0.2887")
-    flags.add_argument("--out", required=True, metavar="F.safetensors", help="what to write")
-    flags.add_argument("--step", type=int, help="where it ends; default: the last snapshot")
-    flags.add_argument("--stage", default="", help="which one, where several kept snapshots")
+    flags.add_argument("--out", required=True, metavar="F.safetensors", help="the file to write")
+    flags.add_argument("--step", type=int, help="end of the average (default: the last snapshot)")
+    flags.add_argument("--stage", default="", help="stage, if several have snapshots")
     arguments = flags.parse_args(argv)
 
     from sphere_jax.training.ema_snapshots import combine
@@ -53,19 +53,19 @@ def _snapshots(workdir: Path, stage: str):
     """The stage's name and its snapshots, the oldest first."""
     from sphere_jax.training.ema_snapshots import read_snapshots, snapshot_folder
 
-    kept = {}
+    found = {}
     for checkpoints in sorted((workdir / "checkpoints").glob("*/")):
         if snapshots := read_snapshots(snapshot_folder(checkpoints)):
-            kept[checkpoints.name] = snapshots
-    if not kept:
+            found[checkpoints.name] = snapshots
+    if not found:
         raise UserError(
             f"{workdir} holds no snapshots of averages; train with config.flow.ema_profiles and "
             "config.flow.ema_snapshot_every."
         )
-    if stage not in kept and (stage or len(kept) > 1):
-        raise UserError(f"--stage={stage!r} must be one of {', '.join(kept)}.")
-    stage = stage or next(iter(kept))
-    return stage, kept[stage]
+    if stage not in found and (stage or len(found) > 1):
+        raise UserError(f"--stage={stage!r} must be one of {', '.join(found)}.")
+    stage = stage or next(iter(found))
+    return stage, found[stage]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@
         --sweep=guidance=1,1.5,2 --out=sweep.json
 
 By default it needs no download: the features are those of a small classifier trained on the
-reference's training split, so its Frechet distance is not an FID and is never called one.
+reference's training split, so its Frechet distance is not an FID.
 """
 
 import tempfile
@@ -28,8 +28,7 @@ EPILOG = """\
 files of images are .npz with `images` uint8 NHWC and, for class agreement, `labels`;
 a reference needs both, and may hold `test_images`, `test_labels` as its held-out part.
 a sweep prints a table, one row a combination. --out is written, and its curves beside it, after
-every point; the same command goes on after the points that are there.
-exit codes: 0 done, 2 user error (the message says how to fix it).
+every point; the same command resumes after the points already scored.
 """
 
 
@@ -39,7 +38,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--samples", default="", help="FILE.npz of images to score")
     flags.add_argument("--reference", default="", help="FILE.npz to score against, without a run")
     flags.add_argument("--num", type=int, help="samples to draw (default 1000)")
-    flags.add_argument("--seed", type=int, help="of the samples (default 0)")
+    flags.add_argument("--seed", type=int, help="random seed of the samples (default 0)")
     flags.add_argument(
         "--features", default="", help="inception_fid, efficientnet_lite0, ...; see convert --list"
     )
@@ -71,9 +70,9 @@ def main(argv: list[str]) -> None:
     if arguments.samples:
         check_sampler_names(arguments.sampler)
     drawing |= arguments.sampler | {"sweep": arguments.sweep}
-    idle = [name for name, value in drawing.items() if value is not None and arguments.samples]
-    if idle:
-        raise UserError(f"--{idle[0]} draws samples of a run; give --workdir without --samples.")
+    unused = [name for name, value in drawing.items() if value is not None and arguments.samples]
+    if unused:
+        raise UserError(f"--{unused[0]} draws samples of a run; give --workdir without --samples.")
     for name in ("data_path", "data_source"):
         if arguments.reference and getattr(arguments, name):
             raise UserError(f"--{name} is of a run's latent cache; --reference has its images.")
@@ -82,7 +81,7 @@ def main(argv: list[str]) -> None:
     arguments.num = 1000 if arguments.num is None else arguments.num
     arguments.seed = arguments.seed or 0
     if arguments.out and (not arguments.out.endswith(".json") or Path(arguments.out).is_dir()):
-        raise UserError(f"--out={arguments.out} must end in .json and be no folder.")
+        raise UserError(f"--out={arguments.out} must end in .json and not be a folder.")
     if arguments.out:
         make_folder(Path(arguments.out).parent)
     given = {
@@ -103,7 +102,7 @@ def main(argv: list[str]) -> None:
             _sweep(run, arguments)
             return
         images, labels = _read_samples(arguments.samples) if arguments.samples else (None, None)
-        generation, reference = None, reference_of(run)  # what is missing is said before sampling
+        generation, reference = None, reference_of(run)  # raises before sampling
         if images is None:
             labels = balanced_labels(arguments.num, run.config.data.num_classes)
             samples = draw(run, labels, arguments.seed)
@@ -131,14 +130,14 @@ def _sweep(run, arguments) -> None:
 
     points, out = sweep_configs(run.config, arguments.sweep), Path(arguments.out)
 
-    def keep(swept):
+    def save(swept):
         if arguments.out:
             write_json(out, swept)
             write_bytes(out.with_suffix(".png"), curves(swept))
 
     before = read_json(out) if arguments.out else None
-    swept = sweep(run, points, arguments.num, arguments.seed, before, keep)
-    keep(swept)  # what an earlier sweep left in another order, say
+    swept = sweep(run, points, arguments.num, arguments.seed, before, save)
+    save(swept)  # an earlier sweep may have another order
     print(table(swept))
 
 
@@ -151,8 +150,8 @@ def _read_samples(path: str):
     images, labels = check_images(arrays["images"], path), arrays.get("labels")
     if labels is not None:
         labels = check_labels(labels, len(images), path)
-    mixed = np.random.default_rng(0).permutation(len(images))  # files are often sorted by class
-    return images[mixed], None if labels is None else labels[mixed]
+    shuffled = np.random.default_rng(0).permutation(len(images))  # files are often sorted by class
+    return images[shuffled], None if labels is None else labels[shuffled]
 
 
 if __name__ == "__main__":

@@ -18,14 +18,13 @@ any value of the config can be overridden:
 
 the run folder: config.json, metrics.jsonl, tensorboard/, checkpoints/, samples/*.png,
 report.html (open it in a browser) and results.json.
-exit codes: 0 done, 2 user error (the message says how to fix it), 130 stopped and saved.
 """
 
 
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument("--config", required=True, help="a file in configs/")
-    flags.add_argument("--workdir", default="", help="where everything is written; resumed if used")
+    flags.add_argument("--workdir", default="", help="the run folder; resumed if it exists")
     flags.add_argument(
         "--dry_run",
         action="store_true",
@@ -33,7 +32,7 @@ def main(argv: list[str]) -> None:
     )
     arguments, config = parse_with_config(flags, argv)
 
-    # Imports that need seconds come after the flags, so that --help and mistakes answer at once.
+    # Slow imports come after the flags, so that --help and wrong flags answer at once.
     from sphere_jax.common.processes import start_processes
     from sphere_jax.distribution.mesh import make_mesh
 
@@ -54,7 +53,7 @@ def main(argv: list[str]) -> None:
     if not arguments.workdir:
         raise UserError("--workdir is missing; name a folder for the run, say runs/first.")
     run = open_run(config, Path(arguments.workdir), mesh)
-    scorer = Scorer(run)  # refuses what is missing before anything trains
+    scorer = Scorer(run)  # raises for what is missing before anything trains
     start(run)
     log = RunLog(run.workdir)
     train_stages(run, log, scorer.point_of_curve if scorer.scores else None)

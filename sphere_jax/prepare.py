@@ -1,4 +1,4 @@
-"""Made ready before training: latents of a data set, its images, or statistics of its latents.
+"""Prepares a data set for training: its latents, its images, or statistics of its latents.
 
     python -m sphere_jax.prepare latents --config=configs/X.py --out=caches/X
     python -m sphere_jax.main --config=configs/X.py --workdir=runs/X \\
@@ -13,7 +13,7 @@
         --config.tokenizer.pretrained_statistics=weights/X.safetensors
 
 Latents and images resume after an interruption with the same command: finished files are checked
-and kept. Statistics start again.
+and reused. Statistics start again.
 """
 
 from pathlib import Path
@@ -21,52 +21,49 @@ from pathlib import Path
 from sphere_jax.cli import Parser, parse_with_config, run_command
 
 EPILOG = """\
-latents: every image encoded, as it is and mirrored. The folder holds ArrayRecord files and an
+latents: every image encoded, original and mirrored. The folder holds ArrayRecord files and an
 index.json with shapes, statistics and checksums. Training refuses a cache of another tokenizer,
 image size, resize or number of classes. Only published tokenizers (kl_vae, tiny_vae, rae) can be
 cached.
 
-images: every image brought to config.data.image_size, split, and stored as PNG with its label, a
-tf.train.Example a record, in train-*.array_record and heldout-*.array_record.
+images: every image padded or resized to config.data.image_size, split, and stored as PNG with its
+label, a tf.train.Example per record, in train-*.array_record and heldout-*.array_record.
 
-statistics: mean and standard deviation of every channel over the training images, as they are and
+statistics: mean and standard deviation of every channel over the training images, original and
 mirrored. tiny_vae and kl_vae normalise by them before anything is projected on a sphere. A latent
-cache (--config.data.source=cache) knows its own, so nothing is encoded, and it is normalised as it
-is read: one cache serves runs with statistics and without.
+cache (--config.data.source=cache) stores its own, so nothing is encoded. It is normalised as it is
+read: one cache serves runs with statistics and without.
 
 On several hosts start the same command on each (see launch/), with --out on storage that all see.
-exit codes: 0 done, 2 user error (the message says how to fix it).
 """
 DEFAULTS = {"shard_size": 1024, "dtype": "float16", "batch": 32}
-IDLE = {"latents": (), "images": ("dtype", "batch"), "statistics": ("shard_size", "dtype")}
+UNUSED = {"latents": (), "images": ("dtype", "batch"), "statistics": ("shard_size", "dtype")}
 
 
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
-    flags.add_argument("what", choices=("latents", "images", "statistics"), help="what")
+    flags.add_argument("what", choices=("latents", "images", "statistics"), help="what to prepare")
     flags.add_argument("--config", required=True, help="a file in configs/")
-    flags.add_argument(
-        "--out", required=True, metavar="PATH", help="a folder, made or resumed; a file"
-    )
-    flags.add_argument("--shard_size", type=int, help="images a file (default 1024)")
+    flags.add_argument("--out", required=True, metavar="PATH", help="a folder (statistics: a file)")
+    flags.add_argument("--shard_size", type=int, help="images per file (default 1024)")
     flags.add_argument(
         "--dtype",
         choices=("float16", "bfloat16", "float32"),
         help="of stored latents (default float16)",
     )
-    flags.add_argument("--batch", type=int, help="images encoded a device at a time (default 32)")
+    flags.add_argument("--batch", type=int, help="images encoded at once per device (default 32)")
     arguments, config = parse_with_config(flags, argv)
 
-    # Imports that need seconds come after the flags, so that --help and mistakes answer at once.
+    # Slow imports come after the flags, so that --help and wrong flags answer at once.
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.processes import is_main_process, start_processes
     from sphere_jax.runs.latent_caching import encode_data_set
     from sphere_jax.runs.latent_statistics import write_statistics
 
     given = {name: getattr(arguments, name) for name in DEFAULTS}
-    for name in IDLE[arguments.what]:
+    for name in UNUSED[arguments.what]:
         if given[name] is not None:
-            raise UserError(f"--{name} does nothing to 'prepare {arguments.what}': leave it out.")
+            raise UserError(f"--{name} has no effect on 'prepare {arguments.what}': leave it out.")
     size, dtype, batch = (DEFAULTS[k] if v is None else v for k, v in given.items())
     if min(size, batch) < 1:
         raise UserError("--shard_size and --batch must be at least 1.")
@@ -79,11 +76,11 @@ def main(argv: list[str]) -> None:
         statistics = write_statistics(config, out, batch)
         if is_main_process():
             print(f"{out}: {statistics['tokens']:,} tokens")
-            _tell_moments(statistics)
+            _print_statistics(statistics)
         return
     index = encode_data_set(config, out, size, dtype, batch)
     if is_main_process():
-        _tell(out, index)
+        _print_summary(out, index)
 
 
 def _prepare_images(data, out: Path, shard_size: int) -> None:
@@ -94,7 +91,7 @@ def _prepare_images(data, out: Path, shard_size: int) -> None:
     log(f"{out}: {counts['train']:,} training and {counts['heldout']:,} held-out images")
 
 
-def _tell(out: Path, index: dict) -> None:
+def _print_summary(out: Path, index: dict) -> None:
     """What was written, and the statistics of the training part."""
     shards = index["shards"]
     train, heldout = (sum(shard["images"] for shard in part) for part in shards.values())
@@ -102,10 +99,10 @@ def _tell(out: Path, index: dict) -> None:
     shape = " x ".join(map(str, index["latent_shape"]))
     print(f"{out}: {train:,} training and {heldout:,} held-out images, each also mirrored")
     print(f"latents {shape} {index['dtype']}, {size / 1e6:,.1f} MB")
-    _tell_moments(index["statistics"])
+    _print_statistics(index["statistics"])
 
 
-def _tell_moments(s: dict) -> None:
+def _print_statistics(s: dict) -> None:
     means, stds = s["channel_mean"], s["channel_std"]
     print(f"channels: means {min(means):.3g} to {max(means):.3g}, "
           f"standard deviations {min(stds):.3g} to {max(stds):.3g}")  # fmt: skip

@@ -17,10 +17,9 @@ from sphere_jax.cli import Parser, run_command
 from sphere_jax.config.config_files import load_config
 
 EPILOG = """\
-Of --config only the data and a published tokenizer are read; of --workdir, the folder of a finished
-run, the tokenizer that it trained or took. --config.a.b=v overrides a value of --config.
-Images are held-out ones. Without --lpips, or without --features, these distances are left out.
-exit codes: 0 done, 2 user error (the message says how to fix it).
+Of --config only the data and a published tokenizer are used; of --workdir, a finished run, the
+tokenizer that it trained or loaded. --config.a.b=v overrides a value of --config.
+Images are held-out ones. Distances without weights (--lpips, --features) are left out.
 """
 
 
@@ -29,7 +28,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--config", default="", help="a config file")
     flags.add_argument("--workdir", default="", help="the folder of a finished run")
     flags.add_argument("--num", type=int, default=1024, help="images at most (default 1024)")
-    flags.add_argument("--seed", type=int, default=0, help="of images, neighbours and noise")
+    flags.add_argument("--seed", type=int, default=0, help="seed of images, neighbours and noise")
     flags.add_argument("--batch", type=int, default=32, help="images at a time (default 32)")
     flags.add_argument("--lpips", default="", metavar="FILE", help="weights of LPIPS, either kind")
     flags.add_argument("--features", default="", help="efficientnet_lite0, dinov2_vitb14_reg, ...")
@@ -54,9 +53,9 @@ def main(argv: list[str]) -> None:
     if bool(arguments.config) == bool(arguments.workdir):
         raise UserError("Give --config=FILE or --workdir of a finished run.")
     if overrides and arguments.workdir:
-        raise UserError(f"{overrides[0]} goes with --config; a run keeps its own.")
+        raise UserError(f"{overrides[0]} goes with --config; a run has its own config.")
     if arguments.config and (arguments.data_path or arguments.data_source):
-        raise UserError("--data_path and --data_source go with --workdir; --config.data says both.")
+        raise UserError("--data_path and --data_source go with --workdir; else set --config.data.")
     if bool(arguments.features) != bool(arguments.pretrained):
         raise UserError("--features and --pretrained, its weights, go together.")
     for name, least in (("num", 2), ("batch", 1), ("seed", 0)):
@@ -70,7 +69,7 @@ def main(argv: list[str]) -> None:
     images, labels = choose(heldout, arguments.num, arguments.seed)
     networks = arguments.lpips, arguments.features, arguments.pretrained
     compare = Comparison.load(*networks, tokenizer.image_shape, run.mesh, arguments.batch)
-    probed = Probe(tokenizer, params, compare, arguments.seed, _say)(images, labels)
+    probed = Probe(tokenizer, params, compare, arguments.seed, _log)(images, labels)
 
     data = config.source.images_behind(config)
     protocol = {
@@ -92,7 +91,7 @@ def main(argv: list[str]) -> None:
 
 
 def _open(arguments, overrides):
-    """The run, or what a config names as one, and its tokenizer's parameters."""
+    """The run of --workdir or --config, and its tokenizer's parameters."""
     from sphere_jax.common.errors import UserError
     from sphere_jax.distribution.mesh import make_mesh
     from sphere_jax.runs.loading import load_run
@@ -114,7 +113,7 @@ def _open(arguments, overrides):
         source = run.config.data.source
         raise UserError(f"config.data.source='{source}' has no images to probe with.")
     if tokenizer.latent_shape[-1] < 2:
-        raise UserError("A token of one channel has no direction; nothing to probe here.")
+        raise UserError("A token of one channel has no direction; give another tokenizer.")
     trained = dict(run.artifacts)
     if not set(tokenizer.parts) <= trained.keys():  # a config, or a run on cached latents
         run.add_artifacts(tokenizer.load(run.config.tokenizer))
@@ -122,7 +121,7 @@ def _open(arguments, overrides):
     return run, {part: params[part] for part in tokenizer.parts}
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

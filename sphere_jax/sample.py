@@ -24,7 +24,6 @@ examples:
 
 At one seed, sample i starts from bit-identical noise and ends in the same picture (within 1 of 255)
 whatever --batch, the number of devices or the mesh.
-exit codes: 0 done, 2 user error (the message says how to fix it).
 """
 
 
@@ -32,8 +31,8 @@ def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=True)
     flags.add_argument("--workdir", required=True, help="the folder of a finished run")
     flags.add_argument("--out", required=True, help="FILE.png (a grid) or FILE.npz")
-    flags.add_argument("--num", type=int, default=64, help="how many (default 64)")
-    flags.add_argument("--seed", type=int, default=0, help="which ones (default 0)")
+    flags.add_argument("--num", type=int, default=64, help="number of samples (default 64)")
+    flags.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     flags.add_argument("--labels", default="", help="classes, say 0,1,2; default: all in turn")
     add_weights_flag(flags)
     arguments = flags.parse_sampler(argv)
@@ -54,10 +53,10 @@ def main(argv: list[str]) -> None:
     if out.suffix == ".png" and not run.tokenizer.decodes:
         raise UserError("This run has latents only and no decoder; use --out=FILE.npz.")
     classes = run.config.data.num_classes
-    asked = parse_labels(arguments.labels, classes)
+    chosen = parse_labels(arguments.labels, classes)
     labels = balanced_labels(arguments.num, classes)
-    if asked:
-        labels = np.resize(np.array(asked), max(arguments.num, 0))
+    if chosen:
+        labels = np.resize(np.array(chosen), max(arguments.num, 0))
     samples = draw(run, labels, arguments.seed)
     if out.suffix == ".npz":
         kind, drawn = ("images", samples.images)
@@ -65,7 +64,7 @@ def main(argv: list[str]) -> None:
             kind, drawn = ("latents", samples.latents)
         write_npz(out, {kind: drawn, "labels": samples.labels})
     else:
-        columns = classes if not asked and classes <= 20 else int(np.ceil(np.sqrt(arguments.num)))
+        columns = classes if not chosen and classes <= 20 else int(np.ceil(np.sqrt(arguments.num)))
         save_grid(samples.images, out, min(columns, len(labels)))
     s = samples.sampler
     print(

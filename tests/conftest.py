@@ -1,7 +1,7 @@
 """Tests run strict: no silent rank promotion, and calls are checked against their signatures.
 
 Compiled programs are cached between runs. Tests compile many small programs that run once, so LLVM
-is told not to optimise and XLA not to build fused kernels by MLIR, whose cost is fixed: compiling
+does not optimise and XLA builds no fused kernels by MLIR, whose cost is fixed: compiling
 takes a third of the time. XLA_FLAGS that are set, even to nothing, are left alone.
 """
 
@@ -34,7 +34,7 @@ jax.config.update(
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
-# Files whose fixtures train runs. With --dist=loadfile (groups of tests are not kept together by
+# Files whose fixtures train runs. With --dist=loadfile (groups of tests are not run together by
 # pytest-xdist 3.8 under pytest 9.2) they start first, so that no worker idles at the end.
 LONGEST = (
     "test_devices",

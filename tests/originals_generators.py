@@ -1,6 +1,6 @@
 """SiT, DiT, LightningDiT and DiT-DH in PyTorch under their published names, with random weights.
 
-Inputs and outputs are NCHW as in the originals. Every weight is drawn anew, since the originals
+Inputs and outputs are NCHW as in the originals. Every weight is random, since the originals
 start with zero gates and a zero head that would hide the rest. `forward` also fills `self.features`
 with what `features` of our networks returns, by the same names.
 """
@@ -27,7 +27,7 @@ def plain_norm(width):
 
 
 class Rope(nn.Module):
-    """Rotates pairs of channels as complex numbers; the buffers say every angle twice."""
+    """Rotates pairs of channels as complex numbers; the buffers hold every angle twice."""
 
     def __init__(self, head_dim, side):
         super().__init__()

@@ -1,4 +1,4 @@
-"""bfloat16 compute: what stays float32, read from traced programs, and that it trains alike."""
+"""bfloat16 compute: what stays float32, read from traced programs, and training."""
 
 import importlib
 import json
@@ -97,7 +97,7 @@ def test_sums_statistics_softmax_angles_and_times_are_float32(traced):
 
 
 def test_products_are_bfloat16_but_for_those_of_time_and_of_the_softmax_gradient(traced):
-    """The time embedding's are taken in full float32 on every backend."""
+    """The time embedding's are in full float32 on every backend."""
     products = [e for e in traced if e.primitive.name == "dot_general"]
     low = [e for e in products if all(v.aval.dtype == jnp.bfloat16 for v in e.invars)]
     exact = [e for e in products if e not in low and e.invars[0].aval.ndim == 2]
@@ -156,14 +156,14 @@ def train(dtype, steps):
 @pytest.mark.slow
 def test_bfloat16_trains_like_float32():
     """30 steps on the same batches and noise: no loss differs by more than a fifth of the fall, and
-    everything that is kept is float32."""
+    the stored state is float32."""
     (exact, _), (losses, state) = train(jnp.float32, 30), train(jnp.bfloat16, 30)
     fall = exact[:5].mean() - exact[-5:].mean()
     assert fall > 0.05
     np.testing.assert_allclose(losses, exact, atol=fall / 5)
     assert np.any(losses != exact)
-    kept = jax.tree.leaves({k: state[k] for k in ("params", "ema", "optimizer")})
-    assert all(x.dtype == jnp.float32 for x in kept if jnp.issubdtype(x.dtype, jnp.floating))
+    stored = jax.tree.leaves({k: state[k] for k in ("params", "ema", "optimizer")})
+    assert all(x.dtype == jnp.float32 for x in stored if jnp.issubdtype(x.dtype, jnp.floating))
 
 
 def test_the_benchmark_refuses_a_folder_of_other_settings(tmp_path, monkeypatch, capsys):
@@ -178,12 +178,12 @@ def test_the_benchmark_refuses_a_folder_of_other_settings(tmp_path, monkeypatch,
     study.main([*arguments, "--steps=100"])
     assert "at step 0 2.5000" in (table := capsys.readouterr().out)
     assert "| float32 | 0 | 2.0000 |" in table
-    for other, told in (
+    for other, options in (
         (["--steps=200"], "steps 100"),
         (["--steps=100", "--rate=0.1", "--qk_norm"], "qk_norm False, rate 0.001"),
         (["--steps=100", "--model=sit"], "model lightning_dit"),
     ):
-        with pytest.raises(UserError, match=f"was made with {told}; give another --out"):
+        with pytest.raises(UserError, match=f"was made with {options}; give another --out"):
             study.main(arguments + other)
     for steps in (0, 150):
         with pytest.raises(UserError, match=f"multiple of 100, got {steps}"):

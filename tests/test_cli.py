@@ -1,4 +1,4 @@
-"""Commands: overrides, --help, exit codes, and no traceback for a user's mistake."""
+"""Commands: overrides, --help, exit codes, and no traceback for a user error."""
 
 import subprocess
 import sys
@@ -108,7 +108,7 @@ def test_config_files_that_do_not_run(tmp_path, content, sentence):
     assert sentence in str(caught.value)
 
 
-def test_config_files_that_are_none(tmp_path, monkeypatch):
+def test_files_that_are_no_configs(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match="known: .*configs/mnist_slerp.py"):
         load_config("configs/mnist.py")
@@ -118,14 +118,14 @@ def test_config_files_that_are_none(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("raised", "code", "said"),
+    ("raised", "code", "message"),
     [
-        (UserError("Mend this."), 2, "error: Mend this."),
+        (UserError("Fix this."), 2, "error: Fix this."),
         (Interrupted("flow: saved at step 3 of 9"), 130, "resumes from there"),
         (KeyboardInterrupt(), 130, "resumes from what is saved"),
     ],
 )
-def test_exit_codes(capsys, monkeypatch, raised, code, said):
+def test_exit_codes(capsys, monkeypatch, raised, code, message):
     monkeypatch.setattr(sys, "argv", ["command"])
 
     def main(argv):
@@ -133,10 +133,10 @@ def test_exit_codes(capsys, monkeypatch, raised, code, said):
 
     with pytest.raises(SystemExit) as stopped:
         run_command(main)
-    assert stopped.value.code == code and said in capsys.readouterr().err
+    assert stopped.value.code == code and message in capsys.readouterr().err
 
 
-def test_a_reader_who_leaves_gets_no_traceback():
+def test_a_closed_pipe_gives_no_traceback():
     """As `| head` does."""
     code = "print('line\\n' * 10**5)"
     script = f"from sphere_jax.cli import run_command; run_command(lambda _: {code})"
@@ -148,7 +148,7 @@ def test_a_reader_who_leaves_gets_no_traceback():
         assert command.wait(120) == 1 and command.stderr.read() == b""
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch):
+def test_other_exceptions_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command"])
 
     def main(argv):
@@ -169,7 +169,8 @@ def test_only_the_sampler_flags_that_were_given():
 
 def test_sampler_options_of_all_methods_are_listed():
     text = cli.Parser("What it does.", "examples", samples=True).format_help()
-    assert "--solver" in text and "(flow)" in text and text.endswith("examples\n")
+    assert "--solver" in text and "(flow)" in text
+    assert text.endswith(f"examples\n{cli.EXIT_CODES}\n")
     assert "--strength" in text and "(sphere_encoder, sphere_latent)" in text
 
 
@@ -180,12 +181,12 @@ SHELL = [
 
 
 @pytest.mark.parametrize("command", SHELL)
-def test_help_and_mistakes_from_the_shell(command):
+def test_help_and_errors_from_the_shell(command):
     def run(*flags):
         line = [sys.executable, "-m", f"sphere_jax.{command}", *flags]
         return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
     helped = run("--help")
     assert helped.returncode == 0 and "usage:" in helped.stdout and not helped.stderr
-    mistaken = run("--workdri=x")
-    assert mistaken.returncode == 2 and "Traceback" not in mistaken.stderr
+    refused = run("--workdri=x")
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr

@@ -154,8 +154,8 @@ def test_running_again_trains_nothing(copied, capsys):
 
 
 @pytest.mark.slow
-def test_an_interrupted_comparison_goes_on_to_the_same_rows(compared, copied, monkeypatch, capsys):
-    """Stopped after a scored step that no checkpoint had kept, with an arm not begun at all."""
+def test_an_interrupted_comparison_resumes_to_the_same_rows(compared, copied, monkeypatch, capsys):
+    """Stopped after a scored step without a checkpoint, with an arm not started."""
     shutil.rmtree(copied / "seed1-chord")
     arm = copied / "seed1-our-slerp"
     for file in (arm / "results.json", arm / "stages" / "flow.npz"):
@@ -168,7 +168,7 @@ def test_an_interrupted_comparison_goes_on_to_the_same_rows(compared, copied, mo
 
     def watched(run, *given):
         trained.append(run.workdir.name)
-        if len(trained) == 2:  # what is there is shown, and kept
+        if len(trained) == 2:  # finished arms are shown and stay
             assert summary(copied)["finished"] == [3, 4]
             page = (copied / "comparison.html").read_text()
             assert "3 of 4 arms" in page and "our slerp" in page
@@ -177,9 +177,9 @@ def test_an_interrupted_comparison_goes_on_to_the_same_rows(compared, copied, mo
     monkeypatch.setattr(running, "train_arm", watched)
     compare.main([*TINY, *ARMS, f"--workdir={copied}"])
     assert trained == ["seed1-our-slerp", "seed1-chord"]
-    said = capsys.readouterr().out
-    assert "flow: resuming from step 4" in said and "vae: shared with" in said
-    assert "arm 4 of 4: arm chord, seed 1; 3 done, about" in said
+    message = capsys.readouterr().out
+    assert "flow: resuming from step 4" in message and "vae: shared with" in message
+    assert "arm 4 of 4: arm chord, seed 1; 3 done, about" in message
     for name in trained:
         assert curve(copied / name) == curve(compared / name)
     before, after = summary(compared), summary(copied)
@@ -187,14 +187,14 @@ def test_an_interrupted_comparison_goes_on_to_the_same_rows(compared, copied, mo
 
 
 @pytest.mark.slow
-def test_what_should_be_equal_and_is_not_is_refused(copied):
+def test_unmatched_arms_are_refused(copied):
     again = [*TINY, *ARMS, f"--workdir={copied}"]
     file = copied / "seed1-chord" / "matched.json"
     true = json.loads(file.read_text())
     file.write_text(json.dumps(true | {"data order": "0" * 16}))
-    said = refusal(*again)
-    assert "Arms 'chord' and 'our slerp' of seed 1" in said and "data order differ" in said
-    file.unlink()  # measured anew
+    message = refusal(*again)
+    assert "Arms 'chord' and 'our slerp' of seed 1" in message and "data order differ" in message
+    file.unlink()  # measured again
     compare.main(again)
     assert json.loads(file.read_text()) == true
 
@@ -236,7 +236,7 @@ def test_arms_in_another_decoder_share_the_generator_but_no_curve(copied, capsys
         (("--vary=space.path",), "must be KEY=VALUE,VALUE"),
         (("--vary=space.path=slerp,slrp",), "config.space.path='slrp' must be one of"),
         (("--vary=space.pth=slerp",), "did you mean 'path'?"),
-        ((), "Nothing is compared"),
+        ((), "There are no arms"),
         (("--vary=space.path=slerp", "--seeds=a"), "--seeds=a must be numbers"),
         (("--vary=space.path=slerp", "--seeds=1,1"), "must be different"),
         (("--vary=seed=0,1",), "give them by --seeds"),
@@ -268,32 +268,32 @@ def test_arms_in_another_decoder_share_the_generator_but_no_curve(copied, capsys
         ),
     ],
 )
-def test_what_compare_refuses_before_anything_trains(tmp_path, flags, words):
+def test_compare_refusals_before_anything_trains(tmp_path, flags, words):
     root = tmp_path / "root"
     assert words in refusal(*TINY, f"--workdir={root}", *flags)
     assert not root.exists()
 
 
 @pytest.mark.slow
-def test_folders_of_something_else(copied, tmp_path):
+def test_folders_of_other_content(copied, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("")
     vary = "--vary=space.path=slerp"
-    said = refusal(*TINY, f"--workdir={mine}", vary)
-    assert "thesis.txt, which no comparison wrote; give another --workdir" in said
+    message = refusal(*TINY, f"--workdir={mine}", vary)
+    assert "thesis.txt, which no comparison wrote; give another --workdir" in message
     arm = f"--workdir={copied / 'seed0-chord'}"
     assert "which no comparison wrote" in refusal(*TINY, arm, vary)
     for other in ("--config.evaluation.samples=21", "--config.space.retraction=renormalize"):
-        said = refusal(*TINY, *ARMS, f"--workdir={copied}", other)
-        assert "was run with another config" in said
+        message = refusal(*TINY, *ARMS, f"--workdir={copied}", other)
+        assert "was run with another config" in message
 
 
 @pytest.mark.slow
-def test_finished_arms_are_picked_up_with_what_moves_no_weight(copied, capsys):
+def test_finished_arms_are_reused_if_no_weight_changes(copied, capsys):
     compare.main([*TINY, *ARMS, f"--workdir={copied}", "--config.flow.log_every=7"])
     assert capsys.readouterr().out.count("finished before, skipped") == 4
     file = copied / "seed0-chord" / "stages" / "vae.json"
     file.write_text(file.read_text().replace('"data fingerprint": "', '"data fingerprint": "f'))
-    said = refusal(*TINY, *ARMS, f"--workdir={copied}", "--config.flow.log_every=8")
-    assert "holds stage 'vae' with data fingerprint='f" in said
+    message = refusal(*TINY, *ARMS, f"--workdir={copied}", "--config.flow.log_every=8")
+    assert "holds stage 'vae' with data fingerprint='f" in message

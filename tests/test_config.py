@@ -186,7 +186,7 @@ def test_values_that_exclude_each_other(values, words):
         ({"stages": ("vae", "flow"), "vae": {"method": "vae"}}, "need images"),
     ],
 )
-def test_what_latents_exclude(values, words):
+def test_options_that_latents_exclude(values, words):
     read_config(LATENTS)
     assert words in refusal(changed(LATENTS, **values))
 
@@ -196,7 +196,7 @@ def test_a_stage_that_is_left_out_may_stay_in_the_file():
     assert list(config.groups) == ["vae"]
 
 
-def test_a_stage_of_any_name_says_its_method():
+def test_a_stage_of_any_name_names_its_method():
     raw = changed(stages=("vae", "long"), long={"method": "flow", "steps": 7})
     assert read_config(raw).stage("long").radial_weight == 0.0
 
@@ -333,6 +333,6 @@ def test_a_group_has_the_options_of_its_kind():
         ),
     ],
 )
-def test_what_few_step_systems_exclude(base, values, words):
+def test_conflicting_options_of_few_step_systems(base, values, words):
     read_config(base)
     assert words in refusal(changed(base, **values))

@@ -62,7 +62,7 @@ def test_two_published_halves_become_one_file(tiny, tmp_path, capsys):
     assert {tensor.dtype for tensor in stored.values()} == {np.dtype(np.float16)}  # as published
 
 
-def test_every_mistake_is_one_sentence(tiny, tmp_path, monkeypatch):
+def test_every_error_is_one_sentence(tiny, tmp_path, monkeypatch):
     folder, _ = tiny
     out = tmp_path / "x.safetensors"
     assert "did you mean 'taef2'?" in refusal("--network=taef22", "--from", folder, f"--out={out}")

@@ -94,15 +94,15 @@ def test_runs_may_share_a_control_older_than_an_option(command, tmp_path, capsys
     assert capsys.readouterr().out.count("| control of `") == 3
 
 
-def test_what_is_worse_is_said(command, tmp_path, capsys):
-    judged = {"adversarial_weight": 0.5, "adversarial_from": 50, "discriminator_rate": 2.0}
+def test_worse_reconstruction_is_reported(command, tmp_path, capsys):
+    adversarial = {"adversarial_weight": 0.5, "adversarial_from": 50, "discriminator_rate": 2.0}
     better = {"psnr_projected_original": 30.5, "psnr_projected_finetuned": 30.0}
-    command.main([written(tmp_path / "a", "global sphere", metrics=better, **judged)])
+    command.main([written(tmp_path / "a", "global sphere", metrics=better, **adversarial)])
     words = " ".join(capsys.readouterr().out.split())
     assert "Projection costs no PSNR with the decoder as published (+0.50 dB)" in words
     assert "adds -0.50 dB to theirs" in words and "| global sphere, RMS 1 |" in words
-    told = "'patch' discriminator 0.5 from fresh weights, at 2 times the learning rate, counted"
-    assert told in words
+    term = "'patch' discriminator 0.5 from fresh weights, at 2 times the learning rate, counted"
+    assert term in words
     lpips = {"lpips_projected_original": 0.06, "lpips_projected_finetuned": 0.07}
     command.main([written(tmp_path / "b", metrics=lpips)])
     assert "It makes this worse: lpips." in " ".join(capsys.readouterr().out.split())
@@ -122,7 +122,7 @@ def test_whether_latents_are_normalised(command, tokenizer, normalised):
     assert command.is_normalised(config) == normalised
 
 
-def test_what_is_no_comparison_is_refused(command, tmp_path):
+def test_a_folder_that_is_no_comparison_is_refused(command, tmp_path):
     run = written(tmp_path / "run")
     raw = written(tmp_path / "raw", "none", depends={"config.decoder.steps": 300})
     large = written(tmp_path / "large", depends={"config.data.image_size": 256})

@@ -105,7 +105,7 @@ def test_statistics_normalise_the_latents(folder, tmp_path):
     with pytest.raises(UserError, match="must be empty to measure them"):
         prepare.main(again)
     for idle in ("--dtype=float32", "--shard_size=8"):
-        with pytest.raises(UserError, match=f"{idle.split('=')[0]} does nothing to 'prepare stat"):
+        with pytest.raises(UserError, match=f"{idle.split('=')[0]} has no effect on 'prepare stat"):
             prepare.main(["statistics", path, f"--out={tmp_path / 's.safetensors'}", idle])
     (file,) = folder.glob("statistics.safetensors")
     source = open_safetensors(file).metadata()["source"]
@@ -158,7 +158,7 @@ def test_a_page_of_the_decoder_shows_its_cells(finetuned, tmp_path, capsys):
     assert (strips[projected] != strips["run, projected"]).any()
 
 
-def test_what_does_not_go_together_is_one_sentence():
+def test_conflicting_options_are_user_errors():
     def refusal(evaluation=(), size=16, **settings):
         raw = {
             "stages": ("decoder",),
@@ -186,6 +186,6 @@ def test_what_does_not_go_together_is_one_sentence():
     assert "holds weights of published" in refusal({"pretrained": "x"})
     assert "measured=1 has no spread" in refusal(measured=1)
     assert "has no reconstruction loss" in refusal(l1_weight=0.0, l2_weight=0.0)
-    assert "too small for what judges config.decoder: at least 32" in refusal(
+    assert "too small for the losses of config.decoder: at least 32" in refusal(
         adversarial_weight=0.5
     )

@@ -41,7 +41,7 @@ def test_links_lead_to_files_and_headings(page):
         assert not anchor or anchor in anchors(target), f"{page.name}: {path} has no #{anchor}"
 
 
-def test_code_cites_headings_that_exist():
+def test_cited_headings_exist():
     files = [
         file
         for folder in ("sphere_jax", "configs", "benchmarks", "tests", "docs")

@@ -73,7 +73,7 @@ def flags(workdir, sigma_rel, *more):
 
 
 @pytest.mark.parametrize(("step", "sigma_rel"), [(200, 0.15), (120, 0.07), (200, 0.1)])
-def test_the_weights_are_those_of_the_profile_and_a_flow_begins_from_them(
+def test_the_weights_are_those_of_the_profile_and_a_flow_starts_from_them(
     workdir, shapes, step, sigma_rel, capsys
 ):
     out = workdir / "weights.safetensors"
@@ -87,7 +87,7 @@ def test_the_weights_are_those_of_the_profile_and_a_flow_begins_from_them(
         np.testing.assert_allclose(np.asarray(leaf), expected, rtol=2e-4)
 
 
-def test_a_denoiser_begins_from_averages_too(tmp_path):
+def test_a_denoiser_starts_from_averages_too(tmp_path):
     """Those of a sphere_latent stage; a flow on the same latents has another network."""
     shapes = jax.eval_shape(denoiser().init, jax.random.key(0), {})
     folder = snapshot_folder(tmp_path / "checkpoints" / "sphere_latent")
@@ -117,7 +117,7 @@ def test_a_denoiser_begins_from_averages_too(tmp_path):
         (["--out=w.safetensors", "--stage=vae"], "--stage='vae' must be one of flow."),
     ],
 )
-def test_one_sentence_for_what_is_wrong(workdir, more, words):
+def test_bad_input_is_a_user_error(workdir, more, words):
     with pytest.raises(UserError) as caught:
         ema.main(flags(workdir, 0.15, *more))
     assert words in str(caught.value) and "\n" not in str(caught.value)

@@ -115,7 +115,7 @@ def test_sampling_from_the_command_line(encoder, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_without_classes_there_is_no_class_agreement(tmp_path):
-    """Nobody asked the samples for one."""
+    """Samples of an unconditional generator have no labels."""
     unconditional = ["--config.tokenizer.conditional=False", "--config.sampler.guidance=1"]
     main.main([*TINY_ENCODER, *unconditional, f"--workdir={tmp_path}"])
     results = results_of(tmp_path)
@@ -178,7 +178,7 @@ def test_a_direction_changes_the_edit(encoder, pictures, tmp_path):
         (["reconstruct", "--images", "nowhere.png"], "There is no image 'nowhere.png'"),
     ],
 )
-def test_edits_that_cannot_be(encoder, pictures, tmp_path, flags, sentence):
+def test_impossible_edits_are_refused(encoder, pictures, tmp_path, flags, sentence):
     flags = [str(pictures[0]) if flag == "0" else flag for flag in flags]
     with pytest.raises(UserError, match=sentence):
         edit.main([*flags[:1], f"--workdir={encoder}", *flags[1:], f"--out={tmp_path / 'e.png'}"])

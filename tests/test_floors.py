@@ -66,7 +66,7 @@ def test_imports_point_down(file):
     assert not above, f"{own} imports from {sorted(above)}, on a floor that is not below it"
 
 
-def test_few_rooms():
+def test_number_of_rooms_and_floors():
     rooms = {file.relative_to(ROOT).parts[0].removesuffix(".py") for file in FILES}
     assert rooms == set(LEVEL)
     assert len(rooms) <= 30 and len(FLOORS) <= 10
@@ -79,7 +79,7 @@ def test_geometry_knows_neither_flax_nor_configs():
 
 
 def test_methods_know_neither_meshes_nor_files():
-    """Where weights lie is for `runs/` to say: a method names files and never opens one."""
+    """Only `runs/` knows paths of weights: a method names files and never opens one."""
     forbidden = ("sphere_jax.distribution", "sphere_jax.common.files", "sphere_jax.weights.opening",
                  "pathlib", "os", "open", "jax.sharding", "safetensors", "orbax")  # fmt: skip
     for file in (ROOT / "methods").glob("*.py"):
@@ -93,7 +93,7 @@ def test_models_know_neither_spheres_nor_losses():
         assert not imports(file) & {"geometry", "losses"}
 
 
-def test_nothing_outside_a_plug_in_knows_its_name():
+def test_no_plug_in_is_named_outside_its_file():
     """No list of methods, tokenizers, networks, features or sources: a name in quotes stands in its
     own folder alone, apart from the defaults of a config."""
     ordinary = {"decoder", "latents", "precomputed", "npz"}  # of arrays, parameters, files
@@ -119,11 +119,13 @@ def test_nothing_outside_a_plug_in_knows_its_name():
         assert not (strings & places.keys()) - known, where
 
 
-def test_options_are_asked_for_what_they_are_by_nobody():
-    """isinstance, hasattr and getattr of options would be a list of kinds in disguise."""
-    asked = re.compile(r"(isinstance|hasattr|getattr)\([^)]*\b(settings|options|stage|tokenizer)\b")
+def test_no_code_tests_the_type_of_options():
+    """isinstance, hasattr and getattr of options would be a hidden list of plug-ins."""
+    pattern = re.compile(
+        r"(isinstance|hasattr|getattr)\([^)]*\b(settings|options|stage|tokenizer)\b"
+    )
     for file in FILES:
-        found = asked.search(file.read_text())
+        found = pattern.search(file.read_text())
         assert found is None, f"{file.relative_to(ROOT)}: {found.group(0)}"
 
 

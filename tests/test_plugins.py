@@ -1,4 +1,4 @@
-"""A method and a tokenizer of somebody else's package, in whole runs, without a change here."""
+"""A method and a tokenizer of another package, in whole runs, without a change here."""
 
 import json
 import shutil
@@ -238,11 +238,11 @@ def test_its_sampler_options_are_flags(run, tmp_path, capsys):
     near = drawn(run, tmp_path / "a.npz", "--spread=0")
     assert (near[0] == drawn(run, tmp_path / "b.npz", "--spread=0", "--seed=1")[0]).all()
     assert (near[0] != drawn(run, tmp_path / "c.npz")[0]).any()
-    said = refusal_of(drawn, run, tmp_path / "d.npz", "--solver=heun")
-    assert "--solver is no flag" in said and "config.sampler has no 'solver'" in said
+    message = refusal_of(drawn, run, tmp_path / "d.npz", "--solver=heun")
+    assert "--solver is no flag" in message and "config.sampler has no 'solver'" in message
 
 
-def test_it_is_swept(run, tmp_path, capsys):
+def test_its_sampler_is_swept(run, tmp_path, capsys):
     out = tmp_path / "sweep.json"
     evaluate.main(
         [f"--workdir={run}", "--num=20", "--sweep=spread=0.5,1", "--sweep=guidance=1,2",
@@ -276,7 +276,7 @@ def test_its_arms_are_compared(config, tmp_path):
         ("mine.method=../flow", "config.mine.method='../flow' is not known"),
     ],
 )
-def test_unknown_names_are_one_sentence(config, tmp_path, change, words):
+def test_unknown_names_are_user_errors(config, tmp_path, change, words):
     flags = [f"--config={config}", f"--workdir={tmp_path}", f"--config.{change}"]
     assert words in refusal_of(main.main, flags)
 

@@ -85,7 +85,7 @@ def test_the_cache_holds_what_the_tokenizer_gives(folder, cache):
     config = load_config(str(folder / "config.py"))
     tokenizer = build_tokenizer(config.data, config.tokenizer)
     params = jax.tree.map(np.asarray, tokenizer.load(config.tokenizer))
-    wanted = jax.jit(lambda x: tokenizer.encode(params, to_float(x)))
+    expected = jax.jit(lambda x: tokenizer.encode(params, to_float(x)))
     cached = load(load_config(str(folder / "config.py"), use(cache)).data)
     for part, source in vars(load(config.data)).items():
         found = getattr(cached, part)
@@ -94,7 +94,7 @@ def test_the_cache_holds_what_the_tokenizer_gives(folder, cache):
         images = source.arrays["images"]
         for turned, pixels in ((False, images), (True, images[:, :, ::-1])):
             latents = found.read(rows, np.full(len(rows), turned))["latents"]
-            np.testing.assert_allclose(latents, wanted(pixels), atol=1e-5)
+            np.testing.assert_allclose(latents, expected(pixels), atol=1e-5)
     index = json.loads((cache / "index.json").read_text())
     assert [s["images"] for s in index["shards"]["train"]] == [12, 12, 8]
     assert index["made_with"]["config.tokenizer.kind"] == "taesd"
@@ -192,17 +192,17 @@ def test_the_plan_of_a_run_on_a_cache(folder, cache, capsys):
     main.main([f"--config={folder / 'config.py'}", "--dry_run", *use(cache)])
     printed = capsys.readouterr().out
     assert "decoder" in printed and "encoder" not in printed
-    assert "all of them held" not in printed
+    assert "all in memory" not in printed
     every_step = "--config.flow.encode=every_step"  # which leaves a cache as it is
     main.main([f"--config={folder / 'config.py'}", "--dry_run", *use(cache), every_step])
     assert capsys.readouterr().out == printed
     main.main([f"--config={folder / 'config.py'}", "--dry_run"])
     printed = capsys.readouterr().out
-    assert "memory      192 B an image, all of them held; the " in printed
-    assert "memory      16 B an image, all of them held; the " in printed
+    assert "memory      192 B an image, all in memory; the " in printed
+    assert "memory      16 B an image, all in memory; the " in printed
 
 
-def test_a_cache_of_something_else_is_refused(folder, cache):
+def test_a_cache_of_other_options_is_refused(folder, cache):
     def words(*flags):
         return refusal_of(train, folder, "refused", *use(cache), *flags)
 
@@ -243,7 +243,7 @@ def test_a_cache_is_normalised_as_it_is_read(folder, cache, tmp_path):
     assert np.abs(found - read_cache(cache)[part][0].take(rows, mirrored)).max() > 0.1
 
     again = ["statistics", config, *use(folder / "normalised"), f"--out={measured}"]
-    assert "that statistics have normalised" in refusal_of(prepare.main, again)
+    assert "holds normalised latents" in refusal_of(prepare.main, again)
     twice = {name: 2 * ours[name] for name in ours}
     write_weights(tmp_path / "twice.safetensors", twice, "taesd_statistics", "a test")
     other = f"--config.tokenizer.pretrained_statistics={tmp_path / 'twice.safetensors'}"
@@ -253,12 +253,12 @@ def test_a_cache_is_normalised_as_it_is_read(folder, cache, tmp_path):
 
 @pytest.mark.slow
 def test_samples_are_scored_against_the_images_behind_a_cache(folder, cache, capsys):
-    """They are found where they were, or where the config says; other images are refused."""
+    """They are found where they were, or where the config names them; other images are refused."""
     scored = ["--config.evaluation.samples=4", "--config.evaluation.classifier_steps=2"]
     original = folder / "images.npz"
     index = json.loads((cache / "index.json").read_text())
     assert index["images"] == {"source": "npz", "path": str(original)}
-    older = folder / "older"  # made before caches said where their images are
+    older = folder / "older"  # made before caches stored the path of their images
     shutil.copytree(cache, older)
     del index["images"]
     (older / "index.json").write_text(json.dumps(index))
@@ -267,7 +267,7 @@ def test_samples_are_scored_against_the_images_behind_a_cache(folder, cache, cap
         return refusal_of(train, folder, "moved_images", *scored, *flags)
 
     assert "does not say which images" in words(*use(older))
-    assert not (folder / "moved_images" / "config.json").exists()  # said before anything trained
+    assert not (folder / "moved_images" / "config.json").exists()  # raised before anything trained
     moved = shutil.move(original, folder / "elsewhere.npz")
     try:
         assert "by --config.evaluation.data_path" in words(*use(cache))
@@ -292,8 +292,8 @@ def test_samples_are_scored_against_the_images_behind_a_cache(folder, cache, cap
 def test_images_written_by_the_command_are_trained_on(folder, capsys):
     flags = [f"--config={folder / 'config.py'}", f"--out={folder / 'written'}", "--shard_size=12"]
     prepare.main(["images", *flags])
-    said = capsys.readouterr().out
-    assert "32 training and 8 held-out images" in said
+    output = capsys.readouterr().out
+    assert "32 training and 8 held-out images" in output
     assert (folder / "written" / "train-00002.array_record").exists()
     config = load_config(str(folder / "config.py"))
     source = ["--config.data.source=array_record", f"--config.data.path={folder / 'written'}"]
@@ -311,7 +311,7 @@ def test_images_written_by_the_command_are_trained_on(folder, capsys):
     )
 
 
-def test_what_cannot_be_encoded_is_one_sentence(folder, cache):
+def test_unencodable_data_is_a_user_error(folder, cache):
     assert "holds no images to encode" in refusal_of(encode, folder, "no", *use(cache))
     assert "at least 1" in refusal_of(encode, folder, "no", "--shard_size=0")
     own = folder / "own.py"
@@ -345,11 +345,11 @@ def test_two_processes_of_two_devices_write_one_cache(folder, cache):
         for number in range(2)
     ]
     try:
-        (said, _), (silent, _) = (tiny_run.finish(process) for process in processes)
+        (output, _), (silent, _) = (tiny_run.finish(process) for process in processes)
     finally:
         for process in processes:
             process.kill()
-    assert "32 training and 8 held-out" in said and "training" not in silent
+    assert "32 training and 8 held-out" in output and "training" not in silent
     one, two = (
         load(load_config(str(folder / "config.py"), use(f)).data)
         for f in (cache, folder / "together")

@@ -61,8 +61,8 @@ def test_a_run_on_a_frozen_tokenizer(run, folder):
 
 
 @pytest.mark.slow
-def test_a_trained_network_goes_out_and_comes_back(run, folder):
-    """Exported to PyTorch's layout, it is taken as it is by a run of no steps."""
+def test_a_trained_network_is_exported_and_loaded_again(run, folder):
+    """Exported to PyTorch's layout, it is used unchanged by a run of no steps."""
     out = folder / "sit.safetensors"
     convert.main([f"--from={run}", "--export", f"--out={out}"])
     assert "blocks.1.attn.qkv.weight" in load_file(out)
@@ -75,7 +75,7 @@ def test_a_trained_network_goes_out_and_comes_back(run, folder):
 
 
 @pytest.mark.slow
-def test_decoder_finetuning_begins_from_the_published_decoder(folder):
+def test_decoder_finetuning_starts_from_the_published_decoder(folder):
     workdir = folder / "finetuned"
     flags = [f"--config={folder / 'config.py'}", f"--workdir={workdir}"]
     main.main([*flags, "--config.stages=decoder,"])
@@ -91,7 +91,7 @@ def refusal(folder, *flags, workdir="refused") -> str:
     )
 
 
-def test_what_does_not_fit_is_one_sentence(run, folder):
+def test_misfits_are_user_errors(run, folder):
     assert "config.tokenizer.pretrained is empty" in refusal(
         folder, "--config.tokenizer.pretrained="
     )
@@ -111,13 +111,13 @@ def test_what_does_not_fit_is_one_sentence(run, folder):
     assert "set config.model.parameterization='data_at_one', not 'noise_at_one'" in words
 
 
-def test_a_tokenizer_that_was_exchanged_is_noticed(run, folder):
+def test_a_tokenizer_that_was_exchanged_is_detected(run, folder):
     file = folder / "taesd.safetensors"
-    kept = file.read_bytes()
+    content = file.read_bytes()
     tiny_run.write_tiny_vae(file, np.random.default_rng(1))
     try:
         with pytest.raises(UserError, match="has other weights than those that stage 'flow'"):
             latents(run, folder / "c.npz")
         assert "pretrained fingerprint" in refusal(folder, workdir="run")
     finally:
-        file.write_bytes(kept)
+        file.write_bytes(content)

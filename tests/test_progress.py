@@ -12,7 +12,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_lines_come_when_they_are_due(clock, capsys):
+def test_lines_are_logged_when_due(clock, capsys):
     work = progress.Progress("samples", 5000)
     for seconds, count in ((4.0, 200), (10.0, 1200), (15.0, 1700), (20.0, 2500), (29.0, 5000)):
         clock[0] = 100.0 + seconds

@@ -48,8 +48,8 @@ def test_an_older_name_of_an_option(depends):
     del old["config.model.parameterization"]
     assert difference(old, now, config_of()) is None
     old["config.model.clock"] = "data_at_one"
-    said = difference(old, now, config_of())
-    assert said == "config.model.parameterization='data_at_one', not 'noise_at_one'"
+    message = difference(old, now, config_of())
+    assert message == "config.model.parameterization='data_at_one', not 'noise_at_one'"
     stored = RAW | {"model": RAW["model"] | {"clock": "data_at_one"}}
     assert read_config(stored, stored=True).model.parameterization == "data_at_one"
     with pytest.raises(UserError, match="config.model.clock is called config.model.parameter"):
@@ -67,35 +67,35 @@ def test_a_record_without_newer_options(depends):
     assert "optimizer.hold=0, not 2" in difference(
         {**old, "config.flow.optimizer.schedule": "linear"}, other, config_of()
     )
-    # What was given explicitly is not what a default would say.
+    # What was given explicitly is not replaced by a default.
     short = {key: value for key, value in now.items() if key != "config.flow.time_shift"}
     assert difference(short, now, config_of()) == "config.flow.time_shift=1.0, not 2.0"
     assert completed(short, config_of())["config.flow.time_shift"] == 1.0
 
 
-def test_what_nobody_knows_any_more(depends):
+def test_unknown_options_of_a_record(depends):
     now = depends()
-    said = difference(now | {"config.flow.gamma": 0.5}, now, config_of())
-    assert said == "config.flow.gamma=0.5, which this version does not know"
+    message = difference(now | {"config.flow.gamma": 0.5}, now, config_of())
+    assert message == "config.flow.gamma=0.5, which this version does not know"
     assert difference(now | {"config.flow.log_every": 3}, now, config_of()) is None  # free today
-    told = now | {"config.flow.pretrained fingerprint": "abc"}
+    extra = now | {"config.flow.pretrained fingerprint": "abc"}
     assert (
-        difference(told, now, config_of()) == "config.flow.pretrained fingerprint='abc', not None"
+        difference(extra, now, config_of()) == "config.flow.pretrained fingerprint='abc', not None"
     )
     assert (
-        difference(now, told, config_of()) == "config.flow.pretrained fingerprint=None, not 'abc'"
+        difference(now, extra, config_of()) == "config.flow.pretrained fingerprint=None, not 'abc'"
     )
 
 
-def test_another_kind_is_named_before_its_options(depends):
+def test_a_changed_name_is_reported_before_its_options(depends):
     now = depends()
     before = {key: value for key, value in now.items() if not key.startswith("config.model")}
     before |= {"config.model.name": "lightning_dit", "config.model.aardvark": 1}
-    said = difference(before, now, config_of())
-    assert said == "config.model.name='lightning_dit', not 'sit'"
+    message = difference(before, now, config_of())
+    assert message == "config.model.name='lightning_dit', not 'sit'"
 
 
-def test_a_run_begins_again_in_an_older_folder(tmp_path):
+def test_a_run_restarts_in_an_older_folder(tmp_path):
     run = Run(config_of(), tmp_path, make_mesh())
     record = tmp_path / "stages" / "flow.json"
     record.parent.mkdir()

@@ -1,4 +1,4 @@
-"""`results.json` says that a run is finished, so it is written when all else is."""
+"""`results.json` marks a run as finished, so it is written last."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -42,7 +42,7 @@ def write_stages(run):
 
 
 @pytest.mark.parametrize("write", [write_files, write_stages])
-def test_results_come_after_the_report(tmp_path, monkeypatch, write):
+def test_results_are_written_after_the_report(tmp_path, monkeypatch, write):
     path, *flags = [flag.removeprefix("--config=") for flag in tiny_run.FLAGS]
     config = load_config(path, flags)
     nothing, methods = ({name: of() for name in config.stages} for of in (dict, Method))

@@ -130,8 +130,8 @@ def test_stopped_then_killed_then_finished_is_the_same_run(without_flow, finishe
     process = tiny_run.launch("main", *flags)
     read_until(process, "flow 4/12")
     process.send_signal(signal.SIGTERM)
-    _, said = tiny_run.finish(process, 130)
-    assert "flow: saved at step" in said and "The same command resumes" in said
+    _, output = tiny_run.finish(process, 130)
+    assert "flow: saved at step" in output and "The same command resumes" in output
 
     process = tiny_run.launch("main", *flags)
     read_until(process, "flow 10/12")
@@ -171,12 +171,12 @@ def test_killed_at_many_moments(without_flow, finished):
 )
 def test_another_config_is_refused_and_the_folder_left_as_it_was(copied, change, words):
     before = (copied / "config.json").read_text()
-    said = refusal(main, *tiny_run.FLAGS, change, f"--workdir={copied}")
-    assert "holds stage" in said and words in said and "another --workdir" in said
+    output = refusal(main, *tiny_run.FLAGS, change, f"--workdir={copied}")
+    assert "holds stage" in output and words in output and "another --workdir" in output
     assert (copied / "config.json").read_text() == before
 
 
-def test_what_moves_no_weight_may_change(copied):
+def test_options_without_effect_on_weights_may_change(copied):
     free = [
         "--config.flow.log_every=5",
         "--config.sampler.steps=2",
@@ -214,8 +214,8 @@ def test_damaged_records_are_refused(copied):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    said = refusal(main, *tiny_run.FLAGS, f"--workdir={tmp_path / 'file' / 'run'}")
-    assert "Cannot write to" in said
+    output = refusal(main, *tiny_run.FLAGS, f"--workdir={tmp_path / 'file' / 'run'}")
+    assert "Cannot write to" in output
     assert "--workdir is missing" in refusal(main, *tiny_run.FLAGS)
 
 
@@ -235,7 +235,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (("--config.evaluation.neighbours=400",), "355 held-out images are too few"),
     ],
 )
-def test_what_a_later_stage_lacks_is_said_before_the_first_one_trains(tmp_path, flags, words):
+def test_errors_of_a_later_stage_are_raised_before_the_first_one_trains(tmp_path, flags, words):
     more = ["--config.evaluation.samples=500", f"--workdir={tmp_path / 'run'}"]
     assert words in refusal(main, *tiny_run.FLAGS, *more, *flags)
     assert not (tmp_path / "run" / "config.json").exists()
@@ -262,7 +262,7 @@ def test_samples_do_not_depend_on_the_batch_size(finished, tmp_path):
     assert np.abs(whole["images"].astype(int) - other).max() > 1
 
 
-def test_a_grid_of_asked_classes(finished, tmp_path, capsys):
+def test_a_grid_of_given_classes(finished, tmp_path, capsys):
     flags = ("--num=6", "--labels=3,5", "--steps=3", "--solver=heun", "--guidance=1")
     assert draw(finished, tmp_path / "deep" / "a.png", *flags).size == (3 * 18 - 2, 2 * 18 - 2)
     assert "6 samples, seed 0, heun 3 steps, guidance 1, NFE" in capsys.readouterr().out
@@ -287,11 +287,11 @@ def test_a_grid_of_asked_classes(finished, tmp_path, capsys):
         (("--workdir=FILE",), "is not a run folder"),
     ],
 )
-def test_what_sample_refuses(finished, tmp_path, flags, words):
+def test_sample_refusals(finished, tmp_path, flags, words):
     (tmp_path / "file").write_text("")
     flags = [flag.replace("FILE", str(tmp_path / "file")) for flag in flags]
-    said = refusal(sample, f"--workdir={finished}", f"--out={tmp_path / 'a.png'}", *flags)
-    assert words in said
+    output = refusal(sample, f"--workdir={finished}", f"--out={tmp_path / 'a.png'}", *flags)
+    assert words in output
 
 
 def test_guided_by_itself_is_not_guided(finished, tmp_path, capsys):
@@ -302,14 +302,14 @@ def test_guided_by_itself_is_not_guided(finished, tmp_path, capsys):
     assert "auto-guidance 3, NFE 8" in capsys.readouterr().out
 
 
-def test_weights_in_the_place_of_its_own(finished, tmp_path):
-    """Its own average, as a file, is what samples; another is not."""
+def test_weights_used_instead_of_the_runs_own(finished, tmp_path):
+    """Its own average as a file gives the same samples; other weights do not."""
     network = ocp.StandardCheckpointer().restore(finished / "checkpoints/flow/12/ema")["network"]
     paths = jax.tree_util.tree_leaves_with_path(network)
     own = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
     drawn = [draw(finished, tmp_path / "a.npz", "--num=5")["images"].astype(int)]
-    for kept in (own, {name: leaf + 1.0 for name, leaf in own.items()}):
-        write_weights(tmp_path / "w.safetensors", kept, "stage flow", "a test")
+    for weights in (own, {name: leaf + 1.0 for name, leaf in own.items()}):
+        write_weights(tmp_path / "w.safetensors", weights, "stage flow", "a test")
         flag = f"--weights={tmp_path / 'w.safetensors'}"
         drawn.append(draw(finished, tmp_path / "a.npz", "--num=5", flag)["images"])
     assert np.abs(drawn[1] - drawn[0]).max() <= 1 < np.abs(drawn[2] - drawn[0]).max()
@@ -322,8 +322,8 @@ def test_weights_in_the_place_of_its_own(finished, tmp_path):
 
 
 def test_an_unfinished_run_is_not_sampled(without_flow, tmp_path):
-    said = refusal(sample, f"--workdir={without_flow}", f"--out={tmp_path / 'a.png'}")
-    assert "has no finished stage 'flow'" in said
+    output = refusal(sample, f"--workdir={without_flow}", f"--out={tmp_path / 'a.png'}")
+    assert "has no finished stage 'flow'" in output
 
 
 def test_a_damaged_config_is_refused(copied, tmp_path):
@@ -405,11 +405,11 @@ def test_the_order_of_a_file_does_not_count(tmp_path):
         (("--workdir=RUN", "--samples=RUN/report.html"), "is not a readable .npz of plain"),
         (("--workdir=RUN", "--weights=w.safetensors"), "w.safetensors is not there"),
         (("--workdir=RUN", "--sweep=guidance=1", "--out=a.txt"), "must end in .json"),
-        (("--workdir=RUN", "--out=RUN"), "must end in .json and be no folder"),
+        (("--workdir=RUN", "--out=RUN"), "must end in .json and not be a folder"),
         (("--workdir=RUN", "--sweep=steps=0"), "config.sampler.steps=0 must be at least 1"),
     ],
 )
-def test_what_evaluate_refuses(finished, tmp_path, flags, words):
+def test_evaluate_refusals(finished, tmp_path, flags, words):
     np.savez(tmp_path / "mine.npz", images=np.zeros((30, 8, 8, 1), np.uint8))
     places = {"RUN": str(finished), "MINE": str(tmp_path / "mine.npz")}
     for name, place in places.items():

@@ -73,7 +73,7 @@ def test_latents_decode_at_any_radius_as_the_config_would(run):
     other = with_config(run, "--config.sampler.decode_radius=0.3")
     assert apart(far, draw(other, LABELS, 3).images) <= 1 and apart(own, far) > 5
     made = sweeping.generation_of(other, drawn.sampler, 3)
-    assert made["decode_radius"] == 0.0  # the protocol tells the two apart
+    assert made["decode_radius"] == 0.0  # the protocol distinguishes the two
     assert other.generator.sampler.decode_radius == 0.3
 
 
@@ -172,15 +172,15 @@ def test_a_sweep_resumes_from_what_it_wrote(run, reference, monkeypatch):
     """After one of four points and a kill: what is there is not drawn again, and stays."""
     points = sweep_configs(run.config, ["decode_radius=0,0.3", "guidance=1.5,1"])
     whole = sweeping.sweep(run, points, 12, 3)
-    kept = []
+    written = []
 
     def cut_off(swept):
-        kept.append(json.loads(json.dumps(swept)))
+        written.append(json.loads(json.dumps(swept)))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         sweeping.sweep(run, points, 12, 3, None, cut_off)
-    (before,) = kept
+    (before,) = written
     assert len(before["rows"]) == 1 and sweeping.curves(before).startswith(b"\x89PNG")
 
     decoded = []
@@ -199,7 +199,7 @@ def test_a_sweep_resumes_from_what_it_wrote(run, reference, monkeypatch):
     monkeypatch.setattr(Drawer, "draw", None)  # there is nothing left to draw
     stored = json.loads(json.dumps(whole))
     assert sweeping.table(sweeping.sweep(run, points, 12, 3, stored)) == sweeping.table(whole)
-    old = json.dumps(stored).replace('"real_data"', '"yardstick"')  # as it was called once
+    old = json.dumps(stored).replace('"real_data"', '"yardstick"')  # the old name
     old = json.loads(old.replace('"pixel_classifier"', '"judge"'))
     assert sweeping.table(sweeping.sweep(run, points, 12, 3, old)) == sweeping.table(whole)
     with pytest.raises(UserError, match="other weights or under another protocol"):
@@ -235,7 +235,7 @@ def test_curves_are_drawn_along_words_too():
         (["strength=1"], "strength=... cannot be swept; give steps, guidance"),
     ],
 )
-def test_what_a_sweep_refuses(sweeps, words):
+def test_sweep_refusals(sweeps, words):
     with pytest.raises(UserError, match=words):
         sweep_configs(config_of(), sweeps)
 
@@ -310,7 +310,7 @@ def test_a_weaker_run_must_have_the_same_latents(run, guided_by, tmp_path):
         ({"config.tokenizer.blocks": 7}, "config.tokenizer.blocks=7, not 1"),
     ],
 )
-def test_what_a_weaker_run_s_record_says(run, guided_by, tmp_path, changes, words):
+def test_checks_of_a_weaker_runs_record(run, guided_by, tmp_path, changes, words):
     ours, other = (dataclasses.replace(run, workdir=tmp_path / name) for name in ("ours", "other"))
     for own, change in ((ours, {}), (other, changes)):
         depends = own.records.depends("flow") | change

@@ -76,6 +76,6 @@ def _module(package: str, name: str, where: str):
                 "package or add its folder to PYTHONPATH."
             ) from error
         return None
-    except Exception as error:  # a module of somebody else may raise anything
+    except Exception as error:  # a third-party module may raise anything
         kind = type(error).__name__
         raise UserError(f"{where}='{name}' does not import ({kind}: {error}).") from error

@@ -13,10 +13,10 @@ def start_processes(timeout_seconds: int = 300) -> None:
     Two ways, both from the environment so that every launcher in `launch/` can set them:
     `SPHERE_JAX_POD=1` asks JAX to find the coordinator by itself (TPU pods, Slurm, MPI);
     `SPHERE_JAX_COORDINATOR=host:port` with `SPHERE_JAX_PROCESSES` and `SPHERE_JAX_PROCESS` names
-    it by hand.
+    it explicitly.
 
     Raises:
-      UserError: half of the variables are set, or the others do not answer in time.
+      UserError: some of the variables are missing, or the others do not answer in time.
     """
     coordinator = os.environ.get("SPHERE_JAX_COORDINATOR")
     try:
@@ -54,5 +54,5 @@ def barrier(where: str) -> None:
 
 
 def is_main_process() -> bool:
-    """The one process that writes files a person reads."""
+    """The process that writes logs, records and reports."""
     return jax.process_index() == 0

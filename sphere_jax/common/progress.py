@@ -24,7 +24,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Work on `total` things, `what` in a word or two."""
+    """Progress of `total` items; `what` names them in the log."""
 
     def __init__(self, what: str, total: int, unit: str = "img/s"):
         self._what, self._total, self._unit = what, total, unit

@@ -1,4 +1,4 @@
-"""What a run was made with."""
+"""Versions of the software that a run was made with."""
 
 import subprocess
 from importlib import metadata

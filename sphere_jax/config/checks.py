@@ -9,7 +9,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import Config, OptimizerOptions, StageOptions
 
 SIZE = ("width", "depth", "heads")  # what a published size stands for
-ALEXNET_SIDE = 31  # pixels that LPIPS-AlexNet needs; models stand on a higher floor
+ALEXNET_SIDE = 31  # pixels that LPIPS-AlexNet needs; models/ is on a higher floor
 
 
 def check(holds: bool, sentence: str) -> None:
@@ -19,7 +19,7 @@ def check(holds: bool, sentence: str) -> None:
 
 
 def check_together(config: Config) -> None:
-    """Raises UserError, one sentence, for the first thing that does not go with another."""
+    """Raises UserError, one sentence, for the first options that do not fit each other."""
     for group in ("model", "tokenizer"):
         _check_size(group, getattr(config, group))
     _check_data(config)

@@ -38,7 +38,7 @@ def run_file(path: str, function: str, *arguments: Any) -> Any:
         return getattr(module, function)(*arguments)
     except Exception as error:
         kind = type(error).__name__
-        raise UserError(f"{path} does not run ({kind}: {error}); mend the file.") from error
+        raise UserError(f"{path} does not run ({kind}: {error}); fix the file.") from error
 
 
 def apply_override(raw: dict[str, Any], argument: str) -> None:
@@ -54,7 +54,7 @@ def apply_override(raw: dict[str, Any], argument: str) -> None:
 
 
 def parse_value(name: str, text: str, hint: Any) -> Any:
-    """`text` as a value of type `hint`; whether it is in range is for `read_config` to say."""
+    """`text` as a value of type `hint`; `read_config` checks its range."""
     if dataclasses.is_dataclass(hint):
         example = next(field.name for field in dataclasses.fields(hint))
         raise UserError(f"{name} is a group; set one of its values, say {name}.{example}.")

@@ -20,7 +20,7 @@ def option(
     """A dataclass field.
 
     low, high: its inclusive range. help: its meaning, with the unit. file: it names a file of
-    weights, whose content counts and not its path. moves: what another value changes; what moves
+    weights; its content counts, not its path. moves: what another value changes; what moves
     nothing, or samples alone, may change between two starts of a run. swept: `evaluate --sweep`
     may vary it. formerly: its name in older configs. plugin: the package and attribute of the
     plug-in that its value names.
@@ -33,7 +33,7 @@ def option(
 
 
 def kind(package: str, attribute: str, default: str):
-    """A group of options that comes in kinds: `name` in it names the plug-in that has them."""
+    """A group of options whose type is that of the plug-in named by its `name`."""
 
     def fresh():
         from sphere_jax.common import plugins
@@ -46,7 +46,7 @@ def kind(package: str, attribute: str, default: str):
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One option of a config: its value, and what `option` says of it."""
+    """One option of a config: its value, and the metadata of `option`."""
 
     value: Any
     about: Mapping[str, Any]

@@ -54,7 +54,7 @@ class SpaceOptions:
 
     @property
     def projection(self) -> str:
-        """What happens to latents before they are decoded, in words."""
+        """Projection of latents before they are decoded, as text."""
         if not self.projects:
             return "none"
         return f"{self.sphere} sphere of radius {self.radius or 'sqrt(d)'}"
@@ -164,11 +164,11 @@ class EvaluationOptions:
     every: int = option(
         0, 0, help="steps between scores of the stage that generates; 0: only at its end"
     )
-    curve_samples: int = option(1000, 2, help="drawn for each of these")
+    curve_samples: int = option(1000, 2, help="samples for each of these scores")
     data_source: str = option(
         "",
         plugin=("data.sources", "SOURCE"),
-        help="images whose latents a cache holds; '': as the cache says",
+        help="images whose latents a cache holds; '': those named in the cache",
     )
     data_path: str = option("", help="of data_source")
 

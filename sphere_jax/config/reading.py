@@ -1,8 +1,8 @@
 """A config file's dictionary, read once, checked once, then frozen.
 
 A config file (`configs/*.py`) returns an `ml_collections.ConfigDict`; `read_config` turns it into
-the dataclasses of `options.py` and of the plug-ins that it names, and says in one sentence what is
-wrong with it. Library code sees only the dataclasses.
+the dataclasses of `options.py` and of the plug-ins that it names, and reports errors in one
+sentence. Library code sees only the dataclasses.
 """
 
 import dataclasses
@@ -126,7 +126,7 @@ def read_group(cls, raw: Mapping[str, Any], where: str, stored: bool = False):
 
 
 def _known_groups() -> list[str]:
-    """What a config has besides its stages."""
+    """The groups of a config other than its stages."""
     return [field.name for field in dataclasses.fields(Config) if field.name != "groups"]
 
 

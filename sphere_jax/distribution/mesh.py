@@ -14,7 +14,7 @@ BATCH_AXES = ("data", "fsdp")
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, devices=None) -> Mesh:
-    """Mesh (data, fsdp) over all devices; `data=-1` takes what `fsdp` leaves.
+    """Mesh (data, fsdp) over all devices; `data=-1` uses all that `fsdp` leaves.
 
     Raises:
       UserError: the product is not the number of devices.
@@ -44,7 +44,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def tree_shardings(mesh: Mesh, tree, smallest: int = 2**14):
     """FSDP: every array of at least `smallest` elements is split along its largest axis that the
     `fsdp` axis divides; the rest is replicated. Depends on shapes alone, so parameters, EMA and
-    optimizer moments of one shape always lie alike.
+    optimizer moments of one shape are sharded alike.
     """
     size = mesh.shape["fsdp"]
 
@@ -76,8 +76,8 @@ def check_batches(mesh: Mesh, stage: str, settings) -> None:
 def put_global(mesh: Mesh, tree, shardings):
     """Host arrays (the same on every process) to sharded device arrays.
 
-    What is not an array but has a shape and can be indexed, as a tensor in a file, is read block by
-    block: each process reads what its devices hold.
+    Anything with a shape that can be indexed, as a tensor in a file, is read block by block: each
+    process reads only what its devices hold.
     """
 
     def put(x, sharding):

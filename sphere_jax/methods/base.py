@@ -106,7 +106,7 @@ class Method:
         raise NotImplementedError
 
     def frozen(self, artifacts: Params) -> Params:
-        """What it takes from earlier stages and from `files`."""
+        """Its frozen parameters, from earlier stages and from `files`."""
         return {}
 
     def files(self) -> dict:
@@ -164,15 +164,15 @@ class Method:
         return None
 
     def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
-        """What a finished stage leaves and is measured by."""
+        """Artifacts and metrics of a finished stage."""
         return Outcome()
 
     def artifact_shapes(self) -> dict[str, Any]:
-        """Shapes of the artifacts that `measure` leaves."""
+        """Shapes of the artifacts of `measure`."""
         return {}
 
     def measured_with(self) -> dict[str, Any]:
-        """What `measure` depends on, ready for JSON, as far as it may change between two starts: a
+        """What `measure` depends on, ready for JSON, if it may change between two starts: a
         finished stage is then measured again."""
         return {}
 
@@ -208,7 +208,7 @@ class Generator(Method):
 
     @classmethod
     def has_null_label(cls, config: Config, name: str) -> bool:
-        """Whether stage `name` learns what guidance moves away from."""
+        """Whether stage `name` learns the null label, which guidance moves away from."""
         return True
 
     @classmethod
@@ -221,7 +221,7 @@ class Generator(Method):
         `params["weaker"]`.
 
         Raises:
-          ValueError: why that network cannot guide it.
+          ValueError: that network cannot guide it.
         """
         raise ValueError("can guide only methods with auto-guidance")
 
@@ -231,7 +231,7 @@ class Generator(Method):
         """`(samples (B, ...), trace)` for typed keys (B,) and labels (B,).
 
         `scale` may be traced and is read only where the sampler's guidance is on. `trace` holds
-        what changed along the way, as arrays (steps + 1,).
+        what changed along the path, as arrays (steps + 1,).
         """
         raise NotImplementedError
 

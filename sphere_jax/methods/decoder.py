@@ -63,7 +63,7 @@ class DecoderOptions(StageOptions):
 
     method: str = "decoder"
     target: Literal["images", "original"] = option(
-        "images", help="original: what the decoder made of raw latents before"
+        "images", help="original: what the original decoder makes of raw latents"
     )
     l1_weight: float = option(1.0, 0.0)
     l2_weight: float = option(1.0, 0.0)
@@ -78,7 +78,7 @@ class DecoderOptions(StageOptions):
     discriminator: Literal["patch", "dino"] = option("patch")
     dino: str = option("", file=True, help="weights of DINO ViT-S/8, for discriminator='dino'")
     discriminator_rate: float = option(1.0, 0.0, help="its learning rate over the decoder's")
-    adversarial_from: int = option(0, 0, help="step from which it counts for the decoder, too")
+    adversarial_from: int = option(0, 0, help="step from which it is in the decoder's loss")
     measured: int = option(
         0, 0, moves="nothing", help="held-out images, evenly spaced, measured at the end; 0: all"
     )
@@ -86,16 +86,16 @@ class DecoderOptions(StageOptions):
 
 @dataclasses.dataclass(frozen=True)
 class DecoderFinetuning(Method):
-    """Reconstruction from projected latents: L1, L2, LPIPS and a discriminator that learns along.
+    """Reconstruction from projected latents: L1, L2, LPIPS and a discriminator trained with it.
 
     Latents are normalised per channel by the tokenizer, then projected; the decoder gets what is
     projected through the inverse of the normalisation (arXiv 2605.15193;
     docs/systems/spherical_flow.md#pitfalls). In a Euclidean space the projection is the identity,
     and this is the paper's control, "FT-vanilla".
 
-    With `target="original"` it is not the images that are to be reconstructed, but what the decoder
-    made of their raw latents before it was finetuned. Ours (no paper has it): where nothing is
-    projected there is then nothing to learn, so finetuning by itself costs nothing.
+    With `target="original"` the target is not the image, but what the original decoder makes of its
+    raw latents. Ours (no paper has it): without a projection there is then nothing to learn, so
+    finetuning by itself costs nothing.
 
     With a discriminator, which learns from the first step, `adversarial_weight * w * -mean
     D(decoded)` is added from step `adversarial_from`, where w balances the gradients of both in the
@@ -131,7 +131,7 @@ class DecoderFinetuning(Method):
         check(
             not adversarial or stage.adversarial_from < stage.steps,
             f"config.{name}.adversarial_from={stage.adversarial_from} is past the last of "
-            f"{stage.steps} steps: the discriminator would count for nothing.",
+            f"{stage.steps} steps: the discriminator would have no effect.",
         )
         check(
             stage.lpips == "" or stage.lpips_weight > 0,
@@ -193,7 +193,7 @@ class DecoderFinetuning(Method):
         return found
 
     def training_data(self, split: Split, frozen: Params, map_over: MapOver) -> Split:
-        """Refuses now what would be wrong at the end: the number of held-out images."""
+        """Checks the number of held-out images before training."""
         count = min(self.options.measured or len(split.heldout), len(split.heldout))
         if count < 2:
             raise UserError("One held-out image has no spread to measure; hold out 2 or more.")
@@ -216,7 +216,7 @@ class DecoderFinetuning(Method):
         if self.discriminator is not None:
             kind, weight, first = s.discriminator, s.adversarial_weight, s.adversarial_from
             terms.append(f"'{kind}' discriminator {weight:g} from step {first:,}")
-        target = {"images": "images", "original": "what the decoder made of raw latents before"}
+        target = {"images": "images", "original": "what the original decoder makes of raw latents"}
         notes = [f"Loss: {', '.join(terms)}; target: {target[s.target]}."]
         if not self.perceptual.active:
             notes.append("No LPIPS in it: the stage's option lpips is empty.")
@@ -235,7 +235,7 @@ class DecoderFinetuning(Method):
         return params
 
     def schedule(self, step: Int[AnyArray, ""]) -> dict[str, Scalar]:
-        """Whether the discriminator counts for the decoder: 0 or 1."""
+        """Whether the discriminator is in the decoder's loss: 0 or 1."""
         if self.discriminator is None:
             return {}
         return {"adversarial": (step >= self.options.adversarial_from).astype(jnp.float32)}
@@ -257,8 +257,8 @@ class DecoderFinetuning(Method):
         if self.discriminator is None or "schedule" not in frozen:
             return self._reconstruction(frozen, decode(params["decoder"]), target)
 
-        # The decoder is run once and gone back through once: its gradient is that of a weighted sum
-        # whose weight depends on the gradients of the summands in the last layer.
+        # The decoder runs forward and backward once: its gradient is that of a weighted sum whose
+        # weight depends on the gradients of the summands in the last layer.
         s, schedule = self.options, frozen["schedule"]
         decoded, back = jax.vjp(decode, jax.lax.stop_gradient(params["decoder"]))
         reconstruction, by_image, parts = jax.vjp(
@@ -277,7 +277,7 @@ class DecoderFinetuning(Method):
         )
 
         shown = target, jax.lax.stop_gradient(decoded)
-        # docs/systems/hae.md#autoencoder-training: no tell-tale fractions for DINO
+        # docs/systems/hae.md#autoencoder-training: 8-bit values of both for DINO
         if self.discriminator.backbone is not None:
             shown = [to_float(to_uint8(x)) for x in shown]
         real, fake = (self._logits(params["discriminator"], frozen, x) for x in shown)

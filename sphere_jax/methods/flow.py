@@ -1,7 +1,7 @@
 """Flow matching between data latents and noise, in any space (arXiv 2605.15193; arXiv 2601.22904,
 Algorithms 1 and 2; docs/systems/spherical_flow.md#objective, docs/systems/hae.md#flow).
 
-The space decides what a path, a tangent and a step are, so this one file is linear flow matching,
+The space defines path, tangent and step, so this file implements linear flow matching,
 shell-linear, data-projected, polar, nlerp and slerp flow matching, Euclidean or Riemannian.
 """
 
@@ -48,7 +48,9 @@ class FlowOptions(OnLatentsOptions):
 
 @dataclasses.dataclass(frozen=True)
 class FlowSamplerOptions(SamplerOptions):
-    solver: Literal["euler", "heun", "midpoint", "multistep"] = option("euler", swept=True)
+    solver: Literal["euler", "heun", "midpoint", "multistep"] = option(
+        "euler", swept=True, help="ODE solver"
+    )
     t_end: float = option(
         0.0, 0.0, 0.999, swept=True, help="where the last step ends, before the shift; 0 is data"
     )
@@ -80,7 +82,7 @@ def jacobi_weight(
 
     Velocity errors along a geodesic spread as Jacobi fields, `sin a / a` after an arc a. The
     direction is "jacobi", `a = (1 - t) angle` as RJF's code has it: small weights near the data; or
-    "jacobi_reversed", `a = t angle`, the arc that a sampler has yet to go (arXiv 2602.10099;
+    "jacobi_reversed", `a = t angle`, the arc left for a sampler (arXiv 2602.10099;
     docs/systems/hae.md#rjf).
     """
     left = 1.0 - t if direction == "jacobi" else t
@@ -158,7 +160,7 @@ class Flow(OnLatents):
         return Sampler(s.solver, s.steps, shift, s.t_end, guidance, s.decode_radius)
 
     def guided_by(self, weaker: Method | None) -> "Flow":
-        """Networks with another published parameterization are velocities here by now
+        """Networks with another parameterization are already converted to velocities
         (`models.parameterization`)."""
         if not isinstance(weaker, Flow):
             raise ValueError("must be the run of a 'flow' stage")
@@ -173,7 +175,7 @@ class Flow(OnLatents):
 
     @property
     def _path(self) -> Space:
-        """Its space, however a sampler steps in it."""
+        """Its space, whatever the retraction of the sampler."""
         space = self.space
         return dataclasses.replace(space, retraction="exp") if space.spherical else space
 

@@ -1,4 +1,4 @@
-"""What generators on a tokenizer's latents share: a data set of images as one of latents.
+"""Shared by generators on a tokenizer's latents: a data set of images encoded to latents.
 
 Images are encoded before training, into memory, or in every step; `sphere_jax.prepare latents`
 encodes those of a large set into files.
@@ -44,7 +44,7 @@ class OnLatentsOptions(StageOptions):
 
 
 def encoded(tokenizer: Tokenizer, source: Source, params: Params, map_over: MapOver) -> Source:
-    """Every image encoded once; latents that are there already pass through."""
+    """Every image encoded once; a source of latents is returned unchanged."""
     if "images" not in source.arrays:
         return source
 
@@ -56,7 +56,7 @@ def encoded(tokenizer: Tokenizer, source: Source, params: Params, map_over: MapO
 
 
 def latent_bytes(tokenizer: Tokenizer) -> int:
-    """What one encoded image takes in memory, as float32."""
+    """Bytes of one encoded image, as float32."""
     return 4 * math.prod(tokenizer.latent_shape)
 
 
@@ -166,7 +166,7 @@ class OnLatents(Generator):
         return WeightsFile(path, None, self.network, generators.layouts)
 
     def training_data(self, split: Split, frozen: Params, map_over: MapOver) -> Split:
-        """Every image encoded once, or not yet; the projection happens in the loss."""
+        """Every image encoded once, or unchanged; the projection happens in the loss."""
         if self.options.encode == "every_step":
             return split
         return encoded_split(self.tokenizer, split, frozen, map_over)

@@ -287,7 +287,7 @@ class SphereEncoderTraining(Generator):
         return to_uint8(samples)
 
     def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
-        """Held-out reconstruction, coverage of the sphere, and what noise leaves of images."""
+        """Held-out reconstruction, coverage of the sphere, and PSNR under noise."""
         map_over = tools.map_over
         heldout = spaced_subset(split.heldout).arrays
         images, labels = heldout["images"], heldout["labels"]
@@ -312,7 +312,7 @@ class SphereEncoderTraining(Generator):
         )
 
     def report(self, metrics: dict[str, float], arrays: Arrays) -> list[Block]:
-        """Its numbers, held-out reconstructions, and what noise leaves of them."""
+        """Its metrics, held-out reconstructions, and PSNR under noise."""
         from sphere_jax.evaluation import figures
 
         rows = {name: arrays[name] for name in ("original", "reconstruction")}

@@ -101,7 +101,7 @@ class VAETraining(Method):
         return {"statistics": {"mean": channels, "std": channels}}
 
     def report(self, metrics: dict[str, float], arrays: Arrays) -> list[Block]:
-        """Its numbers, and how thin the shell of its latents is."""
+        """Its metrics, and a histogram of its token norms."""
         from sphere_jax.evaluation import figures
 
         radii = arrays["radii"] / np.sqrt(self.tokenizer.latent_shape[-1])

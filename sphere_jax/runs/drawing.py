@@ -20,7 +20,7 @@ from sphere_jax.sampling import sample_keys
 @dataclasses.dataclass(frozen=True)
 class Samples:
     """`drawn`: images, uint8 (N, H, W, C), or latents, float32 (N, h, w, d); `labels`: (N,) int32;
-    `trace`: what changed along the way, say radius (steps + 1,); `sampler`: how they were drawn."""
+    `trace`: arrays along the path, as radius (steps + 1,); `sampler`: how they were drawn."""
 
     drawn: np.ndarray
     labels: np.ndarray
@@ -29,7 +29,7 @@ class Samples:
 
     @property
     def images(self) -> np.ndarray | None:
-        """None where only latents were drawn (no decoder here, say)."""
+        """None where only latents were drawn, as without a decoder."""
         return self.drawn if self.drawn.dtype == np.uint8 else None
 
     @property
@@ -73,7 +73,7 @@ class Drawer:
 
     @property
     def params(self) -> dict:
-        """Of the run, which may have trained since, and of the weaker network."""
+        """Of the run, which may still train, and of the weaker network."""
         return self._run.artifacts | self._weaker
 
     def draw(
@@ -87,12 +87,12 @@ class Drawer:
         """One sample for each label, by `sampler` or the config's own: images, or latents at the
         decode radius where the run has no decoder. If not `decode`, latents as the path ends.
 
-        `trained` are parameters in place of the run's own, say of a run that still trains.
+        `trained` are parameters used instead of the run's own, while it still trains.
         Raises UserError for labels outside the data's classes.
         """
         method, sampler = self.method, sampler or self.method.sampler
         if len(labels) == 0:
-            raise UserError("No samples were asked for; --num must be at least 1.")
+            raise UserError("There are no samples to draw; --num must be at least 1.")
         if labels.min() < 0 or labels.max() > method.num_classes:
             raise UserError(
                 f"Labels must be 0..{method.num_classes - 1}, or {method.num_classes} for no class."
@@ -123,19 +123,19 @@ class Drawer:
 
     def _generator(self, sampler) -> Callable:
         """The compiled `(params, indices, labels, scale) -> samples, trace`."""
-        alike = sampler.with_scale(1.0 if sampler.scale == 1.0 else 2.0)  # the scale is traced
-        if alike not in self._generators:
+        shared = sampler.with_scale(1.0 if sampler.scale == 1.0 else 2.0)  # the scale is traced
+        if shared not in self._generators:
 
             def generate(params, indices, labels, scale):
                 keys = sample_keys(self._key, indices)
-                samples, trace = self.method.generate(params, keys, labels, scale, alike)
+                samples, trace = self.method.generate(params, keys, labels, scale, shared)
                 rows = jax.tree.map(
                     lambda v: jnp.broadcast_to(v[None], (len(labels), *v.shape)), trace
                 )
                 return samples, rows
 
-            self._generators[alike] = jax.jit(generate, compiler_options=quick_products())
-        return self._generators[alike]
+            self._generators[shared] = jax.jit(generate, compiler_options=quick_products())
+        return self._generators[shared]
 
     def _map(self, function, arrays, what=""):
         """`function` over host arrays, in batches of the sampler's size on the run's mesh."""

@@ -1,4 +1,4 @@
-"""A frozen encoder over a data set: images to latents, as they are and mirrored."""
+"""A frozen encoder over a data set: images to latents, original and mirrored."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from sphere_jax.runs.system import build_tokenizer
 
 class Encoder:
     """Images to latents, and mirrored ones, on the devices of this process, `batch` images a device
-    at a time. Raises UserError for weights that are not what they should be."""
+    at a time. Raises UserError for weights that do not fit."""
 
     def __init__(self, config: Config, batch: int):
         tokenizer = build_tokenizer(config.data, config.tokenizer)
@@ -33,7 +33,7 @@ class Encoder:
         self._encode = encode
 
     def latents(self, images, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Float32 (B, 2, h, w, d) of `images[start:stop]`, as they are and mirrored, in batches.
+        """Float32 (B, 2, h, w, d) of `images[start:stop]`, original and mirrored, in batches.
 
         The images of the next batch are read while this one is on the devices.
         """
@@ -42,7 +42,7 @@ class Encoder:
             found = images[first : min(first + self._size, stop)]
             count = len(found)
             padding = np.repeat(found[:1], self._size - count, axis=0)
-            found = np.concatenate([found, padding])  # one program for all
+            found = np.concatenate([found, padding])  # one program for all sizes
             placed = put_global(self._mesh, found, batch_sharding(self._mesh))
             before, pending = pending, (self._encode(self._params, placed), count)
             if before:

@@ -1,4 +1,4 @@
-"""What the finished stages of a run have left, loaded from its folder."""
+"""Loads the results of finished stages from the folder of a run."""
 
 from pathlib import Path
 
@@ -28,8 +28,8 @@ def check_data(run: Run) -> None:
         trained_on = run.records.read(name)["depends"].get("data fingerprint")
         if trained_on != run.data_fingerprint:
             raise UserError(
-                f"{run.workdir} was trained on other data than config.data names now; put "
-                "that data back."
+                f"{run.workdir} was trained on other data than config.data names now; "
+                "restore that data."
             )
 
 
@@ -53,7 +53,7 @@ def load_stage(run: Run, name: str, record: dict) -> None:
 
 
 def stored_arrays(file: Path) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
-    """The arrays and the artifacts that a finished stage has left. Raises UserError."""
+    """The arrays and the artifacts of a finished stage. Raises UserError."""
     arrays, artifacts = {}, {}
     try:
         with np.load(file, allow_pickle=False) as stored:

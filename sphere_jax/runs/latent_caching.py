@@ -22,14 +22,14 @@ def encode_data_set(
     its devices.
 
     Raises:
-      UserError: the config's tokenizer is one that a run trains, its weights or the data are not
-        what they should be, or the folder holds another cache.
+      UserError: the config's tokenizer is trained by a run, its weights or the data are wrong, or
+        the folder holds another cache.
     """
     tokenizer = config.tokenizer_class
     if tokenizer.trained_here or not tokenizer.decodes:
         raise UserError(
-            f"config.tokenizer.name='{config.tokenizer.name}' is trained by a run and has no "
-            "weights beforehand; only tokenizers with weights from files can be cached."
+            f"config.tokenizer.name='{config.tokenizer.name}' is trained by a run; only "
+            "tokenizers with weights from files can be cached."
         )
     if not config.source.holds_images:
         raise UserError(f"config.data.source='{config.data.source}' holds no images to encode.")
@@ -43,7 +43,7 @@ def encode_data_set(
         "data": {part: parts[part].fingerprint for part in PARTS},
     }
     labels = {part: parts[part].labels for part in PARTS}
-    cache = CacheWriter(folder, plan, labels, _place_of_images(config))
+    cache = CacheWriter(folder, plan, labels, _image_source(config))
     encoder = Encoder(config, batch)
     if is_main_process():
         cache.write_plan()
@@ -56,7 +56,7 @@ def encode_data_set(
     return cache.write_index(write=is_main_process())
 
 
-def _place_of_images(config: Config) -> dict[str, str]:
+def _image_source(config: Config) -> dict[str, str]:
     """Where the images are, so that samples can be scored against them."""
     path = config.data.path
     if path and Path(path).exists():  # not a name of TensorFlow Datasets

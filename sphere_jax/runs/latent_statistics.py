@@ -21,15 +21,15 @@ from sphere_jax.weights.stored import fingerprint_of, write_weights
 
 def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
     """Writes mean and standard deviation of the channels of the training images' latents, `batch`
-    images a device at a time; returns them as `data.moments.statistics_of` does. Of a latent cache,
-    which has measured them, nothing is encoded.
+    images a device at a time; returns them as `data.moments.statistics_of` does. A latent cache
+    stores them: nothing is encoded.
 
-    They are of latents as the tokenizer gives them without statistics, unpacked. Every process
+    The latents are those of the tokenizer without statistics, unpacked. Every process
     encodes all images.
 
     Raises:
-      UserError: the tokenizer takes no such statistics, or is given some; its weights or the data
-        are not what they should be; the file cannot be written.
+      UserError: the tokenizer uses no such statistics, or is given some; its weights or the data
+        are wrong; the file cannot be written.
     """
     unpacked = config.tokenizer_class.without_statistics(config.tokenizer)
     if out.suffix != ".safetensors":
@@ -48,11 +48,11 @@ def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
 
 
 def _cached(config: Config, packed: bool) -> tuple[dict[str, Any], int]:
-    """What a latent cache has measured as it was written, and the number of its images."""
+    """The statistics that a latent cache stores, and the number of its images."""
     folder = Path(config.data.path)
     index = read_index(folder)
     if index["made_with"].get("config.tokenizer.pretrained_statistics fingerprint"):
-        raise UserError(f"{folder} holds latents that statistics have normalised: not measured.")
+        raise UserError(f"{folder} holds normalised latents; give a cache made without statistics.")
     made_with = config.tokenizer_class.latents_made_with(config.data, config.tokenizer)
     check_cache(folder, made_with)
     found = index["statistics"]

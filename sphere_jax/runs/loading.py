@@ -15,7 +15,7 @@ from sphere_jax.runs.run import Run, open_run
 
 
 def stored_config(workdir: Path) -> dict[str, Any]:
-    """The config of a run folder, as it is there. Raises UserError for another folder."""
+    """The config of a run folder, as stored. Raises UserError for another folder."""
     file = workdir / "config.json"
     if not file.is_file():
         raise UserError(
@@ -37,9 +37,9 @@ def load_run(
 ) -> Run:
     """The run of `workdir` with its trained artifacts on `mesh`, by default all devices here.
 
-    `sampler` and `evaluation` replace values of these groups of the config. Its mesh does not
-    count: a run trained on 16 devices is sampled on whatever is here. Its data set is read only if
-    `data` is true. `weights`, a file, has what is used in place of the generator's own.
+    `sampler` and `evaluation` replace values of these groups of the config. Its mesh is
+    ignored: a run trained on 16 devices is sampled on the devices here. Its data set is read only
+    if `data` is true. `weights` is a file of weights used instead of the generator's own.
 
     Raises:
       UserError: not a run folder, not finished, or damaged; weights of another network.

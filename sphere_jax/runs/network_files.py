@@ -1,4 +1,4 @@
-"""Weights from files, for methods that only say which files they need."""
+"""Weights from files that methods only name."""
 
 import jax
 
@@ -21,10 +21,10 @@ def check_pretrained(files: dict | None, config: Config) -> None:
 
 
 def override_weights(run: Run, path: str) -> None:
-    """Those of a file in place of the network that generates. Raises UserError."""
+    """Replaces the weights of the generator by those of a file. Raises UserError."""
     method = run.generator
     if method is None or not method.network_parameters:
-        raise UserError("--weights has the network of a stage that generates latents.")
+        raise UserError("--weights needs a run with a stage that generates latents.")
     check_parameterization(path, run.config)
     run.add_artifacts({method.network_parameters: method.network_file(path).load()})
     run.override = fingerprint_of(path)

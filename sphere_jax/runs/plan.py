@@ -1,4 +1,4 @@
-"""`--dry_run`: what a config will build, before anything is paid for."""
+"""`--dry_run`: what a config will build, without training it."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def print_plan(config: Config, mesh) -> None:
     """Shapes, exact parameter counts, bytes per device, shardings and steps. Needs no data.
 
     Raises:
-      UserError: as training would, for anything that the config alone gets wrong.
+      UserError: as training would, for errors in the config.
     """
     system = System(config)
     tokenizer, methods = system.tokenizer, system.methods
@@ -29,11 +29,11 @@ def print_plan(config: Config, mesh) -> None:
     if tokenizer.image_shape:
         print(f"images      {' x '.join(map(str, tokenizer.image_shape))}")
         if config.source.holds_images and not config.source.read_in_batches:
-            print(f"memory      {_held(math.prod(tokenizer.image_shape))}")
+            print(f"memory      {_memory_line(math.prod(tokenizer.image_shape))}")
     length = h * w * d
     print(f"latents     {h} x {w} x {d}  (sqrt(d) = {math.sqrt(d):.3f}, L = {length:,}, "
           f"sqrt(L) = {math.sqrt(length):.1f})")  # fmt: skip
-    if any(method.reads for method in methods.values()):  # others have a sphere of their own
+    if any(method.reads for method in methods.values()):  # other methods define their sphere
         print(f"space       {space_of(config, tokenizer.latent_shape)}")
     shape = ", ".join(f"{axis} {count}" for axis, count in mesh.shape.items())
     print(f"mesh        {shape}  ({mesh.devices.size} x {mesh.devices.flat[0].device_kind})")
@@ -48,7 +48,7 @@ def print_plan(config: Config, mesh) -> None:
 
 
 def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Mapping) -> dict:
-    """The plan of one stage; returns the shapes of what it leaves."""
+    """The plan of one stage; returns the shapes of its artifacts."""
     options = config.stage(name)
     check_batches(mesh, name, options)
     frozen = method.frozen(artifacts | load_files(method.files()))
@@ -80,10 +80,10 @@ def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Map
     flops = step_flops(method, state["params"], frozen, method.batch_shapes(), options.batch_size)
     count, size = snapshot_totals(options, state["params"])
     if count:
-        print(f"  snapshots   {count:,} of averages, {in_bytes(size)} on disk, all kept")
+        print(f"  snapshots   {count:,} of averages, {in_bytes(size)} on disk, none deleted")
     print(f"  work        {flops:.3g} FLOP a step (matrix products, forward and backward)")
     if config.source.holds_images and (each := method.memory_of_example()):
-        print(f"  memory      {_held(each)} (encode='once')")
+        print(f"  memory      {_memory_line(each)} (encode='once')")
     for note in method.notes():
         print(f"  note        {note}")
     if name == config.generator:
@@ -91,11 +91,11 @@ def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Map
     return params | method.artifact_shapes()
 
 
-def _held(each: int) -> str:
-    """How many images, or their latents, memory holds: what `check_fits` asks of a data set."""
+def _memory_line(each: int) -> str:
+    """Memory of one image or its latents, and how many fit: what `check_fits` checks."""
     free = available_bytes()
     room = f"; the {in_bytes(free)} available hold {free // each:,}" if free is not None else ""
-    return f"{in_bytes(each)} an image, all of them held{room}"
+    return f"{in_bytes(each)} an image, all in memory{room}"
 
 
 def _size(tree) -> int:

@@ -1,7 +1,7 @@
 """The record of a stage, W/stages/NAME.json: what its weights depend on, compared with a config.
 
-It keeps a folder from being mixed. A record is older than the options that came after it: one that
-it lacks counts as its default, one that was renamed since as the new one.
+It prevents stages of different configs in one folder. A record may be older than some options: one
+that it lacks counts as its default, a renamed one as the new one.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ def options_of(config: Config, groups: Iterable[str] | None = None) -> dict[str,
 
 
 def check_weights_exist(config: Config) -> None:
-    """Raises UserError for an option that names weights which are not there, or not whole."""
+    """Raises UserError for an option that names weights that are missing or damaged."""
     for leaf in options_of(config, (*config.stages, "tokenizer", "evaluation")).values():
         if leaf.file and leaf.value:
             fingerprint_of(leaf.value)
@@ -46,7 +46,7 @@ class Records:
 
     config: Config
     workdir: Path
-    data_fingerprint: Callable[[], str]  # asked for where a record is compared: data may be large
+    data_fingerprint: Callable[[], str]  # called only to compare records: data may be large
 
     def file(self, name: str) -> Path:
         return self.workdir / "stages" / f"{name}.json"
@@ -93,13 +93,13 @@ class Records:
             )
 
     def check_weights_files(self, name: str, record: dict) -> None:
-        """Raises UserError if a frozen network's file is not the one that the stage saw."""
+        """Raises UserError if a frozen network's file is not the one of the stage's training."""
         for key, leaf in options_of(self.config, ("tokenizer",)).items():
             trained_on = record["depends"].get(f"{key}{FINGERPRINT}")
             if trained_on and trained_on != fingerprint_of(leaf.value):
                 raise UserError(
                     f"{leaf.value} ({key}) has other weights than those that stage '{name}' of "
-                    f"{self.workdir} was trained on; put the old file back."
+                    f"{self.workdir} was trained on; restore the old file."
                 )
 
     def depends(self, name: str) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Records:
 
 
 def moves_weights(leaf: Leaf) -> bool:
-    """Whether another value gives other weights. Of a file it is its content that counts."""
+    """Whether another value gives other weights. Of a file, only its content counts."""
     return leaf.moves == "weights" and not leaf.file
 
 
@@ -150,7 +150,7 @@ def difference(before: dict[str, Any], now: dict[str, Any], config: Config) -> s
 
 
 def renamed(depends: dict[str, Any], config: Config) -> dict[str, Any]:
-    """A record's values under today's names of their options."""
+    """A record's values under the current names of their options."""
     new = {}
     for key, leaf in options_of(config).items():
         if leaf.about.get("formerly"):
@@ -160,7 +160,7 @@ def renamed(depends: dict[str, Any], config: Config) -> dict[str, Any]:
 
 
 def completed(depends: dict[str, Any], config: Config) -> dict[str, Any]:
-    """A record's values, with the defaults of the options that it lacks; kinds are `config`'s."""
+    """A record's values, with defaults for the options that it lacks; plug-ins as in `config`."""
     groups = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     groups |= groups.pop("groups")
     fresh = {}

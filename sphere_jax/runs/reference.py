@@ -37,7 +37,7 @@ def check_enough(config: Config, split: Split) -> None:
     evaluation, classes = config.evaluation, config.data.num_classes
     if config.features.needs_classes and classes < 2:
         raise UserError(
-            f"config.evaluation.features='{evaluation.features}' learns to tell classes apart, and "
+            f"config.evaluation.features='{evaluation.features}' needs two classes or more, and "
             f"config.data.num_classes={classes}; give published features, or evaluation.samples=0."
         )
     if len(split.heldout) <= evaluation.neighbours:

@@ -1,4 +1,4 @@
-"""`report.html` of a run: pictures of its samples, scores and stages, and how to repeat it."""
+"""`report.html` of a run: samples, scores, stages, and the command that repeats it."""
 
 import json
 
@@ -28,7 +28,7 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
         write_npz(workdir / "samples" / FIRST_SAMPLES, drawn)
         shown = figures.sample_grid(samples.images, samples.labels, names)
         write_bytes(workdir / "samples" / "final.png", shown)
-        caption = "Not chosen: the first samples of the seed, one class a row."
+        caption = "Uncurated: the first samples of the seed, one class a row."
         sections.append(page.Section("Samples", [page.Picture(shown, caption)]))
     else:
         drawn = {"latents": samples.latents, "labels": samples.labels}
@@ -60,7 +60,7 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
         f"{len(samples.labels):,} samples, {samples.sampler}, NFE {samples.sampler.evaluations}."
     )
     page.write_report(workdir / "report.html", f"{workdir.name}", summary, headlines, sections)
-    write_json(workdir / "results.json", results)  # last: it says that the run is finished
+    write_json(workdir / "results.json", results)  # last: it marks the run as finished
 
 
 def write_stages(run: Run, results: dict) -> None:
@@ -115,7 +115,7 @@ def _curve_section(run: Run, scored: Score | None, rows: list[dict]) -> list[pag
     names = [name for name in points[0] if name not in NOT_SCORES]
     steps = [point["step"] for point in points]
     count = run.config.evaluation.curve_samples
-    same = scored is not None and scored.samples == count  # perhaps in other features by now
+    same = scored is not None and scored.samples == count  # else perhaps with other features
     real = {name: scored.real_data.get(name) if same else None for name in names}
     lines = {"": {name: [_finite(point.get(name)) for point in points] for name in names}}
     drawn = figures.score_curves("step", steps, lines, real)
@@ -125,7 +125,7 @@ def _curve_section(run: Run, scored: Score | None, rows: list[dict]) -> list[pag
 
 
 def _finite(value) -> float | None:
-    """Of a row, in which numbers that are not finite stand as words."""
+    """Of a row, in which numbers that are not finite are strings."""
     return value if isinstance(value, (int, float)) else None
 
 

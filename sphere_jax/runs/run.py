@@ -1,4 +1,4 @@
-"""One run: its folder, the parts of its config, its data, and what its stages have left so far.
+"""One run: its folder, the parts of its config, its data, and the results of its stages.
 
 W/config.json             the resolved config, with versions
 W/stages/NAME.json        what stage NAME depends on, and its metrics once finished
@@ -28,12 +28,12 @@ from sphere_jax.runs.system import System
 from sphere_jax.tokenizers.base import Tokenizer
 from sphere_jax.training.task import Task
 
-TOGETHER = 256  # images that a device maps at once, or as many as have PIXELS
+TOGETHER = 256  # images per device and batch, fewer if they have more than PIXELS
 PIXELS = 2**20  # of an autoencoder's widest maps in memory: 256 images of 64 px, 16 of 256 px
 
 
 def open_run(config: Config, workdir: Path, mesh) -> "Run":
-    """The data loaded and checked, the folder made. Raises UserError."""
+    """Loads and checks the data, makes the folder. Raises UserError."""
     run = Run(config, workdir, mesh)
     _ = run.split
     make_folder(workdir)
@@ -74,7 +74,7 @@ class Run:
 
     @cached_property
     def split(self) -> Split:
-        """Its data, read when they are first asked for. Raises UserError."""
+        """Its data, read on first use. Raises UserError."""
         return self.config.source.load_for(self.config)
 
     @cached_property
@@ -83,7 +83,7 @@ class Run:
 
     @cached_property
     def images(self) -> Split:
-        """The images of its data, or those that its latents were made of. Raises UserError for data
+        """The images of its data, or those behind its latents. Raises UserError for data
         without images, and for other images than those of its latents."""
         if "images" in self.split.train.arrays:
             return self.split
@@ -106,7 +106,7 @@ class Run:
         return Records(self.config, self.workdir, lambda: self.data_fingerprint)
 
     def task(self, name: str) -> Task:
-        """What the training loop needs to know of a stage whose frozen parts are there."""
+        """The training task of a stage whose frozen parts are loaded."""
         method = self.methods[name]
         frozen = method.frozen(self.artifacts)
         options = self.config.stage(name)
@@ -128,8 +128,8 @@ class Run:
         self.artifacts |= put_global(self.mesh, artifacts, tree_shardings(self.mesh, artifacts))
 
     def load_tokenizer(self) -> None:
-        """The weights of a tokenizer that comes from files; of an encoder only where images are
-        read. Raises UserError."""
+        """Loads a tokenizer that comes from files, its encoder only if images are read. Raises
+        UserError."""
         if self.tokenizer.trained_here:
             return
         found = self.tokenizer.load(self.config.tokenizer)

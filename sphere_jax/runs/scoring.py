@@ -17,10 +17,10 @@ from sphere_jax.training.run_log import RunLog
 
 
 class Scorer:
-    """Scores of a run while it trains and at its end; what both need is made once.
+    """Scores of a run while it trains and at its end; both share reference and drawer.
 
     `known` caches references for other runs of this process on the same data (`reference_of`).
-    Raises UserError at once where what it will need is missing: images, weights of the features, or
+    Raises UserError at once if something is missing: images, weights of the features, or
     the weaker run of auto-guidance.
     """
 

@@ -25,8 +25,8 @@ from sphere_jax.weights.stored import fingerprint_of
 
 
 def start(run: Run) -> None:
-    """Writes `config.json`. Raises UserError if the folder holds a stage of another config, and for
-    what would stop one of the stages at its start.
+    """Writes `config.json`. Raises UserError if the folder holds a stage of another config, or
+    if a stage could not start.
     """
     check_weights_exist(run.config)
     run.records.check_stages()
@@ -39,8 +39,8 @@ def start(run: Run) -> None:
 
 
 def train_stages(run: Run, log: RunLog, score=None) -> None:
-    """Trains what is not finished; `score(params)` scores the stage that generates meanwhile, where
-    `config.evaluation.every` asks for it. Raises what `training.loop.train` raises.
+    """Trains what is not finished; `score(params)` scores the stage that generates while it trains,
+    every `config.evaluation.every` steps. Raises what `training.loop.train` raises.
     """
     every = run.config.evaluation.every
     curve = Curve(score, every) if score and every else None
@@ -60,7 +60,7 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
         check_pretrained(method.pretrained(), run.config)
         run.add_artifacts(load_files(method.files()))
         task = run.task(name)
-        fidelity = _fidelity(run, method)  # a file that is missing is noticed before training
+        fidelity = _fidelity(run, method)  # raises for a missing file before training
         split = method.training_data(run.data_of(name), task.frozen, run.map_over)
         data = run.config.data
         params = train(
@@ -73,11 +73,11 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
             curve if name == run.config.generator else None,
             partial(load_files, method.pretrained()),
         )
-        _finish(run, name, task.frozen, params, record, log, fidelity)
+        _measure(run, name, task.frozen, params, record, log, fidelity)
 
 
-def _finish(run: Run, name: str, frozen, params, record: dict, log: RunLog, fidelity) -> None:
-    """Measures a trained stage and writes what it leaves; then it is finished."""
+def _measure(run: Run, name: str, frozen, params, record: dict, log: RunLog, fidelity) -> None:
+    """Measures a trained stage, writes the results, and marks it as finished."""
     method = run.methods[name]
     run.artifacts |= {part: params[part] for part in method.trains}
     tools = Tools(run.map_over, fidelity)
@@ -99,13 +99,13 @@ def _measure_again(run: Run, name: str, frozen, record: dict, log: RunLog) -> No
     """A finished stage, where what it is measured with has changed."""
     method = run.methods[name]
     now = _measured_with(run, method)
-    before = record.get("measured_with", record.get("yardsticks", now))  # its name until 0.1
+    before = record.get("measured_with", record.get("yardsticks", now))  # old name
     if before == now:
         return
     log.print(f"{name}: measured again, since what it is measured with has changed")
     params = {part: run.artifacts[part] for part in method.trains}
     record = {key: value for key, value in record.items() if key != "yardsticks"}
-    _finish(run, name, frozen, params, record, log, _fidelity(run, method))
+    _measure(run, name, frozen, params, record, log, _fidelity(run, method))
 
 
 def _measured_with(run: Run, method: Method) -> dict:

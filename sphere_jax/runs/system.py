@@ -33,12 +33,12 @@ class System:
         return self.methods[self.config.generator] if self.config.generator else None
 
     def sampler(self, config: Config):
-        """That of the generator under the sampler options of another config, alike otherwise."""
+        """The generator's sampler with the sampler options of another, otherwise equal config."""
         name = self.config.generator
         return self.config.method(name).make_sampler(config, name, self.tokenizer)
 
 
-@cache  # it takes seconds, and arms of a comparison share it
+@cache  # takes seconds; arms of a comparison share it
 def build_tokenizer(data: DataOptions, options: TokenizerOptions) -> Tokenizer:
     """Raises UserError for sizes that do not fit each other."""
     found = plugins.find("tokenizers", "TOKENIZER", options.name, "config.tokenizer.name")

@@ -1,4 +1,4 @@
-"""Auto-guidance: the run whose network guidance moves away from, and whether it fits."""
+"""Auto-guidance: the run whose network guidance moves away from, and its checks."""
 
 import json
 from pathlib import Path
@@ -65,8 +65,8 @@ def _check_latents(run: Run, other: Run) -> None:
 
 
 def _latents_of(run: Run) -> dict:
-    """What says which latents a finished run generates, in the record of its generator: all of the
-    tokenizer but its decoder, or the data, where they are latents."""
+    """The recorded values that determine which latents a finished run generates: the tokenizer
+    without its decoder, or the data if they are latents."""
     file = run.workdir / "stages" / f"{run.config.generator}.json"
     if not file.exists():  # not from a folder
         return {}
@@ -79,7 +79,7 @@ def _latents_of(run: Run) -> dict:
         key: value
         for key, value in found.items()
         if key.startswith("config.tokenizer.") and "decoder" not in key
-        if key not in files  # where they lie; their fingerprints say what they are
+        if key not in files  # paths; fingerprints identify the files
     }
 
 

@@ -74,8 +74,8 @@ def interpolate(
         weights = np.linspace([1.0, 0.0], [0.0, 1.0], columns)
     else:
         points, weights = among(ends, columns), bilinear(columns)
-    asked = np.array(labels or [classes] * count)
-    mixtures = (weights @ np.eye(classes + 1)[asked]).astype(np.float32)
+    rows = np.array(labels or [classes] * count)
+    mixtures = (weights @ np.eye(classes + 1)[rows]).astype(np.float32)
     drawn = refine(run, method.sampler, seed, mixtures, latents=points, alike=True)
     if count == 2:
         return {path + (f", {labels[0]} to {labels[1]}" if labels else ""): drawn}

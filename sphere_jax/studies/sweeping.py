@@ -1,4 +1,4 @@
-"""Scores of one run along values of its sampler: the U-curve of the decode radius, say."""
+"""Scores of one run over values of sampler options, for example over the decode radius."""
 
 import dataclasses
 import itertools
@@ -77,8 +77,8 @@ def sweep(
     and which `weights` were scored.
 
     points: `sweep_configs`. Latents are drawn once where only the decode radius changes, and one
-    compiled program serves all guidance scales but 1. `write` gets what is there after every point;
-    points that `before`, what an earlier sweep wrote, has under the same protocol are not drawn
+    compiled program serves all guidance scales but 1. `write` gets the results so far after every
+    point; points in `before`, the output of an earlier sweep under the same protocol, are not drawn
     again. Raises UserError as `draw` does, and for a `before` of another run or protocol.
     """
     drawer = Drawer(run, seed)
@@ -148,12 +148,12 @@ def _named(values: dict[str, str]) -> str:
 
 
 def _rows(known: dict[str, dict], stamps) -> list[dict]:
-    """In the order of the sweep, however they came to be known."""
+    """In the order of the sweep."""
     return [known[name] for name in stamps if name in known]
 
 
 def _weights(run: Run) -> dict[str, str]:
-    """What was trained, by the records of its stages, and what is used in place of it."""
+    """Fingerprints of the records of its stages, and of weights used instead."""
     files = {name: run.workdir / "stages" / f"{name}.json" for name in run.config.stages}
     found = {name: fingerprints.of_file(file) for name, file in files.items() if file.exists()}
     return found | ({"override": run.override} if run.override else {})
@@ -200,7 +200,7 @@ def table(swept: dict) -> str:
     lines = [[*keys, "NFE", *(describe(name)[0] for name in names)]]
     lines.append(["---"] * len(lines[0]))
     for row in swept["rows"]:
-        found = [row["metrics"].get(name) for name in names]  # a metric added since may be missing
+        found = [row["metrics"].get(name) for name in names]  # older sweeps may lack a metric
         scores = ["–" if value is None else f"{value:.3f}" for value in found]
         lines.append([*row["values"].values(), str(row["nfe"]), *scores])
     real = [f"{swept['real_data'][name]:.3f}" for name in names]

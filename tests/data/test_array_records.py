@@ -121,7 +121,7 @@ def test_few_files_are_open_at_once(tmp_path, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) <= before + 2
 
 
-def test_what_is_wrong_with_a_folder(tmp_path):
+def test_errors_of_a_folder(tmp_path):
     assert "There is no folder ''" in refusal_of(load, data(""))
     assert "There is no folder" in refusal_of(load, data(tmp_path / "none"))
     assert "has no train*.array_record" in refusal_of(load, data(tmp_path))
@@ -191,7 +191,7 @@ def test_written_images_are_read_back_to_the_bit(tmp_path, channels):
         np.testing.assert_array_equal(a["labels"], b["labels"])
 
 
-def test_writing_resumes_and_what_is_not_whole_is_refused(tmp_path, monkeypatch):
+def test_writing_resumes_and_incomplete_caches_are_refused(tmp_path, monkeypatch):
     original, out, written = originals(tmp_path), tmp_path / "out", record_writer._write
 
     def killed(file, source, shard):
@@ -217,7 +217,7 @@ def test_writing_resumes_and_what_is_not_whole_is_refused(tmp_path, monkeypatch)
     assert "holds no images to write" in refusal_of(prepared, DataOptions(source="latents"), out)
 
 
-def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
+def test_a_failed_write_is_a_user_error(tmp_path):
     temporary_beside(tmp_path / "out" / "train-00000.array_record").mkdir(parents=True)
     assert "Cannot write" in refusal_of(prepared, originals(tmp_path), tmp_path / "out")
 

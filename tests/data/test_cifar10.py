@@ -54,7 +54,7 @@ def test_the_official_split_of_the_binary_version(binary, planes):
     assert split.heldout.labels.dtype == np.int32
 
 
-def test_what_is_wrong_with_the_binary_version(binary, tmp_path):
+def test_errors_of_the_binary_version(binary, tmp_path):
     assert "have 3 channels but config.data.channels=1" in refusal(binary, channels=1)
     for name in cifar10.FILES[:5]:
         (tmp_path / name).symlink_to(binary / name)
@@ -101,7 +101,7 @@ def test_the_jpeg_version(tmp_path, monkeypatch):
     np.testing.assert_array_equal(larger[:, 4:-4, 4:-4], split.train.arrays["images"])  # padded
 
 
-def test_what_is_wrong_with_the_jpeg_version(tmp_path, monkeypatch):
+def test_errors_of_the_jpeg_version(tmp_path, monkeypatch):
     assert "has 3 pictures in train_jpeg_bytes; CIFAR-10 has 50000" in refusal(packed(tmp_path))
     monkeypatch.setattr(cifar10, "TRAIN", 3)
     assert "has 2 pictures in test_jpeg_bytes; CIFAR-10 has 10000" in refusal(packed(tmp_path))

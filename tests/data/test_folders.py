@@ -96,7 +96,7 @@ def test_files_that_cannot_be_edited(classes_folder):
     assert "notes.txt is not an image" in refusal_of(read_files, [text], config(classes_folder))
 
 
-def test_resize_is_obeyed(classes_folder):
+def test_the_resize_option_is_used(classes_folder):
     for resize, how in (("nearest", "NEAREST"), ("bicubic", "BICUBIC")):
         image = load(config(classes_folder, resize=resize)).train.arrays["images"][0]
         picture = Image.open(classes_folder / "ape/00.png")

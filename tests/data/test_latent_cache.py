@@ -1,4 +1,4 @@
-"""Latents in files: what is written comes back, and what is damaged or of others is refused."""
+"""Latents in files: what is written comes back, and damaged or foreign files are refused."""
 
 import dataclasses
 import json
@@ -56,7 +56,7 @@ def data(folder) -> DataOptions:
 
 
 @pytest.mark.parametrize("dtype", list(DTYPES))
-def test_what_was_written_comes_back(tmp_path, dtype):
+def test_written_records_are_read_back(tmp_path, dtype):
     fill(tmp_path, dtype)
     for part, source in vars(load(data(tmp_path))).items():
         expected = latents(part).astype(DTYPES[dtype]).astype(np.float32)
@@ -140,7 +140,7 @@ def test_a_folder_of_another_plan_is_refused(tmp_path):
     assert "made with config.data.image_size=16, not 32" in words
 
 
-def test_damage_is_noticed(tmp_path):
+def test_damage_is_detected(tmp_path):
     fill(tmp_path)
     cache, file = writer(tmp_path), tmp_path / "train-00001.arrayrecord"
     whole = bytearray(file.read_bytes())
@@ -162,7 +162,7 @@ def test_damage_is_noticed(tmp_path):
     )
 
 
-def test_what_is_no_cache_is_one_sentence(tmp_path):
+def test_a_folder_that_is_no_cache_is_a_user_error(tmp_path):
     assert "holds no latent cache" in refusal_of(load, data(tmp_path / "none"))
     fill(tmp_path)
     index = json.loads((tmp_path / "index.json").read_text())
@@ -188,7 +188,7 @@ def test_latents_that_do_not_fit_the_type_are_refused(tmp_path):
     assert not cache.is_finished(cache.shards[1])
 
 
-def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path):
+def test_a_failed_write_is_a_user_error(tmp_path):
     cache = writer(tmp_path)
     shard = cache.shards[0]
     temporary_beside(tmp_path / f"{shard.name}.arrayrecord").mkdir()  # where its file would be
@@ -296,7 +296,7 @@ def test_a_cache_needs_a_tokenizer_whose_weights_are_in_files(tmp_path, fact):
     SOURCE.check(wrong)
 
 
-def test_a_cache_says_where_its_images_are(tmp_path):
+def test_a_cache_stores_the_path_of_its_images(tmp_path):
     images, cache = tmp_path / "images.npz", tmp_path / "cache"
     plan = {"made_with": MADE_WITH, "latent_shape": SHAPE, "dtype": "float32", "shard_size": 4}
     plan["data"] = {"train": "a", "heldout": "b"}  # fingerprints

@@ -34,7 +34,7 @@ def test_available_memory_is_what_the_system_and_the_container_leave(tmp_path, m
         assert memory.available_bytes() == expected  # files that were read give way
 
 
-def test_what_fits_passes_and_what_does_not_is_one_sentence(monkeypatch):
+def test_what_does_not_fit_in_memory_is_a_user_error(monkeypatch):
     leaves(monkeypatch, 3 * 10**9)
     memory.check_fits("Latents", 3 * 10**9, "buy more")
     sentence = refusal_of(memory.check_fits, "Latents", 4 * 10**9, "buy more")

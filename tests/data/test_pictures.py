@@ -150,7 +150,7 @@ def test_every_8_bit_mode_becomes_rgb(mode):
     assert_same(decode(encoded(picture, kind), "x", data()), picture.convert("RGB"))
 
 
-def test_what_cannot_be_decoded_is_named():
+def test_undecodable_content_is_named():
     def refusal(content) -> str:
         return refusal_of(decode, io.BytesIO(content), "cat.jpg", data())
 

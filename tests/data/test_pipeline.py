@@ -78,7 +78,7 @@ readers = set()
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
-def test_threads_read_in_place_of_the_one_that_asks(source, sharding, threads):
+def test_threads_read_instead_of_the_main_thread(source, sharding, threads):
     readers.clear()
     expected = take(Batches(source, 8, 0, sharding, flip=True), 12, "images")
     watched = Batches(Watched(source.arrays), 8, 0, sharding, flip=True, threads=threads)
@@ -88,7 +88,7 @@ def test_threads_read_in_place_of_the_one_that_asks(source, sharding, threads):
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_what_cannot_be_read_is_one_sentence_in_any_thread(source, sharding, threads):
+def test_unreadable_files_are_user_errors_in_any_thread(source, sharding, threads):
     few = Watched({name: array[: COUNT - 1] for name, array in source.arrays.items()})
     with pytest.raises(UserError) as caught:
         take(Batches(few, 8, 0, sharding, threads=threads), 7)

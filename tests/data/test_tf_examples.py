@@ -45,7 +45,7 @@ def example():
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.Example"))
 
 
-def test_what_protobuf_writes_is_read(example):
+def test_protobuf_output_is_read(example):
     made = example()
     made.features.feature["image"].bytes_list.value.append(FEATURES["image"])
     made.features.feature["box"].float_list.value.extend([0.5, 1.0])
@@ -56,7 +56,7 @@ def test_what_protobuf_writes_is_read(example):
     assert parse_example(example().SerializeToString()) == {}
 
 
-def test_what_is_written_protobuf_reads(example):
+def test_protobuf_reads_what_is_written(example):
     made = example.FromString(write_example(FEATURES))
     found = {
         name: (feature.bytes_list.value or feature.int64_list.value)[0]
@@ -73,7 +73,7 @@ def test_written_bytes_stay():
     assert written == head + label
 
 
-def test_there_and_back():
+def test_round_trip():
     assert parse_example(write_example(FEATURES)) == {k: [v] for k, v in FEATURES.items()}
 
 
@@ -109,7 +109,7 @@ def test_numbers_are_read_modulo_two_to_the_64():
             assert parse_example(record) == {"label": [value]}
 
 
-def test_damage_is_a_value_error_or_leaves_a_message():
+def test_damage_raises_a_value_error_or_is_reported():
     whole = write_example({"image": b"abc", "label": 300})
     for cut in range(1, len(whole)):
         with pytest.raises(ValueError, match="no tf.train.Example"):

@@ -97,7 +97,7 @@ def test_without_a_held_out_split_a_fifth_is_held_out(tfds, tmp_path):
 
 
 @pytest.mark.parity
-def test_what_is_no_image_data_set_is_one_sentence(tfds, tmp_path):
+def test_unusable_data_sets_are_user_errors(tfds, tmp_path):
     assert "names no data set" in refusal(data("cifar1"))
     assert "names no data set" in refusal(data(""))
     assert "names no data set" in refusal(data(str(tmp_path)))
@@ -114,7 +114,7 @@ def test_what_is_no_image_data_set_is_one_sentence(tfds, tmp_path):
     assert "not as ArrayRecord" in refusal(data(path))
 
 
-def test_without_the_package_it_says_what_to_install(monkeypatch):
+def test_without_the_package_the_error_names_what_to_install(monkeypatch):
     plain = builtins.__import__
 
     def refuse(name, *arguments, **options):

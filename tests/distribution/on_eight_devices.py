@@ -157,7 +157,7 @@ def batches() -> dict:
 
 
 def refusals() -> list[str]:
-    said, odd = [], LATENTS | {"flow": {"batch_size": 20}}
+    refusals, odd = [], LATENTS | {"flow": {"batch_size": 20}}
     for attempt in (
         lambda: make_mesh(3, 2),
         lambda: make_mesh(-1, 3),
@@ -166,8 +166,8 @@ def refusals() -> list[str]:
         try:
             attempt()
         except UserError as error:
-            said.append(str(error))
-    return said
+            refusals.append(str(error))
+    return refusals
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_fsdp_holds_a_quarter_of_what_it_splits(found):
     assert found["training"]["shards"] == [0.25]
 
 
-def test_what_eight_devices_save_any_number_restores(found):
+def test_checkpoints_of_eight_devices_restore_on_any_number(found):
     assert found["training"]["restored"] == [0.0, 0.0, 0.0]
 
 
@@ -55,8 +55,8 @@ def test_every_device_gets_its_rows(found):
     assert rows["8x1"] == rows["1x1"] and rows["2x4"] == rows["1x1"] and len(rows["1x1"]) == 16
 
 
-def test_what_does_not_fit_the_devices_is_refused(found):
-    said = found["refusals"]
-    assert "asks for 3 x 2 devices but there are 8" in said[0]
-    assert "asks for 2 x 3 devices but there are 8" in said[1]
-    assert "config.flow.batch_size=20 must be a multiple of the mesh's 8 devices" in said[2]
+def test_batches_that_do_not_fit_the_devices_are_refused(found):
+    refusals = found["refusals"]
+    assert "asks for 3 x 2 devices but there are 8" in refusals[0]
+    assert "asks for 2 x 3 devices but there are 8" in refusals[1]
+    assert "config.flow.batch_size=20 must be a multiple of the mesh's 8 devices" in refusals[2]

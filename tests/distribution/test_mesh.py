@@ -67,7 +67,7 @@ def test_the_mesh_of_one_device():
     assert replicated(mesh).is_fully_replicated
 
 
-def test_a_batch_that_does_not_divide_gets_one_that_does():
+def test_a_batch_that_does_not_divide_is_refused_with_one_that_does():
     mesh = SimpleNamespace(devices=np.zeros((2, 4)))
     check_batches(mesh, "flow", FlowOptions(batch_size=32, accumulate=2))
     with pytest.raises(UserError, match="config.flow.batch_size=17 .* 8 devices; try 24."):

@@ -78,7 +78,7 @@ def test_features_do_not_depend_on_the_batch_or_the_mesh(network):
         network.features(images(3, 1))
 
 
-def test_the_most_likely_class_is_the_networks_own(network):
+def test_the_most_likely_class_is_that_of_the_network(network):
     features = np.random.default_rng(2).uniform(0, 1, (3, 1280)).astype(np.float32)
     logits = network.network.bind(network.params).classifier(features)
     np.testing.assert_array_equal(network.classes(features), np.argmax(logits, -1))

@@ -88,7 +88,7 @@ def test_a_batch_that_is_not_full_is_exact(narrow):
     np.testing.assert_allclose(found["psnr"], mean_psnr(others, images), rtol=1e-5)
 
 
-def test_what_is_measured_is_what_there_are_weights_for(narrow, tmp_path):
+def test_metrics_need_their_weights(narrow, tmp_path):
     network, params = narrow
     file = tmp_path / "lpips.safetensors"
     write_weights(file, params, "lpips_alexnet", "random")

@@ -37,7 +37,7 @@ def test_copying_and_not_copying():
     assert memorisation(np.full(5, 7.5), heldout)["nearest_train_distance_ratio"] == 0.5
 
 
-def test_errors_say_what_is_wrong():
+def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="at least one sample"):
         memorisation(np.array([]), np.ones(3))
     with pytest.raises(ValueError, match="copies of training images"):

@@ -87,7 +87,7 @@ def test_balls_reach_to_the_kth_neighbour_not_counting_the_point():
     assert precision_recall(real, generated, k=2)["precision"] == pytest.approx(3 / 5)
 
 
-def test_chunks_do_not_show(monkeypatch):
+def test_the_result_does_not_depend_on_the_chunks(monkeypatch):
     rng = np.random.default_rng(6)
     real, generated = rng.normal(size=(70, 4)), rng.normal(size=(50, 4)) + 0.5
     whole = precision_recall(real, generated)

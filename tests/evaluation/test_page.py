@@ -59,13 +59,13 @@ def write(path):
 def test_the_page_as_markdown(tmp_path):
     picture = figures.norm_histogram({"a": np.ones(9)})
     table = page.Table(["arm", "score"], [["a | b", 0.123456], ["c", None]])
-    blocks = [table, page.Picture(picture, "Norms."), page.Text("Said."), page.Code("x")]
+    blocks = [table, page.Picture(picture, "Norms."), page.Text("Words."), page.Code("x")]
     for name in ("page-2.png", "page-3.png", "page-5.png"):  # two of an earlier, longer page
         (tmp_path / name).touch()
     page.write_markdown(tmp_path / "page.md", "T", "About.", [page.Section("S", blocks)])
     assert (tmp_path / "page.md").read_text() == (
         "# T\n\nAbout.\n\n## S\n\n| arm | score |\n| --- | --- |\n| a \\| b | 0.1235 |\n| c | – |\n"
-        "\n![Norms.](page-1.png)\n\n*Norms.*\n\nSaid.\n\n```\nx\n```\n"
+        "\n![Norms.](page-1.png)\n\n*Norms.*\n\nWords.\n\n```\nx\n```\n"
     )
     assert (tmp_path / "page-1.png").read_bytes() == picture
     assert {p.name for p in tmp_path.iterdir()} == {"page.md", "page-1.png", "page-5.png"}

@@ -24,11 +24,11 @@ def test_it_is_the_rbf_svm_of_scikit_learn(reference, digits, monkeypatch):
     np.testing.assert_array_equal(reference.pixel_classifier.predict(heldout["images"]), expected)
 
 
-def test_agreement_counts_the_asked_labels_class_by_class(reference, digits):
+def test_agreement_counts_the_given_labels_class_by_class(reference, digits):
     train = digits.train.arrays  # which the classifier has learnt by heart
     images = np.concatenate([train["images"][train["labels"] == c][:4] for c in (0, 1, 2)])
-    asked = np.array([0] * 4 + [1, 1, 7, 7] + [7] * 4)
-    overall, by_class = class_agreement(reference.pixel_classifier, images, asked)
+    labels = np.array([0] * 4 + [1, 1, 7, 7] + [7] * 4)
+    overall, by_class = class_agreement(reference.pixel_classifier, images, labels)
     assert overall == 6 / 12
     assert by_class[:3] == [1.0, 1.0, None] and by_class[7] == 0.0
 
@@ -44,7 +44,7 @@ def test_large_sets_are_drawn_from_by_seed(digits, monkeypatch):
     assert not np.array_equal(fitted[0].pixels, fitted[2].pixels)
 
 
-def test_errors_say_what_is_wrong(reference):
+def test_errors_name_what_is_wrong(reference):
     images, labels = np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, np.int64)
     with pytest.raises(ValueError, match="at least 2 classes"):
         train_pixel_classifier(images, labels, 10)

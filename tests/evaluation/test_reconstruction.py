@@ -89,7 +89,7 @@ def test_psnr_of_known_errors():
 
 def test_the_mean_on_the_host_reads_a_few_images_at_a_time(pair):
     class Lazy:
-        """Arrays that tell what was read of them."""
+        """Arrays that record what was read."""
 
         def __init__(self, array):
             self._array, self.read = array, []
@@ -116,7 +116,7 @@ def test_psnr_of_noise(pair):
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim, mean_psnr])
-def test_what_cannot_be_compared_is_refused(metric, pair):
+def test_other_shapes_and_types_are_refused(metric, pair):
     images, others = pair
     with pytest.raises(ValueError, match="another shape"):
         metric(images, others[:2])

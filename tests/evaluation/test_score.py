@@ -47,7 +47,7 @@ def test_the_held_out_split_itself_is_at_distance_zero(reference, digits):
     assert found.metrics["class_agreement"] == found.real_data["class_agreement"]
 
 
-def test_each_fault_shows_in_its_own_metric(reference, digits):
+def test_each_defect_changes_its_metric(reference, digits):
     train, heldout = digits.train.arrays, digits.heldout.arrays
     copied = score(reference, train["images"][:200], train["labels"][:200])
     assert copied.metrics["nearest_train_too_close"] == 1.0
@@ -67,7 +67,7 @@ def test_each_fault_shows_in_its_own_metric(reference, digits):
     assert nonsense.metrics["precision_small_classifier"] < 0.2
 
 
-def test_what_depends_on_the_data_alone_is_classified_once(reference, digits, monkeypatch):
+def test_real_images_are_classified_once(reference, digits, monkeypatch):
     train, classified = digits.train.read(np.arange(50)), []
     predict = PixelClassifier.predict
     monkeypatch.setattr(
@@ -127,7 +127,7 @@ def test_the_protocol_names_everything_a_number_depends_on(reference, digits):
     assert protocol(reference, "digits", 50, 3, None)["generation"] == "images from a file"
 
 
-def test_scores_of_older_files_have_the_names_of_today():
+def test_scores_of_older_files_get_current_names():
     old = {
         "metrics": {"a": 1.0},
         "yardstick": {"a": 2.0},

@@ -6,7 +6,7 @@ from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 from sphere_jax.evaluation.features.small_classifier import Classifier, train_classifier
 
 
-def test_it_learns_digits_and_says_how_well(classifier, digits):
+def test_it_learns_digits_and_reports_its_accuracy(classifier, digits):
     heldout = digits.heldout.arrays
     accuracy = np.mean(classifier.logits(heldout["images"]).argmax(-1) == heldout["labels"])
     assert accuracy > 0.9
@@ -71,7 +71,7 @@ def test_colour_images_of_any_shape(tmp_path):
     assert trained.logits(images).shape == (20, 2)
 
 
-def test_errors_say_what_is_wrong(classifier):
+def test_errors_name_what_is_wrong(classifier):
     images, labels = np.zeros((20, 8, 8, 1), np.uint8), np.zeros(20, np.int32)
     for bad_images, bad_labels, classes, sentence in [
         (images / 255, labels, 2, "must be uint8 images"),

@@ -65,7 +65,7 @@ def test_npz_round_trip_keeps_moments_count_and_protocol(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["reference.npz"]
 
 
-def test_errors_say_what_is_wrong(tmp_path):
+def test_errors_name_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="NaN or infinity"):
         Statistics.of(np.array([[1.0, np.nan]]))
     with pytest.raises(ValueError, match="at least 2 feature vectors, not 1"):

@@ -109,7 +109,7 @@ def test_gradient_reaches_images_and_never_the_networks(params, pair):
     np.testing.assert_allclose((upper - lower) / 0.2, norm, rtol=0.01)
 
 
-def test_the_same_images_cost_nothing_and_pull_nowhere(params, pair):
+def test_equal_images_have_zero_loss_and_zero_gradient(params, pair):
     value, (_, of_images) = compiled(params, pair[0], pair[0])
     assert 0 <= value < 1e-9  # rounding: the two may be computed in different order
     assert np.abs(of_images).max() < 1e-5
@@ -133,7 +133,7 @@ def test_other_shapes_are_refused(params, pair, monkeypatch):
         both(params, images[:, :8], target[:, :8])
 
 
-def test_what_is_missing_is_said():
+def test_missing_weights_are_named():
     perceptual, params = load("", "")
     assert not perceptual.active and params == {}
     assert describe(perceptual).startswith("Perceptual loss: off, without LPIPS-VGG (")
@@ -145,7 +145,7 @@ def test_what_is_missing_is_said():
     )
 
 
-def test_bad_files_are_one_sentence(tmp_path):
+def test_bad_files_are_user_errors(tmp_path):
     missing, cut = str(tmp_path / "none.safetensors"), tmp_path / "cut.safetensors"
     other = tmp_path / "other.safetensors"
     save_file({"stem.0.weight": np.zeros((96, 3, 4, 4), np.float32)}, other)

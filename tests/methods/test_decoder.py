@@ -267,7 +267,7 @@ class OnBackbone(Discriminator):
         return self.network.apply(params, images * frozen["scale"])
 
 
-def test_dino_adversarys_what_a_viewer_would_see(whole):
+def test_dino_discriminator_sees_8_bit_images(whole):
     """docs/systems/hae.md#autoencoder-training: it learns on decoded images of 8 bits; the decoder
     learns from them as they are."""
     adversary = OnBackbone(ADVERSARY.network, backbone=Layers(3, 3))
@@ -294,7 +294,7 @@ def test_dino_adversarys_what_a_viewer_would_see(whole):
         assert float(optax.tree.norm(grads[part])) > 1e-4
 
 
-def test_draws_and_micro_batches(whole, adversarial):
+def test_keys_and_micro_batches(whole, adversarial):
     """Reconstruction and hinge are means over samples; noise belongs to samples."""
     method, params = adversarial
     noisy = dataclasses.replace(

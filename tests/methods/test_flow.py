@@ -27,13 +27,13 @@ CLASSES = 5
 
 
 class Affine(Network):
-    """v = a z + b t + table[label], and a record of what it was asked."""
+    """v = a z + b t + table[label], and a record of its inputs."""
 
     def __init__(self):
-        self.asked = []
+        self.calls = []
 
     def apply(self, params, z, t, labels):
-        self.asked.append((z, t, labels))
+        self.calls.append((z, t, labels))
         v = 0.7 * z + 0.3 * t[:, None, None, None] + params["network"][labels][:, None, None]
         return v * jnp.arange(1.0, 5.0).reshape(1, 1, 1, 4)  # not radial
 
@@ -65,15 +65,15 @@ def keys_of(count, seed=0):
 
 
 def evaluate(methods, batch, keys):
-    """For every method `(loss, metrics, (z_t, t, labels))`, the last being what the network was
-    asked. One program: drawing is what takes long to compile, and all draw the same."""
+    """For every method `(loss, metrics, (z_t, t, labels))`, the last being the inputs of the
+    network. One program: drawing is slow to compile, and all draw the same."""
 
     @jax.jit
     def all_of_them(batch, keys):
         out = {}
         for name, method in methods.items():
             loss, metrics = method.loss(PARAMS, {}, batch, keys)
-            out[name] = loss, metrics, method.network.asked.pop()
+            out[name] = loss, metrics, method.network.calls.pop()
         return out
 
     return all_of_them(batch, keys)
@@ -126,7 +126,7 @@ def by_hand(path, sphere, tangent_projection, batch, noise, t, labels):
 VARIANTS = list(itertools.product(PATHS, ("token", "global"), (True, False)))
 
 
-CLOCKS = ("jacobi", "jacobi_reversed")
+DIRECTIONS = ("jacobi", "jacobi_reversed")
 
 
 class Scaled(Affine):
@@ -154,8 +154,8 @@ def evaluated():
         "/".join(map(str, variant)): flow(*variant[:2], tangent_projection=variant[2], **settings)
         for variant in VARIANTS
     }
-    for clock, sphere in itertools.product(CLOCKS, ("token", "global")):
-        methods[f"{clock}/{sphere}"] = flow("slerp", sphere, loss_weight=clock, **settings)
+    for direction, sphere in itertools.product(DIRECTIONS, ("token", "global")):
+        methods[f"{direction}/{sphere}"] = flow("slerp", sphere, loss_weight=direction, **settings)
     token = methods["jacobi/token"]
     unit, radius = make_space("slerp", "token", 1.0, SHAPE), token.space.radius
     methods["unit"] = dataclasses.replace(token, space=unit, network=Scaled(1.0, radius))
@@ -181,27 +181,27 @@ def test_tangent_projection_is_what_is_compared(path, evaluated):
     np.testing.assert_allclose(off[0] - on[0], on[1]["radial_error"], rtol=1e-4)
 
 
-@pytest.mark.parametrize("clock", CLOCKS)
-def test_the_jacobi_weight_of_a_quarter_circle(clock):
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_the_jacobi_weight_of_a_quarter_circle(direction):
     """docs/systems/hae.md#rjf: 0.405 at one end, 0.81 midway, 1 at the other."""
     angles = jnp.array([[np.pi / 2, 1e-5]] * 3)
-    found = np.asarray(jacobi_weight(angles, jnp.array([0.0, 0.5, 1.0]), clock))
+    found = np.asarray(jacobi_weight(angles, jnp.array([0.0, 0.5, 1.0]), direction))
     expected = np.array([4 / np.pi**2, 8 / np.pi**2, 1.0])  # the data end first
     assert expected[:2].round(3).tolist() == [0.405, 0.811]
-    expected = expected if clock == "jacobi" else expected[::-1]
+    expected = expected if direction == "jacobi" else expected[::-1]
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6)
     np.testing.assert_array_equal(found[:, 1], 1.0)
 
 
 @pytest.mark.parametrize("sphere", ["token", "global"])
-@pytest.mark.parametrize("clock", CLOCKS)
-def test_every_row_is_weighted_by_its_own_angle(clock, sphere, evaluated, noise):
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_every_row_is_weighted_by_its_own_angle(direction, sphere, evaluated, noise):
     plain, metrics, (_, t, labels) = evaluated[f"slerp/{sphere}/True"]
     t, labels = np.asarray(t), np.asarray(labels)
     squares, _, omega = by_hand("slerp", sphere, True, batch_of(16), noise, t, labels)
-    left = 1 - t if clock == "jacobi" else t
+    left = 1 - t if direction == "jacobi" else t
     weight = np.sinc(left[:, None] * omega / np.pi) ** 2
-    loss, reported, _ = evaluated[f"{clock}/{sphere}"]
+    loss, reported, _ = evaluated[f"{direction}/{sphere}"]
     expected = np.mean(weight[..., None] * squares) + 0.25 * metrics["radial_error"]
     np.testing.assert_allclose(loss, expected, rtol=2e-5)
     assert loss < 0.95 * plain
@@ -210,7 +210,7 @@ def test_every_row_is_weighted_by_its_own_angle(clock, sphere, evaluated, noise)
 
 
 def test_velocities_in_units_of_the_radius_scale_the_loss_by_its_square(evaluated):
-    """What configs/imagenet_rjf.py says of RJF's unit spheres (docs/systems/hae.md#rjf)."""
+    """What configs/imagenet_rjf.py states about RJF's unit spheres (docs/systems/hae.md#rjf)."""
     np.testing.assert_allclose(
         evaluated["of the radius"][0], SHAPE[-1] * evaluated["unit"][0], rtol=1e-5
     )
@@ -218,7 +218,7 @@ def test_velocities_in_units_of_the_radius_scale_the_loss_by_its_square(evaluate
 
 @pytest.fixture(scope="module")
 def drawn():
-    """What networks were asked on 4,000 samples: (t, labels) by name."""
+    """what networks were given for 4,000 samples: (t, labels) by name."""
     ranged = dict(time_density="uniform", time_low=0.25, time_high=0.5)
     methods = {f"rate {rate}": flow(label_dropout=rate) for rate in (0.0, 0.1, 1.0)}
     methods |= {"ranged": flow(**ranged), "shifted": flow(**ranged, time_shift=3.0)}
@@ -228,7 +228,7 @@ def drawn():
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
-def test_labels_are_dropped_at_the_asked_rate(rate, drawn):
+def test_labels_are_dropped_at_the_given_rate(rate, drawn):
     t, labels = drawn[f"rate {rate}"]
     dropped = labels == CLASSES
     assert abs(dropped.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / 4000) + 1e-9
@@ -246,7 +246,7 @@ def test_times_obey_the_config(drawn):
     np.testing.assert_allclose(dimension, a * t / (1 + (a - 1) * t), rtol=1e-5)
 
 
-def test_draws_do_not_depend_on_how_a_batch_is_split():
+def test_keys_do_not_depend_on_how_a_batch_is_split():
     batch, keys, method = batch_of(8), keys_of(8), flow(radial_weight=0.5, label_dropout=0.5)
     order = np.array([5, 0, 3, 6, 1, 7, 2, 4]).reshape(4, 2)
 
@@ -271,7 +271,7 @@ RAW = {
 }
 
 
-def test_the_sampler_takes_the_shift_that_training_takes():
+def test_the_sampler_uses_the_shift_of_training():
     for shift, expected in ((3.0, 3.0), (0.0, np.sqrt(np.prod(SHAPE) / 4096))):
         config = read_config(RAW | {"flow": RAW["flow"] | {"time_shift": shift}})
         assert System(config).generator.sampler.shift == pytest.approx(expected)
@@ -309,7 +309,7 @@ def test_one_config_value_changes_the_geometry_and_nothing_else(tmp_path):
             space = recorder(method.space, noises)
             recorded = dataclasses.replace(method, network=network, space=space)
             loss, _ = recorded.loss(PARAMS, {}, batch, keys)
-            z_t, t, labels = network.asked.pop()
+            z_t, t, labels = network.calls.pop()
             out[path] = {"same": (t, labels, noises.pop()), "other": (loss, z_t)}
         return out
 

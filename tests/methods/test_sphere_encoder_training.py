@@ -25,11 +25,11 @@ LENGTH = math.prod(LATENT)
 
 
 class Linear(Network):
-    """`x @ kernel + table[label]`, and a record of what it was given."""
+    """`x @ kernel + table[label]`, and a record of its inputs."""
 
     def __init__(self, shape_in, shape_out, squash):
         self.sizes, self.shape_out = (math.prod(shape_in), math.prod(shape_out)), shape_out
-        self.squash, self.asked = squash, []
+        self.squash, self.calls = squash, []
 
     def init(self, key):
         kernel, table = jax.random.split(key)
@@ -39,7 +39,7 @@ class Linear(Network):
         }
 
     def apply(self, params, x, labels):
-        self.asked.append((x, labels))
+        self.calls.append((x, labels))
         y = x.reshape(len(x), -1) @ params["kernel"] + params["table"][labels]
         y = jnp.tanh(y) if self.squash else y
         return y.reshape(-1, *self.shape_out)
@@ -67,12 +67,12 @@ def params():
     return method().init(jax.random.key(0), {})
 
 
-def asked(m, params, count=16):
+def inputs_of(m, params, count=16):
     """What the networks are given in one loss: encoder images, decoder latents, second encoding."""
     draws = m.keys(jax.random.key(3), count)
     m.loss(params, {}, batch_of(count), draws)
-    (images, y_encoder), (again, y_again) = m.tokenizer.encoder.asked
-    (low, y_low), (high, y_high) = m.tokenizer.decoder.asked
+    (images, y_encoder), (again, y_again) = m.tokenizer.encoder.calls
+    (low, y_low), (high, y_high) = m.tokenizer.decoder.calls
     return draws, images, again, low, high, (y_encoder, y_again, y_low, y_high)
 
 
@@ -82,8 +82,8 @@ def test_the_loss_by_hand(params):
     )
     draws = m.keys(jax.random.key(3), 16)
     loss, parts = m.loss(params, {}, batch_of(), draws)
-    (x, y_encoder), _ = m.tokenizer.encoder.asked
-    (v_low, y_decoder), (v_high, _) = m.tokenizer.decoder.asked
+    (x, y_encoder), _ = m.tokenizer.encoder.calls
+    (v_low, y_decoder), (v_high, _) = m.tokenizer.decoder.calls
     encode, decode = (
         lambda a, y, p=params[name], n=network: np.asarray(n.apply(p, a, y), np.float64)
         for name, network in (("encoder", m.tokenizer.encoder), ("decoder", m.tokenizer.decoder))
@@ -116,8 +116,8 @@ def test_the_perceptual_terms(params):
     m = dataclasses.replace(plain, perceptual=Perceptual(Distance(), None))
     draws, frozen = m.keys(jax.random.key(3), 16), {"perceptual": {"lpips": jnp.float32(3.0)}}
     loss, parts = m.loss(params, frozen, batch_of(), draws)
-    (x, _), _ = m.tokenizer.encoder.asked
-    (low, y), (high, _) = m.tokenizer.decoder.asked
+    (x, _), _ = m.tokenizer.encoder.calls
+    (low, y), (high, _) = m.tokenizer.decoder.calls
     x_low, x_high = (m.tokenizer.decode(params, v, y) for v in (low, high))
     np.testing.assert_allclose(
         parts["reconstruction_perceptual"], 0.5 * 3 * jnp.mean(jnp.abs(x_low - x)), rtol=1e-5
@@ -130,7 +130,7 @@ def test_the_perceptual_terms(params):
     np.testing.assert_allclose(loss - without, added, rtol=1e-4)
 
 
-def test_absent_weights_are_said_and_missing_files_refused():
+def test_absent_weights_are_reported_and_missing_files_refused():
     (sentence,) = method().notes()
     assert "LPIPS-VGG" in sentence and "ConvNeXt" in sentence and "'lpips'" in sentence
     m = dataclasses.replace(
@@ -144,8 +144,8 @@ def test_absent_weights_are_said_and_missing_files_refused():
 def test_both_noises_are_one(params):
     """`v_low - v` and `v_high - v` point the same way before f: e is shared."""
     m = method(hard_fraction=0.0)
-    draws, images, _, low, high, _ = asked(m, params)
-    v = np.asarray(m.tokenizer.encode(params, images, m.tokenizer.encoder.asked[0][1]))
+    draws, images, _, low, high, _ = inputs_of(m, params)
+    v = np.asarray(m.tokenizer.encode(params, images, m.tokenizer.encoder.calls[0][1]))
     flat = lambda z: np.asarray(z, np.float64).reshape(16, -1)  # noqa: E731
     for i in range(16):
         if draws["r"][i] == 0 or draws["r_low"][i] == 0:
@@ -158,8 +158,8 @@ def test_both_noises_are_one(params):
 
 def test_the_clean_sample_stays_and_the_low_is_nearer(params):
     m = method(hard_fraction=0.0)
-    draws, images, _, low, high, _ = asked(m, params)
-    v = m.tokenizer.encode(params, images, m.tokenizer.encoder.asked[0][1])
+    draws, images, _, low, high, _ = inputs_of(m, params)
+    v = m.tokenizer.encode(params, images, m.tokenizer.encoder.calls[0][1])
     clean = np.flatnonzero(np.asarray(draws["r"]) == 0)
     assert len(clean) == 2  # one for each 8 samples
     np.testing.assert_allclose(np.asarray(high)[clean], np.asarray(v)[clean], atol=1e-5)
@@ -169,7 +169,7 @@ def test_the_clean_sample_stays_and_the_low_is_nearer(params):
 
 
 @pytest.mark.parametrize("degrees", [10.0, 45.0, 80.0, 85.0])
-def test_noised_latents_lie_at_the_asked_angle(degrees):
+def test_noised_latents_lie_at_the_given_angle(degrees):
     m = method()
     v = sphere.spherify(jax.random.normal(jax.random.key(0), (64, *LATENT)))
     e = jax.random.normal(jax.random.key(1), v.shape)
@@ -209,11 +209,11 @@ def test_stopped_gradients(params):
 
     def terms(p, target_params):
         """The two consistency terms, targets computed from weights of their own."""
-        m.tokenizer.encoder.asked.clear()
-        m.tokenizer.decoder.asked.clear()
+        m.tokenizer.encoder.calls.clear()
+        m.tokenizer.decoder.calls.clear()
         m.loss(p, {}, batch, draws)
-        (x, y), _ = m.tokenizer.encoder.asked
-        (v_low, y_d), (v_high, _) = m.tokenizer.decoder.asked
+        (x, y), _ = m.tokenizer.encoder.calls
+        (v_low, y_d), (v_high, _) = m.tokenizer.decoder.calls
         x_high = m.tokenizer.decode(p, v_high, y_d)
         x_low = m.tokenizer.decode(target_params, jax.lax.stop_gradient(v_low), y_d)
         pixels = 0.5 * 0.5 * jnp.mean(((x_high - x_low) / 2) ** 2)
@@ -239,7 +239,7 @@ def test_the_latent_loss_reaches_the_decoder(params):
 
 def test_labels_drop_apart_in_encoder_and_decoder(params):
     m = method(label_dropout=0.5)
-    *_, (first, again, low, high) = asked(m, params, 512)
+    *_, (first, again, low, high) = inputs_of(m, params, 512)
     labels = batch_of(512)["labels"]
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(low, high)
@@ -250,7 +250,7 @@ def test_labels_drop_apart_in_encoder_and_decoder(params):
     assert abs(np.corrcoef(*dropped)[0, 1]) < 0.15
 
 
-def test_draws_do_not_depend_on_how_a_batch_is_split(params):
+def test_keys_do_not_depend_on_how_a_batch_is_split(params):
     m, batch = method(label_dropout=0.5), batch_of()
     draws = m.keys(jax.random.key(3), 16)
 
@@ -315,7 +315,7 @@ def test_generation_is_the_loop_of_sampling(params):
     assert m.images(params, images).dtype == jnp.uint8
 
 
-def test_finish_measures_the_sphere(params):
+def test_measure_reports_the_coverage_of_the_sphere(params):
     from sphere_jax.data.source import Source, Split
 
     def map_over(function, params, *arrays):

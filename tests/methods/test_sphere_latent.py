@@ -22,16 +22,16 @@ LENGTH = math.prod(SHAPE)
 
 
 class Denoiser(Network):
-    """`tanh(v) * a + table[label]`, and a record of what it was given."""
+    """`tanh(v) * a + table[label]`, and a record of its inputs."""
 
     def __init__(self):
-        self.asked = []
+        self.calls = []
 
     def init(self, key):
         return {"a": jnp.float32(0.8), "table": 0.2 * jax.random.normal(key, (CLASSES + 1, 8))}
 
     def apply(self, params, v, labels):
-        self.asked.append((v, labels))
+        self.calls.append((v, labels))
         return params["a"] * jnp.tanh(v) + params["table"][labels][:, None, None]
 
 
@@ -72,23 +72,23 @@ def test_the_loss_by_hand(distance, cosine, target, inputs):
     )  # fmt: skip
     batch = batch_of(12)
     loss, parts = m.loss(PARAMS, {}, batch, m.keys(jax.random.key(1), 12))
-    (low, labels), (high, _), *clean = m.network.asked
+    (low, labels), (high, _), *clean = m.network.calls
     out = {
         name: np.asarray(m.network.apply(PARAMS["network"], v, labels))
         for name, v in [("low", low), ("high", high), *(("clean", v) for v, _ in clean)]
     }
-    wanted = batch["latents"]
+    expected = batch["latents"]
     if target == "projected":
-        wanted = wanted / np.sqrt(np.mean(wanted**2, axis=(1, 2, 3), keepdims=True))
+        expected = expected / np.sqrt(np.mean(expected**2, axis=(1, 2, 3), keepdims=True))
 
     def both(a, b):
         norm, angle = difference(a, b, distance, cosine)
         return 0.5 * norm + 2.0 * angle
 
-    reconstruction = both(out["low"], wanted)
+    reconstruction = both(out["low"], expected)
     assert len(clean) == (inputs == "clean_and_low")
     if clean:
-        reconstruction = 0.5 * (reconstruction + both(out["clean"], wanted))
+        reconstruction = 0.5 * (reconstruction + both(out["clean"], expected))
     consistency = both(out["high"], out["low"])
     np.testing.assert_allclose(parts["reconstruction"], reconstruction, rtol=1e-4)
     np.testing.assert_allclose(parts["consistency"], consistency, rtol=1e-4)
@@ -100,7 +100,7 @@ def test_the_consistency_target_is_stopped():
     m, batch = method(reconstruction_weight=0.0, label_dropout=0.0), batch_of(12)
     draws = m.keys(jax.random.key(1), 12)
     m.loss(PARAMS, {}, batch, draws)
-    (low, labels), (high, _) = m.network.asked[:2]
+    (low, labels), (high, _) = m.network.calls[:2]
 
     def consistency(p, target_params):
         a = m.network.apply(p["network"], high, labels)
@@ -128,7 +128,7 @@ def many():
         m.loss(PARAMS, {}, batch, m.keys(jax.random.key(2), 2000))
         v = m.space.project(batch["latents"])
         flat = lambda z: sphere.normalize(z.reshape(2000, -1))  # noqa: E731
-        found[name] = [np.asarray(sphere.angle(flat(v), flat(z))) for z, _ in m.network.asked[:2]]
+        found[name] = [np.asarray(sphere.angle(flat(v), flat(z))) for z, _ in m.network.calls[:2]]
     return found
 
 
@@ -142,7 +142,7 @@ def test_two_levels_are_ordered_logit_normal_draws(name, many):
     assert abs(np.median(r) - 1 / (1 + math.exp(-0.3))) < 0.04
 
 
-def test_noise_at_the_asked_angle():
+def test_noise_at_the_given_angle():
     """`tan(angle)` is `r tan(max_angle)` or `r / (1 - r)`, within 3 / sqrt(dim)."""
     v = sphere.spherify(jax.random.normal(jax.random.key(0), (400, *SHAPE)))
     e = jax.random.normal(jax.random.key(1), v.shape)
@@ -160,7 +160,7 @@ def test_noise_at_the_asked_angle():
 def test_both_noises_are_one():
     m, batch = method(), batch_of(6)
     m.loss(PARAMS, {}, batch, m.keys(jax.random.key(1), 6))
-    (low, _), (high, _) = m.network.asked[:2]
+    (low, _), (high, _) = m.network.calls[:2]
     for rows in zip(batch["latents"], np.asarray(low), np.asarray(high), strict=True):
         plane = np.stack([row.ravel().astype(np.float64) for row in rows])
         singular = np.linalg.svd(plane, compute_uv=False)
@@ -180,7 +180,7 @@ def test_samples_stay_where_the_network_put_them():
     assert np.abs(np.mean(np.asarray(z) ** 2, axis=(1, 2, 3)) - 1).max() > 0.01
 
 
-def test_finish_measures_the_sphere():
+def test_measure_reports_the_coverage_of_the_sphere():
     def map_over(function, params, *arrays):
         return np.asarray(jax.jit(function)(params, *arrays))
 

@@ -62,7 +62,7 @@ def test_the_loss_by_hand(params):
     np.testing.assert_allclose(loss, pixels + 0.3 * kl, rtol=1e-5)
 
 
-def test_draws_do_not_depend_on_how_a_batch_is_split(params):
+def test_keys_do_not_depend_on_how_a_batch_is_split(params):
     whole, _ = VAE.loss(params, {}, {"images": images(6)}, KEYS)
     parts = [
         VAE.loss(params, {}, {"images": images(6)[rows]}, KEYS[rows])[0]

@@ -302,7 +302,7 @@ def test_parity_with_diffusers(kind):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("kind", PAIRS)
-def test_the_layout_of_efficientvit_is_what_diffusers_takes_it_for(kind):
+def test_the_layout_of_efficientvit_matches_diffusers(kind):
     """Our export by its names, through diffusers' own conversion, is our export by diffusers'."""
     torch = pytest.importorskip("torch")
     diffusers_original(*PAIRS[kind])

@@ -79,7 +79,7 @@ def test_shapes_and_the_norm_without_affine(small, every):
         )
 
 
-def test_mistakes_are_one_sentence(small):
+def test_errors_are_one_sentence(small):
     dino, params = small
     with pytest.raises(ValueError, match="multiples of 4 pixels, not 16x18"):
         jax.eval_shape(dino.apply, params, images(16, 18))

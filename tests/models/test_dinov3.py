@@ -66,7 +66,7 @@ def test_shapes_and_bfloat16(swiglu):
     assert 1e-4 < relative_error(low.patches, tokens.patches) < 0.05
 
 
-def test_mistakes_are_one_sentence():
+def test_errors_are_one_sentence():
     dino = network(**SMALL)
     with pytest.raises(ValueError, match="multiples of 4 pixels, not 15x16"):
         jax.eval_shape(dino.apply, random_params(dino), images(15, 16))
@@ -91,7 +91,7 @@ def test_rotation_of_patch_centres():
     np.testing.assert_allclose(result[4], np.r_[expected.real, expected.imag], atol=1e-6)
 
 
-def test_places_matter_through_the_rotation_alone():
+def test_positions_matter_through_the_rotation_alone():
     """Embedded patches in another order: the class token moves by as much as RoPE makes of it."""
     dino = network(**SMALL | dict(depth=1))
     params = random_params(dino)

@@ -121,7 +121,7 @@ def test_group_norm(mean, std):
     assert norm.apply(params, jnp.bfloat16(x)).dtype == jnp.bfloat16
 
 
-def test_group_norm_wants_32_groups():
+def test_group_norm_needs_32_groups():
     with pytest.raises(ValueError, match="width 48 is not divisible by 32 groups"):
         GroupNorm(48)
 

@@ -162,6 +162,6 @@ def test_patches_and_equal_widths():
         ({"head_width": 20, "head_heads": 2}, "head dimension divisible by 4"),
     ],
 )
-def test_settings_that_cannot_be(options, message):
+def test_impossible_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         network(**options)

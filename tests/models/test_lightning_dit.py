@@ -155,6 +155,6 @@ def test_without_time_and_classes_blocks_are_not_modulated():
         ({"time_embedding": "table"}, "time embedding"),
     ],
 )
-def test_settings_that_cannot_be(options, message):
+def test_impossible_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Network(lambda rngs: LightningDiT(**(TINY | options), rngs=rngs))

@@ -128,7 +128,7 @@ def test_images_that_do_not_fit_are_refused(net, side):
 
 
 @pytest.mark.parametrize("net", ["vgg", "alex"])
-def test_published_weights_rank_as_eyes_do(net):
+def test_published_weights_rank_distortions_as_people_do(net):
     file, flowers = SHARED / "weights" / FILES[net], SHARED / "flowers12_64.npz"
     if not (file.is_file() and flowers.is_file()):
         pytest.skip(f"needs {file.name} and {flowers.name} in ../shared/data")

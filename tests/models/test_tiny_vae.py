@@ -98,7 +98,7 @@ def test_images_do_not_mix_and_every_pixel_counts(images):
     np.testing.assert_allclose(loss(params, np.stack([images[0], images[0]]))[0], value, rtol=1e-5)
 
 
-def test_large_latents_are_squashed():
+def test_large_latents_are_clipped():
     vae = network("taesd", width=4)
     params = random_params(vae)
     decode = quick(lambda p, z: vae.bind(p).decoder(z))
@@ -130,7 +130,7 @@ def test_every_layout_goes_both_ways(kind, names):
 
 
 def torch_halves(latent_channels, group_norm, width=64):
-    """The author's networks, written anew: layers by their published numbers, random weights."""
+    """The author's networks, rewritten: layers by their published numbers, random weights."""
     torch = pytest.importorskip("torch")
     from torch import nn
 

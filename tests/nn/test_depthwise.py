@@ -18,7 +18,7 @@ def relative_error(result, expected):
 
 @pytest.mark.parametrize("size", [3, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_place_by_place(size, stride):
+def test_position_by_position(size, stride):
     """Odd and even sides: padding starts with the smaller half."""
     x, kernel = normal(2, 7, 10, 4), normal(size, size, 1, 4, seed=1)
     outputs = [-(-n // stride) for n in x.shape[1:3]]

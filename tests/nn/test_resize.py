@@ -48,7 +48,7 @@ def test_halving_by_hand():
     result = bicubic(line.reshape(1, 1, 6, 1), 1, 3).ravel()
     weights = np.array([-0.75, 4.75, 4.75, -0.75]) / 8
     np.testing.assert_allclose(result[1], weights @ line[1:5], rtol=1e-6)
-    np.testing.assert_allclose(result[0], weights @ [1, 1, 2, 4], rtol=1e-6)  # the edge goes on
+    np.testing.assert_allclose(result[0], weights @ [1, 1, 2, 4], rtol=1e-6)  # the edge is repeated
     np.testing.assert_allclose(bilinear(line.reshape(1, 1, 6, 1), 1, 3).ravel(), [1.5, 6, 24])
 
 

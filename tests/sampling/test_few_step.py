@@ -108,7 +108,7 @@ def test_an_image_adds_a_round_and_needs_no_first_decode():
     np.testing.assert_allclose(generate(settings, latents=latents), again, atol=1e-5)
 
 
-def test_a_direction_takes_the_place_of_noise():
+def test_a_direction_replaces_the_noise():
     images = jax.random.uniform(jax.random.key(9), (5, *IMAGE), minval=-1.0)
     direction = jnp.ones((5, *SHAPE))
     found = generate(FewSteps(1, guidance_at="combo"), images=images, noise=direction)

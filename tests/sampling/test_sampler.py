@@ -162,7 +162,7 @@ def test_auto_guidance_counts_both_networks():
     assert sum(rows.values()) == 5 * nfe(settings) and rows[weak] == 5 * 2 * 2  # two guided steps
 
 
-def test_a_weaker_network_and_the_settings_go_together():
+def test_a_weaker_network_needs_its_settings():
     for settings, given in ((Sampler(steps=2, guidance=AUTO), None), (Sampler(steps=2), weak)):
         with pytest.raises(ValueError, match="go together"):
             sample(network, Euclidean(), NOISE, LABELS, NULL, settings, weaker=given)

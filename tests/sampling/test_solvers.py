@@ -209,7 +209,7 @@ def test_adding_and_renormalising_falls_short_on_a_quarter_circle(steps, covered
 
 @pytest.mark.parametrize("space", [TokenSphere(1.0), Euclidean()], ids=["sphere", "euclidean"])
 def test_multistep_keeps_its_order_where_guidance_starts_and_stops(space):
-    """Its velocity jumps there, and the change over the last step says nothing about the next."""
+    """Its velocity jumps there, and the last change does not predict the next."""
     flow = functools.partial(field, spherical=space.spherical, xp=jnp)
 
     def network(z, t, labels):

@@ -105,7 +105,7 @@ def test_parameters_are_those_of_the_autoencoder(tokenizers):
         (40, "vavae", False, "vavae VAE needs image sides divisible by 16, not 40x40"),
     ],
 )
-def test_what_does_not_fit(size, kind, is_packed, message):
+def test_invalid_settings_are_refused(size, kind, is_packed, message):
     with pytest.raises(ValueError, match=message):
         KLVAE.of_kind(size, kind, packed=is_packed)
 

@@ -78,7 +78,7 @@ def test_shapes_of_the_published_autoencoders(image_size, side):
     assert decoded.shape == images.shape and decoded.dtype == jnp.float32
 
 
-def test_sizes_that_do_not_exist():
+def test_invalid_sizes_are_refused():
     with pytest.raises(ValueError, match="one of base, large, xlarge, not 'huge'"):
         RAE.of_size(256, "huge")
     with pytest.raises(ValueError, match="multiple of 16 pixels, not 250"):

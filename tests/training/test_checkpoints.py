@@ -1,4 +1,4 @@
-"""Checkpoints restore every bit, or raise one sentence that says why they cannot."""
+"""Checkpoints restore every bit, or raise one sentence with the reason."""
 
 import shutil
 
@@ -93,7 +93,7 @@ def test_an_empty_folder_has_no_latest(tmp_path):
     assert Checkpoints(tmp_path / "none").latest() is None
 
 
-def test_one_flipped_byte_is_noticed(folder, abstract):
+def test_one_flipped_byte_is_detected(folder, abstract):
     files = [f for f in (folder / "9" / "ema").rglob("*") if f.is_file() and f.stat().st_size > 99]
     file = max(files, key=lambda f: f.stat().st_size)
     content = bytearray(file.read_bytes())
@@ -104,17 +104,17 @@ def test_one_flipped_byte_is_noticed(folder, abstract):
     Checkpoints(folder).restore_item(9, "params", abstract["params"])  # the rest is sound
 
 
-def test_a_missing_file_is_noticed(folder, abstract):
+def test_a_missing_file_is_detected(folder, abstract):
     next(f for f in (folder / "9" / "params").rglob("*") if f.is_file()).unlink()
     assert "lacks the file params/" in refusal(folder, abstract)
 
 
-def test_a_damaged_file_of_checksums_is_noticed(folder, abstract):
+def test_a_damaged_file_of_checksums_is_detected(folder, abstract):
     (folder.with_name("stage.crc32") / "9.json").write_text("{")
     assert "has no readable file of checksums" in refusal(folder, abstract)
 
 
-def test_deleting_the_damaged_step_goes_back_to_the_one_before(folder, abstract):
+def test_without_the_damaged_step_the_one_before_is_latest(folder, abstract):
     shutil.rmtree(folder / "9")
     checkpoints = Checkpoints(folder)
     assert checkpoints.latest() == 6

@@ -42,7 +42,7 @@ def scored(run_in, task, tmp_path_factory):
     return folder, run_in(folder, task(), curve=scoring())
 
 
-def test_scores_come_when_due_and_change_nothing(whole, scored):
+def test_scores_are_computed_when_due_and_change_nothing(whole, scored):
     folder, params = scored
     jax.tree.map(np.testing.assert_array_equal, whole.params, params)
     found, seconds = points(folder)
@@ -68,7 +68,7 @@ def test_a_kill_neither_misses_nor_doubles_a_score(start, task, tmp_path, scored
 
 
 class Clock:
-    """In place of the module `time`, for one module: a second passes at every look at it."""
+    """Replaces the module `time` in one module: each reading advances it by `tick`."""
 
     def __init__(self, now=100.0, tick=1.0):
         self.now, self.tick = now, tick

@@ -117,6 +117,6 @@ def test_a_tracked_profile_is_its_own_snapshot(tracked):
     np.testing.assert_allclose(found, snapshot, rtol=1e-5)
 
 
-def test_how_far_a_profile_is_out_of_reach(tracked):
-    """One much narrower than any that was tracked is said to be so."""
+def test_the_error_of_a_profile_out_of_reach(tracked):
+    """One much narrower than any that was tracked is reported as such."""
     assert combined(tracked, STEPS, 0.005)[1] > 0.2

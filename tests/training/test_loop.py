@@ -45,7 +45,7 @@ def interrupt_at(step, number=signal.SIGTERM):
     return show
 
 
-def test_rows_and_pictures_come_when_they_are_due(whole):
+def test_rows_and_pictures_are_written_when_due(whole):
     assert whole.shown == [(4, (2, 8, 8, 1)), (8, (2, 8, 8, 1))]
     assert sorted(kinds(rows(whole.folder))) == [
         (2, False), (4, False), (4, True), (6, False), (8, False), (8, True)
@@ -101,7 +101,7 @@ class Killed(BaseException):
     """The process is gone: nothing after this runs."""
 
 
-def test_a_kill_loses_nothing_and_repeats_no_row(start, task, tmp_path, whole):
+def test_a_kill_loses_no_row_and_repeats_none(start, task, tmp_path, whole):
     def show(step, images):
         if step == 8:
             raise Killed
@@ -161,7 +161,7 @@ def test_a_finished_stage_is_not_trained_again(start, task, tmp_path, whole):
     assert shown == []
 
 
-def test_cadence_does_not_change_what_is_learnt(start, task):
+def test_logging_intervals_do_not_change_the_weights(start, task):
     often = start(task(log_every=1, checkpoint_every=1, preview_every=1), "often")
     seldom = start(task(log_every=99, checkpoint_every=99, preview_every=99), "seldom")
     assert_equal(often, seldom)
@@ -180,9 +180,9 @@ def test_nan_stops_with_one_sentence_and_a_dump(start, task, feed, tmp_path):
     for _ in range(2):  # the second start finds the first one's dump
         with pytest.raises(UserError) as stopped:
             start(task(), feed=bad)
-        said = str(stopped.value)
-        assert "toy: " in said and "loss" in said and "not finite at step 3" in said
-        assert "config.toy.optimizer.learning_rate" in said and "\n" not in said
+        message = str(stopped.value)
+        assert "toy: " in message and "loss" in message and "not finite at step 3" in message
+        assert "config.toy.optimizer.learning_rate" in message and "\n" not in message
     dump = tmp_path / "run" / "checkpoints-nonfinite" / "3"
     assert (dump / "params").is_dir()
     written = [row for row in rows(tmp_path / "run") if row["step"] == 3]

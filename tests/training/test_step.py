@@ -162,7 +162,7 @@ class Steep(Method):
         return jnp.sum(jnp.sqrt(params["w"])), {}
 
 
-def test_a_gradient_that_is_not_finite_is_noticed():
+def test_a_gradient_that_is_not_finite_is_detected():
     state = init_state(Steep(), SGD, jax.random.key(0), {})
     step = jax.jit(make_train_step(Steep(), StageOptions(), SGD))
     after, metrics = step(state, {}, {"labels": jnp.zeros((1,), jnp.int32)})

@@ -84,7 +84,7 @@ def test_round_trip_keeps_every_bit(kind):
         np.testing.assert_array_equal(tensor, published[name])
 
 
-def test_where_things_lie():
+def test_places_of_tensors_in_a_layout():
     params = random_params("sit")
     tensors = export(params, layouts(network("sit"))[0])
     conv = tensors["x_embedder.proj.weight"]  # (width, d, p, p)

@@ -114,7 +114,7 @@ def test_every_layout_there_and_back(small, params):
         jax.tree.map(np.testing.assert_array_equal, convert(tensors, layouts(small), small), params)
 
 
-def test_query_key_and_value_in_their_places(small, params):
+def test_query_key_and_value_in_order(small, params):
     kernel = params["encoder"]["middle"]["attention"]["qkv"]["kernel"]
     tensors = named(small, params, "diffusers")
     for n, name in enumerate(("to_q", "to_k", "to_v")):

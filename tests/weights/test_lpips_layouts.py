@@ -94,7 +94,7 @@ def test_both_layouts_give_the_same_parameters(net):
     jax.tree.map(np.testing.assert_array_equal, other, params)
 
 
-def test_what_the_package_keeps_beside_its_weights_is_checked_and_left():
+def test_extra_tensors_of_the_package_are_checked_and_dropped():
     tensors = state("vgg")
     params = published(tensors, network("vgg"))
     for k in range(5):

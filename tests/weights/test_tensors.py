@@ -88,7 +88,7 @@ def test_misfits_are_counted_and_named(published):
     )
 
 
-def test_a_layer_too_many_in_a_layout_is_no_excuse(published):
+def test_a_layout_with_an_extra_layer_is_refused(published):
     """A tensor counts as used only if a leaf of the network takes it."""
     published["mask"] = np.zeros(1)
     layout = LAYOUT._replace(leaves={**LAYOUT.leaves, "mask": Source("mask")})
@@ -184,7 +184,7 @@ def test_side_by_side_stacked_patches_and_back():
         assert back[name].flags.c_contiguous
 
 
-def test_what_stands_side_by_side_must_fit_together():
+def test_sizes_side_by_side_must_match():
     network = Network(lambda rngs: Joined(rngs=rngs))
     published = export(jax.tree.map(np.asarray, network.init(jax.random.key(0))), joined_layout())
     published["0.q.weight"] = np.zeros((3, 4), np.float32)

@@ -75,7 +75,7 @@ def test_pickles_of_numpy_arrays(tmp_path, tensors):
         same(open_tensors(tmp_path / "x.ckpt"), {f"A/{k}": v for k, v in tree["A"].items()})
 
 
-def test_wrappers_are_taken_off(tmp_path, tensors):
+def test_wrappers_are_removed(tmp_path, tensors):
     save_file({f"module.model.{n}": t for n, t in tensors.items()}, tmp_path / "x.safetensors")
     same(open_tensors(tmp_path / "x.safetensors"), tensors)
     save_file({"model.a": np.zeros(1), "b": np.zeros(1)}, tmp_path / "y.safetensors")
@@ -193,7 +193,7 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
         fingerprint_of(tmp_path / "none.safetensors")
 
 
-def test_what_is_not_the_network_is_refused_in_one_sentence(tmp_path, tensors):
+def test_files_of_other_networks_are_refused(tmp_path, tensors):
     file = tmp_path / "two.safetensors"
     write_weights(file, network_params(), "two", "somewhere")
 

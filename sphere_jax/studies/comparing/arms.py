@@ -96,7 +96,7 @@ def plan(
     """The checked config of every arm in every seed, seed by seed: all before the first one trains.
 
     Raises UserError for configs that are wrong, alike, without scores or in several features, and
-    for names that are one folder's.
+    for names that map to the same folder.
     """
     folders = [arm.folder(0) for arm in arms]
     for arm in arms:
@@ -128,7 +128,7 @@ def plan(
     of_one_seed = [(arm.name, found[seeds[0], arm.name]) for arm in arms]
     for (a, one), (b, other) in itertools.combinations(of_one_seed, 2):
         if one == other:
-            raise UserError(f"Arms '{a}' and '{b}' are one and the same config.")
+            raise UserError(f"Arms '{a}' and '{b}' have the same config.")
     return found
 
 

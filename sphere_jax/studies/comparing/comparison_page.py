@@ -14,12 +14,12 @@ from sphere_jax.studies.comparing.matched import EXPLAINS
 from sphere_jax.studies.comparing.numbers import CONFIDENCE, Difference, mean_interval
 from sphere_jax.studies.comparing.outcomes import Comparison
 
-FIRST = 12  # samples shown of every arm
+SHOWN = 12  # samples of every arm
 ONE_SEED = "One seed: there is no interval, and a difference may be that of the seed."
 
 
 def write_page(comparison: Comparison) -> str:
-    """Writes what the outcomes so far give; returns the final scores as a Markdown table.
+    """Writes the page of the outcomes so far; returns the final scores as a Markdown table.
 
     Raises UserError for arms that are not matched.
     """
@@ -143,7 +143,7 @@ def _final(comparison: Comparison) -> page.Table:
 
 
 def _against_baseline(comparison: Comparison) -> list[page.Section]:
-    """Win or lose: paired differences from the baseline, with their intervals."""
+    """Paired differences from the baseline, with their intervals."""
     others = [
         arm
         for arm in comparison.names
@@ -206,7 +206,7 @@ def _curves(comparison: Comparison) -> list[page.Section]:
 
 
 def _target(comparison: Comparison) -> list[page.Section]:
-    """Steps and time to as good a score."""
+    """Steps and time to a target score."""
     metric = comparison.target_metric
     rows = []
     for arm in comparison.names if metric else []:
@@ -247,9 +247,9 @@ def _samples(comparison: Comparison) -> list[page.Section]:
     for seed in comparison.seeds:
         drawn = {arm: comparison.outcomes[seed, arm].samples for arm in comparison.names
                 if (seed, arm) in comparison.outcomes}  # fmt: skip
-        rows = {arm: images[:FIRST] for arm, images in drawn.items() if images is not None}
+        rows = {arm: images[:SHOWN] for arm, images in drawn.items() if images is not None}
         if rows and len({images.shape[1:] for images in rows.values()}) == 1:
-            caption = f"Seed {seed}, not chosen: a column has one noise and one class."
+            caption = f"Seed {seed}, uncurated: each column has the same noise and class."
             blocks.append(page.Picture(figures.labelled_rows(rows), caption))
     return [page.Section("Samples", blocks)] if blocks else []
 
@@ -274,7 +274,7 @@ def _matched(comparison: Comparison, matched: dict) -> page.Section:
         "Compared with the baseline by hashes of the arrays themselves when an arm starts: "
         "rows of the first batches, initial weights, random numbers of the first step, noise of "
         "samples, what samples are scored against. 'no' names the values that explain it; a "
-        "difference that none explains is refused."
+        "difference that none explains is an error."
     )
     blocks = [
         page.Table([comparison.label, "differs from the baseline in"], differ),

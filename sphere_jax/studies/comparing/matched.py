@@ -1,4 +1,4 @@
-"""What arms of one seed must share, hashed from the very arrays: W/ARM/matched.json.
+"""What arms of one seed must share, as hashes of the arrays: W/ARM/matched.json.
 
 Arms are compared with the baseline of their seed. An item may differ only where a value explains
 it in which the two configs differ: another `model.width` has other initial weights, but no other
@@ -24,9 +24,9 @@ from sphere_jax.sampling import noise_of, sample_keys
 from sphere_jax.studies.comparing.arms import differing_keys
 from sphere_jax.training.task import stage_key
 
-BATCHES = 64  # of the order that are hashed
-SAMPLES = 16  # whose noise is
-EXPLAINS = {  # which values make an item differ, by how their keys begin; GENERATOR is the
+BATCHES = 64  # whose order is hashed
+SAMPLES = 16  # whose noise is hashed
+EXPLAINS = {  # the values that may change an item, by prefixes of their keys; GENERATOR is the
     # stage, NOISE the options that its method names
     "training data": ("data.", "tokenizer."),
     "data order": ("data.source", "data.path", "data.flip", "stages", "GENERATOR.batch_size",
@@ -38,7 +38,7 @@ EXPLAINS = {  # which values make an item differ, by how their keys begin; GENER
     "reference": ("data.", "evaluation."),
 }  # fmt: skip
 EXPLAINS_NOTHING = ("data.threads",)  # batches are the same, to the bit
-WHERE = ("data.source", "data.path")  # of the data: with the same bytes they explain nothing
+WHERE = ("data.source", "data.path")  # with the same bytes of data they explain nothing
 
 
 def matched_items(run: Run) -> dict[str, str]:
@@ -89,9 +89,9 @@ def reference_item(results: dict) -> str:
 
 
 def write_matched(run: Run) -> None:
-    """Measured when an arm starts, and anew as long as no stage of it has begun."""
-    begun = any((run.workdir / "stages").glob("*.json"))
-    if not begun or read_matched(run.workdir) is None:
+    """Measured when an arm starts, and again until one of its stages has started."""
+    started = any((run.workdir / "stages").glob("*.json"))
+    if not started or read_matched(run.workdir) is None:
         write_json(run.workdir / "matched.json", matched_items(run))
 
 
@@ -110,7 +110,7 @@ def read_matched(workdir: Path) -> dict[str, str] | None:
 def explanation(item: str, baseline: Config, config: Config) -> list[str]:
     """The keys in which two configs differ that make `item` differ.
 
-    What a stage draws is a function of its own name: with the same stage to generate, other stages
+    The random numbers of a stage depend on its name: with the same generating stage, other stages
     explain nothing.
     """
     name = config.generator or ""

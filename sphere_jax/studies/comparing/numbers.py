@@ -1,6 +1,6 @@
 """What a comparison concludes: steps to a target, and paired differences with their intervals.
 
-Pure functions of numbers; None is a number that there is not.
+Pure functions of numbers; None stands for a missing number.
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ CONFIDENCE = 0.95
 
 
 def badness(metric: str, value: float) -> float | None:
-    """`value` on a scale where less is better, by what `report.describe` says of the metric; None
-    where it does not say."""
+    """`value` on a scale where less is better, by `score_tables.describe`; None for a metric
+    without a direction."""
     better = describe(metric)[1]
     if better.startswith("near "):
         return abs(value - float(better.removeprefix("near ")))
@@ -71,8 +71,8 @@ def first_reached(
 ) -> float | None:
     """Where on the axis `along` (steps, seconds) a curve first is as good as the target.
 
-    Linear between two points; None if it never is. The first point counts as it is: what lies
-    before it was not scored.
+    Linear between two points; None if it never is. The first point is not interpolated:
+    nothing before it was scored.
     """
     bad = [badness(metric, value) for value in values]
     limit = badness(metric, target)
@@ -90,7 +90,7 @@ def first_reached(
 
 def speed_up(arm: Sequence[float | None], baseline: Sequence[float | None]):
     """How many times fewer steps than the baseline: the geometric mean over seeds, and the 95 %
-    interval `(low, high)`, None of one seed. None if a seed of either never got there.
+    interval `(low, high)`, None of one seed. None if a seed of either never reached it.
     """
     if not arm or None in (*arm, *baseline) or min(*arm, *baseline) <= 0:
         return None

@@ -1,4 +1,4 @@
-"""What the arms of a comparison have left so far, read from their folders."""
+"""The results of finished arms, read from their folders."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ class Reached:
 
 @dataclasses.dataclass
 class Comparison:
-    """The arms, their configs by (seed, name), and the outcomes that are there."""
+    """The arms, their configs by (seed, name), and the outcomes so far."""
 
     root: Path
     label: str  # what the names of arms are values of
@@ -91,7 +91,7 @@ class Comparison:
 
     @property
     def partial_metrics(self) -> list[str]:
-        """Scores that some arms have and some have not."""
+        """Scores that only some arms have."""
         names = dict.fromkeys(name for o in self.outcomes.values() for name in o.metrics)
         return [name for name in names if name not in self.metrics]
 
@@ -126,7 +126,7 @@ class Comparison:
 
     @property
     def target_metric(self) -> str | None:
-        """The one of `target`, or the first of the curves that has a better side."""
+        """The one of `target`, or the first of the curves where lower or higher is better."""
         if self.target:
             return self.target.metric if self.target.metric in self.curve_metrics else None
         return next((m for m in self.curve_metrics if badness(m, 0.0) is not None), None)
@@ -161,7 +161,7 @@ class Comparison:
             for seed in self.seeds_of(name, self.baseline):
                 checked = check_started(self, seed, name, self.outcomes[seed, name].matched)
                 worst = found.setdefault(name, checked)
-                worst |= {item: word for item, word in checked.items() if word != "yes"}
+                worst |= {item: result for item, result in checked.items() if result != "yes"}
         return found
 
     def _rows(self, seed: int, name: str) -> list[dict]:
@@ -169,7 +169,7 @@ class Comparison:
 
 
 def check_started(comparison: Comparison, seed: int, name: str, items: dict) -> dict[str, str]:
-    """An arm that has started against the baseline of its seed, if that has. Raises UserError."""
+    """Compares an arm with the baseline of its seed, if that has started. Raises UserError."""
     done = comparison.outcomes.get((seed, comparison.baseline))
     baseline = done.matched if done else read_matched(comparison.workdir(seed, comparison.baseline))
     if baseline is None:

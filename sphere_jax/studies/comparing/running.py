@@ -1,4 +1,4 @@
-"""Arms trained or picked up: what two arms have in common is copied, not trained again."""
+"""Trains arms or loads finished ones; a stage that two arms share is copied, not trained again."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def check_root(root: Path) -> None:
 def finished_results(config: Config, workdir: Path) -> dict | None:
     """`results.json` of a finished arm, else None. Raises UserError if it is of another config.
 
-    Data and weights may lie elsewhere by now, if they are the same.
+    Data and weights may have moved, if they are the same.
     """
     stored, results = workdir / "config.json", workdir / "results.json"
     if not stored.exists() or not results.exists():
@@ -45,20 +45,20 @@ def finished_results(config: Config, workdir: Path) -> dict | None:
         before = read_config(before, stored=True)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{workdir} is damaged ({error}); delete it to run it again.") from error
-    if _but_places(before) != _but_places(config):
+    if _without_paths(before) != _without_paths(config):
         raise UserError(f"{workdir} was run with another config; give another --workdir.")
     if "metrics" not in found:
         raise UserError(f"{workdir} was run without scores; give another --workdir.")
     if before != config:
-        start(make_run(config, workdir))  # its records know what was where
+        start(make_run(config, workdir))  # compares the fingerprints in its records
         path, features = config.evaluation.pretrained, found["protocol"]["features"]
         if path and fingerprint_of(path) != features["fingerprint"]:
             raise UserError(f"{workdir} was scored by other weights than {path} holds.")
     return found
 
 
-def _but_places(config: Config) -> dict:
-    """The values that weights and scores are functions of, files by what they hold left out."""
+def _without_paths(config: Config) -> dict:
+    """The values that weights and scores are functions of, without paths of files."""
     options = options_of(config)
     return {k: o.value for k, o in options.items() if o.moves != "nothing" and not o.file}
 
@@ -68,7 +68,7 @@ def make_run(config: Config, workdir: Path) -> Run:
 
 
 def open_arm(config: Config, workdir: Path, known: dict) -> tuple[Run, Scorer]:
-    """An arm begun: its folder claimed, and what it starts from measured (`matched.json`)."""
+    """Starts an arm: claims its folder and measures what it starts from (`matched.json`)."""
     run = make_run(config, workdir)
     scorer = Scorer(run, known)
     start(run)
@@ -77,7 +77,7 @@ def open_arm(config: Config, workdir: Path, known: dict) -> tuple[Run, Scorer]:
 
 
 def train_arm(run: Run, scorer: Scorer, root: Path) -> dict:
-    """What its `results.json` holds, once it is trained and scored."""
+    """Trains and scores an arm; returns what its `results.json` holds."""
     for name in run.config.stages:
         share_stage(run, name, root)
     log = RunLog(run.workdir)
@@ -89,7 +89,7 @@ def train_arm(run: Run, scorer: Scorer, root: Path) -> dict:
 
 
 def share_stage(run: Run, name: str, root: Path) -> None:
-    """Copies a finished stage of another arm, if it depends on the very same values."""
+    """Copies a finished stage of another arm, if it depends on the same values."""
     if (run.workdir / "stages" / f"{name}.json").exists():
         return
     depends = run.records.depends(name)
@@ -107,7 +107,7 @@ def share_stage(run: Run, name: str, root: Path) -> None:
         config = read_config(stored, stored=True)
         own = [r for r in read_rows(run.workdir / "metrics.jsonl") if r["stage"] != name]
         shared = [r for r in read_rows(other / "metrics.jsonl") if r["stage"] == name]
-        if not _sampled_alike(config, run.config):  # scores while training are of their sampler
+        if not _same_sampling(config, run.config):  # scores while training are of their sampler
             shared = [row for row in shared if "images_trained" not in row]
         write_rows(run.workdir / "metrics.jsonl", own + shared)
         if (other / "evaluator").exists() and config.evaluation == run.config.evaluation:
@@ -115,7 +115,7 @@ def share_stage(run: Run, name: str, root: Path) -> None:
         (run.workdir / "stages").mkdir(exist_ok=True)
         shutil.copy2(record.with_suffix(".npz"), run.workdir / "stages")
         own_record = run.workdir / "stages" / f"{name}.json"
-        write_json(own_record, content | {"depends": depends})  # last: it says that it is finished
+        write_json(own_record, content | {"depends": depends})  # last: it marks it as finished
         return
 
 
@@ -131,12 +131,12 @@ def _weights_depend_on(name: str, depends: dict) -> dict:
         return depends
     tuned = [stage for stage, method in methods.items() if not method.changes_latents]
     starts = tuple(f"config.{stage}." for stage in tuned)
-    kept = {key: value for key, value in depends.items() if not key.startswith(starts)}
+    rest = {key: value for key, value in depends.items() if not key.startswith(starts)}
     earlier = [stage for stage in depends["earlier stages"] if stage not in tuned]
-    return kept | {"earlier stages": earlier}
+    return rest | {"earlier stages": earlier}
 
 
-def _sampled_alike(one: Config, other: Config) -> bool:
+def _same_sampling(one: Config, other: Config) -> bool:
     """Whether the same weights would draw the same images."""
     groups = ("sampler", "space", "evaluation", "data")
     alike = all(getattr(one, group) == getattr(other, group) for group in groups)

@@ -1,6 +1,6 @@
 """Claims of the papers about their tokenizers, compared with measurements on this one.
 
-Every limit stands here once and is printed with the verdict.
+Every threshold is defined here and printed with the verdict.
 """
 
 import math
@@ -17,7 +17,7 @@ THIN = 0.23  # CV of the thickest published shell
 OFF = 1.0  # sigma; published straight paths come 1.4 to 2.5 away
 LARGE_SHARE = 0.4  # published: about 0.5
 NEAR, FAR = 0.5, 0.8  # of the change that the whole latent of b makes
-SURE = 2.0  # standard errors
+SIGNIFICANT = 2.0  # standard errors
 NAMES = {"lpips": "LPIPS", "semantic": "semantic distance", "error": "RMS of pixels"}
 
 
@@ -118,7 +118,7 @@ def _swaps(probed: Probed) -> Iterator[Claim]:
     yield Claim(
         "With another image's directions it becomes the other (nearer to b than to a)",
         "A",
-        _verdict(_surely_less(to["b"][m], to["a"][m]) for m in _measures(whole)),
+        _verdict(_significantly_less(to["b"][m], to["a"][m]) for m in _measures(whole)),
         "; ".join(
             f"{NAMES[m]} to b {mean(to['b'][m])}, to a {mean(to['a'][m])}" for m in _measures(whole)
         ),
@@ -132,7 +132,7 @@ def _matched(probed: Probed) -> Claim:
         eta: angular[eta][measure].mean() / max(radial[eta][measure].mean(), 1e-12)
         for eta in radial
     }
-    holds = [_surely_less(radial[eta][measure], angular[eta][measure]) for eta in radial]
+    holds = [_significantly_less(radial[eta][measure], angular[eta][measure]) for eta in radial]
     return Claim(
         "Turning a token changes the image more than stretching it equally far",
         "A, inferred",
@@ -165,7 +165,7 @@ def _decoding(probed: Probed) -> Iterator[Claim]:
 
 
 def _measures(scores: Scores) -> list[str]:
-    """The distances there are: pixels count only where there is nothing better."""
+    """The distances there are: pixels only if there is no other."""
     return [m for m in ("lpips", "semantic") if m in scores] or ["error"]
 
 
@@ -178,10 +178,10 @@ def _listed(ratios: dict[str, float]) -> str:
     return "; ".join(f"{NAMES[m]} {ratio:.2f}" for m, ratio in ratios.items())
 
 
-def _surely_less(x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether the mean of x is below that of y, image by image, by `SURE` standard errors."""
+def _significantly_less(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether the mean of x is below that of y, image by image, by `SIGNIFICANT` errors."""
     difference = mean(y - x)
-    return difference.value > SURE * difference.error
+    return difference.value > SIGNIFICANT * difference.error
 
 
 def _verdict(holds) -> str:

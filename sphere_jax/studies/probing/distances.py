@@ -44,7 +44,7 @@ class Pictures(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """What two sets of images are compared by; None is left out."""
+    """The distances of two sets of images; those that are None are left out."""
 
     lpips: Perceptual | None
     semantic: Features | None
@@ -55,7 +55,7 @@ class Comparison:
     def load(
         cls, lpips: str, name: str, path: str, image_shape: tuple[int, int, int], mesh, batch: int
     ) -> "Comparison":
-        """For images of one shape: `lpips` and `path` are files, or "" to do without.
+        """For images of one shape: `lpips` and `path` are files, or "" for none.
 
         Raises:
           UserError: `name` has no features here, a file holds something else, or the images are too
@@ -81,7 +81,7 @@ class Comparison:
             for what, net, flag in slots
         }
 
-    def look(self, images: np.ndarray) -> Pictures:
+    def with_features(self, images: np.ndarray) -> Pictures:
         """Images with their features, if there is a network for them."""
         if self.semantic is None:
             return Pictures(images)

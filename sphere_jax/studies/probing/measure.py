@@ -23,7 +23,7 @@ SHOWN = 6  # images in a strip
 
 @dataclasses.dataclass
 class Probed:
-    """What was found; every array has one row an image, unless it says otherwise."""
+    """The measurements; every array has one row per image, unless stated."""
 
     latent_shape: tuple[int, int, int]
     shells: dict[str, paths.Shell]  # "data", "noise"
@@ -65,7 +65,7 @@ class Probe:
         )
 
     def decoded(self, name: str, change: Callable, *arrays: np.ndarray) -> np.ndarray:
-        """uint8 images of the latents that `change` makes of the arrays, with a line about it."""
+        """uint8 images of the latents that `change` makes of the arrays; logs a line."""
         started = time.monotonic()
         images = self.map(lambda *batch: self._decode(self._params, change(*batch)), *arrays)
         seconds = max(time.monotonic() - started, 1e-9)
@@ -80,7 +80,7 @@ class Probe:
             "data": paths.shell(z),
             "noise": paths.shell(self.map(lambda i: self.noise("path", i), index)),
         }
-        base = self.compare.look(self.decoded("reconstructions", lambda z: z, z))
+        base = self.compare.with_features(self.decoded("reconstructions", lambda z: z, z))
         strips = {"swap": {}, "matched": {}, "fixed": {}, "turned": {}}
         return Probed(
             self.latent_shape,
@@ -108,7 +108,9 @@ class Probe:
         a, b = swap.partners(labels, self._seed)
         pairs = {swap.CONTROL: (a, a), swap.RADIUS: (b, a), swap.DIRECTION: (a, b)}
         pictures = {
-            name: self.compare.look(self.decoded(name, swap.recombine, z[radii], z[directions]))
+            name: self.compare.with_features(
+                self.decoded(name, swap.recombine, z[radii], z[directions])
+            )
             for name, (radii, directions) in pairs.items()
         }
         pictures[swap.WHOLE] = base[b]
@@ -146,7 +148,7 @@ class Probe:
             def change(z, norm=norm):
                 return perturbation.fixed_norm(z, norm)
 
-            pictures = self.compare.look(self.decoded(f"norm {name}", change, z))
+            pictures = self.compare.with_features(self.decoded(f"norm {name}", change, z))
             found[name] = norm, self.compare(pictures, base)
             strips[name] = pictures.images[:SHOWN]
         return found
@@ -159,7 +161,7 @@ class Probe:
                 return perturbation.direction_noise(z, self.noise("direction", i), sigma)
 
             images = self.decoded(f"direction noise {sigma:.3g}", change, z, index)
-            pictures = self.compare.look(images)
+            pictures = self.compare.with_features(images)
             angle = self.map(lambda z, i: perturbation.mean_angle(z, change(z, i)), z, index)
             found[sigma] = self.compare(pictures, base) | {"angle": angle.astype(np.float64)}
             strips[f"{angle.mean():.0f} degrees"] = pictures.images[:SHOWN]

@@ -45,7 +45,7 @@ def spaces(d: int) -> dict[str, Space]:
 
 
 def ends(kind: str, data: Shell, noise: Shell, d: int) -> tuple[Shell, Shell]:
-    """The shells that a path of this kind begins and ends on.
+    """The shells at both ends of a path of this kind.
 
     On the sphere both have its radius and no width; a width is then that of the raw shell, scaled
     to that radius, so that all three kinds are measured in the same units.

@@ -1,4 +1,4 @@
-"""Lines with bands of standard errors, panel beside panel, as the bytes of a PNG file."""
+"""Lines with bands of standard errors, panels side by side, as the bytes of a PNG file."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

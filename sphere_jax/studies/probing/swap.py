@@ -21,7 +21,7 @@ def choose(source: Source, num: int, seed: int) -> tuple[np.ndarray, np.ndarray]
     rows = np.sort(np.random.default_rng(seed).permutation(len(source))[:num])
     found = source.read(rows)
     if len(np.unique(found["labels"])) == len(rows):
-        raise UserError(f"{len(rows)} images hold no two of one class; take more.")
+        raise UserError(f"{len(rows)} images hold no two of one class; give a larger --num.")
     return found["images"], found["labels"]
 
 

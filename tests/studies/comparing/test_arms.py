@@ -54,16 +54,16 @@ def test_plans_are_checked_whole():
         return refusal_of(plan, CONFIG, [], arms, [0])
 
     one = named_arm("a b:space.path=slerp")
-    assert "one and the same config" in words(one, named_arm("c:space.path=slerp"))
+    assert "have the same config" in words(one, named_arm("c:space.path=slerp"))
     assert "would share the folder" in words(one, named_arm("a-b:space.path=linear"))
     assert "by --seeds" in words(named_arm("a:seed=1"))
     assert "needs scores" in words(named_arm("a:evaluation.samples=0"))
     other = "evaluation.features=inception_fid,evaluation.pretrained=F.safetensors"
-    said = words(one, named_arm(f"c:{other}"))
-    assert "config.evaluation.features is inception_fid and small_classifier." in said
+    message = words(one, named_arm(f"c:{other}"))
+    assert "config.evaluation.features is inception_fid and small_classifier." in message
 
 
-def test_what_flags_refuse(tmp_path):
+def test_flag_refusals(tmp_path):
     assert "KEY=VALUE,VALUE" in refusal_of(vary_arms, ["space.path"])
     assert "each KEY once" in refusal_of(vary_arms, ["flow.steps=1", "flow.steps=2"])
     for text in ("space.path=linear", ":space.path=linear", "a:space.path", "a:stages=vae,flow"):
@@ -118,7 +118,7 @@ def config_of(*overrides):
         ("reference", "evaluation.samples=7", ["evaluation.samples"]),
     ],
 )
-def test_what_explains_a_difference(item, override, explained):
+def test_explanations_of_a_difference(item, override, explained):
     plain = config_of("stages=vae,flow")
     assert explanation(item, plain, config_of("stages=vae,flow", override)) == explained
 
@@ -126,15 +126,15 @@ def test_what_explains_a_difference(item, override, explained):
 def test_a_difference_that_nothing_explains_is_refused(tmp_path):
     baseline = ("slerp", {"data order": "1", "initial weights": "2"}, config_of())
 
-    def told(items, *overrides):
+    def check(items, *overrides):
         return check_matched(tmp_path, 3, ("other", items, config_of(*overrides)), baseline)
 
     same = {"data order": "1", "initial weights": "2"}
-    assert told(same, "space.path=linear") == dict.fromkeys(same, "yes")
+    assert check(same, "space.path=linear") == dict.fromkeys(same, "yes")
     wider = {"data order": "1", "initial weights": "9"}
-    found = told(wider, "model.width=96", "space.path=linear")
+    found = check(wider, "model.width=96", "space.path=linear")
     assert found == {"data order": "yes", "initial weights": "no: model.width"}
-    words = refusal_of(told, wider, "space.path=linear")
+    words = refusal_of(check, wider, "space.path=linear")
     assert "Arms 'other' and 'slerp' of seed 3" in words and "initial weights differ" in words
 
 
@@ -142,12 +142,12 @@ def test_data_elsewhere_explain_another_order_only_where_they_are_other_data(tmp
     baseline = ("here", {"training data": "1", "data order": "1"}, config_of())
     there = config_of("data.path=there")
 
-    def told(items):
+    def check(items):
         return check_matched(tmp_path, 0, ("there", items, there), baseline)
 
-    found = told({"training data": "2", "data order": "2"})
+    found = check({"training data": "2", "data order": "2"})
     assert set(found.values()) == {"no: data.path"}
-    assert "data order differ" in refusal_of(told, {"training data": "1", "data order": "2"})
+    assert "data order differ" in refusal_of(check, {"training data": "1", "data order": "2"})
 
 
 def test_a_digest_is_of_every_byte():

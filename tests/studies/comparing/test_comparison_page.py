@@ -30,16 +30,16 @@ def comparison(tmp_path):
     return Comparison(tmp_path, "arm", ARMS, [0], configs, "plain", outcomes=outcomes)
 
 
-def test_a_score_that_some_arms_lack_is_left_out_and_said(comparison):
-    told = write_page(comparison)
-    header = told.splitlines()[0]
+def test_a_score_that_some_arms_lack_is_left_out_and_named(comparison):
+    table = write_page(comparison)
+    header = table.splitlines()[0]
     assert header.count("|") == 4 and "Recall" not in header
-    assert told.endswith(
+    assert table.endswith(
         "Not of every arm, and left out: Recall (real inside generated), a features.\n"
     )
 
 
-def test_a_stage_more_is_one_difference_but_what_was_asked_for_is_named(comparison):
+def test_an_extra_stage_is_one_difference_but_varied_values_are_named(comparison):
     write_page(comparison)
     rows = (comparison.root / "comparison.md").read_text().splitlines()
     stages = "stages: ('vae', 'decoder', 'flow')"

@@ -18,7 +18,7 @@ DISTANCE, AGREEMENT = "frechet_distance_small_classifier", "class_agreement"
 RATIO = "nearest_train_distance_ratio"  # near 1
 
 
-def test_which_way_is_better():
+def test_direction_of_each_metric():
     assert badness(DISTANCE, 3.0) == 3.0 and badness(AGREEMENT, 0.9) == -0.9
     assert badness(RATIO, 0.75) == badness(RATIO, 1.25) == 0.25
     assert badness("unheard_of", 1.0) is None

@@ -1,4 +1,4 @@
-"""What arms share, when they are measured, and which numbers of several seeds are told."""
+"""What arms share, when they are measured, and how numbers of several seeds are shown."""
 
 import json
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from sphere_jax.studies.comparing import matched
 from sphere_jax.studies.comparing.comparison_page import _reached
 from sphere_jax.studies.comparing.matched import read_matched, write_matched
 from sphere_jax.studies.comparing.outcomes import Reached
-from sphere_jax.studies.comparing.running import _sampled_alike, _weights_depend_on
+from sphere_jax.studies.comparing.running import _same_sampling, _weights_depend_on
 
 
 def config_of(*overrides):
@@ -45,24 +45,24 @@ def test_which_stages_arms_share(tmp_path, name, one, other, shared):
 
 
 def test_the_same_weights_draw_other_images_by_another_decoder_or_sampler():
-    assert _sampled_alike(config_of(TUNED), config_of(TUNED, "flow.log_every=3"))
-    assert not _sampled_alike(config_of(TUNED), config_of(PLAIN))
-    assert not _sampled_alike(config_of(TUNED), config_of(TUNED, "decoder.steps=9"))
-    assert not _sampled_alike(config_of(PLAIN), config_of(PLAIN, "sampler.steps=9"))
+    assert _same_sampling(config_of(TUNED), config_of(TUNED, "flow.log_every=3"))
+    assert not _same_sampling(config_of(TUNED), config_of(PLAIN))
+    assert not _same_sampling(config_of(TUNED), config_of(TUNED, "decoder.steps=9"))
+    assert not _same_sampling(config_of(PLAIN), config_of(PLAIN, "sampler.steps=9"))
 
 
-def test_arms_are_measured_anew_until_a_stage_has_begun(tmp_path, monkeypatch):
+def test_arms_are_measured_again_until_a_stage_has_started(tmp_path, monkeypatch):
     run = SimpleNamespace(workdir=tmp_path)
-    for hashes, begins in (("1", False), ("2", True), ("3", False)):
+    for hashes, starts in (("1", False), ("2", True), ("3", False)):
         monkeypatch.setattr(matched, "matched_items", lambda run, h=hashes: {"data order": h})
         write_matched(run)
         assert read_matched(tmp_path) == {"data order": min(hashes, "2")}
-        if begins:
+        if starts:
             (tmp_path / "stages").mkdir()
             (tmp_path / "stages" / "vae.json").write_text(json.dumps({}))
 
 
-def test_a_mean_is_told_of_all_seeds_or_of_none():
+def test_a_mean_is_shown_of_all_seeds_or_of_none():
     both = Reached({0: 10.0, 1: 20.0}, {0: 20.0, 1: 40.0})
     assert _reached(both) == ("15 (10, 20)", "2.00 [2.00, 2.00]")
     assert _reached(Reached({0: 10.0, 1: None}, {0: 20.0, 1: 40.0})) == ("(10, never)", "–")

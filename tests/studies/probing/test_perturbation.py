@@ -1,4 +1,4 @@
-"""Sizes of the perturbations: equal displacements, kept norms, the angle of noise."""
+"""Sizes of the perturbations: equal displacements, unchanged norms, the angle of noise."""
 
 import math
 

@@ -19,7 +19,7 @@ from sphere_jax.studies.probing.paths import Shell
 
 @dataclasses.dataclass(frozen=True)
 class Toy:
-    """Pixels as tokens of three channels; the decoder sees what `reads` says."""
+    """Pixels as tokens of three channels; the decoder sees what `reads` names."""
 
     reads: str
     latent_shape: ClassVar = (8, 8, 3)
@@ -65,7 +65,7 @@ def test_a_decoder_of_norms_shows_the_opposite():
     assert (near, far, follows, matched, fixed, breaks) == ("no",) * 6
 
 
-def test_a_path_that_stays_near_thick_shells_is_said_to(directions):
+def test_a_path_that_stays_near_thick_shells_is_reported(directions):
     """That slerp keeps its norm does not make a claim on the straight path shown in part."""
     thick = {name: Shell(s.radius, s.radius) for name, s in directions.shells.items()}
     assert verdicts(dataclasses.replace(directions, shells=thick))[:2] == ["no", "no"]
@@ -73,7 +73,7 @@ def test_a_path_that_stays_near_thick_shells_is_said_to(directions):
     assert verdicts(dataclasses.replace(directions, shells=thin))[:2] == ["yes", "yes"]
 
 
-def test_the_batch_changes_nothing_and_the_seed_does(directions):
+def test_samples_depend_on_the_seed_but_not_on_the_batch_size(directions):
     other = probe("direction", batch=5)
     for kind, by_eta in directions.matched.items():
         for eta, scores in by_eta.items():
@@ -101,7 +101,7 @@ def test_semantic_distance_and_agreement():
     red, green = np.zeros((2, 3, 4, 4, 3), np.uint8)
     red[..., 0], green[..., 1] = 255, 255
     red[2] = green[2]
-    found = compare(compare.look(red), compare.look(green))
+    found = compare(compare.with_features(red), compare.with_features(green))
     np.testing.assert_allclose(found["semantic"], [1, 1, 0], atol=1e-9)
     np.testing.assert_array_equal(found["agreement"], [0, 0, 1])
     np.testing.assert_allclose(found["error"][:2], np.sqrt(2 / 3), rtol=1e-5)

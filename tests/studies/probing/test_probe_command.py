@@ -1,4 +1,4 @@
-"""The command on a tiny VAE with random weights: page, JSON, verdicts; mistakes in one sentence."""
+"""The command on a tiny VAE with random weights: page, JSON, verdicts; errors in one sentence."""
 
 import json
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_a_tokenizer_that_a_run_has_trained(tmp_path):
         ({"config.tokenizer.name": "conv_vae"}, "conv_vae"),
     ],
 )
-def test_a_mistake_is_one_sentence(folder, more, sentence):
+def test_an_error_is_one_sentence(folder, more, sentence):
     assert sentence in refusal_of(probe.main, flags(folder, **more))
 
 

@@ -35,7 +35,7 @@ def folders(tmp_path_factory):
     return root
 
 
-def test_the_tables_say_what_the_probes_found(command, folders, tmp_path, capsys):
+def test_the_tables_hold_the_results_of_the_probes(command, folders, tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text(f"# Above\n{command.BEGIN}\nold\n{command.END}\n\nBelow\n")
     for _ in range(2):  # the second time in the place of the first
@@ -61,7 +61,7 @@ def test_the_tables_say_what_the_probes_found(command, folders, tmp_path, capsys
     assert widths == {2}
 
 
-def test_what_it_refuses(command, folders, tmp_path):
+def test_refusals(command, folders, tmp_path):
     def refusal(*argv) -> str:
         return refusal_of(command.main, [str(a) for a in argv])
 
@@ -77,6 +77,6 @@ def test_what_it_refuses(command, folders, tmp_path):
     assert "differ in 'seed': 0 and 1" in refusal(own, tmp_path)
 
 
-def test_the_page_has_a_place_for_them(command):
+def test_the_page_has_markers_for_the_tables(command):
     text = (ROOT / "docs" / "probe.md").read_text()
     assert text.count(command.BEGIN) == text.count(command.END) == 1
