@@ -55,3 +55,15 @@ def test_cited_headings_exist():
         assert target.exists(), f"{file.relative_to(ROOT)} cites {page}, which does not exist"
         unknown = set(re.findall(r"#([\w-]+)", headings)) - anchors(target)
         assert not unknown, f"{file.relative_to(ROOT)} cites {unknown} of {page}"
+
+
+def test_nothing_cites_a_specification_that_is_not_here():
+    places = ("sphere_jax", "configs", "benchmarks", "docs", "launch")
+    files = [
+        file
+        for place in places
+        for file in (ROOT / place).rglob("*.*")
+        if file.suffix in (".py", ".md", ".sh")
+    ]
+    files.append(ROOT / "README.md")
+    assert [str(file) for file in files if "methods" + ".md" in file.read_text()] == []

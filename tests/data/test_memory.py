@@ -10,6 +10,7 @@ from sphere_jax.config.options import DataOptions
 from sphere_jax.data import memory
 from sphere_jax.data.source import Source, Split, load
 from sphere_jax.methods.on_latents import encoded_split
+from sphere_jax.tokenizers.base import Tokenizer
 
 MEMINFO = "MemTotal:       8000000 kB\nMemFree: 1 kB\nMemAvailable:    2000000 kB\n"
 
@@ -78,11 +79,10 @@ def test_pictures_of_a_file(tmp_path, monkeypatch):
     assert "100 images of" in refusal_of(load, data)
 
 
-class Tokenizer:
+class Plain(Tokenizer):
     latent_shape = (2, 2, 8)
 
-    @staticmethod
-    def encode(params, images):
+    def encode(self, params, images):
         return images
 
 
@@ -99,9 +99,9 @@ def test_latents_that_are_encoded_once(monkeypatch):
         Source({"images": images[r], "labels": labels[r]}) for r in (slice(0, 8), slice(8, 10))
     ]
     leaves(monkeypatch, 1279)
-    sentence = refusal_of(encoded_split, Tokenizer, Split(*parts), {}, map_over)
+    sentence = refusal_of(encoded_split, Plain(), Split(*parts), {}, map_over)
     assert "10 images, encoded once, would take 1.28 kB" in sentence and calls == []
     assert "sphere_jax.prepare latents" in sentence and "encode='every_step'" in sentence
     leaves(monkeypatch, 1280)
-    assert len(encoded_split(Tokenizer, Split(*parts), {}, map_over).train) == 8
+    assert len(encoded_split(Plain(), Split(*parts), {}, map_over).train) == 8
     assert calls == [8, 2]
