@@ -80,7 +80,7 @@ def _protocol(found: list[dict], names: list[str]) -> str:
 
 
 def _norms(found: list[dict]) -> Iterator[Row]:
-    """The shells, and what paths do between them."""
+    """The shells, and paths between them."""
 
     def row(name, cell):
         return name, [cell(probe) for probe in found]
@@ -156,9 +156,9 @@ def _changes(found: list[dict]) -> Iterator[Row]:
         yield f"noise on directions, sigma, mean angle: {title}", cells
 
 
-def _measures(found: list[dict], wanted=tuple(MEASURES)) -> list[str]:
-    """Those of `wanted` that every probe has."""
-    return [m for m in wanted if all(m in p["swap"][WHOLE]["to a"] for p in found)]
+def _measures(found: list[dict], among=tuple(MEASURES)) -> list[str]:
+    """Those of `among` that every probe has."""
+    return [m for m in among if all(m in p["swap"][WHOLE]["to a"] for p in found)]
 
 
 def _cell(scores: dict, measure: str) -> str:
