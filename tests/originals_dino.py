@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def randomise(model, seed=0):
-    """Weights that hide nothing: fresh biases, LayerScale, tokens and norms would."""
+    """Random weights: fresh biases, LayerScale, tokens and norms would hide errors."""
     generator = torch.Generator().manual_seed(seed)
     draw = lambda shape: torch.randn(shape, generator=generator)  # noqa: E731
     for name, parameter in model.named_parameters():
@@ -142,7 +142,7 @@ class TorchDINO(nn.Module):
 
     @torch.no_grad()
     def states(self, x):
-        """What stands behind every block."""
+        """The output of every block."""
         x = self.patch_embed(x)
         positions = self.positions(*x.shape[2:])
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(2).mT], dim=1) + positions
@@ -190,7 +190,7 @@ class TorchDINOv3(nn.Module):
 
     @torch.no_grad()
     def states(self, x):
-        """What stands behind every block."""
+        """The output of every block."""
         x = self.patch_embed(x)
         rope, x = self.rope_embed(*x.shape[2:]), x.flatten(2).mT
         first = torch.cat([self.cls_token, self.storage_tokens], dim=1).expand(len(x), -1, -1)

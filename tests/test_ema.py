@@ -104,7 +104,7 @@ def test_a_denoiser_starts_from_averages_too(tmp_path):
         np.testing.assert_allclose(np.asarray(leaf), expected, rtol=2e-4)
     with pytest.raises(UserError, match="does not give the weights of config.model"):
         load_files(flow(str(out)).pretrained())
-    with pytest.raises(UserError, match="takes config.sphere_latent.pretrained as it is"):
+    with pytest.raises(UserError, match="uses config.sphere_latent.pretrained unchanged"):
         denoiser("")
 
 

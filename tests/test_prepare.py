@@ -221,7 +221,7 @@ def test_a_cache_of_other_options_is_refused(folder, cache):
 
 @pytest.mark.slow
 def test_a_cache_is_normalised_as_it_is_read(folder, cache, tmp_path):
-    """By statistics that it has measured itself: one encoding serves both."""
+    """By its own stored statistics: one encoding serves both."""
     config, measured = f"--config={folder / 'config.py'}", tmp_path / "measured.safetensors"
     prepare.main(["statistics", config, *use(cache), f"--out={measured}"])
     prepare.main(["statistics", config, "--batch=8", f"--out={tmp_path / 'encoded.safetensors'}"])

@@ -98,7 +98,7 @@ def test_misfits_are_user_errors(run, folder):
     assert "'taef1': it holds 'taesd'" in refusal(folder, "--config.tokenizer.kind=taef1")
     assert "multiple of 8" in refusal(folder, "--config.data.image_size=20")
     assert "config.data.channels=3" in refusal(folder, "--config.data.channels=1")
-    assert "config.flow.pretrained as it is, and that is empty" in refusal(
+    assert "config.flow.pretrained unchanged, but it is empty" in refusal(
         folder, "--config.flow.steps=0"
     )
     other = folder / "other.safetensors"

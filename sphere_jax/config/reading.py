@@ -37,7 +37,7 @@ def read_config(raw: Mapping[str, Any], stored: bool = False) -> Config:
     sampler = _sampler_type(raw, stages)
     for name in stages:
         if stages.count(name) > 1 or name in known:
-            raise UserError(f"config.stages must name groups of its own, each once; not '{name}'.")
+            raise UserError(f"config.stages must name stage groups, each once; not '{name}'.")
         if name not in raw:
             raise UserError(f"config.stages names '{name}' but there is no group config.{name}.")
         if not isinstance(raw[name], Mapping):

@@ -61,7 +61,7 @@ class Batches(Iterator[Batch]):
 
 def index_batches(count: int, batch_size: int, seed: int) -> grain.MapDataset:
     """The order of batches: element i holds the rows (B,) of batch i, and which of them are
-    mirrored where mirroring is on. Endless: `count` examples are shuffled anew every epoch.
+    mirrored where mirroring is on. Endless: `count` examples are reshuffled every epoch.
     """
     indices = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
     return indices.batch(batch_size, drop_remainder=True).random_map(_with_flips)

@@ -36,7 +36,7 @@ def uniform_points(count: int, length: int, seed: int) -> Float32[np.ndarray, "{
 def coverage(
     points: Float[np.ndarray, "n ..."], labels: Integer[np.ndarray, " n"]
 ) -> dict[str, float]:
-    """What tells encoded images (N, ...) on the global sphere from uniform points.
+    """What distinguishes encoded images (N, ...) on the global sphere from uniform points.
 
     Returns:
       sliced_wasserstein: to as many uniform points; ..._uniform: of two sets of uniform points, the

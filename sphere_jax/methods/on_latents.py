@@ -33,7 +33,7 @@ MEASURED = 2000  # held-out examples that a finished stage is measured on
 class OnLatentsOptions(StageOptions):
     """What every generator on latents has."""
 
-    steps: int = option(1000, 0, help="0 takes `pretrained` as it is")
+    steps: int = option(1000, 0, help="0 uses `pretrained` unchanged")
     pretrained: str = option(
         "", file=True, help="weights to start from: converted, published, or from sphere_jax.ema"
     )
@@ -118,7 +118,7 @@ class OnLatents(Generator):
         )
         check(
             stage.steps > 0 or stage.pretrained != "",
-            f"config.{name}.steps=0 takes config.{name}.pretrained as it is, and that is empty.",
+            f"config.{name}.steps=0 uses config.{name}.pretrained unchanged, but it is empty.",
         )
 
     @classmethod

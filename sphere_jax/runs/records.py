@@ -137,8 +137,9 @@ def difference(before: dict[str, Any], now: dict[str, Any], config: Config) -> s
     """
     before = renamed(before, config)
     known = completed(before, config)
-    for key in sorted(now, key=lambda key: (key not in before, key)):  # of both first: a kind's
-        if known.get(key) != now[key]:  # name says more than the options that come with it
+    # Keys of both first: the name of a plug-in explains its options.
+    for key in sorted(now, key=lambda key: (key not in before, key)):
+        if known.get(key) != now[key]:
             return f"{key}={known.get(key)!r}, not {now[key]!r}"
     options = options_of(config)
     for key in sorted(before.keys() - now.keys()):

@@ -96,13 +96,13 @@ def _measure(run: Run, name: str, frozen, params, record: dict, log: RunLog, fid
 
 
 def _measure_again(run: Run, name: str, frozen, record: dict, log: RunLog) -> None:
-    """A finished stage, where what it is measured with has changed."""
+    """Measures a finished stage again if what its metrics depend on has changed."""
     method = run.methods[name]
     now = _measured_with(run, method)
     before = record.get("measured_with", record.get("yardsticks", now))  # old name
     if before == now:
         return
-    log.print(f"{name}: measured again, since what it is measured with has changed")
+    log.print(f"{name}: measured again: the weights or options of its metrics have changed")
     params = {part: run.artifacts[part] for part in method.trains}
     record = {key: value for key, value in record.items() if key != "yardsticks"}
     _measure(run, name, frozen, params, record, log, _fidelity(run, method))

@@ -1,4 +1,4 @@
-"""The flow objective against float64 numpy, its draws, and what one config value changes."""
+"""The flow objective against float64 numpy, its noise, and what one config value changes."""
 
 import copy
 import dataclasses

@@ -69,19 +69,19 @@ def params():
 
 def inputs_of(m, params, count=16):
     """What the networks are given in one loss: encoder images, decoder latents, second encoding."""
-    draws = m.keys(jax.random.key(3), count)
-    m.loss(params, {}, batch_of(count), draws)
+    keys = m.keys(jax.random.key(3), count)
+    m.loss(params, {}, batch_of(count), keys)
     (images, y_encoder), (again, y_again) = m.tokenizer.encoder.calls
     (low, y_low), (high, y_high) = m.tokenizer.decoder.calls
-    return draws, images, again, low, high, (y_encoder, y_again, y_low, y_high)
+    return keys, images, again, low, high, (y_encoder, y_again, y_low, y_high)
 
 
 def test_the_loss_by_hand(params):
     m = method(
         reconstruction_weight=2.0, consistency_weight=0.7, latent_weight=0.3, label_dropout=0.5
     )
-    draws = m.keys(jax.random.key(3), 16)
-    loss, parts = m.loss(params, {}, batch_of(), draws)
+    keys = m.keys(jax.random.key(3), 16)
+    loss, parts = m.loss(params, {}, batch_of(), keys)
     (x, y_encoder), _ = m.tokenizer.encoder.calls
     (v_low, y_decoder), (v_high, _) = m.tokenizer.decoder.calls
     encode, decode = (
@@ -114,8 +114,8 @@ class Distance(Network):
 def test_the_perceptual_terms(params):
     plain = method(reconstruction_perceptual=0.5, consistency_perceptual=0.25)
     m = dataclasses.replace(plain, perceptual=Perceptual(Distance(), None))
-    draws, frozen = m.keys(jax.random.key(3), 16), {"perceptual": {"lpips": jnp.float32(3.0)}}
-    loss, parts = m.loss(params, frozen, batch_of(), draws)
+    keys, frozen = m.keys(jax.random.key(3), 16), {"perceptual": {"lpips": jnp.float32(3.0)}}
+    loss, parts = m.loss(params, frozen, batch_of(), keys)
     (x, _), _ = m.tokenizer.encoder.calls
     (low, y), (high, _) = m.tokenizer.decoder.calls
     x_low, x_high = (m.tokenizer.decode(params, v, y) for v in (low, high))
@@ -125,7 +125,7 @@ def test_the_perceptual_terms(params):
     np.testing.assert_allclose(
         parts["consistency_perceptual"], 0.25 * 3 * jnp.mean(jnp.abs(x_high - x_low)), rtol=1e-5
     )
-    without, _ = plain.loss(params, {}, batch_of(), draws)
+    without, _ = plain.loss(params, {}, batch_of(), keys)
     added = parts["reconstruction_perceptual"] + parts["consistency_perceptual"]
     np.testing.assert_allclose(loss - without, added, rtol=1e-4)
 
@@ -144,11 +144,11 @@ def test_absent_weights_are_reported_and_missing_files_refused():
 def test_both_noises_are_one(params):
     """`v_low - v` and `v_high - v` point the same way before f: e is shared."""
     m = method(hard_fraction=0.0)
-    draws, images, _, low, high, _ = inputs_of(m, params)
+    keys, images, _, low, high, _ = inputs_of(m, params)
     v = np.asarray(m.tokenizer.encode(params, images, m.tokenizer.encoder.calls[0][1]))
     flat = lambda z: np.asarray(z, np.float64).reshape(16, -1)  # noqa: E731
     for i in range(16):
-        if draws["r"][i] == 0 or draws["r_low"][i] == 0:
+        if keys["r"][i] == 0 or keys["r_low"][i] == 0:
             continue
         # All of f(v + s e) lie in the plane of v and e.
         plane = np.stack([flat(v)[i], flat(low)[i], flat(high)[i]])
@@ -158,9 +158,9 @@ def test_both_noises_are_one(params):
 
 def test_the_clean_sample_stays_and_the_low_is_nearer(params):
     m = method(hard_fraction=0.0)
-    draws, images, _, low, high, _ = inputs_of(m, params)
+    keys, images, _, low, high, _ = inputs_of(m, params)
     v = m.tokenizer.encode(params, images, m.tokenizer.encoder.calls[0][1])
-    clean = np.flatnonzero(np.asarray(draws["r"]) == 0)
+    clean = np.flatnonzero(np.asarray(keys["r"]) == 0)
     assert len(clean) == 2  # one for each 8 samples
     np.testing.assert_allclose(np.asarray(high)[clean], np.asarray(v)[clean], atol=1e-5)
     flat = lambda z: z.reshape(16, -1)  # noqa: E731
@@ -197,21 +197,21 @@ def test_hard_mix(angle, mix, furthest):
 
 
 def gradients(m, params, part):
-    draws = m.keys(jax.random.key(3), 16)
-    return jax.grad(lambda p: m.loss(p, {}, batch_of(), draws)[1][part])(params)
+    keys = m.keys(jax.random.key(3), 16)
+    return jax.grad(lambda p: m.loss(p, {}, batch_of(), keys)[1][part])(params)
 
 
 def test_stopped_gradients(params):
     """By gradient: each consistency target, replaced by a constant, leaves the gradient alone."""
     m = method()
-    draws = m.keys(jax.random.key(3), 16)
+    keys = m.keys(jax.random.key(3), 16)
     batch = batch_of()
 
     def terms(p, target_params):
         """The two consistency terms, targets computed from weights of their own."""
         m.tokenizer.encoder.calls.clear()
         m.tokenizer.decoder.calls.clear()
-        m.loss(p, {}, batch, draws)
+        m.loss(p, {}, batch, keys)
         (x, y), _ = m.tokenizer.encoder.calls
         (v_low, y_d), (v_high, _) = m.tokenizer.decoder.calls
         x_high = m.tokenizer.decode(p, v_high, y_d)
@@ -252,10 +252,10 @@ def test_labels_drop_apart_in_encoder_and_decoder(params):
 
 def test_keys_do_not_depend_on_how_a_batch_is_split(params):
     m, batch = method(label_dropout=0.5), batch_of()
-    draws = m.keys(jax.random.key(3), 16)
+    keys = m.keys(jax.random.key(3), 16)
 
     def loss(rows):
-        some = jax.tree.map(lambda x: x[rows], (batch, draws))
+        some = jax.tree.map(lambda x: x[rows], (batch, keys))
         return m.loss(params, {}, *some)[0]
 
     order = np.random.default_rng(0).permutation(16).reshape(4, 4)
@@ -294,8 +294,8 @@ def test_a_fresh_network_has_finite_gradients():
     their eps."""
     m = method()
     params = jax.tree.map(jnp.zeros_like, m.init(jax.random.key(0), {}))
-    draws = m.keys(jax.random.key(3), 16)
-    found = jax.grad(lambda p: m.loss(p, {}, batch_of(), draws)[0])(params)
+    keys = m.keys(jax.random.key(3), 16)
+    found = jax.grad(lambda p: m.loss(p, {}, batch_of(), keys)[0])(params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(found))
 
 

@@ -98,8 +98,8 @@ def test_the_loss_by_hand(distance, cosine, target, inputs):
 def test_the_consistency_target_is_stopped():
     """By gradient: with the lower prediction as a constant, the gradient is the same."""
     m, batch = method(reconstruction_weight=0.0, label_dropout=0.0), batch_of(12)
-    draws = m.keys(jax.random.key(1), 12)
-    m.loss(PARAMS, {}, batch, draws)
+    keys = m.keys(jax.random.key(1), 12)
+    m.loss(PARAMS, {}, batch, keys)
     (low, labels), (high, _) = m.network.calls[:2]
 
     def consistency(p, target_params):
@@ -110,7 +110,7 @@ def test_the_consistency_target_is_stopped():
         )
         return jnp.mean(jnp.abs(a - b)) + jnp.mean(1 - cosine)
 
-    found = jax.grad(lambda p: m.loss(p, {}, batch, draws)[0])(PARAMS)["network"]
+    found = jax.grad(lambda p: m.loss(p, {}, batch, keys)[0])(PARAMS)["network"]
     stopped = jax.grad(lambda p: consistency(p, PARAMS))(PARAMS)["network"]
     free = jax.grad(lambda p: consistency(p, p))(PARAMS)["network"]
     np.testing.assert_allclose(found["a"], stopped["a"], rtol=1e-4)
@@ -136,7 +136,7 @@ def many():
 def test_two_levels_are_ordered_logit_normal_draws(name, many):
     low, high = many[name]
     assert (low <= high + 0.05).all()
-    # Levels from angles: both together are as two independent logit-normal draws a sample.
+    # Levels from angles: both together are two independent logit-normal samples.
     tangents = np.tan(np.clip(np.concatenate([low, high]), 0, 1.5))
     r = tangents if name == "tangent" else tangents / (1 + tangents)
     assert abs(np.median(r) - 1 / (1 + math.exp(-0.3))) < 0.04

@@ -34,7 +34,7 @@ def relative_error(result, expected):
 
 
 def random_params(net):
-    """Random on every leaf: fresh norms do nothing."""
+    """Random on every leaf: fresh norms are the identity."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(net.init, jax.random.key(0))
     return jax.tree.map(lambda s: rng.uniform(-0.2, 0.5, s.shape).astype(np.float32), shapes)

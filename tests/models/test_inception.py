@@ -28,7 +28,7 @@ def relative_error(result, expected):
 
 
 def random_params(net):
-    """Random on every leaf: fresh norms do nothing."""
+    """Random on every leaf: fresh norms are the identity."""
     rng = np.random.default_rng(0)
 
     def leaf(path, shape):
