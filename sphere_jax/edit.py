@@ -51,9 +51,10 @@ def main(argv: list[str]) -> None:
 
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.files import make_folder, write_bytes
+    from sphere_jax.config.reading import read_config
     from sphere_jax.data.pictures import read_files
     from sphere_jax.evaluation.figures import labelled_rows
-    from sphere_jax.runs.loading import load_run
+    from sphere_jax.runs.loading import load_run, stored_config
     from sphere_jax.studies import editing
 
     out, action, seed = Path(arguments.out), arguments.action, arguments.seed
@@ -63,6 +64,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--columns={arguments.columns} must be at least 2.")
     make_folder(out.parent)
     workdir = Path(arguments.workdir)
+    editing.check_edits(read_config(stored_config(workdir), stored=True), workdir)
     published = {"steps": STEPS.get(action, 1), "strength": STRENGTH.get(action, 1.0)}
     run = load_run(workdir, published | sampler_values(workdir, arguments.sampler))
     method, classes = editing.editor(run), run.config.data.num_classes

@@ -7,12 +7,14 @@ named rows of a picture.
 """
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import Config
 from sphere_jax.geometry import sphere
 from sphere_jax.methods.base import Generator
 from sphere_jax.nn.pixels import to_float, to_uint8
@@ -25,15 +27,19 @@ PATHS = ("lerp", "slerp")
 Rows = dict[str, np.ndarray]
 
 
+def check_edits(config: Config, workdir: Path) -> None:
+    """Raises UserError unless a stage of the run in `workdir` has a method that edits images."""
+    if not any(config.method(name).edits for name in config.stages):
+        raise UserError(
+            f"{workdir} has no stage whose method edits images; editing needs a run of Sphere "
+            "Encoder, say configs/mnist_sphere_encoder.py."
+        )
+
+
 def editor(run: Run) -> Generator:
-    """The method of a run that edits images. Raises UserError if it has none."""
-    for name, method in run.methods.items():
-        if run.config.method(name).edits:
-            return method
-    raise UserError(
-        f"{run.workdir} has no stage whose method edits images; editing needs a run of Sphere "
-        "Encoder, say configs/mnist_sphere_encoder.py."
-    )
+    """The method of a run that edits images."""
+    check_edits(run.config, run.workdir)
+    return next(run.methods[n] for n in run.config.stages if run.config.method(n).edits)
 
 
 def reconstruct(run: Run, images: np.ndarray) -> Rows:
