@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from refusals import refusal_of
 
-from sphere_jax import compare, evaluate, main, sample
+from sphere_jax import compare, edit, evaluate, main, sample
 from sphere_jax.common import plugins
 from sphere_jax.runs.system import build_tokenizer
 from sphere_jax.training.signals import Interrupted, StopRequest
@@ -250,6 +250,11 @@ def test_its_sampler_is_swept(run, tmp_path, capsys):
     )  # fmt: skip
     values = [row["values"] for row in json.loads(out.read_text())["rows"]]
     assert len(values) == 4 and values[0] == {"spread": "0.5", "guidance": "1"}
+
+
+def test_it_has_nothing_to_edit(run, tmp_path):
+    flags = ["reconstruct", f"--workdir={run}", "--images", "a.png", f"--out={tmp_path / 'b.png'}"]
+    assert "has no stage whose method edits images" in refusal_of(edit.main, flags)
 
 
 def test_its_arms_are_compared(config, tmp_path):
