@@ -73,7 +73,7 @@ def test_every_error_is_one_sentence(tiny, tmp_path, monkeypatch):
     words = refusal("--network=taef2", "--from", folder / "none.pth", f"--out={out}")
     assert "none.pth is not there" in words
     assert "gated" in refusal("--network=dinov3_vits16", "--fetch", f"--out={out}")
-    assert "generators can be exported" in refusal(
+    assert "cannot be exported; only generators" in refusal(
         "--network=taef2",
         "--export",
         "--from",
