@@ -59,6 +59,7 @@ def get_config():
     config.flow.preview_every = 5_000
     config.flow.optimizer = base.flow.optimizer  # published: constant for 40 epochs, then linear to
     # epoch 800; inferred: RJF's rate, final fraction, betas and no weight decay
+    config.flow.optimizer.eps = 1e-8
     config.flow.optimizer.clip_norm = 1.0  # inferred
 
     config.sampler = ConfigDict()

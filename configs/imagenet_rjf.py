@@ -3,9 +3,8 @@
 docs/systems/hae.md#rjf. RJF works on unit spheres, feeds the network sqrt(768) x_t and predicts
 velocities at unit scale. Here the sphere has the radius sqrt(768); with
 parameterization="unit_sphere" the network sees and predicts the same as RJF's. The loss and its
-gradients are 768 times as large.
-Clipping is scaled with them; AdamW's eps (1e-8) is not, so updates are larger than RJF's where its
-gradients are below eps.
+gradients are 768 times as large, so the clipping norm and AdamW's eps are, too: at RJF's own scale
+most second moments lie below eps, which AdamW then does not divide out.
 
 Put the images below data/imagenet/train/<class>/ and data/imagenet/val/<class>/. Encode them once
 with `python -m sphere_jax.prepare latents --config=configs/imagenet_rjf.py --out=C` and add
@@ -86,7 +85,8 @@ def get_config():
     config.flow.optimizer.b1 = 0.9  # published
     config.flow.optimizer.b2 = 0.95  # published
     config.flow.optimizer.weight_decay = 0.0  # published
-    config.flow.optimizer.clip_norm = 768.0  # calculated: published 1, on a loss 768 times smaller
+    config.flow.optimizer.eps = 768e-8  # calculated: published 1e-8, on gradients 768 times smaller
+    config.flow.optimizer.clip_norm = 768.0  # calculated: published 1, likewise
 
     config.sampler = ConfigDict()
     config.sampler.solver = "euler"  # published: along the exponential map

@@ -1,8 +1,8 @@
 """RJF's control: linear flow matching in R^768 on the same RAE latents (docs/systems/hae.md#rjf).
 
 Published, unguided, number of epochs not given: FID 21.64, against 4.95 of imagenet_rjf.py. All
-else is that config's, but velocities are not scaled to unit spheres, nor is the clipping norm
-scaled by 768.
+else is that config's, but velocities are not scaled to unit spheres, nor are the clipping norm and
+eps scaled by 768.
 """
 
 import runpy
@@ -17,6 +17,7 @@ def get_config():
     config.model.parameterization = "noise_at_one"
     config.flow.loss_weight = "none"  # published: Jacobi weights need a sphere
     config.flow.tangent_projection = False
+    config.flow.optimizer.eps = 1e-8  # published
     config.flow.optimizer.clip_norm = 1.0  # published
     config.sampler.decode_radius = 0.0
     return config

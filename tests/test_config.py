@@ -230,7 +230,7 @@ MATCHED = {  # what each changes of imagenet_slerp.py, or of imagenet_rjf.py
     "imagenet_slerp_sd": {"tokenizer.kind"},
     "imagenet_rjf_linear": {
         "space.path", "model.parameterization", "flow.loss_weight", "flow.tangent_projection",
-        "flow.optimizer.clip_norm", "sampler.decode_radius",
+        "flow.optimizer.clip_norm", "flow.optimizer.eps", "sampler.decode_radius",
     },
 }  # fmt: skip
 

@@ -97,6 +97,7 @@ class OptimizerOptions:
     final_fraction: float = option(0.0, 0.0, 1.0, help="the fall ends at this part of the peak")
     b1: float = option(0.9, 0.0, 0.999999)
     b2: float = option(0.999, 0.0, 0.999999)
+    eps: float = option(1e-8, 0.0, help="of AdamW, beside the root of the second moment")
     weight_decay: float = option(0.0, 0.0, help="on matrices and kernels only")
     clip_norm: float = option(0.0, 0.0, help="global gradient norm; 0 is off")
 

@@ -46,6 +46,7 @@ def make_optimizer(
         schedule(options, steps),
         b1=options.b1,
         b2=options.b2,
+        eps=options.eps,
         weight_decay=options.weight_decay,
         mask=lambda params: jax.tree_util.tree_map_with_path(_decays, params),
     )

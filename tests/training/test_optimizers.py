@@ -107,6 +107,26 @@ def test_adamw_by_hand():
             np.testing.assert_allclose(params[name].squeeze(), value, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("eps", "equal"), [(768e-8, True), (1e-8, False)])
+def test_a_loss_768_times_as_large_trains_alike_if_eps_is(eps, equal):
+    """At RJF's own scale most second moments lie below eps: docs/systems/hae.md#rjf."""
+    params = {"kernel": jnp.zeros((4, 4))}
+    rng = np.random.default_rng(0)
+    gradients = [jnp.asarray(1e-9 * rng.normal(size=(4, 4)), jnp.float32) for _ in range(20)]
+
+    def trained(eps, scale):
+        optimizer = make_optimizer(OptimizerOptions(learning_rate=1e-3, b2=0.95, eps=eps), 20)
+        state, now = optimizer.init(params), params
+        for gradient in gradients:
+            updates, state = optimizer.update({"kernel": scale * gradient}, state, now)
+            now = jax.tree.map(jnp.add, now, updates)
+        return np.asarray(now["kernel"])
+
+    ours, theirs = trained(eps, 768.0), trained(1e-8, 1.0)
+    apart = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+    assert apart < 1e-5 if equal else apart > 1.0
+
+
 @pytest.mark.parametrize(
     ("network", "options"),
     [(sit.NETWORK, {}), (lightning_dit.NETWORK, {"qk_norm": True})],
