@@ -130,6 +130,46 @@ def test_classes_may_be_called_train_and_test(tmp_path):
     assert (len(split.train), len(split.heldout)) == (12, 3)
 
 
+def grey_folder(root, values, suffix=".png", count=6):
+    """One class folder a name, each with images of one grey."""
+    for name, value in values.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            Image.new("RGB", (8, 8), (value,) * 3).save(root / name / f"{i}{suffix}")
+
+
+def test_folders_named_by_integers_are_in_the_order_of_their_values(tmp_path):
+    grey_folder(tmp_path, {str(k): 20 * k for k in range(11)})
+    data = DataOptions(
+        source="folder", path=str(tmp_path), image_size=8, channels=3, num_classes=11
+    )
+    for part in vars(load(data)).values():
+        np.testing.assert_array_equal(part.arrays["images"][:][:, 0, 0, 0], 20 * part.labels)
+
+
+def test_other_image_formats_are_read(tmp_path, capsys):
+    grey_folder(tmp_path, {"a": 10, "b": 200})
+    for suffix in (".bmp", ".tif", ".gif", ".ppm", ".jfif", ".JPE"):
+        grey_folder(tmp_path, {"b": 200}, suffix)
+    grey_folder(tmp_path, {"__MACOSX": 0})
+    data = DataOptions(source="folder", path=str(tmp_path), image_size=8, channels=3, num_classes=2)
+    split = load(data)
+    assert len(split.train) + len(split.heldout) == 6 + 7 * 6
+    values = np.array([10, 200])[split.train.labels]
+    assert np.abs(split.train.arrays["images"][:][:, 0, 0, 0] - values.astype(int)).max() <= 2
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_left_out_of_a_class_is_counted(tmp_path, capsys):
+    grey_folder(tmp_path, {"a": 10, "b": 200, "b/more": 200})
+    (tmp_path / "a" / "notes.txt").write_text("")
+    (tmp_path / "a" / ".DS_Store").write_text("")
+    data = DataOptions(source="folder", path=str(tmp_path), image_size=8, channels=3, num_classes=2)
+    assert len(load(data).train) == 10
+    out = capsys.readouterr().out
+    assert "2 subfolders or files that are no images were left out" in out and "notes.txt" in out
+
+
 def test_nothing_is_decoded_before_it_is_indexed(folder):
     source = load(config(folder)).train
     (folder / "ape/00.png").unlink()
@@ -239,8 +279,10 @@ def test_missing_and_empty_folders(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "has 0 class folders" in refusal(tmp_path / "empty")
     (folder / "dog").mkdir()
-    (folder / "dog" / "dog.gif").write_bytes(b"GIF89a")
-    assert "dog holds no images (.jpg, .jpeg, .png, .webp)" in refusal(folder, num_classes=4)
+    (folder / "dog" / "dog.txt").write_text("a dog")
+    assert "dog holds no images (.jpg, .jpeg," in refusal(folder, num_classes=4)
+    (folder / "dog" / "images").mkdir()
+    assert "dog holds subfolders and no images; move" in refusal(folder, num_classes=4)
 
 
 def test_too_few_to_hold_out(tmp_path):

@@ -6,20 +6,26 @@ from pathlib import Path
 import numpy as np
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.progress import log
 from sphere_jax.config.options import DataOptions
 from sphere_jax.data.lazy_pictures import Pictures
 from sphere_jax.data.source import DataSource, Split
 from sphere_jax.data.splitting import every_fifth_of_each_class, split_images
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm",
+    ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif",
+)  # fmt: skip
+NOT_CLASSES = ("__MACOSX",)  # what archives of a Mac hold besides
 
 
 class Folder(DataSource):
     """Either `train/CLASS/*` with `val/CLASS/*` (or, without `val`, `test/CLASS/*`) held out, or
     `CLASS/*` with every fifth of each class held out.
 
-    Classes are numbered in the order of their sorted names. Names that begin with a dot, and other
-    files than .jpg, .jpeg, .png and .webp, are ignored.
+    Classes are numbered in the order of their sorted names, and in that of their values where all
+    names are integers. Names that begin with a dot are ignored. Other files, and subfolders of a
+    class, are left out, and the log says how many.
     """
 
     read_in_batches = True
@@ -75,23 +81,36 @@ def _numbers(folder: Path, num_classes: int) -> dict[str, int]:
 
 def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        names = [e.name for e in entries if e.is_dir() and e.name[0] != "."]
+    names = sorted(name for name in names if name not in NOT_CLASSES)
+    if all(name.isascii() and name.isdigit() for name in names):  # "10" is not between "1" and "2"
+        return sorted(names, key=int)
+    return names
 
 
 def _part(
     root: Path, prefix: str, numbers: dict[str, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Names, sizes and labels of the images in `root/prefix/CLASS`, class by class, sorted."""
-    names, sizes, labels = [], [], []
+    names, sizes, labels, left_out = [], [], [], []
     for folder, label in numbers.items():
-        with os.scandir(root / prefix / folder) as entries:
-            images = [e for e in entries if e.name.lower().endswith(SUFFIXES)]
-            found = sorted((e.name, e.stat().st_size) for e in images if e.name[0] != ".")
+        with os.scandir(root / prefix / folder) as scanned:
+            entries = [e for e in scanned if e.name[0] != "."]
+        images = [e for e in entries if e.name.lower().endswith(SUFFIXES) and e.is_file()]
+        found = sorted((e.name, e.stat().st_size) for e in images)
+        left_out += sorted(e.path for e in entries if e not in images)
+        if not found and any(e.is_dir() for e in entries):
+            raise UserError(
+                f"{root / prefix / folder} holds subfolders and no images; move their images up."
+            )
         if not found:
             raise UserError(f"{root / prefix / folder} holds no images ({', '.join(SUFFIXES)}).")
         names += [f"{prefix}{folder}/{name}" for name, _ in found]
         sizes += [size for _, size in found]
         labels += [label] * len(found)
+    if left_out:
+        what = "subfolders or files that are no images"
+        log(f"{root / prefix}: {len(left_out):,} {what} were left out, for example {left_out[0]}")
     return np.array(names, object), np.array(sizes, np.int64), np.array(labels, np.int32)
 
 
