@@ -174,6 +174,23 @@ def test_sampler_options_of_all_methods_are_listed():
     assert "--strength" in text and "(sphere_encoder, sphere_latent)" in text
 
 
+def test_the_package_lists_and_runs_its_commands(monkeypatch, capsys):
+    from sphere_jax import __main__ as package
+
+    monkeypatch.setattr(sys, "argv", ["sphere_jax"])
+    package.main()
+    listed = capsys.readouterr().out
+    assert "  sample    Draws samples from a trained run" in listed and "  cli " not in listed
+    monkeypatch.setattr(sys, "argv", ["sphere_jax", "convert", "--out=x.npz"])
+    with pytest.raises(SystemExit, match="2"):
+        package.main()
+    assert "must name a .safetensors file" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["sphere_jax", "smaple"])
+    with pytest.raises(SystemExit, match="2"):
+        package.main()
+    assert "no command 'smaple'; did you mean 'sample'?" in capsys.readouterr().err
+
+
 SHELL = [
     "main",
     *(pytest.param(n, marks=pytest.mark.slow) for n in ("sample", "evaluate", "compare")),
