@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.nn.functional import Network, Params
@@ -84,7 +85,8 @@ def convert(
 
     Raises:
       ValueError: tensors are missing, unexpected or of another shape, or a buffer holds other
-        values than our network computes; the message has how many and which.
+        values than our network computes; the message has how many and which. A tensor is
+        quantised, or holds NaN or infinity.
     """
     leaves = fit(tensors, layouts, network).leaves
     expected = network.shapes
@@ -209,14 +211,25 @@ def _fits(shapes: list[tuple[int, ...]], turn: Turn, expected: tuple[int, ...]) 
 def _fill(tensors: Tensors, source: Source, dtype) -> np.ndarray:
     def read(names):
         if isinstance(names, tuple):
-            return np.concatenate([source.turn.to_ours(tensors[name]) for name in names], axis=-1)
-        return source.turn.to_ours(tensors[names])
+            parts = [source.turn.to_ours(_numbers(tensors, name)) for name in names]
+            return np.concatenate(parts, axis=-1)
+        return source.turn.to_ours(_numbers(tensors, names))
 
     if isinstance(source.names, list):
         found = np.stack([read(names) for names in source.names])
     else:
         found = read(source.names)
     return np.require(found, dtype or found.dtype, "C")
+
+
+def _numbers(tensors: Tensors, name: str) -> np.ndarray:
+    """A tensor of weights. Raises ValueError for one that is quantised or not finite."""
+    found = tensors[name]
+    if not jnp.issubdtype(found.dtype, jnp.floating) or found.dtype.itemsize < 2:
+        raise ValueError(f"tensor '{name}' holds {found.dtype}, not floats of 16 bits or more")
+    if not np.isfinite(found).all():
+        raise ValueError(f"tensor '{name}' holds NaN or infinity")
+    return found
 
 
 def _squeeze(x: np.ndarray, ndim: int) -> np.ndarray:

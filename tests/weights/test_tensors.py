@@ -107,6 +107,22 @@ def test_any_float_type_becomes_float32_or_stays(published, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(unchanged)} == {np.dtype(dtype)}
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x.astype(np.int8), "'blocks.1.weight' holds int8, not floats of 16 bits"),
+        (lambda x: x.astype(ml_dtypes.float8_e4m3fn), "'blocks.1.weight' holds float8_e4m3fn"),
+        (lambda x: np.where(x > 0, np.nan, x), "'blocks.1.weight' holds NaN or infinity"),
+        (lambda x: x.astype(ml_dtypes.bfloat16) * np.inf, "'blocks.1.weight' holds NaN or infin"),
+    ],
+    ids=["integers", "float8", "nan", "infinity"],
+)
+def test_weights_that_are_no_weights_are_refused(published, change, words):
+    published["blocks.1.weight"] = change(published["blocks.1.weight"])
+    with pytest.raises(ValueError, match=words):
+        convert(published, [LAYOUT], TOY)
+
+
 def test_of_several_layouts_the_one_whose_names_fit(published):
     other = LAYOUT._replace(
         name="another",
