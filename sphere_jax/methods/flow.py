@@ -112,8 +112,8 @@ class Flow(OnLatents):
     def check(cls, config: Config, name: str) -> None:
         super().check(config, name)
         stage, space = config.stage(name), config.space
-        if reason := config.network.unfit_space(config.model, space):
-            check(False, f"config.model.{reason}")
+        reason = config.network.unfit_space(config.model, space)
+        check(not reason, f"config.model.{reason}")
         check(
             stage.loss_weight == "none" or space.path == "slerp",
             f"config.{name}.loss_weight='{stage.loss_weight}' measures arcs of a sphere: "
