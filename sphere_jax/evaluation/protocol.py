@@ -16,6 +16,7 @@ RENAMED = {  # keys of older JSON files
     "yardstick": "real_data",
     "judge": "pixel_classifier",
     "taken": "override",
+    "accuracy_on_images_set_aside": "held_out_accuracy",
 }
 
 
@@ -38,7 +39,7 @@ def protocol(
             "name": network.name,
             "fingerprint": network.fingerprint,
             "length": reference.heldout_features.shape[1],
-            "accuracy_on_images_set_aside": network.accuracy,
+            "held_out_accuracy": network.accuracy,
         },
         "pixel_classifier": classifier
         and {"name": classifier.name, "training_images": len(classifier.pixels)},

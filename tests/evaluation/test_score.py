@@ -132,11 +132,11 @@ def test_scores_of_older_files_get_current_names():
         "metrics": {"a": 1.0},
         "yardstick": {"a": 2.0},
         "protocol": {"judge": {"name": "svm"}, "samples": 3},
-        "rows": [{"protocol": {"judge": None}}],
+        "rows": [{"protocol": {"judge": None, "features": {"accuracy_on_images_set_aside": 1}}}],
     }
     assert with_current_keys(old) == {
         "metrics": {"a": 1.0},
         "real_data": {"a": 2.0},
         "protocol": {"pixel_classifier": {"name": "svm"}, "samples": 3},
-        "rows": [{"protocol": {"pixel_classifier": None}}],
+        "rows": [{"protocol": {"pixel_classifier": None, "features": {"held_out_accuracy": 1}}}],
     }
