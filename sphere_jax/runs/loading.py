@@ -24,7 +24,7 @@ def stored_config(workdir: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_text())["config"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged ({error}); run sphere_jax.main again.") from error
+        raise _damaged(workdir, error) from error
 
 
 def load_run(
@@ -49,8 +49,7 @@ def load_run(
         raw |= {"sampler": raw.get("sampler", {}) | (sampler or {}), "mesh": {}}
         raw |= {"evaluation": raw.get("evaluation", {}) | (evaluation or {})}
     except TypeError as error:
-        file = workdir / "config.json"
-        raise UserError(f"{file} is damaged ({error}); run sphere_jax.main again.") from error
+        raise _damaged(workdir, error) from error
     config = read_config(raw, stored=True)
     mesh = mesh or make_mesh()
     run = open_run(config, workdir, mesh) if data else Run(config, workdir, mesh)
@@ -81,3 +80,7 @@ def bare_run(reference: str, workdir: Path, evaluation: dict[str, Any]) -> Run:
     scoring = read_group(EvaluationOptions, evaluation, "config.evaluation")
     config = Config(stages=(), groups={}, data=data, evaluation=scoring)
     return open_run(config, workdir, make_mesh())
+
+
+def _damaged(workdir: Path, error: Exception) -> UserError:
+    return UserError(f"{workdir / 'config.json'} is damaged ({error}); run sphere_jax.main again.")

@@ -22,9 +22,7 @@ FINGERPRINT = " fingerprint"  # of the file that an option names
 
 def options_of(config: Config, groups: Iterable[str] | None = None) -> dict[str, Leaf]:
     """Every option of a config, or of some of its groups, by its key, say "config.flow.steps"."""
-    every = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    every |= every.pop("groups")
-    found = {}
+    every, found = _groups(config), {}
     for name in sorted(every) if groups is None else groups:
         if dataclasses.is_dataclass(every[name]):
             found |= leaves(f"config.{name}", every[name])
@@ -162,11 +160,15 @@ def renamed(depends: dict[str, Any], config: Config) -> dict[str, Any]:
 
 def completed(depends: dict[str, Any], config: Config) -> dict[str, Any]:
     """A record's values, with defaults for the options that it lacks; plug-ins as in `config`."""
-    groups = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    groups |= groups.pop("groups")
     fresh = {}
-    for name, group in groups.items():
+    for name, group in _groups(config).items():
         if dataclasses.is_dataclass(group):
             default = leaves(f"config.{name}", type(group)())
             fresh |= {key: leaf.value for key, leaf in default}
     return json.loads(json.dumps(fresh)) | depends
+
+
+def _groups(config: Config) -> dict[str, Any]:
+    """Every group of a config by its name, those of stages among them, and its plain values."""
+    every = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return every | every.pop("groups")

@@ -81,7 +81,7 @@ def _trained(run: Run, split: Split) -> Features:
     features, evaluation, file = run.config.features, run.config.evaluation, _file(run)
     train, classes, started = split.train.arrays, run.config.data.num_classes, time.monotonic()
     if file.exists():
-        found = features.load(file, split.train.arrays["images"].shape[1:])
+        found = features.load(file, train["images"].shape[1:])
         if found.trained_with in (None, features.trained_with(evaluation)):  # None: an old file
             return found
         if is_main_process():
