@@ -19,7 +19,7 @@ from sphere_jax.cli import Parser, run_command
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import make_folder, write_bytes, write_text
 from sphere_jax.config.options import DataOptions
-from sphere_jax.data.array_checks import check_has, read_npz
+from sphere_jax.data.npz_files import check_has, read_npz
 from sphere_jax.data.pictures import unpack
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh

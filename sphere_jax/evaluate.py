@@ -55,6 +55,7 @@ def main(argv: list[str]) -> None:
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.files import make_folder, write_json
     from sphere_jax.evaluation.protocol import protocol
+    from sphere_jax.evaluation.sample_files import read_samples
     from sphere_jax.evaluation.score_tables import describe
     from sphere_jax.runs.drawing import balanced_labels, draw
     from sphere_jax.runs.loading import bare_run, load_run
@@ -101,8 +102,12 @@ def main(argv: list[str]) -> None:
         if arguments.sweep:
             _sweep(run, arguments)
             return
-        images, labels = _read_samples(arguments.samples) if arguments.samples else (None, None)
-        generation, reference = None, reference_of(run)  # raises before sampling
+        images = labels = generation = None
+        if arguments.samples:
+            data = run.config.data
+            shape = (data.image_size, data.image_size, data.channels)
+            images, labels = read_samples(arguments.samples, shape, data.num_classes)
+        reference = reference_of(run)  # raises before sampling
         if images is None:
             labels = balanced_labels(arguments.num, run.config.data.num_classes)
             samples = draw(run, labels, arguments.seed)
@@ -139,19 +144,6 @@ def _sweep(run, arguments) -> None:
     swept = sweep(run, points, arguments.num, arguments.seed, before, save)
     save(swept)  # an earlier sweep may have another order
     print(table(swept))
-
-
-def _read_samples(path: str):
-    import numpy as np
-
-    from sphere_jax.data.array_checks import check_images, check_labels, read_npz
-
-    arrays = read_npz(path, ("images",))
-    images, labels = check_images(arrays["images"], path), arrays.get("labels")
-    if labels is not None:
-        labels = check_labels(labels, len(images), path)
-    shuffled = np.random.default_rng(0).permutation(len(images))  # files are often sorted by class
-    return images[shuffled], None if labels is None else labels[shuffled]
 
 
 if __name__ == "__main__":

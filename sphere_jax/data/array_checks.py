@@ -1,52 +1,16 @@
 """Arrays from a file, checked; each error is one sentence."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.data.memory import check_fits
-
-READ_IN_BATCHES = (
-    "put images in files that are read batch by batch, config.data.source='folder' or "
-    "'array_record'"
+from sphere_jax.data.array_mends import (
+    doubt_about_classes,
+    doubt_about_pixels,
+    mend_of_images,
+    mend_of_labels,
 )
-
-
-def read_npz(path: str, needed: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz`, without ever unpickling.
-
-    Raises:
-      UserError: no such file, not an npz, more than there is memory for, or an array of `needed`
-        is missing.
-    """
-    if not path or not Path(path).is_file():
-        raise UserError(f"There is no file '{path}'; give the path of an .npz.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            size = sum(member.file_size for member in file.zip.infolist())
-            check_fits(f"The arrays of {path}", size, READ_IN_BATCHES)
-            arrays = {name: file[name] for name in file.files}
-    except UserError:
-        raise
-    except ValueError as error:  # numpy's message is about unpickling
-        raise UserError(
-            f"{path} is not a readable .npz of plain arrays; write it by numpy.savez."
-        ) from error
-    except (OSError, EOFError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not a readable .npz ({error}).") from error
-    except Exception as error:  # zipfile raises its own kinds for a damaged archive
-        raise UserError(f"{path} is damaged ({error}).") from error
-    check_has(arrays, needed, path)
-    return arrays
-
-
-def check_has(arrays: dict[str, np.ndarray], needed: tuple[str, ...], where: str) -> None:
-    """Raises UserError with the first name of `needed` that `arrays` lacks."""
-    missing = [name for name in needed if name not in arrays]
-    if missing:
-        raise UserError(f"{where} lacks the array '{missing[0]}'; it holds {sorted(arrays)}.")
 
 
 def check_images(images: np.ndarray, where: str) -> np.ndarray:
@@ -61,7 +25,20 @@ def check_images(images: np.ndarray, where: str) -> np.ndarray:
     try:
         return require_images(images, f"Images of {where}")
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(f"{str(error).rstrip('.')}{mend_of_images(images)}.") from error
+
+
+def check_pixels(images: np.ndarray, where: str) -> None:
+    """Raises UserError for uint8 images of a file that are all black or of one value, or that were
+    cast without being scaled to 0..255."""
+    if doubt := doubt_about_pixels(images):
+        raise UserError(f"Images of {where} {doubt}.")
+
+
+def check_classes(labels: np.ndarray, where: str) -> None:
+    """Raises UserError for integer labels (N,) of a file that are not all of 0..K-1."""
+    if doubt := doubt_about_classes(labels):
+        raise UserError(f"Labels of {where} {doubt}.")
 
 
 def check_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
@@ -69,7 +46,8 @@ def check_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
     try:
         labels = require_labels(labels, count, f"Labels of {where}")
     except ValueError as error:
-        raise UserError(str(error)) from error
+        mend = mend_of_labels(np.asarray(labels), count)
+        raise UserError(f"{str(error).rstrip('.')}{mend}.") from error
     if len(labels) and (labels.min() < -(2**31) or labels.max() >= 2**31):
         raise UserError(
             f"Labels of {where} run from {labels.min()} to {labels.max()}; they must be classes, "

@@ -10,7 +10,7 @@ import numpy as np
 from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import cache_folder, write_npz
-from sphere_jax.data.array_checks import read_npz
+from sphere_jax.data.npz_files import read_npz
 
 
 def cached(

@@ -22,8 +22,8 @@ import numpy as np
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import crc32, make_folder, read_json, write_json, write_npz
-from sphere_jax.data.array_checks import check_has, read_npz
 from sphere_jax.data.moments import merged, moments_of, statistics_of
+from sphere_jax.data.npz_files import check_has, read_npz
 from sphere_jax.data.record_files import RecordFiles, whole_records
 from sphere_jax.data.shards import PARTS, Shard, check_plan, first_difference, shards_of
 

@@ -12,8 +12,8 @@ from PIL import Image, UnidentifiedImageError
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions
-from sphere_jax.data.array_checks import READ_IN_BATCHES, check_has
 from sphere_jax.data.memory import check_fits
+from sphere_jax.data.npz_files import READ_IN_BATCHES, check_has
 
 BICUBIC, NEAREST, BOX = (Image.Resampling[name] for name in ("BICUBIC", "NEAREST", "BOX"))
 BLOCK = 8  # pictures that a thread decodes in one task: one 32-pixel JPEG is too little work

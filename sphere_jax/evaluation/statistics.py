@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 from sphere_jax.common.files import write_npz
+from sphere_jax.data.npz_files import read_npz
 from sphere_jax.evaluation.preconditions import require_features
 
 
@@ -92,11 +93,8 @@ class Statistics:
         """The statistics and the protocol that `save` wrote.
 
         Raises:
-          ValueError: the file lacks one of the four fields.
+          UserError: the file is not there, is damaged, or lacks one of the four fields.
         """
-        with np.load(path, allow_pickle=False) as file:
-            missing = {"mu", "sigma", "n", "protocol"} - set(file.files)
-            if missing:
-                raise ValueError(f"{os.fspath(path)} lacks {', '.join(sorted(missing))}.")
-            n, protocol = int(file["n"]), json.loads(str(file["protocol"]))
-            return cls(n, file["mu"], file["sigma"] * (n - 1)), protocol
+        file = read_npz(os.fspath(path), ("mu", "sigma", "n", "protocol"))
+        n, protocol = int(file["n"]), json.loads(str(file["protocol"]))
+        return cls(n, file["mu"], file["sigma"] * (n - 1)), protocol

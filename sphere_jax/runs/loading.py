@@ -7,7 +7,8 @@ from typing import Any
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import Config, DataOptions, EvaluationOptions
 from sphere_jax.config.reading import read_config, read_group
-from sphere_jax.data.array_checks import check_images, check_labels, read_npz
+from sphere_jax.data.array_checks import check_classes, check_images, check_labels
+from sphere_jax.data.npz_files import read_npz
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.runs.finished import check_data, load_stages
 from sphere_jax.runs.network_files import override_weights
@@ -67,9 +68,11 @@ def bare_run(reference: str, workdir: Path, evaluation: dict[str, Any]) -> Run:
 
     Raises UserError for a file that is not there, or holds something else.
     """
-    arrays = read_npz(reference, ("images", "labels"))
+    both = ("images", "labels")
+    arrays = read_npz(reference, both, wanted=both)
     images = check_images(arrays["images"], reference)
     labels = check_labels(arrays["labels"], len(images), reference)
+    check_classes(labels, reference)
     data = DataOptions(
         source="npz",
         path=reference,

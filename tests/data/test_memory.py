@@ -48,6 +48,7 @@ def test_images_of_a_file(tmp_path, monkeypatch):
     """100 images of 16x16 take 25.6 kB; brought to 32x32 they take 4 times that, twice."""
     path = tmp_path / "images.npz"
     images, labels = np.zeros((100, 16, 16, 1), np.uint8), np.arange(100) % 2
+    images[..., 8:, :] = 255
     np.savez_compressed(path, images=images, labels=labels)
 
     def opened(size):

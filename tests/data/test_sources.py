@@ -118,7 +118,8 @@ def test_npz_without_a_channel_axis(tmp_path):
         (dict(images=images(), labels=labels() + 1), "run from 1 to 2"),
         (dict(images=images(), labels=labels() - 1), "run from -1 to 0"),
         (dict(images=images(4), labels=labels(4)), "nothing to hold out"),
-        (dict(images=np.array([{}]), labels=labels(1)), "is not a readable .npz"),
+        (dict(images=np.array([{}]), labels=labels(1)), "holds Python objects, which are never"),
+        (dict(images=images() // 255, labels=labels()), "hold only zeros and ones"),
         (
             dict(images=images(), labels=labels(), test_images=images(3), test_labels=labels(2)),
             "must be 3 integer labels, not int64 of shape (2,)",

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sphere_jax.common.errors import UserError
 from sphere_jax.evaluation.batches import padded_batches
 from sphere_jax.evaluation.statistics import Statistics
 
@@ -73,5 +74,5 @@ def test_errors_name_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="length 3 and 4"):
         Statistics.empty(3).merge(Statistics.empty(4))
     np.savez(tmp_path / "foreign.npz", mu=np.zeros(2), sigma=np.eye(2))
-    with pytest.raises(ValueError, match="lacks n, protocol"):
+    with pytest.raises(UserError, match="lacks the array 'n'"):
         Statistics.load(tmp_path / "foreign.npz")

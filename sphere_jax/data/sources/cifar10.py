@@ -7,7 +7,8 @@ import numpy as np
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions
-from sphere_jax.data.array_checks import check_has, check_labels, read_npz
+from sphere_jax.data.array_checks import check_labels
+from sphere_jax.data.npz_files import check_has, read_npz
 from sphere_jax.data.pictures import unpack
 from sphere_jax.data.source import DataSource, Split
 from sphere_jax.data.splitting import split_arrays

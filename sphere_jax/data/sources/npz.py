@@ -4,10 +4,14 @@ import numpy as np
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions
-from sphere_jax.data.array_checks import check_has, check_images, check_labels, read_npz
+from sphere_jax.data.array_checks import check_images, check_labels, check_pixels
+from sphere_jax.data.npz_files import check_has, read_npz
 from sphere_jax.data.pictures import unpack
 from sphere_jax.data.source import DataSource, Split
 from sphere_jax.data.splitting import every_fifth_of_each_class, split_arrays
+
+KINDS = ("images", "jpeg_bytes", "offsets", "labels")
+WANTED = {f"{prefix}{kind}" for prefix in ("", "train_", "test_") for kind in KINDS}
 
 
 class Npz(DataSource):
@@ -19,7 +23,7 @@ class Npz(DataSource):
     """
 
     def load(self, data: DataOptions) -> Split:
-        arrays, path = read_npz(data.path), data.path
+        arrays, path = read_npz(data.path, wanted=WANTED), data.path
         images, labels = _part(arrays, "train_" if "train_jpeg_bytes" in arrays else "", data)
         if not {"test_images", "test_jpeg_bytes", "test_labels"} & arrays.keys():
             return split_arrays(images, labels, every_fifth_of_each_class(labels), data)
@@ -42,6 +46,7 @@ def _part(
     else:
         check_has(arrays, (f"{prefix}images",), data.path)
         images = check_images(arrays[f"{prefix}images"], data.path)
+        check_pixels(images, data.path)
     check_has(arrays, (f"{prefix}labels",), data.path)
     return images, check_labels(arrays[f"{prefix}labels"], len(images), data.path)
 

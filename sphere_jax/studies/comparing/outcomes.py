@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sphere_jax.config.options import Config
+from sphere_jax.data.npz_files import read_npz
 from sphere_jax.evaluation.protocol import with_current_keys
 from sphere_jax.runs.reporting import FIRST_SAMPLES, NOT_SCORES, curve_rows
 from sphere_jax.studies.comparing.arms import Arm
@@ -35,7 +36,7 @@ class Outcome:
 
 def read_outcome(workdir: Path, results: dict, config: Config) -> Outcome:
     results, file = with_current_keys(results), workdir / "samples" / FIRST_SAMPLES
-    samples = np.load(file)["images"] if file.is_file() else None
+    samples = read_npz(str(file), ("images",))["images"] if file.is_file() else None
     rows = curve_rows(read_rows(workdir / "metrics.jsonl"), config.generator)
     items = (read_matched(workdir) or {}) | {"reference": reference_item(results)}
     metrics = {key: _number(value) for key, value in results["metrics"].items()}
