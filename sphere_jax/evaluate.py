@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     from sphere_jax.common.files import make_folder, write_json
     from sphere_jax.evaluation.protocol import protocol
     from sphere_jax.evaluation.sample_files import read_samples
-    from sphere_jax.evaluation.score_tables import describe
+    from sphere_jax.evaluation.score_tables import describe, reading, remark_of
     from sphere_jax.runs.drawing import balanced_labels, draw
     from sphere_jax.runs.loading import bare_run, load_run
     from sphere_jax.runs.reference import reference_of
@@ -93,16 +93,16 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.workdir:
             workdir = Path(arguments.workdir)
-            sampler = sampler_values(workdir, arguments.sampler)
-            if sampler.get("auto_guidance") and arguments.sweep and "guidance" not in sampler:
-                sampler |= {"guidance": swept_guidance(arguments.sweep)}
-            run = load_run(workdir, sampler, evaluation, data=True, weights=arguments.weights)
+            values = sampler_values(workdir, arguments.sampler)
+            if values.get("auto_guidance") and arguments.sweep and "guidance" not in values:
+                values |= {"guidance": swept_guidance(arguments.sweep)}
+            run = load_run(workdir, values, evaluation, data=True, weights=arguments.weights)
         else:
             run = bare_run(arguments.reference, Path(temporary), evaluation)
         if arguments.sweep:
             _sweep(run, arguments)
             return
-        images = labels = generation = None
+        images = labels = generation = sampler = None
         if arguments.samples:
             data = run.config.data
             shape = (data.image_size, data.image_size, data.channels)
@@ -113,20 +113,35 @@ def main(argv: list[str]) -> None:
             samples = draw(run, labels, arguments.seed)
             if samples.images is None:
                 raise UserError("This run has latents only and no decoder; nothing to score here.")
-            images, labels = samples.images, labels_of(run, samples)
-            generation = generation_of(run, samples.sampler, arguments.seed)
+            images, labels, sampler = samples.images, labels_of(run, samples), samples.sampler
+            generation = generation_of(run, sampler, arguments.seed)
         scored = score_images(reference, images, labels, run.config.evaluation.neighbours)
         name = arguments.reference or run.config.source.images_behind(run.config).source
         stamp = protocol(
             reference, name, scored.samples, run.config.evaluation.neighbours, generation
         )
+    print(f"{_drawn(arguments, len(images), sampler)}; {_against(reference, name)}")
+    remark = remark_of(stamp)
     for key, value in scored.metrics.items():
-        label, better = describe(key)
+        (label, _), better = describe(key), reading(key, remark)
         real = scored.real_data[key]
         print(f"{label:<70} {value:9.4f}   real data {real:9.4f}   better: {better}")
     if arguments.out:
         scores = {"metrics": scored.metrics, "real_data": scored.real_data}
         write_json(arguments.out, scores | {"protocol": stamp})
+
+
+def _drawn(arguments, count: int, sampler) -> str:
+    """What was scored: how many samples, and how they were drawn."""
+    if arguments.samples:
+        return f"{count:,} samples of {arguments.samples}"
+    weights = f", weights of {arguments.weights}" if arguments.weights else ""
+    how = f"seed {arguments.seed}, {sampler}, NFE {sampler.evaluations}{weights}"
+    return f"{count:,} samples of {arguments.workdir}, {how}"
+
+
+def _against(reference, name: str) -> str:
+    return f"against {len(reference.split.heldout):,} held-out images of {name}"
 
 
 def _sweep(run, arguments) -> None:
@@ -143,7 +158,7 @@ def _sweep(run, arguments) -> None:
     before = read_json(out) if arguments.out else None
     swept = sweep(run, points, arguments.num, arguments.seed, before, save)
     save(swept)  # an earlier sweep may have another order
-    print(table(swept))
+    print(f"{arguments.num:,} samples a row, seed {arguments.seed}\n\n{table(swept)}")
 
 
 if __name__ == "__main__":

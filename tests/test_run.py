@@ -342,7 +342,24 @@ def test_evaluating_a_run_repeats_its_own_scores(finished, tmp_path, capsys):
     results = json.loads((finished / "results.json").read_text())
     assert scores["metrics"] == pytest.approx(results["metrics"])
     assert scores["protocol"] == results["protocol"]
-    assert capsys.readouterr().out.count("real data") == len(results["metrics"])
+    printed = capsys.readouterr().out
+    assert printed.count("real data") == len(results["metrics"])
+    first, distance, *_ = printed[printed.index("40 samples of") :].splitlines()
+    assert "seed 0, euler 4 steps, guidance 1.75, NFE 8; against 355 held-out images" in first
+    assert distance.startswith("Fréchet distance")
+    assert printed.count("better: higher; weak features (held-out accuracy") == 2
+    assert printed.count("few images (40)") == 2
+
+
+def test_a_folder_that_cannot_be_written_is_scored(copied, monkeypatch, capsys):
+    shutil.rmtree(copied / "evaluator")
+    (copied / "evaluator").touch()  # in the place of the folder, for root may write anywhere
+    monkeypatch.setattr("sphere_jax.runs.run.make_folder", lambda folder: 1 / 0)
+    evaluate.main([f"--workdir={copied}", "--num=40"])
+    printed = capsys.readouterr().out
+    assert f"Nothing is stored in {copied}, and scores are the same: Cannot write" in printed
+    results = json.loads((copied / "results.json").read_text())
+    assert f"{results['metrics']['frechet_distance_small_classifier']:9.4f}" in printed
 
 
 def test_a_sweep_leaves_a_table_and_curves(finished, tmp_path, capsys):

@@ -162,7 +162,8 @@ def test_a_sweep_draws_once_for_all_radii_and_compiles_once_for_all_scales(
     scored = sweeping.score_images(sweeping.reference_of(run), images, LABELS, 3)
     assert row["metrics"] == pytest.approx(scored.metrics, rel=1e-3, abs=1e-3, nan_ok=True)
 
-    head, _, *lines, real = sweeping.table(swept).splitlines()
+    head, _, *lines, real, _, remark = sweeping.table(swept).splitlines()
+    assert remark.startswith("Precision and recall: weak features (held-out accuracy")
     assert head.startswith("| decode_radius | guidance | NFE |") and len(lines) == 6
     assert lines[0].startswith("| 0 | 1.5 | 4 |") and real.count("|") == head.count("|")
     assert sweeping.curves(swept).startswith(b"\x89PNG")

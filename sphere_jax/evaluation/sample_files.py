@@ -6,7 +6,6 @@ from jaxtyping import Int32, UInt8
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.progress import log
 from sphere_jax.data.array_checks import check_images, check_labels, check_pixels
-from sphere_jax.data.array_mends import all_alike
 from sphere_jax.data.memory import check_fits
 from sphere_jax.data.npz_files import read_npz
 
@@ -18,7 +17,7 @@ def read_samples(
 ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " n"] | None]:
     """`images` and `labels`, if there are any, in random order: files are often sorted by class.
 
-    Says so where all images are one, and where a class has none.
+    Says so where a class has none.
 
     Args:
       image_shape: (H, W, C) of the reference. num_classes: its classes, 0..num_classes-1.
@@ -30,8 +29,6 @@ def read_samples(
     images, labels = check_images(arrays["images"], path), arrays.get("labels")
     _check_shape(images.shape[1:], image_shape, path)
     check_pixels(images, path)
-    if all_alike(images):
-        log(f"warning: all {len(images):,} images of {path} are the same.")
     if labels is not None:
         labels = check_labels(labels, len(images), path)
         _check_classes(labels, num_classes, path)

@@ -9,13 +9,17 @@ from sphere_jax.evaluation.features.base import FeatureNetwork
 from sphere_jax.evaluation.page import Table
 from sphere_jax.evaluation.score import Score
 
+QUALIFIED = ("precision_", "recall_")  # metrics that `remark_of` qualifies
+WEAK = 0.9  # held-out accuracy below which a feature network is weak
+FEW = 1000  # images on each side, below which precision and recall are of few
 
-def metrics_table(score: Score) -> Table:
-    """Every metric beside that of real images, and how to read it."""
+
+def metrics_table(score: Score, remark: str = "") -> Table:
+    """Every metric beside that of real images, and how to read it; `remark` is `remark_of`."""
     rows = []
     for key, value in score.metrics.items():
-        name, better = describe(key)
-        rows.append([name, value, score.real_data[key], better])
+        name, _ = describe(key)
+        rows.append([name, value, score.real_data[key], reading(key, remark)])
     header = ["metric", f"{score.samples} samples", "real images"]
     return Table([*header, "better"], rows)
 
@@ -52,6 +56,32 @@ def describe(key: str) -> tuple[str, str]:
             network = _feature_network(key.removeprefix(start))
             return words.format(distance=network.distance_title, title=network.title), better
     return key.replace("_", " "), ""
+
+
+def remark_of(*protocols: Mapping[str, Any]) -> str:
+    """Why precision and recall under these protocols say little; "" if nothing is known against
+    them.
+
+    In weak features, images that look like nothing can lie inside the real ones, so that precision
+    is above that of real data; of few images, both are noisy.
+    """
+    features = [protocol.get("features") or {} for protocol in protocols]
+    compared = [protocol.get("precision_recall") or {} for protocol in protocols]
+    known = [f.get("held_out_accuracy") for f in features]
+    accuracies = [accuracy for accuracy in known if accuracy is not None]
+    images = [c["images_on_each_side"] for c in compared if "images_on_each_side" in c]
+    remarks = []
+    if accuracies and min(accuracies) < WEAK:
+        remarks.append(f"weak features (held-out accuracy {100 * min(accuracies):.0f} %)")
+    if images and min(images) < FEW:
+        remarks.append(f"few images ({min(images)})")
+    return ", ".join(remarks)
+
+
+def reading(key: str, remark: str = "") -> str:
+    """How to read a metric: which way is better and, of precision and recall, the remark."""
+    better = describe(key)[1]
+    return f"{better}; {remark}" if remark and key.startswith(QUALIFIED) else better
 
 
 def _feature_network(name: str) -> FeatureNetwork:

@@ -53,7 +53,9 @@ def load_run(
         raise _damaged(workdir, error) from error
     config = read_config(raw, stored=True)
     mesh = mesh or make_mesh()
-    run = open_run(config, workdir, mesh) if data else Run(config, workdir, mesh)
+    run = Run(config, workdir, mesh)
+    if data:
+        _ = run.split  # raises for data that are not there
     load_stages(run)
     if data:
         check_data(run)

@@ -67,8 +67,8 @@ def reference_of(run: Run, known: dict | None = None) -> Reference:
             known[key] = prepare_reference(split, network, config.data.num_classes)
         except ValueError as error:
             raise UserError(f"This data set cannot be scored against: {error}") from error
-    if not features.needs_weights:
-        _cache(run, known[key].network)
+    elif not features.needs_weights and not _file(run).exists():
+        _store(run, known[key].network)
     return known[key]
 
 
@@ -84,8 +84,6 @@ def _trained(run: Run, split: Split) -> Features:
         found = features.load(file, train["images"].shape[1:])
         if found.trained_with in (None, features.trained_with(evaluation)):  # None: an old file
             return found
-        if is_main_process():
-            file.unlink()  # trained with other options: the new one is cached in its place
     try:
         found = features.train(train["images"], train["labels"], classes, evaluation)
     except ValueError as error:
@@ -94,10 +92,14 @@ def _trained(run: Run, split: Split) -> Features:
         f"feature network: held-out accuracy {100 * found.accuracy:.1f} %, trained in "
         f"{duration(time.monotonic() - started)}"
     )
+    _store(run, found)  # also in place of one that was trained with other options
     return found
 
 
-def _cache(run: Run, network: Features) -> None:
-    if is_main_process() and not _file(run).exists():
-        _file(run).parent.mkdir(exist_ok=True)
-        network.save(_file(run))
+def _store(run: Run, network: Features) -> None:
+    """Caches it in the run's folder, if that can be written."""
+    if is_main_process():
+        try:
+            network.save(_file(run))
+        except UserError as error:
+            log(f"Nothing is stored in {run.workdir}, and scores are the same: {error}")

@@ -14,6 +14,7 @@ from sphere_jax.training.run_log import read_rows
 
 FIRST_SAMPLES = "first.npz"  # the first images, as they are
 FIRST_COUNT = 16
+HEADLINES = 4  # scores at the top of the page; the Fréchet distance is the first
 
 
 def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results, others) -> None:
@@ -34,17 +35,19 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
         drawn = {"latents": samples.latents, "labels": samples.labels}
         write_npz(workdir / "samples" / "final.npz", drawn)
     if scored is not None:
-        blocks = [score_tables.metrics_table(scored)]
+        remark = score_tables.remark_of(stamp)
+        blocks = [score_tables.metrics_table(scored, remark)]
         if scored.agreement_by_class is not None:
             blocks.append(score_tables.agreement_table(scored, names))
         sections.append(page.Section("Scores", blocks))
-        for key in sorted(scored.metrics, key=lambda key: key != "class_agreement")[:4]:
-            name, better = score_tables.describe(key)
+        for key in list(scored.metrics)[:HEADLINES]:
+            name, _ = score_tables.describe(key)
+            better = score_tables.reading(key, remark)
             note = f"real data: {scored.real_data[key]:.3g}; better: {better}"
             headlines.append(page.Headline(name, f"{scored.metrics[key]:.3g}", note))
 
     if others:
-        sections.append(_steps_section(samples, scored, others))
+        sections.append(_steps_section(samples, scored, others, score_tables.remark_of(stamp)))
     if "radius" in samples.trace:
         sections.append(page.Section("Sampling path", [_radius(run, samples)]))
     rows = read_rows(workdir / "metrics.jsonl")
@@ -92,7 +95,9 @@ def _reproduce_section(run: Run) -> page.Section:
     return page.Section("Reproduce", [page.Code(command), page.Code(settings)])
 
 
-def _steps_section(samples: Samples, scored: Score, others: list[dict]) -> page.Section:
+def _steps_section(
+    samples: Samples, scored: Score, others: list[dict], remark: str
+) -> page.Section:
     """Scores and pictures against the number of sampling steps, at equal seeds."""
     own = {"steps": samples.sampler.steps, "nfe": samples.sampler.evaluations,
            "metrics": scored.metrics, "images": samples.images}  # fmt: skip
@@ -104,7 +109,10 @@ def _steps_section(samples: Samples, scored: Score, others: list[dict]) -> page.
     )
     strips = {f"steps: {row['steps']}": row["images"][:10] for row in rows}
     pictures = figures.labelled_rows(strips)
-    return page.Section("Steps", [table, page.Picture(pictures, "The same samples in more steps.")])
+    blocks = [table, page.Picture(pictures, "The same samples in more steps.")]
+    if remark:
+        blocks.insert(1, page.Text(f"Precision and recall: {remark}."))
+    return page.Section("Steps", blocks)
 
 
 def _curve_section(run: Run, scored: Score | None, rows: list[dict]) -> list[page.Section]:

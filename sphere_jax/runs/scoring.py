@@ -5,9 +5,12 @@ from functools import cached_property
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.processes import is_main_process
+from sphere_jax.common.progress import log
 from sphere_jax.config.reading import to_dict
+from sphere_jax.data.array_mends import all_alike, doubt_about_pixels
 from sphere_jax.evaluation.protocol import protocol
 from sphere_jax.evaluation.score import Reference, Score, point_of_curve, score
+from sphere_jax.evaluation.score_tables import reading, remark_of
 from sphere_jax.runs.drawing import Drawer, Samples, balanced_labels
 from sphere_jax.runs.reference import check_enough, check_reference, reference_of
 from sphere_jax.runs.reporting import write_files, write_stages
@@ -86,8 +89,12 @@ def score_run(run: Run, log: RunLog, scorer: Scorer | None = None) -> dict:
             generation_of(run, samples.sampler, seed),
         )
         results |= {"metrics": scored.metrics, "real_data": scored.real_data, "protocol": stamp}
+        remark = remark_of(stamp)
         for key, value in scored.metrics.items():
-            log.print(f"{key} = {value:.4g}   (real data: {scored.real_data[key]:.4g})")
+            better = reading(key, remark)
+            log.print(
+                f"{key} = {value:.4g}   (real data: {scored.real_data[key]:.4g}; better: {better})"
+            )
     others = _at_other_steps(run, scorer, samples, log) if scored else []
     if others:
         results["at_steps"] = [{k: v for k, v in row.items() if k != "images"} for row in others]
@@ -132,7 +139,14 @@ def labels_of(run: Run, samples: Samples):
 
 
 def score_images(reference: Reference, images, labels, neighbours: int) -> Score:
-    """Raises UserError for what cannot be scored (too few images, another shape)."""
+    """Says so where all images are black or the same.
+
+    Raises UserError for what cannot be scored (too few images, another shape).
+    """
+    if doubt := doubt_about_pixels(images):
+        log(f"warning: the samples {doubt.partition(';')[0]}.")
+    elif all_alike(images):
+        log("warning: all samples are the same image.")
     return _scored(score, reference, images, labels, neighbours)
 
 

@@ -16,7 +16,7 @@ from sphere_jax.config.reading import read_config, to_dict
 from sphere_jax.data.memory import check_fits
 from sphere_jax.evaluation import figures
 from sphere_jax.evaluation.protocol import protocol, with_current_keys
-from sphere_jax.evaluation.score_tables import describe
+from sphere_jax.evaluation.score_tables import describe, remark_of
 from sphere_jax.methods.on_latents import latent_bytes
 from sphere_jax.runs.drawing import Drawer, Samples, balanced_labels
 from sphere_jax.runs.reference import reference_of
@@ -205,7 +205,9 @@ def table(swept: dict) -> str:
         lines.append([*row["values"].values(), str(row["nfe"]), *scores])
     real = [f"{swept['real_data'][name]:.3f}" for name in names]
     lines.append(["*real data*", *[""] * len(keys), *real])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    remark = remark_of(*(row["protocol"] for row in swept["rows"]))
+    return f"{rows}\n\nPrecision and recall: {remark}." if remark else rows
 
 
 def curves(swept: dict) -> bytes:

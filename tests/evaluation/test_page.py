@@ -95,6 +95,21 @@ def test_tables_name_metrics_and_real_data_and_never_say_fid(tmp_path):
     assert "FID" not in html
 
 
+def test_precision_and_recall_are_qualified_where_they_say_little():
+    def stamp(accuracy, images):
+        features = {"name": "a", "held_out_accuracy": accuracy}
+        return {"features": features, "precision_recall": {"images_on_each_side": images}}
+
+    remark_of, reading = score_tables.remark_of, score_tables.reading
+    assert remark_of(stamp(0.9, 1000)) == remark_of(stamp(None, 1000)) == remark_of({}) == ""
+    weak = remark_of(stamp(0.951, 5000), stamp(0.62, 144))
+    assert weak == "weak features (held-out accuracy 62 %), few images (144)"
+    assert reading("precision_a", weak) == f"higher; {weak}" == reading("recall_a", weak)
+    assert reading("frechet_distance_a", weak) == "lower"
+    table = score_tables.metrics_table(Score({"recall_a": 1.0}, {"recall_a": 0.9}, None, 4), weak)
+    assert table.rows[0][-1] == f"higher; {weak}"
+
+
 def test_json_is_standard_whatever_the_numbers(tmp_path):
     content = {"a": float("nan"), "b": [np.float32(0.5), np.inf], "c": np.arange(2), "d": None}
     write_json(tmp_path / "results.json", content)

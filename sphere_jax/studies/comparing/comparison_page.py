@@ -136,7 +136,8 @@ def _final(comparison: Comparison) -> page.Table:
         if comparison.seeds_of(arm)
     ]
     rows.append(["real images", *(f"{v:.3f}" for v in _real_data(comparison))])
-    better = ["better", *(score_tables.describe(name)[1] for name in names)]
+    remark = score_tables.remark_of(*(o.results["protocol"] for o in comparison.outcomes.values()))
+    better = ["better", *(score_tables.reading(name, remark) for name in names)]
     return page.Table(
         [comparison.label, *(score_tables.describe(n)[0] for n in names)], [*rows, better]
     )
