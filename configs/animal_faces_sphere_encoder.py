@@ -24,7 +24,7 @@ def get_config():
     config.sphere_encoder.steps = 1000 * steps_per_epoch  # published: 1000 epochs
     config.sphere_encoder.reconstruction_weight = 25.0  # w1, published
     config.sphere_encoder.consistency_weight = 1.0  # w3, published
-    config.sphere_encoder.optimizer.warmup = 10 * steps_per_epoch  # published
+    config.sphere_encoder.optimizer.warmup = 10 * steps_per_epoch + 1  # published, of 10 epochs
     config.sphere_encoder.optimizer.hold = 10 * steps_per_epoch  # published: ends one warm-up early
 
     config.sampler.guidance = 1.0  # published: none

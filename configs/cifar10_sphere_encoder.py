@@ -33,7 +33,7 @@ def get_config():
     config.sphere_encoder.reconstruction_weight = 1.0  # w1, published, as the two below
     config.sphere_encoder.consistency_weight = 0.5  # w3
     config.sphere_encoder.consistency_perceptual = 0.5  # w4
-    config.sphere_encoder.optimizer.warmup = 10 * steps_per_epoch  # published
+    config.sphere_encoder.optimizer.warmup = 10 * steps_per_epoch + 1  # published, of 10 epochs
     config.sphere_encoder.optimizer.hold = 10 * steps_per_epoch  # published: ends one warm-up early
 
     config.sampler.guidance = 1.2  # published

@@ -63,7 +63,7 @@ def get_config():
     config.sphere_encoder.optimizer = ConfigDict()
     config.sphere_encoder.optimizer.learning_rate = 1e-4  # published, at batch 256
     config.sphere_encoder.optimizer.schedule = "cosine"
-    config.sphere_encoder.optimizer.warmup = 5 * steps_per_epoch  # published
+    config.sphere_encoder.optimizer.warmup = 5 * steps_per_epoch + 1  # published: (k + 1) / (w + 1)
     config.sphere_encoder.optimizer.hold = 5 * steps_per_epoch  # published: ends one warm-up early
     config.sphere_encoder.optimizer.final_fraction = 0.01  # published: 1e-6
     config.sphere_encoder.optimizer.b2 = 0.95  # published

@@ -54,7 +54,7 @@ class SphereEncoderOptions(StageOptions):
 
     method: str = "sphere_encoder"
     label_dropout: float = option(
-        0.1, 0.0, 1.0, help="part of labels replaced by the null label, encoder and decoder apart"
+        0.1, 0.0, 1.0, help="part of labels replaced by the null label, anew at every network call"
     )
     max_angle: float = option(85.0, 0.0, 89.0, help="degrees; sigma_max is its tangent")
     strata: int = option(16, 3, help="samples over which noise radii are stratified")
@@ -193,23 +193,21 @@ class SphereEncoderTraining(Generator):
         """`L_pix-recon + L_pix-con + L_lat-con` (arXiv 2602.15030;
         docs/systems/sphere_encoder.md#losses)."""
         s, x = self.options, to_float(batch["images"])
-        noise, mix, drop_encoder, drop_decoder = jax.vmap(lambda k: jax.random.split(k, 4))(
-            keys["key"]
-        ).T
-        y_encoder = self.drop_labels(drop_encoder, batch["labels"])
-        y_decoder = self.drop_labels(drop_decoder, batch["labels"])
+        noise, mix, *drops = jax.vmap(lambda k: jax.random.split(k, 6))(keys["key"]).T
+        # Every embedding call drops labels of its own, so the two sides of (7) and (8) may differ.
+        y, y_low, y_high, y_again = (self.drop_labels(drop, batch["labels"]) for drop in drops)
 
-        z = self.tokenizer.raw(params, x, y_encoder)
+        z = self.tokenizer.raw(params, x, y)
         v = sphere.spherify(z)
         e = noise_of(noise, v.shape[1:])
         r, r_low = keys["r"], keys["r_low"]
         v_low = self.renoise(v, e, 0.5 * r * r_low)
         v_high = self.renoise(v, e, self._hard(mix, r))  # the same e
 
-        x_low = self.tokenizer.decode(params, v_low, y_decoder)
-        x_high = self.tokenizer.decode(params, v_high, y_decoder)
+        x_low = self.tokenizer.decode(params, v_low, y_low)
+        x_high = self.tokenizer.decode(params, v_high, y_high)
         target = jax.lax.stop_gradient(x_low)
-        z_high = self.tokenizer.raw(params, x_high, y_encoder)
+        z_high = self.tokenizer.raw(params, x_high, y_again)
 
         parts = {
             "reconstruction": s.reconstruction_weight * _pixels(x_low, x),
@@ -244,10 +242,14 @@ class SphereEncoderTraining(Generator):
         return self.noised(v, e, r * self.sigma_max)
 
     def noised(self, v: Latents, e: Latents, sigma: Scalar | PerSample) -> Latents:
-        """`f(v + sigma e)`: at the angle `atan sigma` from v, to within about 1 / sqrt(L)."""
+        """`f(v + sigma e)`: at the angle `atan sigma` from v, to within about 1 / sqrt(L).
+
+        Where sigma is 0 it is v itself, as released: f(v) is another point where the raw latent,
+        zero at the start of training, is so short that the eps of f counts.
+        """
         sigma = jnp.asarray(sigma, jnp.float32)
         sigma = sigma.reshape(sigma.shape + (1,) * (v.ndim - sigma.ndim))
-        return sphere.spherify(v + sigma * e)
+        return jnp.where(sigma == 0.0, v, sphere.spherify(v + sigma * e))
 
     def generate(
         self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: FewSteps

@@ -4,6 +4,7 @@ arXiv 2602.15030; docs/systems/sphere_encoder.md#architecture. The encoder's out
 it on the sphere is the caller's, in float32.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -29,6 +30,22 @@ SIZES = {  # depth, width, heads
 }
 
 standard_normal = nnx.initializers.normal(1.0)
+
+
+def _pixel_xavier(axis: int) -> nnx.Initializer:
+    """Xavier of gain 0.01 on a kernel as a matrix `(rows, everything else)`, with `axis` for rows.
+
+    The released code gives PyTorch's xavier a view of the kernel from its first axis, so the fans
+    are the sizes of that axis and of all others together, not those of a convolution.
+    """
+
+    def init(key, shape, dtype=jnp.float32):
+        rows = shape[axis]
+        fans = rows + math.prod(shape) // rows
+        limit = 0.01 * math.sqrt(6.0 / fans)
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
 
 
 class _Body(nnx.Module):
@@ -188,10 +205,10 @@ class Decoder(nnx.Module):
 
 
 def _reflecting_conv(inputs: int, outputs: int, *, dtype, rngs: nnx.Rngs) -> nnx.Conv:
-    init = nnx.initializers.variance_scaling(1e-4, "fan_avg", "uniform")  # xavier of gain 0.01
     return nnx.Conv(
-        inputs, outputs, (3, 3), padding="REFLECT", kernel_init=init, dtype=dtype, rngs=rngs
-    )
+        inputs, outputs, (3, 3),
+        padding="REFLECT", kernel_init=_pixel_xavier(3), dtype=dtype, rngs=rngs,
+    )  # fmt: skip
 
 
 class LinearPixels(nnx.Module):
@@ -221,7 +238,7 @@ class ConvPixels(nnx.Module):
             (patch + 2, patch + 2),
             strides=(patch, patch),
             padding=((patch, patch), (patch, patch)),
-            kernel_init=nnx.initializers.variance_scaling(1e-4, "fan_avg", "uniform"),
+            kernel_init=_pixel_xavier(2),  # PyTorch's first axis: of its inputs here
             dtype=dtype,
             rngs=rngs,
         )

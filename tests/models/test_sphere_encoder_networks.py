@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.models.sphere_encoder import SIZES, ConvPixels, Decoder, Encoder
+from sphere_jax.models.sphere_encoder import SIZES, ConvPixels, Decoder, Encoder, LinearPixels
 from sphere_jax.nn.functional import Network, num_parameters
 
 SMALL = dict(patch=2, width=16, depth=2, heads=2)
@@ -54,6 +54,21 @@ def test_published_parameter_counts(image, d, patch, size, classes, mixer, head,
         params = jax.eval_shape(network.init, jax.random.key(0))
         counts.append(num_parameters(params) + network.module.fixed_table_size)
     assert (tuple(counts) if isinstance(count, tuple) else sum(counts)) == count
+
+
+@pytest.mark.parametrize(
+    ("head", "part", "std"),
+    [("linear", "conv", 0.01 * (2 / 30) ** 0.5), ("conv", "conv", 7.9e-4), ("conv", "up", 1.58e-3)],
+)
+def test_pixel_heads_start_as_released(head, part, std):
+    """Xavier on `(first axis of PyTorch's kernel, everything else)`: fans of 3 + 27, 32 + 288 and
+    32 + 48, where those of convolutions are 27 + 27, 288 + 288 and 512 + 48."""
+    kinds = {"linear": LinearPixels, "conv": ConvPixels}
+    network = Network(lambda rngs: kinds[head]((4, 4), 2, 3, dtype=jnp.float32, rngs=rngs))
+    keys = jax.random.split(jax.random.key(0), 64)
+    kernels = jax.jit(jax.vmap(network.init))(keys)[part]["kernel"]
+    assert np.std(kernels) == pytest.approx(std, rel=0.02)
+    assert np.abs(kernels).max() == pytest.approx(std * 3**0.5, rel=0.02)  # uniform
 
 
 @pytest.mark.parametrize("head", ["linear", "conv"])

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_run import ROOT
 
+from sphere_jax.config.config_files import load_config
 from sphere_jax.config.options import OptimizerOptions
 from sphere_jax.models import lightning_dit, sit
 from sphere_jax.training.optimizers import make_optimizer, schedule
@@ -39,6 +41,35 @@ def test_cosine_can_end_early():
     got = rates(20, **cosine, hold=6)
     np.testing.assert_allclose(got[:15], rates(14, **cosine), rtol=1e-6)
     np.testing.assert_allclose(got[14:], 0.02, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "rising"),
+    [
+        ("imagenet", 800, 5),
+        ("cifar10", 5000, 10),
+        ("flowers", 1000, 10),
+        ("animal_faces", 1000, 10),
+    ],
+)
+def test_the_schedule_of_sphere_encoder(name, epochs, rising):
+    """By the released formula: (k + 1) / (w + 1) of the peak, then a cosine between the two
+    warm-up lengths to 1e-6 (docs/systems/sphere_encoder.md#optimization)."""
+    stage = load_config(str(ROOT / "configs" / f"{name}_sphere_encoder.py")).stage("sphere_encoder")
+    w, steps = stage.steps * rising // epochs, stage.steps
+    end = steps - w
+
+    def released(k):
+        if k < w:
+            return 1e-4 * (k + 1) / (w + 1)
+        turn = 0.5 * (1 + np.cos(np.pi * min((k - w) / (end - w), 1.0)))
+        return 1e-6 + turn * (1e-4 - 1e-6)
+
+    at = [0, 1, w // 2, w - 1, w, w + 1, 2 * w, steps // 2, end - w, end, end + 1, steps - 1]
+    found = [schedule(stage.optimizer, steps)(k) for k in at]
+    # The cosine starts one step after the released one, which moves it by a step at most.
+    atol = 1e-4 * (2 / steps + 1e-6)
+    np.testing.assert_allclose(found, [released(k) for k in at], atol=atol, rtol=0)
 
 
 def test_a_line_after_a_constant_start():
