@@ -18,6 +18,7 @@ from sphere_jax.evaluation.statistics import Statistics
 from sphere_jax.models.lpips import LPIPS
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, Params
+from sphere_jax.nn.precision import exact_products
 from sphere_jax.weights.layouts import lpips as lpips_weights
 from sphere_jax.weights.stored import load_weights
 
@@ -94,6 +95,7 @@ def _distances():
         return jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:-1], 3)) / 127.5 - 1
 
     def distances(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
-        return _lpips().apply(params, rgb(x), rgb(y))
+        with exact_products():
+            return _lpips().apply(params, rgb(x), rgb(y))
 
     return jax.jit(distances, compiler_options=quick_products())

@@ -21,6 +21,7 @@ from sphere_jax.nn.batch_norm import BatchNorm
 from sphere_jax.nn.depthwise import depthwise
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.norms import per_channel
+from sphere_jax.nn.precision import exact_products
 
 fan_in_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 ACTIVATIONS = {"silu": jax.nn.silu, "relu": jax.nn.relu}
@@ -150,7 +151,7 @@ def relu_linear_attention(q: Heads, k: Heads, v: Heads) -> Heads:
     function at about the same cost.
     """
     q, k, v = (x.astype(jnp.float32) for x in (jax.nn.relu(q), jax.nn.relu(k), v))
-    with jax.default_matmul_precision("highest"):
+    with exact_products():
         values = jnp.einsum("bnhd,bhde->bnhe", q, jnp.einsum("bnhd,bnhe->bhde", k, v))
         total = jnp.einsum("bnhd,bhd->bnh", q, k.sum(axis=1))
     return values / (total[..., None] + 1e-15)

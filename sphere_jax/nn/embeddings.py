@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Float32
 
 from sphere_jax.common.shapes import Labels, Latents, PerSample, Tokens
 from sphere_jax.nn.linear import Linear, small_normal
+from sphere_jax.nn.precision import exact_products
 
 TIME_FEATURES = 256  # sinusoids, or Fourier frequencies
 MAX_PERIOD = 10000.0
@@ -89,7 +90,7 @@ class TimeEmbedding(nnx.Module):
             frequencies = jax.lax.stop_gradient(self.frequencies[...])
             angles = 2 * np.pi * t.astype(jnp.float32)[:, None] * frequencies[None]
             features = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-        with jax.default_matmul_precision("highest"):
+        with exact_products():
             return self.output(jax.nn.silu(self.hidden(features)))
 
 

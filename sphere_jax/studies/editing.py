@@ -186,7 +186,8 @@ def between(a: np.ndarray, b: np.ndarray, columns: int, path: str) -> np.ndarray
 def among(four: np.ndarray, columns: int) -> np.ndarray:
     """A square of `columns` by `columns` points, in reading order: bilinear between the corners
     top left, top right, bottom left, bottom right (4, h, w, d), then put on the sphere."""
-    return np.asarray(sphere.spherify(jnp.tensordot(bilinear(columns), four, 1)))
+    points = jnp.tensordot(bilinear(columns), four, 1, precision="highest")
+    return np.asarray(sphere.spherify(points))
 
 
 def bilinear(columns: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from sphere_jax.evaluation.features.base import FeatureNetwork, Features, Shape
 from sphere_jax.evaluation.preconditions import Images
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, Params
+from sphere_jax.nn.precision import exact_products
 from sphere_jax.weights.stored import fingerprint_of, load_weights
 
 SIDE = 224  # pixels, of the images that all but Inception are given
@@ -85,9 +86,8 @@ class PublishedFeatures(Features):
         params, everywhere = self._placed(sharding), sharding and replicated(sharding.mesh)
         rows = []
         forward = _forward(self.network, self.kind, everywhere)
-        with jax.default_matmul_precision("float32"):  # scores are compared to the third digit
-            for batch, mask in padded_batches(images, batch_size, f"{self.name} features"):
-                rows.append(np.asarray(forward(params, jax.device_put(batch, sharding)))[mask])
+        for batch, mask in padded_batches(images, batch_size, f"{self.name} features"):
+            rows.append(np.asarray(forward(params, jax.device_put(batch, sharding)))[mask])
         return np.concatenate(rows)
 
     def classes(self, features: Float32[np.ndarray, "n f"]) -> Int[np.ndarray, " n"] | None:
@@ -108,7 +108,8 @@ class PublishedFeatures(Features):
 def _forward(network: Network, kind: Published, out_sharding) -> Callable:
     def forward(params: Params, images: jax.Array) -> jax.Array:
         images = jnp.broadcast_to(images, (*images.shape[:-1], 3))
-        found = kind.read(network.bind(params), kind.prepare(images)).astype(jnp.float32)
+        with exact_products():
+            found = kind.read(network.bind(params), kind.prepare(images)).astype(jnp.float32)
         if out_sharding is None:
             return found
         return jax.lax.with_sharding_constraint(found, out_sharding)

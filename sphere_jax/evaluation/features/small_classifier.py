@@ -29,6 +29,7 @@ from sphere_jax.models.small_classifier import SmallClassifier
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.pixels import to_float
+from sphere_jax.nn.precision import exact_products
 from sphere_jax.weights.stored import write_safetensors
 from sphere_jax.weights.tensors import named_leaves, path_name
 
@@ -214,7 +215,8 @@ def _network(image_shape: tuple[int, int, int], num_classes: int) -> Network:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _forward(network, out_sharding, params, images):
-    outputs = network.apply(params, to_float(images))
+    with exact_products():
+        outputs = network.apply(params, to_float(images))
     if out_sharding is None:
         return outputs
     return jax.lax.with_sharding_constraint(outputs, out_sharding)
@@ -226,7 +228,8 @@ def _train_step(network, params, state, images, labels, rate):
         _, logits = network.apply(params, to_float(images))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-    direction, state = ADAM.update(jax.grad(loss)(params), state)
+    with exact_products():  # a part of the scores, and not a network that a run trains for itself
+        direction, state = ADAM.update(jax.grad(loss)(params), state)
     return jax.tree.map(lambda p, d: p - rate * d, params, direction), state
 
 

@@ -17,6 +17,7 @@ from sphere_jax.evaluation.features.base import FeatureNetwork, Features
 from sphere_jax.evaluation.reconstruction import psnr
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.pixels import to_float
+from sphere_jax.nn.precision import exact_products
 from sphere_jax.weights.catalogue import catalogue
 from sphere_jax.weights.stored import fingerprint_of, load_weights
 
@@ -163,7 +164,8 @@ def cosine(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _lpips_of(network: Network, params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
     rgb = (jnp.broadcast_to(to_float(v), (*v.shape[:-1], 3)) for v in (x, y))
-    return network.apply(params, *rgb)
+    with exact_products():
+        return network.apply(params, *rgb)
 
 
 _lpips = jax.jit(_lpips_of, static_argnums=0)
