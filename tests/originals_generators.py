@@ -224,6 +224,14 @@ class Transformer(Original):
         self.keep(head=x)
         return x.split(self.channels, 1)[0]
 
+    def forward_with_cfg(self, x, t, y, cfg_scale):
+        """Of rows with labels, then the same rows without: only the first 3 channels are guided."""
+        labelled = x.chunk(2)[0]
+        out = self(torch.cat([labelled, labelled]), t, y)
+        with_label, without = (half[:, :3] for half in out.chunk(2))
+        guided = without + cfg_scale * (with_label - without)
+        return torch.cat([torch.cat([guided, guided]), out[:, 3:]], 1)
+
 
 class DiTDH(Original):
     """DiTwDDTHead of RAE with patch 1."""

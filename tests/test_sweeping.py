@@ -169,6 +169,18 @@ def test_a_sweep_draws_once_for_all_radii_and_compiles_once_for_all_scales(
     assert sweeping.curves(swept).startswith(b"\x89PNG")
 
 
+def test_guided_channels_are_swept_and_stamped(run, reference):
+    points = sweep_configs(run.config, ["guidance_channels=0,3", "guidance=4"])
+    swept = sweeping.sweep(run, points, 12, 3)
+    stamped = [row["protocol"]["generation"]["guidance"]["channels"] for row in swept["rows"]]
+    assert stamped == [0, 3]
+    name = "frechet_distance_small_classifier"
+    everywhere, three = (row["metrics"][name] for row in swept["rows"])
+    assert abs(everywhere - three) > 0.01
+    with pytest.raises(UserError, match="guidance_channels=99 is more than the 4 channels"):
+        sweeping.sweep(run, sweep_configs(run.config, ["guidance_channels=99"]), 12, 3)
+
+
 def test_a_sweep_resumes_from_what_it_wrote(run, reference, monkeypatch):
     """After one of four points and a kill: what is there is not drawn again, and stays."""
     points = sweep_configs(run.config, ["decode_radius=0,0.3", "guidance=1.5,1"])
@@ -202,6 +214,8 @@ def test_a_sweep_resumes_from_what_it_wrote(run, reference, monkeypatch):
     assert sweeping.table(sweeping.sweep(run, points, 12, 3, stored)) == sweeping.table(whole)
     old = json.dumps(stored).replace('"real_data"', '"yardstick"')  # the old name
     old = json.loads(old.replace('"pixel_classifier"', '"judge"'))
+    for row in old["rows"]:  # and from before an option of the sampler
+        assert row["protocol"]["generation"]["guidance"].pop("channels") == 0
     assert sweeping.table(sweeping.sweep(run, points, 12, 3, old)) == sweeping.table(whole)
     with pytest.raises(UserError, match="other weights or under another protocol"):
         sweeping.sweep(run, points, 12, 4, stored)

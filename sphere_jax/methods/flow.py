@@ -19,6 +19,7 @@ from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, SamplerOptions
 from sphere_jax.geometry import sphere
 from sphere_jax.geometry.spaces import Space
+from sphere_jax.losses.cosine import cosine_distance
 from sphere_jax.methods.base import Batch, Drawn, Loss, Method, Params, Pictures, Trace
 from sphere_jax.methods.on_latents import OnLatents, OnLatentsOptions
 from sphere_jax.nn.functional import Network
@@ -33,6 +34,9 @@ class FlowOptions(OnLatentsOptions):
     radial_weight: float = option(0.0, 0.0, help="penalty on the radial part (HAE: 0.1)")
     loss_weight: Literal["none", "jacobi", "jacobi_reversed"] = option(
         "none", help="of the squared error along a geodesic (docs/systems/hae.md#rjf)"
+    )
+    direction_weight: float = option(
+        0.0, 0.0, help="of 1 - cos of prediction and target, token by token (LightningDiT: 1)"
     )
     time_density: Literal["uniform", "logit_normal", "truncated_logit_normal"] = option(
         "uniform", help="of training times"
@@ -58,6 +62,9 @@ class FlowSamplerOptions(SamplerOptions):
         0.0, 0.0, 1.0, swept=True, help="guide from this time, 0 (data) to 1 (noise)"
     )
     guidance_high: float = option(1.0, 0.0, 1.0, swept=True, help="guide up to this time")
+    guidance_channels: int = option(
+        0, 0, swept=True, help="guide the first so many channels only; 0: all"
+    )
     auto_guidance: str = option(
         "", help="run folder of a weaker network, used in place of the null label"
     )
@@ -155,7 +162,13 @@ class Flow(OnLatents):
     @classmethod
     def make_sampler(cls, config: Config, name: str, tokenizer: Tokenizer) -> Sampler:
         s = config.sampler
-        guidance = Guidance(s.guidance, s.guidance_low, s.guidance_high, s.auto_guidance)
+        channels, d = s.guidance_channels, tokenizer.latent_shape[-1]
+        check(
+            channels <= d,
+            f"config.sampler.guidance_channels={channels} is more than the {d} channels of the "
+            "latents; 0 guides all.",
+        )
+        guidance = Guidance(s.guidance, s.guidance_low, s.guidance_high, s.auto_guidance, channels)
         shift = time_shift(config.stage(name), tokenizer.latent_shape)
         return Sampler(s.solver, s.steps, shift, s.t_end, guidance, s.decode_radius)
 
@@ -183,7 +196,8 @@ class Flow(OnLatents):
         """`mean w |P v - u_t|^2 + radial_weight mean |v - P v|^2`, P the tangent projection at z_t.
 
         Latents (B, h, w, d) of the batch are normalised, not yet projected. The weight w is 1 or
-        `jacobi_weight`; `velocity_error` among the metrics is without it.
+        `jacobi_weight`; `velocity_error` among the metrics is without it. LightningDiT (arXiv
+        2501.01423) adds `direction_weight mean (1 - cos(P v, u_t))` over tokens.
         """
         options = self.options
         noise_keys, time_keys, drop_keys = jax.vmap(lambda k: jax.random.split(k, 3))(keys).T
@@ -212,7 +226,11 @@ class Flow(OnLatents):
             weighted_error = jnp.mean(weight[..., None] * squares.reshape(*weight.shape, -1))
         radial_error = jnp.mean(radial**2)
         loss = weighted_error + options.radial_weight * radial_error
-        return loss, {"velocity_error": velocity_error, "radial_error": radial_error}
+        metrics = {"velocity_error": velocity_error, "radial_error": radial_error}
+        if options.direction_weight:
+            metrics["direction_error"] = cosine_distance(compared, u_t, (3,))
+            loss = loss + options.direction_weight * metrics["direction_error"]
+        return loss, metrics
 
     def generate(
         self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: Sampler

@@ -1,7 +1,8 @@
 """Guidance and the steps in which it acts.
 
 Classifier-free: `v_u + w (v_c - v_u)`, in one batched call. Auto-guidance: `v_w + w (v_c - v_w)`,
-away from a weaker network that has the same label.
+away from a weaker network that has the same label. DiT, SiT and LightningDiT were released with
+code that guides the first 3 channels of a latent only; the others keep v_c.
 """
 
 from collections.abc import Callable
@@ -24,21 +25,25 @@ class Guidance:
     """Scale w and the interval of times [low, high] in which it acts; w = 1 is off.
 
     auto: name of the weaker network of auto-guidance; "" is classifier-free guidance.
+    channels: how many channels are guided, from the first on; 0 means all.
 
     Raises:
-        ValueError: unless 0 <= low <= high <= 1.
+        ValueError: unless 0 <= low <= high <= 1 and 0 <= channels.
     """
 
     scale: float = 1.0
     low: float = 0.0
     high: float = 1.0
     auto: str = ""
+    channels: int = 0
 
     def __post_init__(self):
         if not 0.0 <= self.low <= self.high <= 1.0:
             raise ValueError(
                 f"guidance needs 0 <= low <= high <= 1, not {self.low} and {self.high}"
             )
+        if self.channels < 0:
+            raise ValueError(f"guided channels are 0 (all) or more, not {self.channels}")
 
 
 def segments(
@@ -57,14 +62,30 @@ def segments(
     return [(a, b, guided[a]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
+def extrapolated(
+    v: Float32[Array, "*output"],
+    v_from: Float32[Array, "*output"],
+    scale: Scalar,
+    channels: int = 0,
+) -> Float32[Array, "*output"]:
+    """`v_from + scale (v - v_from)` in the first `channels` of the last axis, 0 for all; v in the
+    others."""
+    found = v_from + scale * (v - v_from)
+    if channels == 0:
+        return found
+    return jnp.concatenate([found[..., :channels], v[..., channels:]], axis=-1)
+
+
 def guided(
     network: Callable[..., Float[Array, " 2*batch *output"]],
     inputs: tuple[AnyArray, ...],
     labels: Labels,
     null_label: int,
     scale: Scalar,
+    channels: int = 0,
 ) -> Float32[Array, " batch *output"]:
     """`y_u + scale (y_c - y_u)` with `y = network(*inputs, labels)`: one call on 2B rows.
+    `channels` as in `extrapolated`.
 
     Inputs are `(B, ...)`, labels `(B,)` or mixtures `(B, K + 1)`. Rows 2i and 2i + 1 are sample i
     with its label and without, so that each device keeps its part of the batch (two halves, one
@@ -80,8 +101,7 @@ def guided(
         null = jnp.full_like(labels, null_label)
     y = network(*(pair(x, x) for x in inputs), pair(labels, null)).astype(jnp.float32)
     y = y.reshape(labels.shape[0], 2, *y.shape[1:])
-    y_c, y_u = y[:, 0], y[:, 1]
-    return y_u + scale * (y_c - y_u)
+    return extrapolated(y[:, 0], y[:, 1], scale, channels)
 
 
 def guided_velocity(
@@ -91,9 +111,11 @@ def guided_velocity(
     labels: Labels,
     null_label: int,
     scale: Scalar,
+    channels: int = 0,
 ) -> Latents:
-    """`v_u + scale (v_c - v_u)` at z `(B,h,w,d)`, t `(B,)`: one call of the network on 2B rows."""
-    return guided(network, (z, t), labels, null_label, scale)
+    """`v_u + scale (v_c - v_u)` at z `(B,h,w,d)`, t `(B,)`: one call of the network on 2B rows.
+    `channels` as in `extrapolated`."""
+    return guided(network, (z, t), labels, null_label, scale, channels)
 
 
 def auto_guided_velocity(
@@ -103,11 +125,13 @@ def auto_guided_velocity(
     t: PerSample,
     labels: Labels,
     scale: Scalar,
+    channels: int = 0,
 ) -> Latents:
     """`v_w + scale (v_c - v_w)` at z `(B,h,w,d)`, t `(B,)`: one call of each network on B rows.
+    `channels` as in `extrapolated`.
 
     Karras et al. 2024, "Guiding a diffusion model with a bad version of itself".
     """
     v = network(z, t, labels).astype(jnp.float32)
     v_weak = weaker(z, t, labels).astype(jnp.float32)
-    return v_weak + scale * (v - v_weak)
+    return extrapolated(v, v_weak, scale, channels)

@@ -46,7 +46,9 @@ class Sampler:
 
     def __str__(self):
         kind = "auto-guidance" if self.guidance.auto else "guidance"
-        return f"{self.solver} {self.steps} steps, {kind} {self.scale:g}"
+        channels = self.guidance.channels
+        where = f" of {channels} channels" if channels and self.scale != 1.0 else ""
+        return f"{self.solver} {self.steps} steps, {kind} {self.scale:g}{where}"
 
     @property
     def scale(self) -> float:
@@ -117,8 +119,8 @@ def sample(
     def guided(z, t):
         t = jnp.full(z.shape[:1], t)
         if weaker is not None:
-            return auto_guided_velocity(network, weaker, z, t, labels, scale)
-        return guided_velocity(network, z, t, labels, null_label, scale)
+            return auto_guided_velocity(network, weaker, z, t, labels, scale, guidance.channels)
+        return guided_velocity(network, z, t, labels, null_label, scale, guidance.channels)
 
     def radius(z):
         return jnp.mean(space.relative_radius(z)) if trajectory else None

@@ -99,7 +99,8 @@ def sweep(
     swept = {"rows": [], "real_data": {}, "weights": _weights(run)}
     known = {}
     if before is not None:
-        known, real = _known(with_current_keys(before), swept["weights"], stamps)
+        defaults = _defaults(drawer.method.sampler)
+        known, real = _known(with_current_keys(before), swept["weights"], stamps, defaults)
         swept |= {"rows": _rows(known, stamps), "real_data": real}
         log(f"{len(known)} of {len(ordered)} points were scored before.")
     for values, samples in _drawn(drawer, groups, labels, known):
@@ -159,8 +160,27 @@ def _weights(run: Run) -> dict[str, str]:
     return found | ({"override": run.override} if run.override else {})
 
 
-def _known(before: dict, weights: dict[str, str], stamps: dict[str, dict]):
-    """The rows of an earlier sweep, by name, and the scores of real data.
+def _defaults(sampler: Any) -> dict[str, Any]:
+    """Of its settings, as a protocol holds them."""
+    fields = dataclasses.fields(sampler)
+    none = (dataclasses.MISSING, dataclasses.MISSING)
+    needed = [f.name for f in fields if (f.default, f.default_factory) == none]
+    return dataclasses.asdict(type(sampler)(**{name: getattr(sampler, name) for name in needed}))
+
+
+def _completed(protocol: dict, defaults: dict[str, Any]) -> dict:
+    """With the settings of samplers that are newer than this protocol, at their defaults."""
+    stored = protocol["generation"]
+    generation = defaults | stored
+    for name, value in defaults.items():
+        if isinstance(value, dict):
+            generation[name] = value | stored.get(name, {})
+    return protocol | {"generation": generation}
+
+
+def _known(before: dict, weights: dict[str, str], stamps: dict[str, dict], defaults: dict):
+    """The rows of an earlier sweep, by name, and the scores of real data. `defaults` are those of
+    the sampler: settings that are newer than the rows.
 
     Raises UserError if they were drawn from other weights or under another protocol, or are not all
     in this sweep: they would be lost.
@@ -170,7 +190,8 @@ def _known(before: dict, weights: dict[str, str], stamps: dict[str, dict]):
         left_out = [name for name in found if name not in stamps]
         found = {name: found[name] for name in stamps if name in found}
         same = before["weights"] == weights and all(
-            row["protocol"] == json.loads(json.dumps(stamps[name])) for name, row in found.items()
+            _completed(row["protocol"], defaults) == json.loads(json.dumps(stamps[name]))
+            for name, row in found.items()
         )
         rows = {n: row | {"metrics": _numbers(row["metrics"])} for n, row in found.items()}
         real = _numbers(before["real_data"])

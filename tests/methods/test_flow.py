@@ -160,7 +160,25 @@ def evaluated():
     unit, radius = make_space("slerp", "token", 1.0, SHAPE), token.space.radius
     methods["unit"] = dataclasses.replace(token, space=unit, network=Scaled(1.0, radius))
     methods["of the radius"] = dataclasses.replace(token, network=Scaled(radius, 1.0))
+    for path in ("linear", "slerp"):
+        methods[f"direction/{path}"] = flow(path, direction_weight=0.5, **settings)
     return evaluate(methods, batch_of(16), keys_of(16))
+
+
+@pytest.mark.parametrize("path", ["linear", "slerp"])
+def test_the_direction_loss_is_one_minus_the_cosine_of_every_token(path, evaluated, noise):
+    """docs/flow.md: LightningDiT's `1 - cos(v, u)`, over channels."""
+    plain, metrics, (_, t, labels) = evaluated[f"{path}/token/True"]
+    loss, reported, (z_t, _, _) = evaluated[f"direction/{path}"]
+    batch, t, labels = batch_of(16), np.asarray(t), np.asarray(labels)
+    space = make_space(path, "token", 0.0, SHAPE)
+    _, u_t = space.interpolate(space.project(batch["latents"]), space.prior(noise), t)
+    v, _ = space.split(z_t, flow(path).network.apply(PARAMS["network"], z_t, t, labels))
+    v, u_t = (np.asarray(x, np.float64).reshape(-1, SHAPE[-1]) for x in (v, u_t))
+    cosine = (v * u_t).sum(1) / np.linalg.norm(v, axis=1) / np.linalg.norm(u_t, axis=1)
+    np.testing.assert_allclose(reported["direction_error"], np.mean(1 - cosine), rtol=1e-4)
+    np.testing.assert_allclose(loss - plain, 0.5 * np.mean(1 - cosine), rtol=1e-3)
+    assert "direction_error" not in metrics
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "/".join(map(str, variant)))

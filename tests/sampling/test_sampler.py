@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from sphere_jax.geometry import Euclidean, GlobalSphere, ProjectedEuclidean, TokenSphere
-from sphere_jax.sampling import Guidance, Sampler, guided_velocity, nfe, sample, segments, time_grid
+from sphere_jax.sampling import (
+    Guidance,
+    Sampler,
+    auto_guided_velocity,
+    guided_velocity,
+    nfe,
+    sample,
+    segments,
+    time_grid,
+)
 
 NULL, SHAPE = 10, (2, 2, 8)
 SPACES = [Euclidean(), ProjectedEuclidean(3.0), TokenSphere(3.0), GlobalSphere()]
@@ -76,6 +85,34 @@ def test_guided_velocity_is_one_batched_call(scale):
     )
     assert v.dtype == jnp.float32
     np.testing.assert_allclose(v, v_u + scale * (v_c - v_u), atol=1e-6)
+
+
+@each([0, 1, 3, 8], "channels")
+def test_the_first_channels_are_guided_and_the_others_keep_their_label(channels):
+    t, scale = jnp.linspace(0.1, 0.9, 5), 4.0
+    v, v_null, v_weak = (
+        np.asarray(f(NOISE, t, y), np.float64)
+        for f, y in ((network, LABELS), (network, jnp.full_like(LABELS, NULL)), (weak, LABELS))
+    )
+    first = slice(None, channels or None)
+    for away, found in (
+        (v_null, guided_velocity(network, NOISE, t, LABELS, NULL, scale, channels)),
+        (v_weak, auto_guided_velocity(network, weak, NOISE, t, LABELS, scale, channels)),
+    ):
+        expected = v.copy()
+        expected[..., first] += (scale - 1) * (v - away)[..., first]
+        np.testing.assert_allclose(found, expected, atol=3e-6)
+
+
+def test_guided_channels_reach_the_samples():
+    """Of 8 channels, which the network mixes: 8 is all of them, and so is 0."""
+    found = {n: run(TokenSphere(3.0), Sampler(steps=3, guidance=Guidance(4.0, channels=n)))
+             for n in (0, 3, 8)}  # fmt: skip
+    np.testing.assert_array_equal(found[0], found[8])
+    assert np.max(np.abs(found[3] - found[0])) > 0.1
+    assert str(Sampler(guidance=Guidance(4.0, channels=3))).endswith("guidance 4 of 3 channels")
+    with pytest.raises(ValueError, match="channels"):
+        Guidance(2.0, channels=-1)
 
 
 # --- costs -------------------------------------------------------------------------------------
