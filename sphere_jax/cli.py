@@ -14,6 +14,7 @@ from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config, parse_value
 from sphere_jax.config.reading import type_of
+from sphere_jax.data.class_names import with_classes_counted
 from sphere_jax.training.signals import Interrupted
 
 EXIT_CODES = "exit codes: 0 done, 2 user error (the message says how to fix it), 130 interrupted"
@@ -142,21 +143,8 @@ def add_weights_flag(flags: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def parse_labels(text: str, num_classes: int) -> list[int]:
-    """The classes of "0,1,2"; `num_classes` is the null label. Raises UserError."""
-    try:
-        labels = [int(label) for label in text.split(",") if label.strip()]
-    except ValueError:
-        raise UserError(f"--labels={text} must be numbers, say 0,1,2.") from None
-    if any(not 0 <= label <= num_classes for label in labels):
-        raise UserError(
-            f"--labels={text} must be 0..{num_classes - 1}, or {num_classes} for no class."
-        )
-    return labels
-
-
 def parse_with_config(parser: argparse.ArgumentParser, argv: list[str]):
     """`(arguments, Config)`; `--config.a.b=v` overrides a value of the file `--config=FILE`."""
     overrides = [a for a in argv if a.startswith("--config.")]
     arguments = parser.parse_args([a for a in argv if not a.startswith("--config.")])
-    return arguments, load_config(arguments.config, overrides)
+    return arguments, with_classes_counted(load_config(arguments.config, overrides))

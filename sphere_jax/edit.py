@@ -7,7 +7,6 @@ from pathlib import Path
 
 from sphere_jax.cli import (
     Parser,
-    parse_labels,
     run_command,
     sampler_values,
 )
@@ -38,7 +37,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--workdir", required=True, help="the folder of a finished run")
     flags.add_argument("--images", nargs="+", default=[], metavar="FILE", help="any size, any mode")
     flags.add_argument("--out", required=True, help="FILE.png")
-    flags.add_argument("--labels", default="", help="classes, say 0,1,2")
+    flags.add_argument("--labels", default="", help="classes, say 0,1,2 or cat,dog")
     flags.add_argument("--seed", type=int, default=0, help="random seed of the noise (default 0)")
     flags.add_argument("--path", choices=("lerp", "slerp"), default="lerp", help="interpolate")
     flags.add_argument("--columns", type=int, default=16, help="interpolate (default 16)")
@@ -52,6 +51,7 @@ def main(argv: list[str]) -> None:
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.files import make_folder, write_bytes
     from sphere_jax.config.reading import read_config
+    from sphere_jax.data.class_names import parse_labels
     from sphere_jax.data.pictures import read_files
     from sphere_jax.evaluation.figures import labelled_rows
     from sphere_jax.runs.loading import load_run, stored_config
@@ -67,8 +67,7 @@ def main(argv: list[str]) -> None:
     editing.check_edits(read_config(stored_config(workdir), stored=True), workdir)
     published = {"steps": STEPS.get(action, 1), "strength": STRENGTH.get(action, 1.0)}
     run = load_run(workdir, published | sampler_values(workdir, arguments.sampler))
-    method, classes = editing.editor(run), run.config.data.num_classes
-    labels = parse_labels(arguments.labels, classes)
+    method, labels = editing.editor(run), parse_labels(arguments.labels, run.classes)
 
     def read(paths):
         return read_files(paths, run.config.data) if paths else None

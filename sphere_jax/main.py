@@ -56,6 +56,8 @@ def main(argv: list[str]) -> None:
     scorer = Scorer(run)  # raises for what is missing before anything trains
     start(run)
     log = RunLog(run.workdir)
+    for line in run.classes.lines():
+        log.print(line)
     train_stages(run, log, scorer.point_of_curve if scorer.scores else None)
     score_run(run, log, scorer)
     log.close()

@@ -80,6 +80,7 @@ def main(argv: list[str]) -> None:
         return
     index = encode_data_set(config, out, size, dtype, batch)
     if is_main_process():
+        _print_classes(out)
         _print_summary(out, index)
 
 
@@ -88,7 +89,17 @@ def _prepare_images(data, out: Path, shard_size: int) -> None:
     from sphere_jax.data.record_writer import write_images
 
     counts = write_images(data, out, shard_size)
+    _print_classes(out)
     log(f"{out}: {counts['train']:,} training and {counts['heldout']:,} held-out images")
+
+
+def _print_classes(out: Path) -> None:
+    from sphere_jax.common.progress import log
+    from sphere_jax.data.class_names import read_classes
+
+    if classes := read_classes(out):
+        for line in classes.lines():
+            log(line)
 
 
 def _print_summary(out: Path, index: dict) -> None:

@@ -93,6 +93,7 @@ def main(argv: list[str]) -> None:
 def _open(arguments, overrides):
     """The run of --workdir or --config, and its tokenizer's parameters."""
     from sphere_jax.common.errors import UserError
+    from sphere_jax.data.class_names import with_classes_counted
     from sphere_jax.distribution.mesh import make_mesh
     from sphere_jax.runs.loading import load_run
     from sphere_jax.runs.run import Run
@@ -101,7 +102,7 @@ def _open(arguments, overrides):
         images = {"data_path": arguments.data_path, "data_source": arguments.data_source}
         run = load_run(Path(arguments.workdir), data=True, evaluation=images)
     else:
-        config = load_config(arguments.config, overrides)
+        config = with_classes_counted(load_config(arguments.config, overrides))
         run = Run(config, Path(arguments.out), make_mesh())
         if config.tokenizer_class.trained_here:
             raise UserError(

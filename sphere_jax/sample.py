@@ -10,14 +10,13 @@ import numpy as np
 from sphere_jax.cli import (
     Parser,
     add_weights_flag,
-    parse_labels,
     run_command,
     sampler_values,
 )
 
 EPILOG = """\
 examples:
-  --labels=3                     64 threes            --labels=0,1,2,3    the four in turn
+  --labels=3                     64 threes            --labels=cat,dog    the two in turn
   --guidance=1                   no guidance, half the cost
   --steps=10 --solver=heun       fewer, better steps (Heun evaluates twice a step)
   --out=samples.npz              arrays `images` uint8 NHWC and `labels` int32
@@ -27,18 +26,22 @@ whatever --batch, the number of devices or the mesh.
 """
 
 
+SHOWN = 10  # classes that are named once they are drawn
+
+
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=True)
     flags.add_argument("--workdir", required=True, help="the folder of a finished run")
     flags.add_argument("--out", required=True, help="FILE.png (a grid) or FILE.npz")
     flags.add_argument("--num", type=int, default=64, help="number of samples (default 64)")
     flags.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
-    flags.add_argument("--labels", default="", help="classes, say 0,1,2; default: all in turn")
+    flags.add_argument("--labels", default="", help="classes, say 0,1 or cat,dog; default: all")
     add_weights_flag(flags)
     arguments = flags.parse_sampler(argv)
 
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.files import make_folder, write_npz
+    from sphere_jax.data.class_names import parse_labels
     from sphere_jax.evaluation.figures import save_grid
     from sphere_jax.runs.drawing import balanced_labels, draw
     from sphere_jax.runs.loading import load_run
@@ -53,7 +56,7 @@ def main(argv: list[str]) -> None:
     if out.suffix == ".png" and not run.tokenizer.decodes:
         raise UserError("This run has latents only and no decoder; use --out=FILE.npz.")
     classes = run.config.data.num_classes
-    chosen = parse_labels(arguments.labels, classes)
+    chosen = parse_labels(arguments.labels, run.classes)
     labels = balanced_labels(arguments.num, classes)
     if chosen:
         labels = np.resize(np.array(chosen), max(arguments.num, 0))
@@ -70,6 +73,10 @@ def main(argv: list[str]) -> None:
     print(
         f"{out}: {len(labels)} samples, seed {arguments.seed}, {s}, NFE {s.evaluations} per image"
     )
+    if run.classes.named:
+        drawn = list(dict.fromkeys(labels.tolist()))
+        few = ", ".join(f"{label} = {run.classes.shown(label)}" for label in drawn[:SHOWN])
+        print(f"labels {few}{', ...' if len(drawn) > SHOWN else ''}")
 
 
 if __name__ == "__main__":

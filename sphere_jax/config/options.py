@@ -25,7 +25,12 @@ class DataOptions:
         "bicubic", help="how, before a centre crop"
     )
     channels: Literal[1, 3] = option(1, help="1 is grey, 3 is RGB")
-    num_classes: int = option(10, 1, help="labels are 0..num_classes-1")
+    labels: Literal["given", "none"] = option(
+        "given", help="those of the source, or none: all examples are one class"
+    )
+    num_classes: int = option(
+        10, 0, 1_000_000, help="labels are 0..num_classes-1; 0: as many as the data have"
+    )
     flip: bool = option(False, help="random horizontal flip of training images")
     threads: int = option(
         0, 0, 64, moves="nothing", help="batches read at once, ahead; 0 reads in the main thread"

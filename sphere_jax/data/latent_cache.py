@@ -2,6 +2,7 @@
 
 C/plan.json                 what is being written; a folder started with another plan is refused
 C/labels.npz                int32 `train` and `heldout`
+C/classes.json              names of classes, if the images have them
 C/train-00000.arrayrecord   record 2 i: latents (h, w, d) of the shard's image i, 2 i + 1: mirrored
 C/train-00000.json          written after its shard: images, bytes, CRC-32, statistics
 C/index.json                written last: the plan, all shards, statistics of the whole, and which

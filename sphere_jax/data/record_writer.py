@@ -1,6 +1,7 @@
 """A data set of images as ArrayRecord files: one set of files for all processes of a pod to read.
 
 F/images.json                what is written; a folder started with another plan is refused
+F/classes.json               names of classes, if the data have them
 F/train-00000.array_record   a `tf.train.Example` an image
 F/heldout-00000.array_record
 
@@ -20,6 +21,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import make_folder, read_json, write_json
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.config.options import DataOptions, source_of
+from sphere_jax.data.class_names import classes_of, write_classes
 from sphere_jax.data.record_files import open_records, whole_records
 from sphere_jax.data.shards import PARTS, Shard, check_plan, shards_of, write_missing
 from sphere_jax.data.source import Source, load
@@ -56,6 +58,7 @@ def write_images(data: DataOptions, folder: Path, shard_size: int) -> dict[str, 
         check_plan(folder, before, json.loads(json.dumps(plan)))
     if is_main_process():
         write_json(folder / PLAN, plan)
+        write_classes(folder, classes_of(data))
 
     def write(shard: Shard) -> None:
         _write(_file(folder, shard), parts[shard.part], shard)

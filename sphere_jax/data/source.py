@@ -9,6 +9,7 @@ import numpy as np
 
 from sphere_jax.common import fingerprints
 from sphere_jax.config.options import Config, DataOptions, source_of
+from sphere_jax.data.class_names import Classes
 from sphere_jax.data.latent_cache import CachedLatents
 from sphere_jax.data.lazy_pictures import Pictures
 
@@ -94,8 +95,19 @@ class DataSource:
         """Raises UserError for options that do not fit the rest of the config."""
 
     def load(self, data: DataOptions) -> Split:
-        """The data set, split, checked and at its size. Raises UserError."""
+        """The data set, split, checked and at its size. `data.num_classes=0` accepts any number of
+        classes. Raises UserError."""
         raise NotImplementedError
+
+    def classes(self, data: DataOptions) -> Classes:
+        """Its classes and their names; where `data.num_classes` is given, that many are assumed.
+
+        A source that knows them without reading its examples replaces this. Raises UserError.
+        """
+        if data.num_classes:
+            return Classes(data.num_classes)
+        parts = vars(self.load(data)).values()  # labels that run from 1 are shifted there
+        return Classes(max(int(part.labels.max()) for part in parts) + 1)
 
     def load_for(self, config: Config) -> Split:
         """`load` for a run: latents are checked against `config.tokenizer`, which they were made

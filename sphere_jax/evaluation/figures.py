@@ -77,7 +77,7 @@ def labelled_rows(rows: Mapping[str, Images]) -> bytes:
         bottom = size[1] - number * line - height * scale
         figure.text(
             (margin - 20) / size[0], (bottom + height * scale / 2) / size[1], name,
-            ha="right", va="center", color=INK, fontsize=9,
+            ha="right", va="center", color=INK, fontsize=9, parse_math=False,
         )  # fmt: skip
         strip = grid(images, len(images)).repeat(scale, 0).repeat(scale, 1)
         seen = np.arange(strip.shape[1]) % (across + gap) < across  # gaps are transparent

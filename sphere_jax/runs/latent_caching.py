@@ -6,6 +6,7 @@ from typing import Any
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.config.options import Config
+from sphere_jax.data.class_names import classes_of, with_classes_counted, write_classes
 from sphere_jax.data.latent_cache import CacheWriter
 from sphere_jax.data.shards import PARTS, Shard, write_missing
 from sphere_jax.data.source import load
@@ -33,6 +34,7 @@ def encode_data_set(
         )
     if not config.source.holds_images:
         raise UserError(f"config.data.source='{config.data.source}' holds no images to encode.")
+    config = with_classes_counted(config)
     parts = vars(load(config.data))  # "train", "heldout"
     plan = {
         "made_with": tokenizer.latents_made_with(config.data, config.tokenizer),
@@ -43,10 +45,12 @@ def encode_data_set(
         "data": {part: parts[part].fingerprint for part in PARTS},
     }
     labels = {part: parts[part].labels for part in PARTS}
+    classes = classes_of(config.data)
     cache = CacheWriter(folder, plan, labels, _image_source(config))
     encoder = Encoder(config, batch)
     if is_main_process():
         cache.write_plan()
+        write_classes(folder, classes)
 
     def write(shard: Shard) -> None:
         images = parts[shard.part].arrays["images"]

@@ -20,7 +20,7 @@ HEADLINES = 4  # scores at the top of the page; the Fréchet distance is the fir
 def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results, others) -> None:
     """`samples/final.png` (or `.npz`), `report.html`, `results.json`."""
     config, workdir = run.config, run.workdir
-    names = [str(label) for label in range(config.data.num_classes)]
+    names = run.classes.all_shown
     sections, headlines = [], []
 
     if samples.images is not None:

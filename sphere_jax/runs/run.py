@@ -1,6 +1,7 @@
 """One run: its folder, the parts of its config, its data, and the results of its stages.
 
 W/config.json             the resolved config, with versions
+W/classes.json            names of the classes, if the data have them
 W/stages/NAME.json        what stage NAME depends on, and its metrics once finished
 W/stages/NAME.npz         arrays it measured (statistics for later stages, figures)
 W/checkpoints/NAME/STEP/  orbax
@@ -18,6 +19,7 @@ import numpy as np
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import make_folder
 from sphere_jax.config.options import Config
+from sphere_jax.data.class_names import Classes, read_classes, with_classes_counted
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.data.source import Split, load
 from sphere_jax.distribution.mesh import batch_sharding, put_global, tree_shardings
@@ -33,8 +35,9 @@ PIXELS = 2**20  # of an autoencoder's widest maps in memory: 256 images of 64 px
 
 
 def open_run(config: Config, workdir: Path, mesh) -> "Run":
-    """Loads and checks the data, makes the folder. Raises UserError."""
-    run = Run(config, workdir, mesh)
+    """Loads and checks the data, makes the folder; `config.data.num_classes=0` becomes the number
+    that the data have. Raises UserError."""
+    run = Run(with_classes_counted(config), workdir, mesh)
     _ = run.split
     make_folder(workdir)
     return run
@@ -76,6 +79,12 @@ class Run:
     def split(self) -> Split:
         """Its data, read on first use. Raises UserError."""
         return self.config.source.load_for(self.config)
+
+    @cached_property
+    def classes(self) -> Classes:
+        """Its classes, with the names that its data had when it was started. Raises UserError."""
+        count = self.config.data.num_classes
+        return read_classes(self.workdir, count) or Classes(count)
 
     @cached_property
     def data_fingerprint(self) -> str:

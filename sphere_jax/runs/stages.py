@@ -9,6 +9,7 @@ from sphere_jax.common.files import write_json, write_npz
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.common.versions import versions
 from sphere_jax.config.reading import to_dict
+from sphere_jax.data.class_names import classes_of, write_classes
 from sphere_jax.distribution.mesh import check_batches
 from sphere_jax.evaluation.fidelity import Fidelity
 from sphere_jax.evaluation.figures import grid, save_grid
@@ -25,17 +26,19 @@ from sphere_jax.weights.stored import fingerprint_of
 
 
 def start(run: Run) -> None:
-    """Writes `config.json`. Raises UserError if the folder holds a stage of another config, or
-    if a stage could not start.
+    """Writes `config.json` and `classes.json`. Raises UserError if the folder holds a stage of
+    another config, or if a stage could not start.
     """
     check_weights_exist(run.config)
     run.records.check_stages()
     for name in run.config.stages:
         run.records.read(name, check=True)
         _check_batch(run, name)
+    classes = classes_of(run.config.data)
     if is_main_process():
         content = {"config": to_dict(run.config), "versions": versions()}
         write_json(run.workdir / "config.json", content)
+        write_classes(run.workdir, classes)
 
 
 def train_stages(run: Run, log: RunLog, score=None) -> None:

@@ -84,7 +84,8 @@ def interpolate(
     mixtures = (weights @ np.eye(classes + 1)[rows]).astype(np.float32)
     drawn = refine(run, method.sampler, seed, mixtures, latents=points, alike=True)
     if count == 2:
-        return {path + (f", {labels[0]} to {labels[1]}" if labels else ""): drawn}
+        ends = " to ".join(map(run.classes.shown, labels))
+        return {path + (f", {ends}" if labels else ""): drawn}
     return {f"row {i + 1}": row for i, row in enumerate(np.split(drawn, columns))}
 
 
@@ -113,7 +114,8 @@ def manipulate(
     rows = {"original": images}
     for label in labels:
         same = np.full(len(images), label, np.int32)
-        rows[f"class {label}"] = refine(
+        name = run.classes.shown(label)
+        rows[name if run.classes.named else f"class {name}"] = refine(
             run, editor(run).sampler, seed, same, images=images, direction=direction
         )
     return rows

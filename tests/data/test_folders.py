@@ -1,5 +1,6 @@
 """A folder of class folders: its classes, its split, and that pictures are decoded when indexed."""
 
+import os
 import shutil
 
 import numpy as np
@@ -161,13 +162,39 @@ def test_other_image_formats_are_read(tmp_path, capsys):
 
 
 def test_what_is_left_out_of_a_class_is_counted(tmp_path, capsys):
-    grey_folder(tmp_path, {"a": 10, "b": 200, "b/more": 200})
+    grey_folder(tmp_path, {"a": 10, "b": 200})
     (tmp_path / "a" / "notes.txt").write_text("")
+    (tmp_path / "b" / "Thumbs.db").write_text("")
     (tmp_path / "a" / ".DS_Store").write_text("")
+    (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "a" / "pipe.png")  # opening one waits for a writer
+    shutil.copy(tmp_path / "a" / "0.png", tmp_path / "beside.png")
     data = DataOptions(source="folder", path=str(tmp_path), image_size=8, channels=3, num_classes=2)
     assert len(load(data).train) == 10
     out = capsys.readouterr().out
-    assert "2 subfolders or files that are no images were left out" in out and "notes.txt" in out
+    assert f"{tmp_path}: 2 left out: files that are no images, for example" in out
+    assert "notes.txt" in out and "1 left out: links to nothing" in out and "gone.png" in out
+    assert "1 left out: pipes, sockets or devices" in out and "pipe.png" in out
+    assert "1 left out: pictures beside the class folders" in out and "beside.png" in out
+
+
+def test_folders_in_a_class_belong_to_it(tmp_path):
+    grey_folder(tmp_path, {"a": 10, "b/images": 200, "b/images/more": 200, "a/__MACOSX": 0})
+    split = load(config(tmp_path, num_classes=2))
+    assert np.bincount(split.train.labels).tolist() == [5, 10]
+    values = split.train.arrays["images"][:][:, 0, 0, 0]
+    np.testing.assert_array_equal(values, np.array([10, 200])[split.train.labels])
+
+
+def test_links_are_followed_once(tmp_path):
+    grey_folder(tmp_path / "elsewhere", {"a": 10})
+    root = tmp_path / "root"
+    grey_folder(root, {"b": 200})
+    (root / "a").symlink_to(tmp_path / "elsewhere" / "a")
+    (root / "b" / "again").symlink_to(root / "b")  # a loop
+    (root / "whole").symlink_to(root)
+    split = load(config(root, num_classes=2))
+    assert np.bincount(split.train.labels).tolist() == [5, 5]
 
 
 def test_nothing_is_decoded_before_it_is_indexed(folder):
@@ -268,7 +295,7 @@ def test_mapping_reads_a_batch_at_a_time(lazy, eager, sharding, monkeypatch):
 
 def test_wrong_number_of_classes(classes_folder):
     for count in (2, 10):
-        words = f"has 3 class folders but config.data.num_classes={count}"
+        words = f"has 3 class folders but config.data.num_classes={count}: 'ape', 'bee', 'cat';"
         assert words in refusal(classes_folder, num_classes=count)
 
 
@@ -277,12 +304,12 @@ def test_missing_and_empty_folders(folder, tmp_path):
     assert "There is no folder" in refusal(folder / "nowhere")
     assert "There is no folder" in refusal(folder / "ape" / "00.png")
     (tmp_path / "empty").mkdir()
-    assert "has 0 class folders" in refusal(tmp_path / "empty")
+    assert "holds no images" in refusal(tmp_path / "empty")
     (folder / "dog").mkdir()
     (folder / "dog" / "dog.txt").write_text("a dog")
     assert "dog holds no images (.jpg, .jpeg," in refusal(folder, num_classes=4)
     (folder / "dog" / "images").mkdir()
-    assert "dog holds subfolders and no images; move" in refusal(folder, num_classes=4)
+    assert "dog holds no images" in refusal(folder, num_classes=4)
 
 
 def test_too_few_to_hold_out(tmp_path):

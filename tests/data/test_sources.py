@@ -115,7 +115,7 @@ def test_npz_without_a_channel_axis(tmp_path):
             "not int64 of shape (20, 1)",
         ),
         (dict(images=images(), labels=labels() / 2), "20 integer labels, not float64"),
-        (dict(images=images(), labels=labels() + 1), "run from 1 to 2"),
+        (dict(images=images(), labels=labels() + 2), "run from 2 to 3"),
         (dict(images=images(), labels=labels() - 1), "run from -1 to 0"),
         (dict(images=images(4), labels=labels(4)), "nothing to hold out"),
         (dict(images=np.array([{}]), labels=labels(1)), "holds Python objects, which are never"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import read_json
 from sphere_jax.config.options import DataOptions
+from sphere_jax.data.class_names import Classes, read_classes
 from sphere_jax.data.record_pictures import read_pictures
 from sphere_jax.data.source import DataSource, Split
 from sphere_jax.data.splitting import split_images
@@ -20,11 +21,18 @@ class ArrayRecord(DataSource):
 
     read_in_batches = True
 
+    def classes(self, data: DataOptions) -> Classes:
+        """Named by `classes.json` in the folder."""
+        return read_classes(Path(data.path), data.num_classes) or super().classes(data)
+
     def load(self, data: DataOptions) -> Split:
         folder, parts = Path(data.path), ("train", *HELD_OUT)
         if not data.path or not folder.is_dir():
             raise UserError(f"There is no folder '{data.path}'; config.data.path must be one.")
-        found = {part: sorted(folder.glob(f"{part}*.array_record*")) for part in parts}
+        found = {
+            part: sorted(f for f in folder.glob(f"{part}*.array_record*") if f.is_file())
+            for part in parts
+        }
         if not found["train"]:
             raise UserError(
                 f"{folder} has no train*.array_record; python -m sphere_jax.prepare images writes "

@@ -6,6 +6,7 @@ from pathlib import Path
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.checks import check
 from sphere_jax.config.options import Config, DataOptions, source_of
+from sphere_jax.data.class_names import Classes, read_classes
 from sphere_jax.data.latent_cache import check_cache, read_cache, read_index
 from sphere_jax.data.source import DataSource, Source, Split
 
@@ -25,6 +26,12 @@ class Cache(DataSource):
             f"the weights of config.tokenizer.name='{config.tokenizer.name}' are not known "
             "beforehand.",
         )
+
+    def classes(self, data: DataOptions) -> Classes:
+        """Those of the images that were encoded, named by `classes.json` of the cache."""
+        folder = Path(data.path)
+        count = read_index(folder)["made_with"].get("config.data.num_classes", data.num_classes)
+        return read_classes(folder, count) or (Classes(count) if count else super().classes(data))
 
     def load(self, data: DataOptions) -> Split:
         parts = {

@@ -8,6 +8,7 @@ import numpy as np
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions
 from sphere_jax.data.array_checks import check_labels
+from sphere_jax.data.class_names import Classes
 from sphere_jax.data.npz_files import check_has, read_npz
 from sphere_jax.data.pictures import unpack
 from sphere_jax.data.source import DataSource, Split
@@ -18,10 +19,14 @@ TRAIN, TEST = 50_000, 10_000
 FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 RECORDS = 10_000  # in each file: a label, then 32x32 red, green and blue values
 RECORD_BYTES = 1 + 3 * SIDE * SIDE
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class CIFAR10(DataSource):
     """60,000 colour images of 32x32; the 10,000 test images are held out."""
+
+    def classes(self, data: DataOptions) -> Classes:
+        return Classes(len(NAMES), NAMES)
 
     def load(self, data: DataOptions) -> Split:
         path = Path(data.path)

@@ -10,9 +10,10 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.config.checks import check
 from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.data.array_checks import check_labels
+from sphere_jax.data.class_names import Classes, read_classes
 from sphere_jax.data.file_cache import cached
 from sphere_jax.data.source import DataSource, Source, Split
-from sphere_jax.data.splitting import check_split, every_fifth_of_each_class
+from sphere_jax.data.splitting import checked_labels, every_fifth_of_each_class
 
 LATENTS = ("latents.npy", "labels.npy")
 
@@ -33,13 +34,17 @@ class Latents(DataSource):
             "config.data.source='latents' and config.tokenizer.name='precomputed' go together.",
         )
 
+    def classes(self, data: DataOptions) -> Classes:
+        """Named by `classes.json` in the folder."""
+        return read_classes(Path(data.path), data.num_classes) or super().classes(data)
+
     def load(self, data: DataOptions) -> Split:
         folder = Path(data.path)
         latents, labels = _arrays(folder, data.path, "")
         arrays, files = {"latents": latents, "labels": labels}, _files(folder, "")
         if not any(file.exists() for file in _files(folder, "test_")):
             held = every_fifth_of_each_class(labels)
-            check_split(labels, held, data.num_classes, data.path)
+            arrays["labels"] = checked_labels(labels, held, data)
             return Split(
                 IndexedSource(arrays, np.flatnonzero(~held), files),
                 IndexedSource(arrays, np.flatnonzero(held), files),
@@ -51,8 +56,9 @@ class Latents(DataSource):
                 f"{test.shape[1:]}; encode both alike."
             )
         both = np.concatenate([labels, test_labels])
-        check_split(both, np.arange(len(both)) >= len(labels), data.num_classes, data.path)
-        heldout = {"latents": test, "labels": test_labels}
+        both = checked_labels(both, np.arange(len(both)) >= len(labels), data)
+        arrays["labels"] = both[: len(labels)]
+        heldout = {"latents": test, "labels": both[len(labels) :]}
         return Split(
             IndexedSource(arrays, np.arange(len(labels)), files),
             IndexedSource(heldout, np.arange(len(test_labels)), _files(folder, "test_")),
@@ -100,7 +106,8 @@ class IndexedSource(Source):
         differs (`file_cache.cached`): content that changes while these stay goes unnoticed.
         """
         whole = super()
-        found = cached("latents", self.files, lambda: {"digest": np.array(whole.fingerprint)})
+        kind = "latents" if self.arrays["labels"].any() else "latents_of_one_class"
+        found = cached(kind, self.files, lambda: {"digest": np.array(whole.fingerprint)})
         return fingerprints.of_text(str(found["digest"]) + str(self.rows.tolist()))
 
 

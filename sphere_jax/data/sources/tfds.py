@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions
+from sphere_jax.data.class_names import Classes
 from sphere_jax.data.record_pictures import read_pictures
 from sphere_jax.data.source import DataSource, Split
 from sphere_jax.data.splitting import split_images
@@ -28,15 +29,16 @@ class TFDS(DataSource):
     read_in_batches = True
     path_may_be_a_name = True
 
+    def classes(self, data: DataOptions) -> Classes:
+        label = _builder(data.path).info.features.get("label")
+        count = data.num_classes or getattr(label, "num_classes", None)
+        if not count:
+            return super().classes(data)
+        names = getattr(label, "names", None) or ()  # of a ClassLabel
+        return Classes(count, tuple(names))
+
     def load(self, data: DataOptions) -> Split:
-        try:
-            import tensorflow_datasets as tfds
-        except ImportError as error:
-            raise UserError(
-                "config.data.source='tfds' needs an optional package: "
-                "pip install tensorflow-datasets==4.9.10"
-            ) from error
-        builder = _builder(tfds, data.path)
+        builder = _builder(data.path)
         if not builder.is_prepared():
             raise UserError(
                 f"'{data.path}' is not prepared in {builder.data_path}; once, where TensorFlow is "
@@ -68,8 +70,15 @@ def _files(builder, split: str) -> list[Path]:
     return [Path(part.filename) for part in builder.info.splits[split].file_instructions]
 
 
-def _builder(tfds, path: str):
+def _builder(path: str):
     """By the name of a data set or the folder of one. Raises UserError."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(
+            "config.data.source='tfds' needs an optional package: "
+            "pip install tensorflow-datasets==4.9.10"
+        ) from error
     if path.partition(":")[0] in ELSEWHERE:
         raise UserError(
             f"config.data.path='{path}' is not a data set of TensorFlow Datasets itself; save it "

@@ -9,6 +9,7 @@ from typing import Any
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config, run_file
 from sphere_jax.config.options import Config
+from sphere_jax.data.class_names import with_classes_counted
 from sphere_jax.runs.records import options_of
 
 
@@ -105,7 +106,7 @@ def plan(
         if "seed" in arm.values:
             raise UserError("Every arm is run over the same seeds; give them by --seeds.")
     found = {
-        (seed, arm.name): load_config(path, [*shared, *arm.overrides(seed)])
+        (seed, arm.name): with_classes_counted(load_config(path, [*shared, *arm.overrides(seed)]))
         for seed in seeds
         for arm in arms
     }
