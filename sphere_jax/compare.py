@@ -5,6 +5,7 @@
         --config.evaluation.every=250
 """
 
+import shlex
 import time
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def main(argv: list[str]) -> None:
     root = Path(arguments.workdir)
     check_root(root)
     target = _target(arguments.target, configs)
-    run_all(Comparison(root, label, arms, seeds, configs, baseline, target))
+    command = shlex.join(["python", "-m", "sphere_jax.compare", *argv])
+    run_all(Comparison(root, label, arms, seeds, configs, baseline, target, command))
 
 
 def run_all(comparison) -> None:

@@ -13,7 +13,7 @@ from sphere_jax.common.errors import UserError
 EPILOG = """\
 --sigma_rel is the width of the average's profile over the length of the run up to --step (Karras et
 al. 2024): 0.01 is nearly the last weights alone, 0.28 nearly the mean of all. It need not be one
-of the tracked widths; the approximation error is printed.
+of the tracked widths; the approximation error is printed, and above 10% it is refused.
 The output can be sampled and scored instead of the run's own weights, with the run's decoder:
   python -m sphere_jax.evaluate --workdir=runs/slerp --weights=weights.safetensors --num=50000
 and another run can start from it, with --config.STAGE.pretrained.
@@ -28,6 +28,9 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--out", required=True, metavar="F.safetensors", help="the file to write")
     flags.add_argument("--step", type=int, help="end of the average (default: the last snapshot)")
     flags.add_argument("--stage", default="", help="stage, if several have snapshots")
+    flags.add_argument(
+        "--force", action="store_true", help="write an average whose profile is off by over 10%%"
+    )
     arguments = flags.parse_args(argv)
 
     from sphere_jax.training.ema_snapshots import combine
@@ -37,7 +40,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out={arguments.out} must name a .safetensors file to write.")
     stage, snapshots = _snapshots(Path(arguments.workdir), arguments.stage)
     step = snapshots[-1].step if arguments.step is None else arguments.step
-    tensors, error = combine(snapshots, arguments.sigma_rel, step)
+    tensors, error = combine(snapshots, arguments.sigma_rel, step, arguments.force)
     if not all(name.startswith("network/") for name in tensors):
         raise UserError(f"Stage '{stage}' trained no network on latents; only those are written.")
     tensors = {name.removeprefix("network/"): tensor for name, tensor in tensors.items()}

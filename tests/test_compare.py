@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shlex
 import shutil
 
 import jax
@@ -139,6 +140,8 @@ def test_the_numbers_of_the_page(compared):
     pictures = re.findall(r"\]\((comparison-\d+\.png)\)", table)
     assert sorted(pictures) == sorted(path.name for path in compared.glob("*.png")) != []
     assert "2 seeds (0, 1): mean ± standard deviation; NFE 4." in table
+    (command,) = re.findall(r"^python -m sphere_jax.compare .*$", table, re.MULTILINE)
+    assert shlex.split(command)[3:] == [*TINY, *ARMS, f"--workdir={compared}"]
 
 
 @pytest.mark.slow

@@ -115,12 +115,23 @@ def test_a_denoiser_starts_from_averages_too(tmp_path):
         (["--out=w.safetensors", "--step=15"], "--step=15 has no snapshot; there are: 10, 20,"),
         (["--out=w.safetensors", "--sigma_rel=0.3"], "--sigma_rel=0.3: a relative width lies"),
         (["--out=w.safetensors", "--stage=vae"], "--stage='vae' must be one of flow."),
+        (
+            ["--out=w.safetensors", "--sigma_rel=0.005"],
+            "from the tracked widths (0.05, 0.1): the profile would be off by 57%; give 0.02 to "
+            "0.26, or --force it.",
+        ),
     ],
 )
 def test_bad_input_is_a_user_error(workdir, more, words):
     with pytest.raises(UserError) as caught:
         ema.main(flags(workdir, 0.15, *more))
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_width_out_of_reach_may_be_forced(workdir, capsys):
+    out = workdir / "weights.safetensors"
+    ema.main(flags(workdir, 0.005, f"--out={out}", "--force"))
+    assert "off by 57%" in capsys.readouterr().out and out.exists()
 
 
 def test_a_run_without_snapshots_and_one_of_another_kind(tmp_path, shapes):
@@ -130,7 +141,7 @@ def test_a_run_without_snapshots_and_one_of_another_kind(tmp_path, shapes):
     profiles = {"0.1": {"decoder": line(shapes, 0)}}
     save_snapshots(snapshot_folder(tmp_path / "checkpoints" / "vae"), 5, 5, profiles)
     with pytest.raises(UserError, match="Stage 'vae' trained no network on latents"):
-        ema.main(flags(tmp_path, 0.15, "--out=w.safetensors"))
+        ema.main(flags(tmp_path, 0.1, "--out=w.safetensors"))
 
 
 def test_a_damaged_snapshot(workdir):

@@ -15,7 +15,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.config.options import StageOptions
 from sphere_jax.data.pipeline import to_host
-from sphere_jax.training.ema_profiles import combination, gamma_of
+from sphere_jax.training.ema_profiles import WIDEST, combination, gamma_of
 from sphere_jax.weights.opening import open_safetensors
 from sphere_jax.weights.stored import write_safetensors
 from sphere_jax.weights.tensors import named_leaves
@@ -30,6 +30,9 @@ class Snapshot:
     step: int
     updates: int
     sigma_rel: float
+
+
+LARGEST_ERROR = 0.1  # of a profile, relative; beyond, the file would not be what its name says
 
 
 def snapshot_folder(checkpoints: Path) -> Path:
@@ -88,14 +91,15 @@ def read_snapshots(folder: Path) -> list[Snapshot]:
 
 
 def combine(
-    snapshots: list[Snapshot], sigma_rel: float, step: int
+    snapshots: list[Snapshot], sigma_rel: float, step: int, forced: bool = False
 ) -> tuple[dict[str, Float32[np.ndarray, "..."]], float]:
     """The tensors by name of the average of width `sigma_rel` after `step`, and its error.
 
     Summed in float64, one file in memory at a time. The error is that of `combination`.
 
     Raises:
-      UserError: there is no snapshot of this step, or the width is out of range.
+      UserError: there is no snapshot of this step, the width is out of range, or, unless `forced`,
+        the error is above LARGEST_ERROR.
     """
     updates = {snapshot.step: snapshot.updates for snapshot in snapshots}
     if step not in updates:
@@ -108,6 +112,13 @@ def combine(
         weights, error = combination(t, gamma, updates[step], gamma_of(sigma_rel))
     except ValueError as problem:
         raise UserError(f"--sigma_rel={sigma_rel}: {problem}.") from problem
+    if error > LARGEST_ERROR and not forced:
+        tracked = ", ".join(f"{width:g}" for width in sorted({s.sigma_rel for s in used}))
+        raise UserError(
+            f"--sigma_rel={sigma_rel} is too far from the tracked widths ({tracked}): the profile "
+            f"would be off by {100 * error:.2g}%; {_within_reach(t, gamma, updates[step])}, or "
+            "--force it."
+        )
     total: dict[str, np.ndarray] = {}
     for weight, snapshot in zip(weights, used, strict=True):
         file = open_safetensors(snapshot.path)
@@ -115,3 +126,13 @@ def combine(
             part = weight * file.get_tensor(name).astype(np.float64)
             total[name] = total[name] + part if name in total else part
     return {name: tensor.astype(np.float32) for name, tensor in total.items()}, error
+
+
+def _within_reach(t: np.ndarray, gamma: np.ndarray, target_t: int) -> str:
+    """The widths that these snapshots give well, in words."""
+    widths = np.arange(0.005, WIDEST, 0.005)
+    errors = [combination(t, gamma, target_t, gamma_of(width))[1] for width in widths]
+    good = widths[np.array(errors) <= LARGEST_ERROR]
+    if len(good) == 0:
+        return "train with a smaller ema_snapshot_every"
+    return f"give {good[0]:g} to {good[-1]:g}"

@@ -8,6 +8,7 @@ import numpy as np
 
 from sphere_jax.common.files import write_json
 from sphere_jax.evaluation import figures, page, score_tables
+from sphere_jax.runs.records import options_of
 from sphere_jax.studies.comparing.arms import differing_keys
 from sphere_jax.studies.comparing.curves import band_curves
 from sphere_jax.studies.comparing.matched import EXPLAINS
@@ -33,6 +34,7 @@ def write_page(comparison: Comparison) -> str:
         *_samples(comparison),
         _matched(comparison, matched),
         *_protocol(comparison),
+        _reproduce(comparison),
     ]
     done, all_arms = len(comparison.outcomes), len(comparison.seeds) * len(comparison.arms)
     sentence = f"{done} of {all_arms} arms. " if done < all_arms else ""
@@ -104,11 +106,12 @@ def _real_data(comparison: Comparison) -> list[float]:
 def _spread(comparison: Comparison) -> str:
     seeds, outcomes = comparison.seeds, comparison.outcomes.values()
     spent = sorted({outcome.results["nfe"] for outcome in outcomes})
-    plural = "s" if len(seeds) > 1 else ""
+    several = len(seeds) > 1
+    spread = "mean ± standard deviation" if several else "one value, without a deviation"
     missing = len(seeds) * len(comparison.arms) - len(comparison.outcomes)
     partial = [score_tables.describe(name)[0] for name in comparison.partial_metrics]
     return (
-        f"{len(seeds)} seed{plural} ({', '.join(map(str, seeds))}): mean ± standard deviation; "
+        f"{len(seeds)} seed{'s' if several else ''} ({', '.join(map(str, seeds))}): {spread}; "
         f"NFE {', '.join(map(str, spent))}."
         + (f" {missing} arms are not finished." if missing else "")
         + (f" Not of every arm, and left out: {', '.join(partial)}." if partial else "")
@@ -288,3 +291,15 @@ def _matched(comparison: Comparison, matched: dict) -> page.Section:
 def _protocol(comparison: Comparison) -> list[page.Section]:
     stamp = next(iter(comparison.outcomes.values())).results["protocol"]
     return [page.Section("Protocol", [score_tables.protocol_table(stamp)])]
+
+
+def _reproduce(comparison: Comparison) -> page.Section:
+    """The command, and every value that all arms share."""
+    configs = list(comparison.configs.values())
+    differ = {key for c in configs[1:] for key in differing_keys(configs[0], c)} | {"seed"}
+    values = {key.removeprefix("config."): leaf for key, leaf in options_of(configs[0]).items()}
+    shared = [f"{key} = {leaf.value!r}" for key, leaf in values.items() if key not in differ]
+    blocks = [page.Text("Values that all arms share:"), page.Code("\n".join(shared))]
+    if comparison.command:
+        blocks.insert(0, page.Code(comparison.command))
+    return page.Section("Reproduce", blocks)

@@ -74,6 +74,7 @@ class Comparison:
     configs: dict[tuple[int, str], Config]
     baseline: str
     target: Target | None = None
+    command: str = ""  # for a shell, if a command runs it
     outcomes: dict[tuple[int, str], Outcome] = dataclasses.field(default_factory=dict)
 
     @cached_property

@@ -39,6 +39,22 @@ def test_a_score_that_some_arms_lack_is_left_out_and_named(comparison):
     )
 
 
+def test_one_seed_has_no_deviation(comparison):
+    table = write_page(comparison)
+    assert "1 seed (0): one value, without a deviation; NFE 2." in table and "±" not in table
+    assert "±" not in (comparison.root / "comparison.md").read_text()
+
+
+def test_the_command_and_what_arms_share(comparison):
+    comparison.command = "python -m sphere_jax.compare '--arm=a b:'"
+    write_page(comparison)
+    page = (comparison.root / "comparison.md").read_text()
+    assert "## Reproduce\n\n```\npython -m sphere_jax.compare '--arm=a b:'\n```" in page
+    lines = page.partition("## Reproduce")[2].splitlines()
+    assert "flow.steps = 12" in lines and "space.path = 'slerp'" in lines
+    assert not [line for line in lines if line.startswith(("stages", "seed", "decoder"))]
+
+
 def test_an_extra_stage_is_one_difference_but_varied_values_are_named(comparison):
     write_page(comparison)
     rows = (comparison.root / "comparison.md").read_text().splitlines()
