@@ -94,6 +94,7 @@ def _convert(arguments) -> None:
         tensors = open_tensors(*paths)
         layout = fit(tensors, entry.layouts(network), network)
         params = convert(tensors, [layout], network, dtype=None)
+        inside = f" ('{tensors.inside}' of the file)" if tensors.inside else ""
         del tensors  # some formats are read whole
     except ValueError as error:
         named = ", ".join(map(str, paths))
@@ -102,7 +103,7 @@ def _convert(arguments) -> None:
     found = write_weights(arguments.out, params, entry.name, source)
     print(
         f"{arguments.out}: {entry.name}, {num_parameters(params):,} parameters, from the layout "
-        f"of {layout.name}, fingerprint {found}"
+        f"of {layout.name}{inside}, fingerprint {found}"
     )
 
 

@@ -51,10 +51,14 @@ def fetch(
         gated = "; accept its licence there, download it and give it by --from"
         fix = gated if error.code in (401, 403) else ""
         raise UserError(f"{url} answered {error.code} ({error.reason}){fix}.") from error
-    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", None) or error
+    except urllib.error.URLError as error:  # before the first byte
         raise UserError(
-            f"{url} was interrupted ({reason}); run the same command to resume it."
+            f"{url} cannot be reached ({error.reason}); without a network, download it elsewhere "
+            "and give it by --from FILE."
+        ) from error
+    except (HTTPException, TimeoutError, ConnectionError) as error:
+        raise UserError(
+            f"{url} was interrupted ({error}); run the same command to resume it."
         ) from error
     except OSError as error:
         raise UserError(f"Cannot use {folder} ({error.strerror or error}).") from error

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from sphere_jax.common import files, fingerprints
 from sphere_jax.common.errors import UserError
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.weights.opening import open_safetensors, open_tensors
+from sphere_jax.weights.opening import check_regular, open_safetensors, open_tensors
 from sphere_jax.weights.tensors import Layout, Source, convert, fit, named_leaves, path_name
 
 FORMAT = "sphere_jax weights 1"
@@ -82,7 +82,13 @@ def fingerprint_of(path: str | os.PathLike) -> str:
       UserError: the file cannot be read.
     """
     metadata = _readable(path)
-    return metadata["fingerprint"] if metadata else fingerprints.of_file(path)
+    if metadata:
+        return metadata["fingerprint"]
+    try:
+        check_regular(Path(path))
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
+    return fingerprints.of_file(path)
 
 
 def network_of(path: str | os.PathLike) -> str:

@@ -226,7 +226,10 @@ def _numbers(tensors: Tensors, name: str) -> np.ndarray:
     """A tensor of weights. Raises ValueError for one that is quantised or not finite."""
     found = tensors[name]
     if not jnp.issubdtype(found.dtype, jnp.floating) or found.dtype.itemsize < 2:
-        raise ValueError(f"tensor '{name}' holds {found.dtype}, not floats of 16 bits or more")
+        raise ValueError(
+            f"tensor '{name}' holds {found.dtype}, not floats of 16 bits or more; take the file in "
+            "float32, bfloat16 or float16"
+        )
     if not np.isfinite(found).all():
         raise ValueError(f"tensor '{name}' holds NaN or infinity")
     return found

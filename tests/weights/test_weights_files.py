@@ -1,7 +1,12 @@
 """Files of weights of every kind, and those that `write_weights` makes."""
 
 import argparse
+import collections
+import json
+import os
+import pathlib
 import pickle
+import zipfile
 
 import jax
 import ml_dtypes
@@ -15,7 +20,7 @@ from sphere_jax.common.files import temporary_beside
 from sphere_jax.distribution.mesh import make_mesh, put_global, tree_shardings
 from sphere_jax.nn.functional import Network
 from sphere_jax.nn.linear import Linear
-from sphere_jax.weights.opening import open_tensors
+from sphere_jax.weights.opening import Stored, StoredTensors, open_tensors
 from sphere_jax.weights.stored import (
     fingerprint_of,
     load_weights,
@@ -103,15 +108,92 @@ def test_bad_files_are_named(tmp_path, tensors):
     whole = tmp_path / "whole.safetensors"
     save_file(tensors, whole)
     (tmp_path / "cut.safetensors").write_bytes(whole.read_bytes()[:-10])
-    (tmp_path / "empty.safetensors").write_bytes(b"")
-    for name in ("cut.safetensors", "empty.safetensors"):
-        with pytest.raises(ValueError, match=f"{name} is not a whole .safetensors file"):
-            open_tensors(tmp_path / name)
+    with pytest.raises(ValueError, match="cut.safetensors is not a whole .safetensors file"):
+        open_tensors(tmp_path / "cut.safetensors")
     with pytest.raises(ValueError, match="none.safetensors is not there"):
         open_tensors(tmp_path / "none.safetensors")
-    (tmp_path / "x.h5").write_bytes(b"")
+    (tmp_path / "x.h5").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"x.h5 has no suffix that is read here \(.safetensors"):
         open_tensors(tmp_path / "x.h5")
+
+
+PAGES = {
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\n": "is a Git LFS pointer",
+    b"\n<!DOCTYPE html><html>Not found</html>": "is a web page and not weights",
+    b"": "is empty",
+}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("content", PAGES)
+def test_what_comes_in_place_of_a_file_is_said(tmp_path, content, suffix):
+    file = tmp_path / f"x{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=PAGES[content]) as caught:
+        open_tensors(file)
+    assert "weights_only" not in str(caught.value)
+    with pytest.raises(UserError, match=PAGES[content]):
+        fingerprint_of(file)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_pipe_is_refused_and_not_read(tmp_path, suffix):
+    file = tmp_path / f"x{suffix}"
+    os.mkfifo(file)  # reading it would wait for ever
+    with pytest.raises(ValueError, match="is a device, pipe or socket, not a file"):
+        open_tensors(file)
+    with pytest.raises(UserError, match="is a device, pipe or socket, not a file"):
+        fingerprint_of(file)
+
+
+def test_asking_for_a_name_reads_nothing(tmp_path, tensors):
+    def read():
+        raise AssertionError("was read")
+
+    found = StoredTensors({"a": Stored((1,), read)})
+    assert "a" in found and "b" not in found and list(found) == ["a"]
+
+
+def test_tensors_of_eight_bits_are_named(tmp_path):
+    ones = np.ones(2, ml_dtypes.float8_e4m3fn)
+    header = {"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}
+    text = json.dumps(header).encode()
+    content = len(text).to_bytes(8, "little") + text + ones.tobytes()
+    (tmp_path / "x.safetensors").write_bytes(content)
+    found = open_tensors(tmp_path / "x.safetensors")
+    assert found.shape_of("a") == (2,)
+    with pytest.raises(ValueError, match="tensor 'a' holds F8_E4M3; take the file in float32"):
+        found["a"]
+
+
+def test_halves_of_an_autoencoder_are_told_by_what_else_their_names_say(tmp_path):
+    for half in ("encoder", "decoder"):
+        one = np.ones(1, np.float32)
+        save_file({"0.weight": one}, tmp_path / f"autoencoder_{half}.safetensors")
+    assert set(open_tensors(tmp_path)) == {"encoder.0.weight", "decoder.0.weight"}
+
+
+def test_shards_and_their_index(tmp_path, tensors):
+    index = {"weight_map": {}}
+    for n, name in enumerate(tensors):
+        file = f"model-{n}.safetensors"
+        save_file({name: tensors[name]}, tmp_path / file)
+        index["weight_map"][name] = file
+    save_file(tensors, tmp_path / "other.safetensors")  # not of the index
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    same(open_tensors(tmp_path), tensors)
+    (tmp_path / "model-1.safetensors").unlink()
+    with pytest.raises(ValueError, match="model-1.safetensors is not there, which .*index.json"):
+        open_tensors(tmp_path)
+
+
+def test_the_root_of_a_pipeline_names_its_folders_of_weights(tmp_path, tensors):
+    for part in ("unet", "vae", "scheduler"):
+        (tmp_path / part).mkdir()
+    for part in ("unet", "vae"):
+        save_file(tensors, tmp_path / part / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(ValueError, match=r"itself; give \S*/unet or \S*/vae$"):
+        open_tensors(tmp_path)
 
 
 def trap(path):
@@ -150,12 +232,73 @@ def test_files_of_pytorch(tmp_path, tensors):
     with pytest.raises(ValueError, match="cut.pth is not a whole PyTorch file"):
         open_tensors(tmp_path / "cut.pth")
     torch.save({"a": trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
-    with pytest.raises(ValueError, match="trap.pth is damaged or holds more than tensors"):
+    with pytest.raises(ValueError, match="trap.pth holds no tensors by name but io.open"):
         open_tensors(tmp_path / "trap.pth")
     assert not (tmp_path / "sprung").exists()
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="list.pth holds no tensors by name"):
+    with pytest.raises(ValueError, match="list.pth holds no tensors by name but int"):
         open_tensors(tmp_path / "list.pth")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("zipped", [True, False])
+def test_other_objects_beside_weights_are_never_built(tmp_path, tensors, zipped):
+    torch = pytest.importorskip("torch")
+    state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    beside = {
+        "best": np.float64(3.2),
+        "args": argparse.Namespace(data=pathlib.PurePosixPath("data"), scale=np.ones(2)),
+        "counts": collections.defaultdict(int, a=1),
+        "trap": trap(tmp_path / "sprung"),
+    }
+    content = {"ema": {"module": state, "decay": 0.999}, "model": {}} | beside
+    torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    found = open_tensors(tmp_path / "x.pt")
+    same(found, tensors)
+    assert found.inside == "ema.module"
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parity
+def test_tensors_that_numpy_cannot_hold_are_named(tmp_path):
+    torch = pytest.importorskip("torch")
+    one = torch.ones(2, 2)
+    kinds = {
+        "float8": (one.to(torch.float8_e4m3fn), "holds float8_e4m3fn; take the file in float32"),
+        "sparse": (one.to_sparse(), "is sparse; save tensor.to_dense"),
+        "meta": (one.to("meta"), "the file has no numbers"),
+        "eight": (torch.quantize_per_tensor(one, 0.1, 0, torch.qint8), "is quantised; take"),
+    }
+    for name, (tensor, words) in kinds.items():
+        torch.save({name: tensor}, tmp_path / f"{name}.pt")
+        found = open_tensors(tmp_path / f"{name}.pt")
+        assert found.shape_of(name) == (2, 2)
+        with pytest.raises(ValueError, match=f"tensor '{name}' {words}|tensor '{name}' .*{words}"):
+            found[name]
+
+
+@pytest.mark.parity
+def test_models_programs_and_repacked_archives_are_refused(tmp_path, tensors):
+    torch = pytest.importorskip("torch")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="holds a torch.nn.*Linear, not tensors .*state_dict"):
+        open_tensors(tmp_path / "model.pt")
+    torch.save({0: torch.ones(1), 1: torch.ones(1)}, tmp_path / "numbers.pt")
+    with pytest.raises(ValueError, match=r"numbers its tensors \(0, 1, ...\)"):
+        open_tensors(tmp_path / "numbers.pt")
+    with zipfile.ZipFile(tmp_path / "program.pt", "w") as archive:
+        archive.writestr("program/constants.pkl", b"")
+    with pytest.raises(ValueError, match="is a TorchScript program"):
+        open_tensors(tmp_path / "program.pt")
+    torch.save({"a": torch.ones(1)}, tmp_path / "x.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "x.pt") as old,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for entry in old.namelist():
+            new.writestr(entry, old.read(entry))
+    with pytest.raises(ValueError, match="was compressed after it was saved"):
+        open_tensors(tmp_path / "packed.pt")
 
 
 # --- converted files -----------------------------------------------------------------------------
