@@ -31,6 +31,11 @@ def main(argv: list[str]) -> None:
         "--from", dest="source", nargs="+", default=[], metavar="FILE",
         help="published files or a folder of them; with --export a converted file or a run folder",
     )  # fmt: skip
+    flags.add_argument(
+        "--confirm", default="", metavar="NAME",
+        help="the name of --network again: these are its weights, though another network has the "
+        "same tensors and nothing in the files tells them apart",
+    )  # fmt: skip
     flags.add_argument("--fetch", action="store_true", help="download the published files first")
     flags.add_argument("--export", action="store_true", help="write PyTorch's published layout")
     flags.add_argument("--out", default="", metavar="F.safetensors", help="the file to write")
@@ -83,15 +88,24 @@ def _entry(name: str):
 
 def _convert(arguments) -> None:
     from sphere_jax.nn.functional import num_parameters
+    from sphere_jax.weights import lookalikes
     from sphere_jax.weights.opening import open_tensors
     from sphere_jax.weights.stored import write_weights
     from sphere_jax.weights.tensors import convert, fit
 
     entry = _entry(arguments.network)
     paths = _fetch(entry) if arguments.fetch else [Path(path) for path in arguments.source]
-    network = entry.network()
+    network, confirm = entry.network(), arguments.confirm
+    if confirm not in ("", entry.name):
+        raise UserError(f"--confirm={confirm} must repeat --network={entry.name}.")
     try:
         tensors = open_tensors(*paths)
+        known = "--confirm" if confirm else lookalikes.identified(entry.name, paths)
+        if not (known or arguments.fetch) and (reason := lookalikes.unidentified(entry.name)):
+            raise ValueError(
+                f"{reason}; give the folder with its config.json, or --confirm={entry.name} if you "
+                "know that they are"
+            )
         layout = fit(tensors, entry.layouts(network), network)
         params = convert(tensors, [layout], network, dtype=None)
         inside = f" ('{tensors.inside}' of the file)" if tensors.inside else ""
@@ -101,9 +115,10 @@ def _convert(arguments) -> None:
         raise UserError(f"{named} do not give the weights of '{entry.name}': {error}.") from error
     source = ", ".join(path.name for path in paths)
     found = write_weights(arguments.out, params, entry.name, source)
+    by = f", identified by {known}" if known else ""
     print(
-        f"{arguments.out}: {entry.name}, {num_parameters(params):,} parameters, from the layout "
-        f"of {layout.name}{inside}, fingerprint {found}"
+        f"{arguments.out}: {entry.name}{by}, {num_parameters(params):,} parameters, from the "
+        f"layout of {layout.name}{inside}, fingerprint {found}"
     )
 
 

@@ -15,6 +15,7 @@ from sphere_jax import convert
 from sphere_jax.nn.functional import Network, num_parameters
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.transformer_layers import Stack
+from sphere_jax.weights import lookalikes
 from sphere_jax.weights.catalogue import catalogue
 from sphere_jax.weights.opening import open_tensors
 from sphere_jax.weights.published.entry import File
@@ -89,6 +90,18 @@ def test_every_error_is_one_sentence(tiny, tmp_path, monkeypatch):
         "--network=lpips_vgg16", "--fetch", f"--out={out}"
     )
     assert not out.exists()
+
+
+def test_weights_that_another_network_may_have_need_a_confirmation(tiny, tmp_path, monkeypatch):
+    """Shown on TAEF2, which has no other of its shapes: Stable Diffusion's VAE is 330 MB."""
+    signs = lookalikes.Signs("another", "never", "never", required=True)
+    monkeypatch.setitem(lookalikes.SIGNS, "taef2", signs)
+    given = ["--network=taef2", "--from", tiny[0], f"--out={tmp_path / 'x.safetensors'}"]
+    words = refusal(*given)
+    assert "nothing in the file" in words and "or --confirm=taef2 if you know" in words
+    assert "--confirm=sd_vae must repeat --network=taef2" in refusal(*given, "--confirm=sd_vae")
+    convert.main([*map(str, given), "--confirm=taef2"])
+    assert (tmp_path / "x.safetensors").is_file()
 
 
 def test_list_names_every_network(capsys):

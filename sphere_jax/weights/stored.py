@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from sphere_jax.common import files, fingerprints
 from sphere_jax.common.errors import UserError
 from sphere_jax.nn.functional import Network, Params
+from sphere_jax.weights import lookalikes
 from sphere_jax.weights.opening import check_regular, open_safetensors, open_tensors
 from sphere_jax.weights.tensors import Layout, Source, convert, fit, named_leaves, path_name
 
@@ -116,6 +117,7 @@ def load_weights(
     try:
         metadata = _metadata(path)
         if metadata is None:
+            _check_identity(path, name)
             return convert(open_tensors(path), layouts(network), network)
         if name is not None and metadata["network"] != name:
             raise ValueError(f"it holds '{metadata['network']}'")
@@ -126,6 +128,17 @@ def load_weights(
             f"{path} does not give the weights of {owner}: {error}. "
             "See python -m sphere_jax.convert --list."
         ) from error
+
+
+def _check_identity(path: Path, name: str | None) -> None:
+    """Raises ValueError for a published file that may hold another network of the same tensors."""
+    if name is None or lookalikes.identified(name, [path]):
+        return
+    if reason := lookalikes.unidentified(name):
+        raise ValueError(
+            f"{reason}; convert it with python -m sphere_jax.convert --network {name} "
+            f"--confirm={name} if you know that it is"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
