@@ -83,14 +83,11 @@ def main(argv: list[str]) -> None:
 
 def run_all(comparison) -> None:
     """Every arm, the baseline of a seed first; the page after each."""
-    from sphere_jax.common.errors import UserError
-    from sphere_jax.common.progress import duration
+    from sphere_jax.common.files import make_folder
+    from sphere_jax.common.folder_lock import only_writer
     from sphere_jax.data.source import load
     from sphere_jax.runs.records import check_weights_exist
     from sphere_jax.runs.reference import check_reference
-    from sphere_jax.studies.comparing import running
-    from sphere_jax.studies.comparing.comparison_page import write_page
-    from sphere_jax.studies.comparing.outcomes import check_started, read_outcome
 
     configs = comparison.configs.values()
     for config in {(c.data, c.evaluation): c for c in configs}.values():  # before one trains
@@ -100,6 +97,19 @@ def run_all(comparison) -> None:
     several = dict.fromkeys(config.data for config in configs)
     for data in several if len(several) > 1 else ():
         load(data)
+    make_folder(comparison.root)
+    with only_writer(comparison.root):
+        _run_arms(comparison)
+
+
+def _run_arms(comparison) -> None:
+    from sphere_jax.common.files import make_folder
+    from sphere_jax.common.folder_lock import only_writer
+    from sphere_jax.common.progress import duration
+    from sphere_jax.studies.comparing import running
+    from sphere_jax.studies.comparing.comparison_page import write_page
+    from sphere_jax.studies.comparing.outcomes import read_outcome
+
     first = sorted(comparison.names, key=lambda name: name != comparison.baseline)
     todo = [(seed, name) for seed in comparison.seeds for name in first]
     known, spent, pending = {}, [], False
@@ -120,15 +130,27 @@ def run_all(comparison) -> None:
         if pending:  # a page to look at while this arm trains
             write_page(comparison)
         started = time.monotonic()
-        run, scorer = running.open_arm(config, workdir, known)
-        if not scorer.scores:
-            raise UserError("A comparison needs scores, and these latents have no decoder.")
-        check_started(comparison, seed, name, _items(workdir))
-        results = results or running.train_arm(run, scorer, comparison.root)
+        make_folder(workdir)
+        with only_writer(workdir):
+            results = _run_arm(comparison, seed, name, known, results)
         comparison.outcomes[seed, name] = read_outcome(workdir, results, config)
         spent.append(time.monotonic() - started)
         write_page(comparison)
     print(f"\n{write_page(comparison)}\npage: {comparison.root / 'comparison.html'}", flush=True)
+
+
+def _run_arm(comparison, seed: int, name: str, known: dict, results: dict | None) -> dict:
+    """Trains and scores an arm, if `results` are not there; returns them."""
+    from sphere_jax.common.errors import UserError
+    from sphere_jax.studies.comparing import running
+    from sphere_jax.studies.comparing.outcomes import check_started
+
+    config, workdir = comparison.configs[seed, name], comparison.workdir(seed, name)
+    run, scorer = running.open_arm(config, workdir, known)
+    if not scorer.scores:
+        raise UserError("A comparison needs scores, and these latents have no decoder.")
+    check_started(comparison, seed, name, _items(workdir))
+    return results or running.train_arm(run, scorer, comparison.root)
 
 
 def _items(workdir: Path) -> dict[str, str]:

@@ -45,14 +45,21 @@ def main(argv: list[str]) -> None:
         return
 
     from sphere_jax.common.errors import UserError
+    from sphere_jax.common.folder_lock import only_writer
     from sphere_jax.runs.run import open_run
-    from sphere_jax.runs.scoring import Scorer, score_run
-    from sphere_jax.runs.stages import start, train_stages
-    from sphere_jax.training.run_log import RunLog
 
     if not arguments.workdir:
         raise UserError("--workdir is missing; name a folder for the run, say runs/first.")
     run = open_run(config, Path(arguments.workdir), mesh)
+    with only_writer(run.workdir):
+        _train(run)
+
+
+def _train(run) -> None:
+    from sphere_jax.runs.scoring import Scorer, score_run
+    from sphere_jax.runs.stages import start, train_stages
+    from sphere_jax.training.run_log import RunLog
+
     scorer = Scorer(run)  # raises for what is missing before anything trains
     start(run)
     log = RunLog(run.workdir)

@@ -1,6 +1,7 @@
 """Whole runs on a tiny model: what they leave behind, how they survive, and other commands."""
 
 import json
+import os
 import shutil
 import signal
 
@@ -13,6 +14,8 @@ from PIL import Image
 from refusals import refusal_of
 
 from sphere_jax import evaluate, main, sample
+from sphere_jax.common.folder_lock import only_writer
+from sphere_jax.runs.loading import load_run
 from sphere_jax.training.run_log import read_rows, write_rows
 from sphere_jax.weights.stored import fingerprint_of, write_weights
 
@@ -212,6 +215,14 @@ def test_damaged_records_are_refused(copied):
     assert "vae.json is damaged" in refusal(main, *again)
 
 
+def test_two_runs_in_one_folder(finished, tmp_path):
+    """The second is refused; readers are not."""
+    with only_writer(finished):
+        output = refusal(main, *tiny_run.FLAGS, f"--workdir={finished}")
+        assert f"in use by another run, process {os.getpid()}" in output
+        sample.main([f"--workdir={finished}", f"--out={tmp_path / 'a.png'}", "--num=2"])
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     output = refusal(main, *tiny_run.FLAGS, f"--workdir={tmp_path / 'file' / 'run'}")
@@ -330,6 +341,38 @@ def test_a_damaged_config_is_refused(copied, tmp_path):
     for content in ("{", "[]", "{}", '{"config": 3}', '{"config": {"stages": ["flow"]}}'):
         (copied / "config.json").write_text(content)
         assert refusal(sample, f"--workdir={copied}", f"--out={tmp_path / 'a.png'}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("model.heads", 4, "config.model.heads=2, not 4"),
+        ("space.radius", 3.0, "config.space.radius=0.0, not 3.0"),
+        ("space.sphere", "global", "config.space.sphere='token', not 'global'"),
+        ("space.path", "nlerp", "config.space.path='slerp', not 'nlerp'"),
+        ("flow.weights", "raw", "config.flow.weights='ema', not 'raw'"),
+        ("decoder.weights", "raw", "config.decoder.weights='ema', not 'raw'"),
+        ("stages", ["vae", "flow"], "holds stage 'decoder', which this config does not have"),
+        ("sampler.steps", 2, ""),  # samples may be drawn by other settings
+    ],
+)
+def test_an_edited_config_is_refused(finished, key, value, words):
+    """As training refuses it: by every command that reads the run."""
+    config = json.loads((finished / "config.json").read_text())
+    group = config["config"]
+    *groups, last = key.split(".")
+    for name in groups:
+        group = group[name]
+    group[last] = value
+    stored = (finished / "config.json").read_text()
+    try:
+        (finished / "config.json").write_text(json.dumps(config))
+        if words:
+            assert words in refusal_of(load_run, finished)
+        else:
+            load_run(finished)
+    finally:
+        (finished / "config.json").write_text(stored)
 
 
 # Scoring

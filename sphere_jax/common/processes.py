@@ -53,6 +53,16 @@ def barrier(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
+def told_by_main_process(answer: bool) -> bool:
+    """The first process's `answer`, on every process; all must call it."""
+    if jax.process_count() == 1:
+        return answer
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))
+
+
 def is_main_process() -> bool:
     """The process that writes logs, records and reports."""
     return jax.process_index() == 0

@@ -10,16 +10,28 @@ from sphere_jax.training.checkpoints import Checkpoints
 
 
 def load_stages(run: Run) -> None:
-    """The artifacts of a finished run, for sampling. Raises UserError if it is not finished."""
+    """The artifacts of a finished run, for sampling. Raises UserError if it is not finished, or
+    its `config.json` is not the config that it was trained with."""
+    records = finished_records(run)
     run.load_tokenizer()
-    for name in run.config.stages:
-        record = run.records.read(name)
+    for name, record in records.items():
+        load_stage(run, name, record)
+
+
+def finished_records(run: Run) -> dict[str, dict]:
+    """The record of every stage, in order, compared with the config. Raises UserError as
+    `load_stages` does."""
+    run.records.check_stages()
+    records = {name: run.records.read(name) for name in run.config.stages}
+    for name, record in records.items():
         if record is None or not record["finished"]:
             raise UserError(
                 f"{run.workdir} has no finished stage '{name}'; run sphere_jax.main first."
             )
-        run.records.check_weights_files(name, record)
-        load_stage(run, name, record)
+    # The last stage first: it reads most of the config, so it names the edited value itself.
+    for name, record in reversed(records.items()):
+        run.records.check_trained(name, record)
+    return records
 
 
 def check_data(run: Run) -> None:

@@ -18,6 +18,7 @@ from sphere_jax.config.options import Config
 from sphere_jax.weights.stored import fingerprint_of
 
 FINGERPRINT = " fingerprint"  # of the file that an option names
+DATA = "data fingerprint"
 
 
 def options_of(config: Config, groups: Iterable[str] | None = None) -> dict[str, Leaf]:
@@ -90,37 +91,58 @@ class Records:
                 "another --workdir, or the config that started this one."
             )
 
-    def check_weights_files(self, name: str, record: dict) -> None:
-        """Raises UserError if a frozen network's file is not the one of the stage's training."""
+    def check_trained(self, name: str, record: dict) -> None:
+        """Raises UserError unless the config is the one that a finished stage was trained with.
+
+        Compares what training compares, except the data, which sampling does not read, and files
+        of weights that training alone reads: they may be gone.
+        """
+        before = {key: v for key, v in record["depends"].items() if not key.endswith(FINGERPRINT)}
+        before.pop(DATA, None)
+        if differs := difference(before, self._values(name), self.config):
+            raise UserError(
+                f"{self.workdir / 'config.json'} was edited: stage '{name}' was trained with "
+                f"{differs}; restore that file, or run sphere_jax.main with the config that "
+                "started this run."
+            )
         for key, leaf in options_of(self.config, ("tokenizer",)).items():
             trained_on = record["depends"].get(f"{key}{FINGERPRINT}")
-            if trained_on and trained_on != fingerprint_of(leaf.value):
+            if leaf.file and trained_on != (fingerprint_of(leaf.value) if leaf.value else None):
                 raise UserError(
-                    f"{leaf.value} ({key}) has other weights than those that stage '{name}' of "
+                    f"{leaf.value!r} ({key}) has other weights than those that stage '{name}' of "
                     f"{self.workdir} was trained on; restore the old file."
                 )
 
     def depends(self, name: str) -> dict[str, Any]:
         """Every value that the weights of stage `name` are a function of."""
-        stages = self.config.stages
-        earlier = stages[: stages.index(name)]
-        used, projection = {"seed", "data", "tokenizer"}, False
-        for stage in (*earlier, name):  # what the weights of earlier stages depend on counts too
-            reads = set(self.config.method(stage).reads)
-            projection |= "projection" in reads
-            used |= {stage, *reads - {"projection"}}
-        options = options_of(self.config, sorted(used))
-        flat = {key: leaf.value for key, leaf in options.items() if moves_weights(leaf)}
-        flat |= {
+        files = {
             f"{key}{FINGERPRINT}": fingerprint_of(leaf.value)
-            for key, leaf in options.items()
+            for key, leaf in options_of(self.config, self._groups_of(name)).items()
             if leaf.file and leaf.value
         }
-        if projection:
+        return self._values(name) | files | {DATA: self.data_fingerprint()}
+
+    def _values(self, name: str) -> dict[str, Any]:
+        """Those of them that the config holds, as JSON gives them back."""
+        options = options_of(self.config, self._groups_of(name))
+        flat = {key: leaf.value for key, leaf in options.items() if moves_weights(leaf)}
+        if "projection" in self._read_for(name):
             flat["projection"] = self.config.space.projection
-        flat["data fingerprint"] = self.data_fingerprint()
-        flat["earlier stages"] = earlier
+        flat["earlier stages"] = self._until(name)[:-1]
         return json.loads(json.dumps(flat))
+
+    def _groups_of(self, name: str) -> list[str]:
+        """The groups of the config that the weights of stage `name` depend on."""
+        read = self._read_for(name) - {"projection"}
+        return sorted({"seed", "data", "tokenizer", *self._until(name)} | read)
+
+    def _read_for(self, name: str) -> set[str]:
+        """What stage `name` reads, and the earlier stages that it builds on."""
+        return {group for stage in self._until(name) for group in self.config.method(stage).reads}
+
+    def _until(self, name: str) -> tuple[str, ...]:
+        stages = self.config.stages
+        return stages[: stages.index(name) + 1]
 
 
 def moves_weights(leaf: Leaf) -> bool:
