@@ -66,7 +66,7 @@ def curve(workdir):
 @pytest.mark.slow
 def test_arms_share_what_they_have_in_common(compared):
     assert sorted(path.name for path in compared.iterdir() if path.suffix != ".png") == [
-        "comparison.html", "comparison.json", "comparison.md",
+        ".lock", "comparison.html", "comparison.json", "comparison.md",
         "seed0-chord", "seed0-our-slerp", "seed1-chord", "seed1-our-slerp",
     ]  # fmt: skip
 
