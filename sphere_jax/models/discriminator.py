@@ -4,6 +4,7 @@ docs/systems/hae.md#autoencoder-training)."""
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from sphere_jax.models.imagenet import normalize
 from sphere_jax.nn.conv import group_norm
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.linear import small_normal
+from sphere_jax.nn.local_norm import LocalBatchNorm
 from sphere_jax.nn.resize import bilinear
 
 SLOPE = 0.2  # of the leaky ReLUs
@@ -25,10 +27,14 @@ TURNS = 8  # of power iteration
 
 @dataclasses.dataclass(frozen=True)
 class Discriminator:
-    """Pure functions. `network` learns; `backbone`, where there is one, is frozen under it."""
+    """Pure functions. `network` learns; `backbone`, where there is one, is frozen under it.
+
+    `advance(params) -> params` brings up to date what of `network` no gradient moves, once a step.
+    """
 
     network: Network
     backbone: Network | None = None
+    advance: Callable[[Params], Params] = lambda params: params
 
     def logits(self, params: Params, frozen: Params, images: jax.Array) -> jax.Array:
         """Images (B, H, W, 1 or 3) in [-1, 1] to logits (B, ...), float32.
@@ -43,8 +49,13 @@ class Discriminator:
         return self.network.apply(params, [found[f"block_{k}"][:, 1:] for k in TAPS])
 
 
-def patch_discriminator(channels: int, width: int = 64) -> Discriminator:
-    return Discriminator(Network(lambda rngs: PatchDiscriminator(channels, width, rngs=rngs)))
+def patch_discriminator(channels: int, width: int = 64, group: int = 0) -> Discriminator:
+    """A `PatchDiscriminator`, with batch norm over `group` samples, or with 0 with GroupNorm."""
+
+    def build(rngs):
+        return PatchDiscriminator(channels, width, group=group, rngs=rngs)
+
+    return Discriminator(Network(build))
 
 
 def dino_discriminator() -> Discriminator:
@@ -64,18 +75,26 @@ class PatchDiscriminator(nnx.Module):
     70x70 pixels.
 
     Images (B, H, W, C) in [-1, 1] to logits (B, h, w), float32; sides of at least 32 pixels. The
-    published one has BatchNorm. Here it is GroupNorm, which adds statistics of the whole image: a
-    logit is a function of one image alone, so that neither micro-batches nor devices change it,
-    and there is no state beside the parameters.
+    published one has BatchNorm, whose statistics in training are those of a device's batch: `group`
+    samples. With 0 it is GroupNorm, which adds statistics of the whole image: a logit is a function
+    of one image alone, so that neither micro-batches nor devices change it. There is no state
+    beside the parameters: running averages are for a network that is not trained.
     """
 
-    def __init__(self, channels: int, width: int = 64, layers: int = 3, *, rngs: nnx.Rngs):
+    def __init__(
+        self, channels: int, width: int = 64, layers: int = 3, *, group: int = 0, rngs: nnx.Rngs
+    ):
         widths = [width * min(2**k, 8) for k in range(layers + 1)]
         strides = [2] * (layers - 1) + [1]
         pairs = zip(widths[:-1], widths[1:], strides, strict=True)
         self.stem = _conv(channels, width, 2, rngs)
-        self.convs = nnx.List([_conv(a, b, stride, rngs) for a, b, stride in pairs])
-        self.norms = nnx.List([group_norm(b, rngs=rngs) for b in widths[1:]])
+        bias = group == 0  # a batch norm would take it out again
+        self.convs = nnx.List([_conv(a, b, stride, rngs, bias) for a, b, stride in pairs])
+        norms = [
+            LocalBatchNorm(b, group=group, eps=1e-5) if group else group_norm(b, rngs=rngs)
+            for b in widths[1:]
+        ]
+        self.norms = nnx.List(norms)
         self.head = _conv(widths[-1], 1, 1, rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -85,9 +104,14 @@ class PatchDiscriminator(nnx.Module):
         return self.head(x)[..., 0]
 
 
-def _conv(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
+def _conv(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs, bias: bool = True) -> nnx.Conv:
     return nnx.Conv(
-        *(inputs, outputs, (4, 4)), strides=stride, padding=1, kernel_init=small_normal, rngs=rngs
+        *(inputs, outputs, (4, 4)),
+        strides=stride,
+        padding=1,
+        use_bias=bias,
+        kernel_init=small_normal,
+        rngs=rngs,
     )
 
 

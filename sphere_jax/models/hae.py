@@ -1,11 +1,16 @@
-"""What HAE (2601.22904) puts in place of the patch embedding of its frozen ViT.
-docs/systems/hae.md#stem."""
+"""What HAE (2601.22904) puts in place of the patch embedding of its frozen ViT, and that ViT with
+it. docs/systems/hae.md#stem."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sphere_jax.models.dc_ae import Decoder
+from sphere_jax.models.dinov3 import DINOv3
+from sphere_jax.models.imagenet import normalize
 from sphere_jax.nn.dc_ae_blocks import NORMS, conv
+from sphere_jax.nn.embeddings import patchify
+from sphere_jax.nn.linear import Linear
 
 SIZES = (7, 3, 3, 3)  # of the kernels; every convolution halves the grid
 
@@ -13,8 +18,12 @@ SIZES = (7, 3, 3, 3)  # of the kernels; every convolution halves the grid
 class ConvStem(nnx.Module):
     """Images (B, H, W, 3) to tokens (B, H / 16, W / 16, widths[-1]) in `dtype`, sides rounded up.
 
-    Four convolutions of stride 2 without bias, norm and SiLU between them. `norm` is a key of
-    `nn.dc_ae.NORMS`; HAE's code has one RMS a sample. Kernels start within +-1 / sqrt(fan_in).
+    Convolutions of stride 2 without bias, norm and SiLU between them: four, or fewer for smaller
+    patches, by the number of `widths`. `norm` is a key of `nn.dc_ae_blocks.NORMS`; HAE's code has
+    one RMS a sample. Kernels start within +-1 / sqrt(fan_in).
+
+    Raises:
+      ValueError: more widths than four, or none.
     """
 
     def __init__(
@@ -25,6 +34,8 @@ class ConvStem(nnx.Module):
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
     ):
+        if not 1 <= len(widths) <= len(SIZES):
+            raise ValueError(f"a stem has 1 to {len(SIZES)} convolutions, not {len(widths)}")
         inputs = (3, *widths)
         self.convs = nnx.List(
             [
@@ -43,3 +54,40 @@ class ConvStem(nnx.Module):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         return self.features(images)["tokens"]
+
+
+class PatchStem(nnx.Module):
+    """The patch embedding of a ViT, to be trained: images (B, H, W, 3) to tokens (B, h, w, width).
+
+    The stem that HAE's paper compares its own with.
+    """
+
+    def __init__(self, width: int, patch: int, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
+        self.patch_embedding = Linear(patch * patch * 3, width, rngs=rngs, dtype=dtype)
+        self.patch = patch
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        batch, height, width = images.shape[:3]
+        tokens = self.patch_embedding(patchify(images, self.patch))
+        return tokens.reshape(batch, height // self.patch, width // self.patch, -1)
+
+
+class HAE(nnx.Module):
+    """Stem, ViT and decoder: images (B, H, W, 3) in [-1, 1] to their reconstructions."""
+
+    def __init__(self, stem: nnx.Module, vit: DINOv3, decoder: Decoder):
+        self.stem, self.vit, self.decoder = stem, vit, decoder
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return self.decoder(self.encode(images))
+
+    def encode(self, images: jax.Array) -> jax.Array:
+        """Latents (B, h, w, width): the patch tokens behind the last norm, float32."""
+        embedded = self.stem(vit_input(images))
+        return self.vit.encode(embedded).patches.reshape(embedded.shape)
+
+
+def vit_input(images: jax.Array) -> jax.Array:
+    """Images in [-1, 1] as ImageNet-normalised ones, which the stem sees as the ViT did (HAE does
+    not say)."""
+    return normalize((images + 1) / 2)

@@ -100,10 +100,11 @@ class Block(nnx.Module):
         key_bias: bool,
         layer_scale: bool,
         swiglu: bool,
+        exact_gelu: bool,
         eps: float,
         dtype: jnp.dtype,
     ):
-        mlp = SwiGLU if swiglu else partial(MLP, exact=True)
+        mlp = SwiGLU if swiglu else partial(MLP, exact=exact_gelu)
         self.norm1, self.norm2 = LayerNorm(width, eps=eps), LayerNorm(width, eps=eps)
         self.attention = Attention(width, heads, key_bias=key_bias, rngs=rngs, dtype=dtype)
         self.mlp = mlp(width, hidden, rngs=rngs, dtype=dtype)
@@ -125,8 +126,9 @@ class VisionTransformer(nnx.Module):
 
     `dtype` is that of the products; parameters, the residual stream and the output are float32.
     With `final_affine=False` the final norm has neither scale nor bias, so that every token has
-    norm sqrt(width) (arXiv 2510.11690; docs/systems/sphere_latent.md#frozen-tokenizer-rae).
-    `unroll` and `remat` are those of `nn.transformer.Stack`.
+    norm sqrt(width) (arXiv 2510.11690; docs/systems/sphere_latent.md#frozen-tokenizer-rae). With
+    `embeds=False` there is no patch embedding: another stem takes its place. `unroll` and `remat`
+    are those of `nn.transformer.Stack`.
 
     Raises:
         ValueError: if `heads` does not divide `width`.
@@ -150,6 +152,8 @@ class VisionTransformer(nnx.Module):
         dtype: jnp.dtype,
         unroll: int | bool,
         remat: bool,
+        embeds: bool = True,
+        exact_gelu: bool = True,
     ):
         self.width, self.depth, self.heads, self.patch = width, depth, heads, patch
         self.registers, self.swiglu = registers, swiglu
@@ -163,12 +167,15 @@ class VisionTransformer(nnx.Module):
                 key_bias=key_bias,
                 layer_scale=layer_scale,
                 swiglu=swiglu,
+                exact_gelu=exact_gelu,
                 eps=eps,
                 dtype=dtype,
                 rngs=rngs,
             )
 
-        self.patch_embedding = Linear(patch * patch * 3, width, rngs=rngs, dtype=dtype)
+        self.patch_embedding = (
+            Linear(patch * patch * 3, width, rngs=rngs, dtype=dtype) if embeds else None
+        )
         self.cls_token = nnx.Param(small_normal(rngs.params(), (1, width), jnp.float32))
         self.register_tokens = (
             nnx.Param(small_normal(rngs.params(), (registers, width), jnp.float32))

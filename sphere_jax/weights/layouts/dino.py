@@ -98,7 +98,10 @@ def layouts(network: Network) -> list[Layout]:
 
 def trunk(names: Names, module) -> dict[str, Source]:
     """Every leaf of a `VisionTransformer` but the positions and the bias of qkv."""
-    leaves = torch_layer("patch_embedding", names.patch_embedding, patch_kernel(module.patch))
+    leaves = {}
+    if module.patch_embedding is not None:
+        kernel = patch_kernel(module.patch)
+        leaves |= torch_layer("patch_embedding", names.patch_embedding, kernel)
     leaves["cls_token"] = Source(names.cls_token, batched)
     if module.registers:
         leaves["register_tokens"] = Source(names.registers, batched)

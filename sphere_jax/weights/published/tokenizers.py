@@ -3,9 +3,15 @@
 from collections.abc import Iterator
 from functools import partial
 
-from sphere_jax.models.dc_ae import AutoencoderDC
+import jax.numpy as jnp
+from flax import nnx
+
+from sphere_jax.models.dc_ae import DECODERS, AutoencoderDC, Decoder
 from sphere_jax.models.dino import DINO
 from sphere_jax.models.dino import KINDS as DINO_KINDS
+from sphere_jax.models.dinov3 import KINDS as DINOV3_KINDS
+from sphere_jax.models.dinov3 import DINOv3
+from sphere_jax.models.hae import HAE, ConvStem
 from sphere_jax.models.kl_vae import KINDS as KL_KINDS
 from sphere_jax.models.kl_vae import AutoencoderKL
 from sphere_jax.models.latent_statistics import LatentStatistics
@@ -13,7 +19,7 @@ from sphere_jax.models.rae_decoder import SIZES as RAE_SIZES
 from sphere_jax.models.rae_decoder import RAEDecoder
 from sphere_jax.models.tiny_vae import KINDS as TINY_KINDS
 from sphere_jax.models.tiny_vae import TinyVAE
-from sphere_jax.weights.layouts import dc_ae, kl_vae, latent_statistics, rae, tiny_vae
+from sphere_jax.weights.layouts import dc_ae, hae, kl_vae, latent_statistics, rae, tiny_vae
 from sphere_jax.weights.published.entry import META, RAE_HOME, File, Published, hub
 
 TINY = "https://raw.githubusercontent.com/madebyollin/taesd/main/{}"
@@ -39,6 +45,7 @@ PARAMETERS = {  # numbers that a converted file holds; counting them takes a min
     "rae_statistics_256": 393_216,
     "rae_statistics_512": 1_572_864,
     "vavae_statistics": 64,
+    "hae": 477_083_011,
     "dc_ae_f32c32": 323_369_260,
     "dc_ae_f64c128": 676_908_940,
     "dc_ae_f128c512": 1_120_695_052,
@@ -51,6 +58,7 @@ def published() -> Iterator[Published]:
     yield from _tiny_vaes()
     yield from _rae()
     yield from _statistics()
+    yield from _hae()
     yield from _dc_aes()
 
 
@@ -106,6 +114,19 @@ def _statistics() -> Iterator[Published]:
     home, about = f"hustvl/{VAVAE}", "VA-VAE's latents of ImageNet"
     module, files = partial(LatentStatistics, (32,), "std"), hub(home, "latents_stats.pt")
     yield _new("vavae_statistics", about, module, layouts, home, "MIT", files)
+
+
+def _hae() -> Iterator[Published]:
+    def module(*, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32) -> HAE:
+        vit = dict(DINOV3_KINDS["dinov3_vitl16"], embeds=False, rope_dtype=jnp.bfloat16)
+        return HAE(
+            ConvStem(rngs=rngs, dtype=dtype),
+            DINOv3(**vit, rngs=rngs, dtype=dtype),
+            Decoder(**DECODERS["hae"], rngs=rngs, dtype=dtype),
+        )
+
+    home, about = "wkdgnsgo/dino-sae", "HAE's stem, DINOv3-L and decoder, f16, 1024 channels"
+    yield _new("hae", about, module, hae.layouts, home, "not stated")
 
 
 def _dc_aes() -> Iterator[Published]:
