@@ -1,4 +1,4 @@
-"""Sphere Encoder on CIFAR-10 with the published settings.
+"""Sphere Encoder on CIFAR-10 with the released script's settings.
 
 docs/systems/sphere_encoder.md. All but what a data set of small images changes is
 imagenet_sphere_encoder.py.
@@ -21,7 +21,7 @@ def get_config():
     config.data.num_classes = 10
     config.data.threads = 0  # images are in memory: no reading ahead
 
-    config.tokenizer.size = "base"  # published: 263.8M
+    config.tokenizer.size = "base"  # published; calculated: 263.8M
     config.tokenizer.patch = 2  # published: 256 tokens
     config.tokenizer.latent_channels = 8  # published: 3 x 32^2 / (16^2 x 1.5)
     config.tokenizer.mixer_depth = 2  # published

@@ -32,7 +32,7 @@ def get_config():
 
     config.tokenizer = ConfigDict()
     config.tokenizer.name = "tiny_vae"
-    config.tokenizer.kind = "taef2"  # published: latents of f8 and d = 32, as FLUX.2's
+    config.tokenizer.kind = "taef2"  # latents of f8 and d = 32, as FLUX.2's, which is published
     config.tokenizer.pretrained = ""  # what sphere_jax.convert --network taef2 wrote
     # what prepare statistics wrote: inferred (docs/systems/spherical_flow.md#pitfalls)
     config.tokenizer.pretrained_statistics = ""
@@ -40,7 +40,7 @@ def get_config():
     config.space = ConfigDict()
     config.space.path = "slerp"
     config.space.sphere = "token"
-    config.space.radius = 0.0  # published: sqrt(d) = 5.66, of latents normalised by statistics
+    config.space.radius = 0.0  # published: sqrt(d) = 5.66; inferred: of normalised latents
     config.space.retraction = "exp"
 
     config.model = ConfigDict()

@@ -1,4 +1,4 @@
-"""Sphere Latent Encoder on RAE latents of Oxford Flowers-102: the published network and settings.
+"""Sphere Latent Encoder on RAE latents of Oxford Flowers-102: published size, inferred settings.
 
 docs/systems/sphere_latent.md. All but the data, the size of the network and the number of steps is
 imagenet_sphere_latent.py, which also says where latents come from.
@@ -9,14 +9,14 @@ from pathlib import Path
 
 imagenet = runpy.run_path(str(Path(__file__).with_name("imagenet_sphere_latent.py")))
 
-IMAGES = 8_189  # inferred: all of Flowers-102
+IMAGES = 8_189  # inferred: an epoch is all of Flowers-102, its three parts together
 
 
 def get_config():
     config = imagenet["get_config"]()
     config.data.path = "data/flowers_latents"
     config.data.num_classes = 102
-    config.model.size = "B"  # published: 130M
+    config.model.size = "B"  # published; calculated: 130M
     config.model.remat = False
-    config.sphere_latent.steps = 1000 * IMAGES // imagenet["BATCH"]  # inferred: not published for B
+    config.sphere_latent.steps = 1000 * IMAGES // imagenet["BATCH"]  # inferred: E's epochs
     return config

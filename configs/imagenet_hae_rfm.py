@@ -1,4 +1,4 @@
-"""Riemannian flow matching on HAE latents of ImageNet-256, LightningDiT-XL/1, published settings.
+"""Riemannian flow matching on HAE latents of ImageNet-256, LightningDiT-XL/1.
 
 docs/systems/hae.md#network, #flow. HAE's tokenizer is system D's autoencoder, which is not
 implemented yet: its latents are encoded and decoded elsewhere. `sphere_jax.sample --out=F.npz`
@@ -36,10 +36,10 @@ def get_config():
 
     config.model = ConfigDict()
     config.model.name = "lightning_dit"
-    config.model.size = "XL"  # published: 677.8M parameters
+    config.model.size = "XL"  # published: 677M parameters; calculated: 677.8M
     config.model.patch = 1  # published
     config.model.time_embedding = "fourier"  # inferred: RAE's and RJF's; not published for HAE
-    config.model.qk_norm = False  # inferred
+    config.model.qk_norm = False  # inferred: RJF's; not published for HAE
     config.model.compute_dtype = "float32"  # published: bfloat16 was unstable. See docs/bf16.md
     config.model.unroll = False  # one scanned layer: quick to compile
     config.model.remat = True
@@ -49,7 +49,7 @@ def get_config():
     config.flow.steps = EPOCHS * STEPS_PER_EPOCH
     config.flow.batch_size = BATCH
     config.flow.ema_decay = 0.9995  # published: 0.9999 hurts
-    config.flow.label_dropout = 0.1  # published: RAE's
+    config.flow.label_dropout = 0.1  # inferred: RAE's and RJF's; not published for HAE
     config.flow.tangent_projection = True  # published
     config.flow.radial_weight = 0.1  # published: 0 and 1 are worse
     config.flow.time_density = "logit_normal"  # published: of mean 0 and deviation 1

@@ -63,17 +63,17 @@ def get_config():
     config.flow.checkpoint_every = 5_000
     config.flow.preview_every = 5_000
     config.flow.optimizer = base.flow.optimizer  # published: rate, betas, no weight decay, constant
-    # for 40 epochs, then linear to epoch 800; inferred: the final fraction
+    # for 40 epochs, then linear to 2e-5 at epoch 800
     config.flow.optimizer.eps = 1e-8  # inferred: the default
     config.flow.optimizer.clip_norm = 1.0  # published
 
     config.sampler = ConfigDict()
-    config.sampler.solver = "euler"  # inferred
+    config.sampler.solver = "euler"  # published
     config.sampler.steps = 49  # published: between 50 times
     config.sampler.t_end = 0.001  # published: the last of them, before the shift
     config.sampler.guidance = 1.0  # published: unguided; guided by a weaker network: see above
     config.sampler.batch_size = 256
 
-    config.evaluation = base.evaluation  # published: FID by the ADM suite, of 50,000 samples
+    config.evaluation = base.evaluation  # published, inferred: as there
     config.mesh = base.mesh
     return config

@@ -51,7 +51,7 @@ def get_config():
 
     config.model = ConfigDict()
     config.model.name = "lightning_dit"
-    config.model.size = "B"  # published: 131.9M parameters, and XL
+    config.model.size = "B"  # published, and XL: 131M, 677M; calculated: 131.9M, 677.2M
     config.model.patch = 1  # published
     config.model.time_embedding = "fourier"  # published
     config.model.qk_norm = False  # published
@@ -81,7 +81,8 @@ def get_config():
     config.flow.optimizer.schedule = "linear"  # published
     config.flow.optimizer.constant_steps = 40 * STEPS_PER_EPOCH  # published
     config.flow.optimizer.fall_steps = 760 * STEPS_PER_EPOCH  # published: until epoch 800, also
-    config.flow.optimizer.final_fraction = 0.1  # where the run ends sooner or later
+    # where the run ends sooner or later
+    config.flow.optimizer.final_fraction = 0.1  # published: 2e-5
     config.flow.optimizer.b1 = 0.9  # published
     config.flow.optimizer.b2 = 0.95  # published
     config.flow.optimizer.weight_decay = 0.0  # published
@@ -97,8 +98,9 @@ def get_config():
     config.sampler.batch_size = 256
 
     config.evaluation = ConfigDict()
-    config.evaluation.samples = 0  # published: 50,000, in the features below
-    config.evaluation.features = "inception_fid"  # published: FID, by the ADM suite
+    config.evaluation.samples = 0  # published: 50,000
+    config.evaluation.features = "inception_fid"  # inferred: near the published FID, that of the
+    # ADM suite, which resizes otherwise (docs/systems/shared.md#evaluation)
     config.evaluation.pretrained = ""  # what sphere_jax.convert --network inception_fid wrote
 
     config.mesh = ConfigDict()

@@ -1,8 +1,8 @@
 """RJF's control: linear flow matching in R^768 on the same RAE latents (docs/systems/hae.md#rjf).
 
 Published, unguided, number of epochs not given: FID 21.64, against 4.95 of imagenet_rjf.py. All
-else is that config's, but velocities are not scaled to unit spheres, nor are the clipping norm and
-eps scaled by 768.
+else is that config's (inferred), but velocities are not scaled to unit spheres, nor are the
+clipping norm and eps scaled by 768.
 """
 
 import runpy

@@ -48,7 +48,7 @@ def get_config():
 
     config.space = ConfigDict()
     config.space.path = "slerp"  # published
-    config.space.sphere = "token"  # published: per latent position, not per model token
+    config.space.sphere = "token"  # published: per latent position; inferred: not per model token
     config.space.radius = 0.0  # published: sqrt(d) = 5.66
     config.space.retraction = "exp"  # published: exponential map at inference
 
@@ -75,7 +75,7 @@ def get_config():
     config.decoder.lpips_weight = 1.0  # inferred
     config.decoder.latent_noise = 0.0  # inferred: A names none
     config.decoder.adversarial_weight = 0.5  # inferred, times VQGAN's adaptive weight
-    config.decoder.discriminator = "patch"  # inferred: PatchGAN of 3 layers, hinge
+    config.decoder.discriminator = "patch"  # published; inferred: PatchGAN of 3 layers, hinge
     config.decoder.discriminator_rate = 1.0
     config.decoder.adversarial_from = IMAGES // DECODER_BATCH  # inferred: it trains alone for an
     # epoch; A finetunes a discriminator too, and FLUX.2 was released without one
@@ -114,8 +114,9 @@ def get_config():
     config.sampler.batch_size = 256
 
     config.evaluation = ConfigDict()
-    config.evaluation.samples = 0  # published: 50,000, in the features below
-    config.evaluation.features = "inception_fid"  # published
+    config.evaluation.samples = 0  # published: 50,000
+    config.evaluation.features = "inception_fid"  # published: FID; inferred: which of its versions
+    # (docs/systems/shared.md#evaluation)
     config.evaluation.pretrained = ""  # what sphere_jax.convert --network inception_fid wrote
     config.evaluation.lpips = ""  # LPIPS-AlexNet, for the report of the decoder
 

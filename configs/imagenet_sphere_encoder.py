@@ -1,6 +1,7 @@
-"""Sphere Encoder on ImageNet at 256 px with the published settings.
+"""Sphere Encoder on ImageNet at 256 px with the released script's settings.
 
-docs/systems/sphere_encoder.md. Put the images below data/imagenet/train/<class>/ and
+docs/systems/sphere_encoder.md. The script trains size base; the released models are large and
+xlarge, with settings that may differ. Put the images below data/imagenet/train/<class>/ and
 data/imagenet/val/<class>/. animal_faces_, flowers_ and cifar10_sphere_encoder.py are the other
 published data sets.
 """
@@ -28,7 +29,7 @@ def get_config():
 
     config.tokenizer = ConfigDict()
     config.tokenizer.name = "sphere_encoder"
-    config.tokenizer.size = "large"  # published: 950.4M; also base and xlarge
+    config.tokenizer.size = "large"  # published: a released model, 950M; the script: "base"
     config.tokenizer.patch = 8  # published: 1,024 tokens
     config.tokenizer.latent_channels = 64  # published: 3 x 256^2 / (32^2 x 3)
     config.tokenizer.mixer_depth = 4  # published
@@ -41,7 +42,7 @@ def get_config():
     config.sphere_encoder = ConfigDict()
     config.sphere_encoder.method = "sphere_encoder"
     config.sphere_encoder.steps = 800 * steps_per_epoch  # published: 800 epochs
-    config.sphere_encoder.batch_size = BATCH  # published
+    config.sphere_encoder.batch_size = BATCH  # published: that of the learning rate
     config.sphere_encoder.ema_decay = 0.9997  # published
     config.sphere_encoder.weights = "raw"  # published: samples use the raw weights
     config.sphere_encoder.log_every = 100

@@ -1,4 +1,4 @@
-"""Sphere Latent Encoder on RAE latents of ImageNet: the published network and settings.
+"""Sphere Latent Encoder on RAE latents of ImageNet: published outline and size, inferred settings.
 
 docs/systems/sphere_latent.md. Latents are those of RAE (16x16x768), encoded elsewhere or by
 sphere_jax.prepare (with config.tokenizer.name="rae"); what the paper leaves open is marked
@@ -8,7 +8,7 @@ inferred. animal_faces_ and flowers_sphere_latent.py are the other data sets.
 from ml_collections import ConfigDict
 
 IMAGES = 1_281_167
-BATCH = 1024
+BATCH = 1024  # inferred
 
 
 def get_config():
@@ -30,11 +30,11 @@ def get_config():
     config.space.sphere = "global"  # published: the whole latent, radius sqrt(196,608)
 
     config.model = ConfigDict()
-    config.model.name = "denoiser"  # published: no time, no noise level; blocks: inferred, family 1
-    # of docs/systems/sphere_latent.md#denoiser
+    config.model.name = "denoiser"  # published: no time, no noise level; inferred: its blocks,
+    # family 1 of docs/systems/sphere_latent.md#denoiser
     config.model.size = "XL"  # published: 675,160,896 parameters
     config.model.patch = 1  # published
-    config.model.compute_dtype = "bfloat16"
+    config.model.compute_dtype = "bfloat16"  # inferred
     config.model.unroll = False  # one scanned layer: quick to compile
     config.model.remat = True
 
@@ -67,7 +67,7 @@ def get_config():
     config.sampler = ConfigDict()
     config.sampler.steps = 4  # published: 4 and 6
     config.sampler.guidance = 1.5  # inferred: not published, sweep 1 to 2
-    config.sampler.schedule = "decreasing"  # published
+    config.sampler.schedule = "decreasing"  # inferred: of Algorithm 1 the outline is published
     config.sampler.share_noise = True  # inferred
     config.sampler.batch_size = 256
 

@@ -64,7 +64,7 @@ def get_config():
     config.sampler = ConfigDict()
     config.sampler.steps = 4  # published: 4 and 6
     config.sampler.guidance = 1.5  # inferred: sweep 1 to 2
-    config.sampler.schedule = "decreasing"  # published: the strength falls with the steps
+    config.sampler.schedule = "decreasing"  # inferred: the strength falls with the steps
     config.sampler.share_noise = True  # inferred
 
     config.evaluation = ConfigDict()
