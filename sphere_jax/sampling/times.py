@@ -101,7 +101,7 @@ def stratified(key: OneKey, size: int, group: int) -> Float32[Array, " {size}"]:
     docs/systems/sphere_encoder.md#noise.
 
     A group holds, in random order, exactly 0, exactly 1 and one sample from each of `group - 2`
-    equal strata.
+    equal strata, a thousandth of a stratum above its start or more.
 
     Raises:
         ValueError: if `group` is below 3 or does not divide `size`.
@@ -109,7 +109,7 @@ def stratified(key: OneKey, size: int, group: int) -> Float32[Array, " {size}"]:
     if group < 3 or size % group:
         raise ValueError(f"groups of {group} (3 or more) must divide {size}")
     jitter_key, order_key = jax.random.split(key)
-    jitter = jax.random.uniform(jitter_key, (size // group, group - 2), minval=1e-3)
+    jitter = jnp.maximum(jax.random.uniform(jitter_key, (size // group, group - 2)), 1e-3)
     inner = (jnp.arange(group - 2, dtype=jnp.float32)[None] + jitter) / (group - 2)
     ends = jnp.broadcast_to(jnp.array([[0.0, 1.0]]), (size // group, 2))
     rows = jnp.concatenate([inner, ends], axis=1)
