@@ -42,6 +42,7 @@ def get_config():
     config.tokenizer.name = "kl_vae"
     config.tokenizer.kind = "flux2"  # published: f8, latents 32x32x32; inferred: normalised by the
     # statistics that come with it
+    config.tokenizer.latents = "mean"  # inferred: the mean of the posterior; A does not say
     config.tokenizer.packed = False  # inferred from the published d = 32: not packed to 128
     config.tokenizer.pretrained = ""  # what sphere_jax.convert --network flux2_vae wrote
     config.tokenizer.compute_dtype = "bfloat16"  # inferred

@@ -109,7 +109,8 @@ def _print_summary(out: Path, index: dict) -> None:
     size = sum(shard["bytes"] for part in shards.values() for shard in part)
     shape = " x ".join(map(str, index["latent_shape"]))
     print(f"{out}: {train:,} training and {heldout:,} held-out images, each also mirrored")
-    print(f"latents {shape} {index['dtype']}, {size / 1e6:,.1f} MB")
+    what = ", means and standard deviations" if index.get("moments") else ""
+    print(f"latents {shape} {index['dtype']}{what}, {size / 1e6:,.1f} MB")
     _print_statistics(index["statistics"])
 
 

@@ -214,7 +214,7 @@ COUNTS = {
     "imagenet_linear": "130,672,256",
     "imagenet_slerp_vavae": "130,524,704",
     "imagenet_slerp_repae": "130,573,888",
-    "imagenet_slerp_sd": "130,500,112",
+    "imagenet_slerp_sd": "130,512,416",  # with twice the channels at the head
     "imagenet_hae_rfm": "677,838,464",
     "imagenet_rjf": "131,884,288",
     "imagenet_rjf_linear": "131,884,288",
@@ -225,9 +225,11 @@ QUICK = ("imagenet_slerp", "imagenet_rjf", "mnist_slerp", "mnist_sphere_encoder"
 MATCHED = {  # what each changes of imagenet_slerp.py, or of imagenet_rjf.py
     "imagenet_linear": {"space.path", "stages"},
     "imagenet_decoder": {"stages"},
-    "imagenet_slerp_vavae": {"tokenizer.kind", "model.patch"},
+    "imagenet_slerp_vavae": {"tokenizer.kind", "tokenizer.latents", "model.patch"},
     "imagenet_slerp_repae": {"tokenizer.kind"},
-    "imagenet_slerp_sd": {"tokenizer.kind"},
+    "imagenet_slerp_sd": {
+        "tokenizer.kind", "tokenizer.latents", "model.learn_sigma", "sampler.guidance_channels",
+    },
     "imagenet_rjf_linear": {
         "space.path", "model.parameterization", "flow.loss_weight", "flow.tangent_projection",
         "flow.optimizer.clip_norm", "flow.optimizer.eps", "sampler.decode_radius",

@@ -3,7 +3,8 @@
 C/plan.json                 what is being written; a folder started with another plan is refused
 C/labels.npz                int32 `train` and `heldout`
 C/classes.json              names of classes, if the images have them
-C/train-00000.arrayrecord   record 2 i: latents (h, w, d) of the shard's image i, 2 i + 1: mirrored
+C/train-00000.arrayrecord   record 2 i: latents (h, w, d) of the shard's image i, 2 i + 1: mirrored;
+                            with `moments` in the plan, mean and standard deviation (2, h, w, d)
 C/train-00000.json          written after its shard: images, bytes, CRC-32, statistics
 C/index.json                written last: the plan, all shards, statistics of the whole, and which
                             images it was made of (`source` and `path`), to score against
@@ -23,7 +24,7 @@ import numpy as np
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import crc32, make_folder, read_json, write_json, write_npz
-from sphere_jax.data.moments import merged, moments_of, statistics_of
+from sphere_jax.data.moments import drawn, merged, moments_of, statistics_of
 from sphere_jax.data.npz_files import check_has, read_npz
 from sphere_jax.data.record_files import RecordFiles, whole_records
 from sphere_jax.data.shards import PARTS, Shard, check_plan, first_difference, shards_of
@@ -38,8 +39,9 @@ PREPARE = "python -m sphere_jax.prepare latents"
 
 class CacheWriter:
     """Fills a folder. `plan` (JSON) holds `made_with`, `latent_shape`, `dtype` and `shard_size`,
-    and whatever else the latents depend on. `images` is where the images are; they may have been
-    moved when writing into a folder is resumed.
+    and whatever else the latents depend on; `moments` if means and standard deviations are stored.
+    `images` is where the images are; they may have been moved when writing into a folder is
+    resumed.
 
     Raises:
       UserError: the folder cannot be written, or was started with another plan.
@@ -80,12 +82,14 @@ class CacheWriter:
         return record["images"] == shard.stop - shard.start and crc32(file) == record["crc32"]
 
     def write(self, shard: Shard, batches: Iterable[np.ndarray]) -> None:
-        """`batches` are float32 (B, 2, h, w, d) of its images in order, as they are and mirrored.
+        """`batches` are float32 (B, 2, h, w, d) of its images in order, as they are and mirrored;
+        (B, 2, 2, h, w, d) with `moments`. The statistics are then those of one sample of each.
 
         Raises:
           UserError: a latent is not a finite number of the cache's type, or the disk is full.
         """
         dtype, images, moments = DTYPES[self.plan["dtype"]], 0, None
+        rng = np.random.default_rng([PARTS.index(shard.part), shard.number])
         file = self.folder / f"{shard.name}.arrayrecord"
         with whole_records(file) as add:
             for latents in batches:
@@ -93,7 +97,8 @@ class CacheWriter:
                     stored = latents.astype(dtype)
                 check_finite(stored, latents, shard)
                 add(record.tobytes() for record in stored.reshape(-1, *stored.shape[2:]))
-                moments, images = merged(moments, moments_of(stored)), images + len(stored)
+                used = drawn(stored, rng) if self.plan.get("moments") else stored
+                moments, images = merged(moments, moments_of(used)), images + len(stored)
         record = {"images": images, "bytes": file.stat().st_size, "crc32": crc32(file)}
         write_json(self.folder / f"{shard.name}.json", record | {"moments": moments})
 
@@ -119,7 +124,8 @@ class CachedLatents:
 
     `latents[rows]` (an array, a slice, a mask or one number) are those of the images as they are,
     `latents.take(rows, mirrored)` of some of them mirrored, normalised by `mean` and `std` (d,) as
-    they are read. Reading raises UserError, naming the shard, for one that is damaged.
+    they are read; of stored `moments`, they are the means. Reading raises UserError, naming the
+    shard, for one that is damaged.
     """
 
     records: RecordFiles  # two an image
@@ -128,6 +134,8 @@ class CachedLatents:
     listing: bytes  # what a fingerprint is made of: how it was made, and the CRC-32 of every shard
     mean: np.ndarray | float = 0.0
     std: np.ndarray | float = 1.0
+    moments: bool = False  # a record holds mean and standard deviation
+    sampled: bool = False  # and an example has both
 
     dtype = np.dtype(np.float32)
     ndim = 4
@@ -149,12 +157,21 @@ class CachedLatents:
 
     def take(self, rows: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         """Latents (B, h, w, d) of images `rows` (B,), mirrored where `mirrored` (B,) says so."""
-        found = np.empty((len(rows), *self.latent_shape), np.float32)
+        return self.examples(rows, mirrored)["latents"]
+
+    def examples(
+        self, rows: np.ndarray, mirrored: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """`latents` as `take` returns them, and `latent_std` of the same shape if `sampled`."""
+        mirrored = np.zeros(len(rows), bool) if mirrored is None else mirrored
+        used = 1 + self.sampled  # of the arrays in a record
+        found = np.empty((used, len(rows), *self.latent_shape), np.float32)
+        shape = (1 + self.moments, *self.latent_shape)
         for place, record in enumerate(self.records.read(2 * rows + mirrored)):
-            found[place] = np.frombuffer(record, self.stored).reshape(self.latent_shape)
-        found -= self.mean
+            found[:, place] = np.frombuffer(record, self.stored).reshape(shape)[:used]
+        found[0] -= self.mean
         found /= self.std
-        return found
+        return dict(zip(("latents", "latent_std"), found, strict=False))
 
 
 def read_cache(folder: Path) -> dict[str, tuple[CachedLatents, np.ndarray]]:
@@ -166,6 +183,8 @@ def read_cache(folder: Path) -> dict[str, tuple[CachedLatents, np.ndarray]]:
     index = read_index(folder)
     labels = read_npz(str(folder / "labels.npz"), PARTS)
     made = {key: index[key] for key in ("made_with", "latent_shape", "dtype")}
+    moments = index.get("moments", False)  # older caches hold means only
+    made |= {"moments": True} if moments else {}
     parts = {}
     for part in PARTS:
         shards = index["shards"][part]
@@ -181,6 +200,7 @@ def read_cache(folder: Path) -> dict[str, tuple[CachedLatents, np.ndarray]]:
             latent_shape=tuple(index["latent_shape"]),
             stored=DTYPES[index["dtype"]],
             listing=json.dumps([made, [s["crc32"] for s in shards]], sort_keys=True).encode(),
+            moments=moments,
         )
         parts[part] = (latents, labels[part])
     return parts
@@ -204,6 +224,15 @@ def check_cache(folder: Path, made_with: Mapping[str, Any]) -> None:
         raise UserError(
             f"{folder} holds latents made with {key}={stored!r}, not {now!r}; give the config that "
             f"made them, or run {PREPARE} with this one into another folder."
+        )
+
+
+def check_moments(folder: Path) -> None:
+    """Raises UserError if the cache in `folder` holds nothing to sample from."""
+    if not read_index(folder).get("moments"):
+        raise UserError(
+            f"{folder} holds no standard deviations, which config.tokenizer.latents='sample' "
+            f"needs: run {PREPARE} with that option into another folder, or set it to 'mean'."
         )
 
 

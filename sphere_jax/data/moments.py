@@ -17,6 +17,13 @@ def moments_of(stored: np.ndarray) -> dict[str, Any]:
     return found
 
 
+def drawn(moments: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A sample (..., h, w, d) float32 of each pair of mean and standard deviation (..., 2, h, w,
+    d); in parts, one after the other, it is the same."""
+    mean, std = np.moveaxis(moments.astype(np.float32), -4, 0)
+    return mean + std * rng.standard_normal(mean.shape, np.float32)
+
+
 def merged(a: dict[str, Any] | None, b: dict[str, Any]) -> dict[str, Any]:
     """The moments of two sets of tokens together (the parallel form of Welford's recursion)."""
     if a is None:

@@ -18,6 +18,9 @@ from sphere_jax.data.lazy_pictures import Pictures
 class Source:
     """Named arrays of equal length: `images` uint8 (N,H,W,C) or `latents` (N,h,w,d); `labels`.
 
+    Of latents that are sampled anew whenever they are used, `latents` are means and `latent_std`,
+    of the same shape, their standard deviations (`CachedLatents` hold both).
+
     `labels` are in memory. The others may be read where they are indexed, from a memory-mapped
     file, from `Pictures` or from `CachedLatents`: use their `shape`, `dtype`, `len` and rows, a
     batch at a time.
@@ -41,15 +44,13 @@ class Source:
         Images and cached latents are mirrored left to right where `mirrored` (B,) is true; latents
         in memory have no mirror image.
         """
-        if mirrored is None:
-            return {name: array[indices] for name, array in self.arrays.items()}
         found = {}
         for name, array in self.arrays.items():
             if isinstance(array, CachedLatents):
-                found[name] = array.take(indices, mirrored)
+                found |= array.examples(indices, mirrored)
                 continue
             found[name] = array[indices]
-            if name == "images":
+            if name == "images" and mirrored is not None:
                 turned = found[name][:, :, ::-1]
                 found[name] = np.where(mirrored[:, None, None, None], turned, found[name])
         return found

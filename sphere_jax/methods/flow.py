@@ -201,7 +201,7 @@ class Flow(OnLatents):
         """
         options = self.options
         noise_keys, time_keys, drop_keys = jax.vmap(lambda k: jax.random.split(k, 3))(keys).T
-        z0 = self.space.project(self.latents_of(frozen, batch))
+        z0 = self.space.project(self.latents_of(frozen, batch, keys))
         noise = noise_of(noise_keys, z0.shape[1:])
         t = sample_times(
             time_keys,

@@ -6,14 +6,16 @@ encodes those of a large set into files.
 
 import dataclasses
 import math
+import zlib
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.shapes import Latents, OneKey, Scalar
+from sphere_jax.common.shapes import Keys, Latents, OneKey, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, StageOptions
@@ -22,11 +24,14 @@ from sphere_jax.data.source import Source, Split
 from sphere_jax.geometry import sphere
 from sphere_jax.methods.base import Batch, Drawn, Generator, MapOver, Params, Pictures, space_of
 from sphere_jax.nn.pixels import to_float, to_uint8
+from sphere_jax.sampling import noise_of
 from sphere_jax.tokenizers.base import Tokenizer
 from sphere_jax.weights.layouts import generators
 from sphere_jax.weights.stored import WeightsFile
 
+NAMES = ("latents", "latent_std")  # in a batch
 MEASURED = 2000  # held-out examples that a finished stage is measured on
+POSTERIOR = zlib.crc32(b"posterior")  # folded into the key of an example that is sampled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +48,21 @@ class OnLatentsOptions(StageOptions):
     )
 
 
-def encoded(tokenizer: Tokenizer, source: Source, params: Params, map_over: MapOver) -> Source:
-    """Every image encoded once; a source of latents is returned unchanged."""
+def encoded(
+    tokenizer: Tokenizer, source: Source, params: Params, map_over: MapOver, samples: bool = False
+) -> Source:
+    """Every image encoded once, to what samples are drawn from if `samples`; a source of latents is
+    returned unchanged."""
     if "images" not in source.arrays:
         return source
 
     def encode(p, images):
-        return tokenizer.encode(p, to_float(images))
+        if samples:
+            return dict(zip(NAMES, tokenizer.moments(p, to_float(images)), strict=True))
+        return {"latents": tokenizer.encode(p, to_float(images))}
 
     found = map_over(encode, params, source.arrays["images"])
-    return Source({"latents": found, "labels": source.arrays["labels"]})
+    return Source({**found, "labels": source.arrays["labels"]})
 
 
 def latent_bytes(tokenizer: Tokenizer) -> int:
@@ -66,12 +76,16 @@ def encoded_split(tokenizer: Tokenizer, split: Split, params: Params, map_over: 
         count = len(split.train) + len(split.heldout)
         check_fits(
             f"The latents of {count:,} images, encoded once,",
-            count * latent_bytes(tokenizer),
+            count * latent_bytes(tokenizer) * (1 + tokenizer.samples),
             "encode them into files with python -m sphere_jax.prepare latents, or in every step "
             "with encode='every_step'",
         )
-    parts = (encoded(tokenizer, part, params, map_over) for part in (split.train, split.heldout))
-    return Split(*parts)
+    return Split(
+        *(
+            encoded(tokenizer, part, params, map_over, tokenizer.samples)
+            for part in (split.train, split.heldout)
+        )
+    )
 
 
 def spaced_subset(source: Source, count: int = MEASURED) -> Source:
@@ -171,19 +185,36 @@ class OnLatents(Generator):
             return split
         return encoded_split(self.tokenizer, split, frozen, map_over)
 
-    def latents_of(self, frozen: Params, batch: Batch) -> Latents:
-        """Normalised latents (B, h, w, d) of a batch, which holds them or its images."""
+    def latents_of(self, frozen: Params, batch: Batch, keys: Keys) -> Latents:
+        """Normalised latents (B, h, w, d) of a batch, which holds them or its images.
+
+        Where the tokenizer samples, they are drawn by keys made from those (B,) of the examples.
+        """
         if "latents" in batch:
-            return batch["latents"]
-        return self.tokenizer.encode(frozen, to_float(batch["images"]))
+            mean, std = batch["latents"], batch.get("latent_std")
+        elif self.tokenizer.samples:
+            mean, std = self.tokenizer.moments(frozen, to_float(batch["images"]))
+        else:
+            mean, std = self.tokenizer.encode(frozen, to_float(batch["images"])), None
+        if std is None:
+            return mean
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, POSTERIOR))(keys)
+        return mean + std * noise_of(keys, mean.shape[1:])
 
     def batch_shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
         if self.options.encode == "every_step":
             return super().batch_shapes()
-        return {"latents": (self.tokenizer.latent_shape, np.float32), "labels": ((), np.int32)}
+        latents = self.tokenizer.latent_shape, np.float32
+        return dict.fromkeys(NAMES[: self._arrays], latents) | {"labels": ((), np.int32)}
 
     def memory_of_example(self) -> int | None:
-        return latent_bytes(self.tokenizer) if self.options.encode == "once" else None
+        each = self._arrays * latent_bytes(self.tokenizer)
+        return each if self.options.encode == "once" else None
+
+    @property
+    def _arrays(self) -> int:
+        """Of an encoded example: latents, or means and standard deviations."""
+        return 1 + self.tokenizer.samples
 
     def fixed_tables(self) -> dict[str, int]:
         return {"network": self.network.module.fixed_table_size}

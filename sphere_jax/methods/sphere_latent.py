@@ -103,7 +103,7 @@ class SphereLatent(OnLatents):
         docs/systems/sphere_latent.md#objective)."""
         s = self.options
         noise, level, drop = jax.vmap(lambda k: jax.random.split(k, 3))(keys).T
-        clean = self.latents_of(frozen, batch)
+        clean = self.latents_of(frozen, batch, keys)
         v = self.space.project(clean)
         e = noise_of(noise, v.shape[1:])
         n = noise_of(level, (2,))

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from sphere_jax.common.shapes import Keys, OneKey
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, StageOptions
+from sphere_jax.data.moments import drawn
 from sphere_jax.data.source import Split
 from sphere_jax.evaluation.page import Block, Picture
 from sphere_jax.evaluation.reconstruction import mean_psnr
@@ -78,16 +79,22 @@ class VAETraining(Method):
     def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
         """Channel statistics of the training latents, and how thin their shell is."""
 
-        def encode(p, x):
-            return self.tokenizer.posterior(p["encoder"], to_float(x))[0]
+        samples = self.tokenizer.samples
 
-        means = tools.map_over(encode, params, split.train.arrays["images"]).astype(np.float64)
-        mean, std = means.mean(axis=(0, 1, 2)), means.std(axis=(0, 1, 2))
+        def encode(p, x):
+            mean, log_variance = self.tokenizer.posterior(p["encoder"], to_float(x))
+            return jnp.stack([mean, jnp.exp(0.5 * log_variance)], 1) if samples else mean
+
+        latents = tools.map_over(encode, params, split.train.arrays["images"])
+        if samples:  # generators train on samples: the statistics are those of one of each image
+            latents = drawn(latents, np.random.default_rng(0))
+        latents = latents.astype(np.float64)
+        mean, std = latents.mean(axis=(0, 1, 2)), latents.std(axis=(0, 1, 2))
         std = np.maximum(std, 1e-6)  # a dead channel stays near zero and is not blown up
-        radii = np.linalg.norm((means - mean) / std, axis=-1).ravel()
+        radii = np.linalg.norm((latents - mean) / std, axis=-1).ravel()
         heldout = split.heldout.arrays["images"]
         decoded = tools.map_over(self._reconstruct, params, heldout)
-        metrics = shell_metrics(radii, means.shape[-1])
+        metrics = shell_metrics(radii, latents.shape[-1])
         return Outcome(
             artifacts={
                 "statistics": {"mean": mean.astype(np.float32), "std": std.astype(np.float32)}

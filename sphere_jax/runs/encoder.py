@@ -27,13 +27,18 @@ class Encoder:
         @jax.jit
         def encode(params, images):
             pairs = jnp.stack([images, images[:, :, ::-1]], 1)
-            latents = tokenizer.encode(params, to_float(pairs.reshape(-1, *images.shape[1:])))
-            return latents.reshape(len(images), 2, *tokenizer.latent_shape)
+            pairs = to_float(pairs.reshape(-1, *images.shape[1:]))
+            if tokenizer.samples:
+                latents = jnp.stack(tokenizer.moments(params, pairs), 1)
+            else:
+                latents = tokenizer.encode(params, pairs)
+            return latents.reshape(len(images), 2, *latents.shape[1:])
 
         self._encode = encode
 
     def latents(self, images, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Float32 (B, 2, h, w, d) of `images[start:stop]`, original and mirrored, in batches.
+        """Float32 (B, 2, h, w, d) of `images[start:stop]`, original and mirrored, in batches; of a
+        tokenizer that samples, mean and standard deviation (B, 2, 2, h, w, d).
 
         The images of the next batch are read while this one is on the devices.
         """

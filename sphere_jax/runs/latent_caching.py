@@ -44,6 +44,8 @@ def encode_data_set(
         "shard_size": shard_size,
         "data": {part: parts[part].fingerprint for part in PARTS},
     }
+    if config.tokenizer.samples:
+        plan["moments"] = True
     labels = {part: parts[part].labels for part in PARTS}
     classes = classes_of(config.data)
     cache = CacheWriter(folder, plan, labels, _image_source(config))

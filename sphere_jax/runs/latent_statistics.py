@@ -13,7 +13,7 @@ from sphere_jax.common.processes import is_main_process
 from sphere_jax.common.progress import Progress
 from sphere_jax.config.options import Config
 from sphere_jax.data.latent_cache import check_cache, read_index
-from sphere_jax.data.moments import merged, moments_of, statistics_of
+from sphere_jax.data.moments import drawn, merged, moments_of, statistics_of
 from sphere_jax.data.source import load
 from sphere_jax.runs.encoder import Encoder
 from sphere_jax.weights.stored import fingerprint_of, write_weights
@@ -24,8 +24,8 @@ def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
     images a device at a time; returns them as `data.moments.statistics_of` does. A latent cache
     stores them: nothing is encoded.
 
-    The latents are those of the tokenizer without statistics, unpacked. Every process
-    encodes all images.
+    The latents are those of the tokenizer without statistics, unpacked; one sample of each image
+    if generators train on samples. Every process encodes all images.
 
     Raises:
       UserError: the tokenizer uses no such statistics, or is given some; its weights or the data
@@ -42,7 +42,8 @@ def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
     params["std"] = np.maximum(params["std"], 1e-6)  # of a dead channel
     if is_main_process():
         size, weights = config.data.image_size, fingerprint_of(unpacked.pretrained)
-        source = f"{count} images of {size} px, mirrored too, by weights {weights}"
+        what = "samples of " if config.tokenizer.samples else ""
+        source = f"{what}{count} images of {size} px, mirrored too, by weights {weights}"
         write_weights(out, params, f"{unpacked.kind}_statistics", source)
     return found
 
@@ -55,6 +56,12 @@ def _cached(config: Config, packed: bool) -> tuple[dict[str, Any], int]:
         raise UserError(f"{folder} holds normalised latents; give a cache made without statistics.")
     made_with = config.tokenizer_class.latents_made_with(config.data, config.tokenizer)
     check_cache(folder, made_with)
+    if index.get("moments", False) != config.tokenizer.samples:
+        found, option = ("samples", "sample") if index.get("moments") else ("means", "mean")
+        raise UserError(
+            f"{folder} stores the statistics of {found}: set config.tokenizer.latents='{option}', "
+            "or measure the images."
+        )
     found = index["statistics"]
     if packed:  # four neighbours of a channel: one group
         mean, std = (np.reshape(found[f"channel_{name}"], (-1, 4)) for name in ("mean", "std"))
@@ -71,8 +78,10 @@ def _measured(config: Config, batch: int) -> tuple[dict[str, Any], int]:
     """Statistics of the latents of the training images, and the number of these."""
     encoder = Encoder(config, batch)
     images, moments, done = load(config.data).train.arrays["images"], None, 0
+    rng = np.random.default_rng(0)
     progress = Progress("encoded", len(images))
     for latents in encoder.latents(images, 0, len(images)):
-        moments, done = merged(moments, moments_of(latents)), done + len(latents)
+        used = drawn(latents, rng) if config.tokenizer.samples else latents
+        moments, done = merged(moments, moments_of(used)), done + len(latents)
         progress.done(done)
     return statistics_of(moments), len(images)

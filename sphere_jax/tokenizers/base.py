@@ -5,7 +5,7 @@ A tokenizer is one file of this folder, found by its name: `config.tokenizer.nam
 """
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 
@@ -23,6 +23,26 @@ class TokenizerOptions:
 
     name: str = option("", help="a file of tokenizers/, or a module")
 
+    @property
+    def samples(self) -> bool:
+        """Whether generators train on samples of the encoder's posterior."""
+        return False
+
+
+@dataclasses.dataclass(frozen=True)
+class PosteriorOptions(TokenizerOptions):
+    """Those of a tokenizer whose encoder gives a Gaussian for each image."""
+
+    latents: Literal["mean", "sample"] = option(
+        "mean",
+        help="what generators train on: the mean of the posterior, or a sample of it that is drawn "
+        "anew whenever an image is used",
+    )
+
+    @property
+    def samples(self) -> bool:
+        return self.latents == "sample"
+
 
 class Tokenizer:
     """Pure functions of arrays; a subclass is a frozen dataclass.
@@ -36,6 +56,8 @@ class Tokenizer:
       latent_shape: (h, w, d). image_shape: (H, W, C), or None where it has no images.
       parts: the names of its parameters among a run's artifacts, as ("encoder", "decoder").
       last_layer: that of the decoder, in its parameters.
+      samples: generators train on samples of `moments`, not on latents of `encode`. All else (
+        reconstruction, decoder finetuning, editing, probes) uses `encode`.
     """
 
     Options: ClassVar[type[TokenizerOptions]]
@@ -46,6 +68,7 @@ class Tokenizer:
     image_shape: tuple[int, int, int] | None
     parts: tuple[str, ...] = ()
     last_layer: str = ""
+    samples: bool = False
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -58,6 +81,11 @@ class Tokenizer:
 
     def encode(self, params: Params, images: Images) -> Latents:
         """Float images (B, H, W, C) in [-1, 1] to normalised latents (B, h, w, d) float32."""
+        raise NotImplementedError
+
+    def moments(self, params: Params, images: Images) -> tuple[Latents, Latents]:
+        """Mean and standard deviation of the normalised latents of images, each as `encode` gives
+        them; of tokenizers with `PosteriorOptions`."""
         raise NotImplementedError
 
     def decode(self, params: Params, latents: Latents) -> Images:

@@ -16,11 +16,11 @@ from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.models.conv_vae import Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.tokenizers.base import Tokenizer, TokenizerOptions
+from sphere_jax.tokenizers.base import PosteriorOptions, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvVAEOptions(TokenizerOptions):
+class ConvVAEOptions(PosteriorOptions):
     """Trained by a 'vae' stage."""
 
     name: str = "conv_vae"
@@ -45,6 +45,7 @@ class ConvVAE(Tokenizer):
     decoder: Network
     latent_shape: tuple[int, int, int]
     image_shape: tuple[int, int, int]
+    samples: bool = False
 
     Options = ConvVAEOptions
     trained_here = True
@@ -74,6 +75,7 @@ class ConvVAE(Tokenizer):
             decoder=Network(lambda rngs: Decoder(channels, d, **sizes, rngs=rngs)),
             latent_shape=(grid, grid, d),
             image_shape=(data.image_size, data.image_size, channels),
+            samples=options.samples,
         )
 
     def posterior(self, encoder: Params, images: Images) -> tuple[Latents, Latents]:
@@ -86,6 +88,12 @@ class ConvVAE(Tokenizer):
         """Float images to the posterior mean, normalised per channel: (B, h, w, d) float32."""
         mean, _ = self.posterior(params["encoder"], images)
         return (mean - _channels(params, "mean")) / _channels(params, "std")
+
+    def moments(self, params: Params, images: Images) -> tuple[Latents, Latents]:
+        """Mean and standard deviation of the normalised posterior, (B, h, w, d) float32 each."""
+        mean, log_variance = self.posterior(params["encoder"], images)
+        std = _channels(params, "std")
+        return (mean - _channels(params, "mean")) / std, jnp.exp(0.5 * log_variance) / std
 
     def decode(self, params: Params, latents: Latents) -> Images:
         """Normalised latents to float images, not clipped: (B, H, W, C) float32."""

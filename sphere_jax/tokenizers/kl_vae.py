@@ -22,7 +22,7 @@ from sphere_jax.models.kl_vae import KINDS, AutoencoderKL, Decoder, Encoder
 from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.norms import per_channel
-from sphere_jax.tokenizers.base import TokenizerOptions
+from sphere_jax.tokenizers.base import PosteriorOptions
 from sphere_jax.tokenizers.from_files import PublishedVAE
 from sphere_jax.weights.layouts import kl_vae as layouts
 from sphere_jax.weights.stored import WeightsFile
@@ -41,7 +41,7 @@ Packed = Float[AnyArray, "batch rows columns channels"]  # latents, packed or no
 
 
 @dataclasses.dataclass(frozen=True)
-class KLVAEOptions(TokenizerOptions):
+class KLVAEOptions(PosteriorOptions):
     """A published VAE of latent diffusion, frozen (arXiv 2605.15193;
     docs/systems/spherical_flow.md#tensors)."""
 
@@ -83,8 +83,10 @@ class KLVAE(PublishedVAE):
     multiple: int
     latent_shape: tuple[int, int, int]
     image_shape: tuple[int, int, int]
+    samples: bool = False
 
     Options = KLVAEOptions
+    not_of_latents: ClassVar = ("compute_dtype", "latents")
     last_layer: ClassVar = "head"
 
     @classmethod
@@ -100,9 +102,10 @@ class KLVAE(PublishedVAE):
     def build(cls, data: DataOptions, options: KLVAEOptions) -> "KLVAE":
         dtype, whiten = jnp.dtype(options.compute_dtype), bool(options.pretrained_statistics)
         try:
-            return cls.of_kind(data.image_size, options.kind, options.packed, dtype, whiten)
+            found = cls.of_kind(data.image_size, options.kind, options.packed, dtype, whiten)
         except ValueError as error:
             raise UserError(f"config.data.image_size: {error}.") from error
+        return dataclasses.replace(found, samples=options.samples)
 
     @classmethod
     def of_kind(
@@ -200,6 +203,20 @@ class KLVAE(PublishedVAE):
     def encode(self, params: Params, images: Images) -> Latents:
         """Float images in [-1, 1] to the normalised posterior mean, (B, *latent_shape) float32."""
         return self.normalize(params, self.posterior(params, images)[0])
+
+    def moments(self, params: Params, images: Images) -> tuple[Latents, Latents]:
+        """Mean and standard deviation of the normalised posterior, (B, *latent_shape) each."""
+        mean, log_variance = self.posterior(params, images)
+        std = self._spread(params, jnp.exp(0.5 * log_variance))
+        return self.normalize(params, mean), std
+
+    def _spread(self, params: Params, std: Latents) -> Packed:
+        """Deviations of the encoder's latents to those of normalised ones."""
+        if self.kind in SCALE_AND_SHIFT:
+            scale, _ = self._scale_and_shift(params)
+            return pack(std * scale) if self.packed else std * scale
+        std = pack(std) / _batch_norm(params)[1]
+        return std if self.packed else unpack(std)
 
     def decode(self, params: Params, latents: Latents) -> Images:
         """Normalised latents to float images, not clipped: (B, H, W, 3) float32."""

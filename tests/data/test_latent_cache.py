@@ -256,17 +256,26 @@ class Tokenizer:
 
     @staticmethod
     def latents_made_with(data, options):
-        return options["made_with"]
+        return options.made_with
 
     @staticmethod
     def statistics_to_apply(data, options, made_with):
-        return options["statistics"] if made_with == options["made_with"] else None
+        return options.statistics if made_with == options.made_with else None
 
 
-def config(folder, made_with=MADE_WITH, statistics=None, tokenizer=Tokenizer, **evaluation):
+@dataclasses.dataclass
+class Options:
+    made_with: dict
+    statistics: tuple | None
+    samples: bool
+
+
+def config(
+    folder, made_with=MADE_WITH, statistics=None, tokenizer=Tokenizer, samples=False, **evaluation
+):
     return SimpleNamespace(
         data=data(folder) if folder else DataOptions(source="cache"),
-        tokenizer=dict(name="t", made_with=made_with, statistics=statistics),
+        tokenizer=Options(made_with, statistics, samples),
         tokenizer_class=tokenizer,
         evaluation=EvaluationOptions(**evaluation),
     )
@@ -285,6 +294,44 @@ def test_a_run_loads_the_cache_of_its_tokenizer(tmp_path):
     words = refusal_of(SOURCE.load_for, config(tmp_path, other, (mean, std)))
     assert "made with config.data.image_size=16, not 32" in words
     assert "config.data.path is empty" in refusal_of(SOURCE.load_for, config(""))
+
+
+def test_means_and_deviations_are_stored_to_sample_from(tmp_path):
+    deviations = {part: 0.1 + np.abs(np.roll(latents(part), 1, -1)) for part in COUNTS}
+    both = {part: np.stack([latents(part), deviations[part]], 2) for part in COUNTS}
+    cache = writer(tmp_path / "cache", moments=True)
+    cache.write_plan()
+    for shard in cache.shards:
+        cache.write(shard, batches(shard, both[shard.part]))
+    statistics = cache.write_index()["statistics"]
+
+    rows, mirrored = np.arange(11), np.arange(11) % 2 == 0
+    mean, std = np.float32([1.0, 2.0, 3.0, 4.0]), np.float32([1.0, 2.0, 4.0, 8.0])
+    split = SOURCE.load_for(config(tmp_path / "cache", statistics=(mean, std), samples=True))
+    found, turned = split.train.read(rows, mirrored), mirrored.astype(int)
+    np.testing.assert_array_equal(found["latents"], (latents("train")[rows, turned] - mean) / std)
+    np.testing.assert_array_equal(found["latent_std"], deviations["train"][rows, turned] / std)
+    plain = SOURCE.load_for(config(tmp_path / "cache")).train.read(rows)
+    assert plain.keys() == {"latents", "labels"}  # their means alone
+    np.testing.assert_array_equal(plain["latents"], latents("train")[:, 0])
+
+    # Of one sample of each: 132 tokens, so that the spread is known to about a tenth.
+    variance = latents("train").var((0, 1, 2, 3)) + (deviations["train"] ** 2).mean((0, 1, 2, 3))
+    np.testing.assert_allclose(np.square(statistics["channel_std"]), variance, rtol=0.4)
+    assert np.all(np.square(statistics["channel_std"]) > 1.2 * latents("train").var((0, 1, 2, 3)))
+    again = writer(tmp_path / "again", moments=True)
+    again.write_plan()
+    for shard in again.shards:  # in batches of another size
+        again.write(shard, [both[shard.part][shard.start : shard.stop]])
+    np.testing.assert_allclose(
+        again.write_index()["statistics"]["channel_std"], statistics["channel_std"], rtol=1e-12
+    )
+
+    fill(tmp_path / "old")
+    words = refusal_of(SOURCE.load_for, config(tmp_path / "old", samples=True))
+    assert "holds no standard deviations, which config.tokenizer.latents='sample' needs" in words
+    words = refusal_of(lambda: writer(tmp_path / "old", moments=True))
+    assert "started with moments=None, not True" in words
 
 
 @pytest.mark.parametrize("fact", [{"trained_here": True}, {"decodes": False}])

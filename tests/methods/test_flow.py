@@ -18,7 +18,7 @@ from sphere_jax.methods.flow import Flow, FlowOptions, jacobi_weight
 from sphere_jax.nn.functional import Network
 from sphere_jax.runs.run import Run
 from sphere_jax.runs.system import System
-from sphere_jax.sampling import Sampler
+from sphere_jax.sampling import Sampler, noise_of
 from sphere_jax.tokenizers.precomputed import Precomputed
 
 PATHS = ("linear", "polar", "data_projected", "shell_linear", "nlerp", "slerp")
@@ -278,6 +278,30 @@ def test_keys_do_not_depend_on_how_a_batch_is_split():
     whole, parts = whole_and_parts(jax.tree.map(jnp.asarray, batch), keys)
     np.testing.assert_allclose(np.mean(parts), whole, rtol=1e-6)
     assert np.ptp(parts) > 0.01
+
+
+def test_a_sample_of_the_posterior_belongs_to_its_key():
+    """Latents with deviations are drawn anew for new keys, by noise of their own."""
+    batch, method = batch_of(4000), flow()
+    std = np.random.default_rng(5).uniform(0.1, 3.0, batch["latents"].shape).astype(np.float32)
+    moments = batch | {"latent_std": std}
+
+    @jax.jit
+    def draw(keys, batch):
+        return method.latents_of({}, batch, keys)
+
+    first, again, other = (draw(keys_of(4000, seed), moments) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    few = {name: rows[7:9] for name, rows in moments.items()}
+    np.testing.assert_allclose(draw(keys_of(4000)[7:9], few), first[7:9], atol=1e-5)
+    np.testing.assert_array_equal(draw(keys_of(4000), batch), batch["latents"])
+    noises = [(np.asarray(x, np.float64) - batch["latents"]) / std for x in (first, other)]
+    noise_keys = jax.vmap(lambda k: jax.random.split(k, 3))(keys_of(4000))[:, 0]
+    noises.append(np.asarray(noise_of(noise_keys, SHAPE), np.float64))  # the path's end
+    for a in noises:
+        assert abs(a.mean()) < 0.015 and abs(a.std() - 1) < 0.015
+    for a, b in itertools.combinations(noises, 2):
+        assert abs(np.mean(a * b)) < 0.015
 
 
 RAW = {

@@ -95,6 +95,20 @@ def test_normalised_training_latents_have_mean_0_and_deviation_1(params):
     assert outcome.arrays["radii"].shape == (800,)
 
 
+def test_statistics_are_of_samples_where_generators_train_on_them(params):
+    tokenizer = dataclasses.replace(TOKENIZER, samples=True)
+    vae = dataclasses.replace(VAE, tokenizer=tokenizer)
+    split = Split(Source({"images": images(2000)}), Source({"images": images(20, seed=1)}))
+    outcome = vae.measure(params, {}, split, Tools(map_over))
+    x = split.train.arrays["images"].astype(np.float32) / 127.5 - 1.0
+    whole = params | outcome.artifacts
+    mean, std = (np.asarray(m, np.float64) for m in tokenizer.moments(whole, x))
+    np.testing.assert_array_equal(np.float32(mean), tokenizer.encode(whole, x))
+    np.testing.assert_allclose(mean.mean((0, 1, 2)), 0, atol=0.05)
+    np.testing.assert_allclose(mean.var((0, 1, 2)) + (std**2).mean((0, 1, 2)), 1, rtol=0.05)
+    assert np.all(mean.std((0, 1, 2)) < 0.95)
+
+
 def test_decoding_undoes_the_normalisation(params):
     _, _, whole = finished(params)
     x = jnp.asarray(images(6) / 127.5 - 1.0, jnp.float32)

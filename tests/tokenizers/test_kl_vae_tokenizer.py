@@ -184,6 +184,30 @@ def test_encode_and_decode_pass_through_the_normalisation(tokenizers, params, la
     np.testing.assert_allclose(tokenizer.decode(params, encoded), latents + 1.0, 1e-5, 1e-5)
 
 
+@pytest.mark.parametrize("form", ["plain", "packed", "whitened"])
+@pytest.mark.parametrize("kind", ["sd", "flux1", "flux2"])
+def test_moments_are_those_of_normalised_samples(kind, form, tokenizers, params, latents):
+    """A sample of the encoder's Gaussian, normalised, is the mean plus so many deviations."""
+    d = KINDS[kind]["latent_channels"]
+    if kind != "flux2":
+        statistics = {"mean": np.linspace(-1, 1, d), "std": np.linspace(0.5, 2, d)}
+        params = {"statistics": jax.tree.map(np.float32, statistics)}
+    tokenizer = dataclasses.replace(
+        tokenizers[kind],
+        encoder=Function(lambda moments, images: moments),
+        packed=form == "packed",
+        whiten=form == "whitened" and kind != "flux2",
+    )
+    mean, log_variance = latents[..., :d], np.roll(latents, 1, 1)[..., :d]
+    params = params | {"encoder": np.concatenate([mean, log_variance], -1)}
+    found, std = tokenizer.moments(params, np.zeros((2, 64, 96, 3), np.float32))
+    np.testing.assert_array_equal(found, tokenizer.encode(params, np.zeros((2, 64, 96, 3), "f4")))
+    noise = np.random.default_rng(3).standard_normal(mean.shape).astype(np.float32)
+    expected = tokenizer.normalize(params, mean + np.exp(0.5 * log_variance) * noise)
+    noise = pack(noise) if tokenizer.packed else noise
+    np.testing.assert_allclose(found + std * noise, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parity
 def test_parity_with_the_pipeline_of_flux2(tokenizers, params, latents):
     """Packing of diffusers' pipeline and PyTorch's batch norm; bit for bit but for the last."""

@@ -7,7 +7,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.config.checks import check
 from sphere_jax.config.options import Config, DataOptions, source_of
 from sphere_jax.data.class_names import Classes, read_classes
-from sphere_jax.data.latent_cache import check_cache, read_cache, read_index
+from sphere_jax.data.latent_cache import check_cache, check_moments, read_cache, read_index
 from sphere_jax.data.source import DataSource, Source, Split
 
 
@@ -53,15 +53,17 @@ class Cache(DataSource):
         statistics = tokenizer.statistics_to_apply(data, options, made_with)
         if statistics is None:
             check_cache(folder, tokenizer.latents_made_with(data, options))
-            return self.load(data)
-        mean, std = statistics
+        if options.samples:
+            check_moments(folder)
+        mean, std = statistics or (0.0, 1.0)
 
-        def normalised(part: Source) -> Source:
-            latents = dataclasses.replace(part.arrays["latents"], mean=mean, std=std)
+        def as_used(part: Source) -> Source:
+            latents = part.arrays["latents"]
+            latents = dataclasses.replace(latents, mean=mean, std=std, sampled=options.samples)
             return Source(part.arrays | {"latents": latents})
 
         split = self.load(data)
-        return Split(normalised(split.train), normalised(split.heldout))
+        return Split(as_used(split.train), as_used(split.heldout))
 
     def images_behind(self, config: Config) -> DataOptions:
         """Where the cache says that they are, or where `config.evaluation` says."""
