@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument(
         "--dry_run",
         action="store_true",
-        help="print shapes, parameters, bytes per device, shardings and steps, and stop",
+        help="print data, shapes, parameters, bytes per device, shardings and steps, and stop",
     )
     arguments, config = parse_with_config(flags, argv)
 

@@ -95,7 +95,7 @@ class CacheWriter:
             for latents in batches:
                 with np.errstate(over="ignore"):
                     stored = latents.astype(dtype)
-                check_finite(stored, latents, shard)
+                check_finite(stored, latents, shard, images)
                 add(record.tobytes() for record in stored.reshape(-1, *stored.shape[2:]))
                 used = drawn(stored, rng) if self.plan.get("moments") else stored
                 moments, images = merged(moments, moments_of(used)), images + len(stored)
@@ -171,6 +171,13 @@ class CachedLatents:
             found[:, place] = np.frombuffer(record, self.stored).reshape(shape)[:used]
         found[0] -= self.mean
         found /= self.std
+        if not np.isfinite(found).all():
+            row = int(rows[np.flatnonzero(not_finite(found.swapaxes(0, 1)))[0]])
+            file = self.records.file_of(2 * row)
+            raise UserError(
+                f"The latents of image {row} in {file} are not finite, normalised; delete the file "
+                f"and run {PREPARE} again, or check config.tokenizer.pretrained_statistics."
+            )
         return dict(zip(("latents", "latent_std"), found, strict=False))
 
 
@@ -236,12 +243,23 @@ def check_moments(folder: Path) -> None:
         )
 
 
-def check_finite(stored: np.ndarray, latents: np.ndarray, shard: Shard) -> None:
-    """Raises UserError for latents that are not finite, or no longer once stored."""
-    if not np.isfinite(latents).all():
-        raise UserError(f"The tokenizer gives latents that are not finite in {shard.name}.")
+def check_finite(stored: np.ndarray, latents: np.ndarray, shard: Shard, before: int) -> None:
+    """Raises UserError for latents (B, 2, h, w, d) that are not finite, or no longer once stored;
+    `before` images of the shard precede them."""
+    wrong = np.flatnonzero(not_finite(latents))
+    if len(wrong):
+        image = shard.start + before + wrong[0]
+        raise UserError(
+            f"The tokenizer gives latents that are not finite for image {image} of the part "
+            f"'{shard.part}' ({shard.name}); check its weights, or leave the image out."
+        )
     if not np.isfinite(stored.astype(np.float32)).all():
         raise UserError(
             f"Latents reach {np.abs(latents).max():.3g}, more than {stored.dtype} holds; give "
             "--dtype=bfloat16 or float32."
         )
+
+
+def not_finite(latents: np.ndarray) -> np.ndarray:
+    """Boolean (N,): which rows of (N, ...) hold NaN or infinity."""
+    return ~np.isfinite(latents).reshape(len(latents), -1).all(1)

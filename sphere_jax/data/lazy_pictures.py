@@ -10,6 +10,11 @@ from sphere_jax.config.options import DataOptions
 from sphere_jax.data.pictures import decode, read_by_threads
 
 
+def name_of(images: "np.ndarray | Pictures", row: int) -> str:
+    """What messages call an image: its file, or its place in an array."""
+    return images.name(row) if isinstance(images, Pictures) else f"image {row} of {len(images):,}"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
     """Image files as an array, uint8 (N, image_size, image_size, channels), read where indexed.
@@ -42,6 +47,10 @@ class Pictures:
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
+
+    def name(self, row: int) -> str:
+        """What messages call a picture."""
+        return str(self.root / self.names[row])
 
     def keep(self, rows: np.ndarray) -> "Pictures":
         """Some of the files, in the order of `rows` (numbers or a mask); nothing is read."""

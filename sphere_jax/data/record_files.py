@@ -46,6 +46,10 @@ class RecordFiles:
                 found[place] = record
         return found
 
+    def file_of(self, row: int) -> Path:
+        """The file that holds a record."""
+        return self._files[np.searchsorted(self._starts, row, side="right") - 1]
+
     def _reader(self, file: int):
         with self._lock:
             if file not in self._readers:

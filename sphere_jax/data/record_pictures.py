@@ -17,6 +17,7 @@ from sphere_jax.data.file_cache import cached
 from sphere_jax.data.lazy_pictures import Pictures
 from sphere_jax.data.pictures import decode
 from sphere_jax.data.record_files import RecordFiles, open_records
+from sphere_jax.data.source import Counts
 from sphere_jax.data.splitting import every_fifth_of_each_class
 from sphere_jax.data.tf_examples import parse_example
 
@@ -31,6 +32,9 @@ class RecordPictures(Pictures):
 
     title: str = ""
     records: RecordFiles | None = None
+
+    def name(self, row: int) -> str:
+        return f"picture {self.names[row]} of {self.root}"
 
     @property
     def listing(self) -> bytes:
@@ -67,6 +71,12 @@ def read_pictures(
     if not held:
         return pictures, labels, every_fifth_of_each_class(labels)
     return pictures, labels, np.arange(len(labels)) >= counts[: len(train)].sum()
+
+
+def count_pictures(train: Sequence[Path], held: Sequence[Path]) -> Counts:
+    """Numbers of records, without reading them. Raises UserError for files of another kind."""
+    own = sum(map(_count, train))
+    return Counts(own, sum(map(_count, held)) if held else None)
 
 
 def image_and_label(record: bytes) -> tuple[bytes, int]:

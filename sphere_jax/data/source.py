@@ -73,6 +73,14 @@ class Split:
     heldout: Source
 
 
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Numbers of examples. heldout: None where it depends on labels that were not read."""
+
+    train: int
+    heldout: int | None
+
+
 class DataSource:
     """Where examples come from: a file of data/sources/, found by its name.
 
@@ -114,6 +122,15 @@ class DataSource:
         """`load` for a run: latents are checked against `config.tokenizer`, which they were made
         with, and normalised by its statistics. Raises UserError."""
         return self.load(config.data)
+
+    def counts(self, config: Config) -> Counts:
+        """How many examples a run would have, checked as far as that is quick.
+
+        A source whose `load_for` reads more than folders and headers replaces this. Raises
+        UserError.
+        """
+        split = self.load_for(config)
+        return Counts(len(split.train), len(split.heldout))
 
     def images_behind(self, config: Config) -> DataOptions:
         """The options of the images that runs are scored against. Raises UserError where there are

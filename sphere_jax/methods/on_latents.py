@@ -19,6 +19,8 @@ from sphere_jax.common.shapes import Keys, Latents, OneKey, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, StageOptions
+from sphere_jax.data.latent_cache import not_finite
+from sphere_jax.data.lazy_pictures import name_of
 from sphere_jax.data.memory import check_fits
 from sphere_jax.data.source import Source, Split
 from sphere_jax.geometry import sphere
@@ -52,7 +54,7 @@ def encoded(
     tokenizer: Tokenizer, source: Source, params: Params, map_over: MapOver, samples: bool = False
 ) -> Source:
     """Every image encoded once, to what samples are drawn from if `samples`; a source of latents is
-    returned unchanged."""
+    returned unchanged. Raises UserError for latents that are not finite."""
     if "images" not in source.arrays:
         return source
 
@@ -61,7 +63,15 @@ def encoded(
             return dict(zip(NAMES, tokenizer.moments(p, to_float(images)), strict=True))
         return {"latents": tokenizer.encode(p, to_float(images))}
 
-    found = map_over(encode, params, source.arrays["images"])
+    images = source.arrays["images"]
+    found = map_over(encode, params, images)
+    for latents in found.values():
+        wrong = np.flatnonzero(not_finite(latents))
+        if len(wrong):
+            raise UserError(
+                f"The tokenizer gives latents that are not finite for {name_of(images, wrong[0])}; "
+                "check its weights, or leave the image out."
+            )
     return Source({**found, "labels": source.arrays["labels"]})
 
 

@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import jax
 
+from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import in_bytes
 from sphere_jax.config.options import Config
+from sphere_jax.data.class_names import classes_of
 from sphere_jax.data.memory import available_bytes
 from sphere_jax.distribution.mesh import check_batches, tree_shardings
 from sphere_jax.methods.base import Method, space_of
 from sphere_jax.runs.network_files import load_files
+from sphere_jax.runs.stages import check_batch
 from sphere_jax.runs.system import System
 from sphere_jax.training.ema_snapshots import snapshot_totals
 from sphere_jax.training.flops import step_flops
@@ -18,11 +22,18 @@ from sphere_jax.training.task import Task
 
 
 def print_plan(config: Config, mesh) -> None:
-    """Shapes, exact parameter counts, bytes per device, shardings and steps. Needs no data.
+    """Data, shapes, exact parameter counts, bytes per device, shardings and steps. Data need not be
+    there.
 
     Raises:
-      UserError: as training would, for errors in the config.
+      UserError: as training would, for errors in the config, and, last, for data that are there and
+        do not fit it.
     """
+    wrong = None
+    try:
+        _print_data(config, mesh)
+    except UserError as error:
+        wrong = error
     system = System(config)
     tokenizer, methods = system.tokenizer, system.methods
     h, w, d = tokenizer.latent_shape
@@ -45,6 +56,33 @@ def print_plan(config: Config, mesh) -> None:
         print(f"{part:<11} {_size(tree):,} parameters, frozen")
     for name, method in methods.items():
         artifacts |= _print_stage(config, mesh, name, method, artifacts)
+    if wrong:
+        raise wrong
+
+
+def _print_data(config: Config, mesh) -> None:
+    """Examples and classes, from folders and headers. Raises UserError for data that do not fit."""
+    data, source = config.data, config.source
+    here = data.path != "" and Path(data.path).exists()
+    if data.path and not here and not source.path_may_be_a_name:
+        print(f"data        {data.path} is not here, not looked at")
+        return
+    try:
+        counts, classes = source.counts(config), classes_of(data)
+    except UserError as error:
+        if here:
+            raise
+        print(f"data        not looked at: {error}")
+        return
+    held = "every fifth of a class" if counts.heldout is None else f"{counts.heldout:,}"
+    kind = "images" if source.holds_images else "latents"
+    print(
+        f"data        {counts.train:,} training {kind}, {held} held out; classes: {classes.count:,}"
+    )
+    for line in classes.lines():
+        print(f"            {line}")
+    for name in config.stages:
+        check_batch(config, mesh, name, counts.train)
 
 
 def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Mapping) -> dict:

@@ -8,6 +8,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import write_json, write_npz
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.common.versions import versions
+from sphere_jax.config.options import Config
 from sphere_jax.config.reading import to_dict
 from sphere_jax.data.class_names import classes_of, write_classes
 from sphere_jax.distribution.mesh import check_batches
@@ -33,7 +34,7 @@ def start(run: Run) -> None:
     run.records.check_stages()
     for name in run.config.stages:
         run.records.read(name, check=True)
-        _check_batch(run, name)
+        check_batch(run.config, run.mesh, name, len(run.split.train))
     classes = classes_of(run.config.data)
     if is_main_process():
         content = {"config": to_dict(run.config), "versions": versions()}
@@ -127,9 +128,10 @@ def _fidelity(run: Run, method: Method) -> Fidelity | None:
     return Fidelity.load(run.config.evaluation, run.tokenizer.image_shape)
 
 
-def _check_batch(run: Run, name: str) -> None:
-    options, count = run.config.stage(name), len(run.split.train)
-    check_batches(run.mesh, name, options)
+def check_batch(config: Config, mesh, name: str, count: int) -> None:
+    """Raises UserError where a batch is not split evenly or `count` examples do not fill one."""
+    options = config.stage(name)
+    check_batches(mesh, name, options)
     if count < options.batch_size:
         raise UserError(
             f"config.{name}.batch_size={options.batch_size} is more than the {count} training "

@@ -14,6 +14,7 @@ from sphere_jax.common.files import temporary_beside
 from sphere_jax.config.options import DataOptions, EvaluationOptions
 from sphere_jax.data.latent_cache import DTYPES, CacheWriter, check_cache, read_cache
 from sphere_jax.data.pipeline import Batches
+from sphere_jax.data.record_files import whole_records
 from sphere_jax.data.source import Source, load
 from sphere_jax.data.sources.cache import SOURCE
 
@@ -184,7 +185,7 @@ def test_latents_that_do_not_fit_the_type_are_refused(tmp_path):
     assert "1e+05, more than float16 holds" in words
     large[6, 0, 0, 0, 0] = np.nan
     words = refusal_of(lambda: cache.write(cache.shards[1], batches(cache.shards[1], large)))
-    assert "not finite" in words
+    assert "not finite for image 6 of the part 'train' (train-00001)" in words
     assert not cache.is_finished(cache.shards[1])
 
 
@@ -368,3 +369,20 @@ def test_a_cache_stores_the_path_of_its_images(tmp_path):
     fill(tmp_path / "older")
     older = config(tmp_path / "older")
     assert "does not say which images" in refusal_of(SOURCE.images_behind, older)
+
+
+def test_latents_that_are_not_finite_are_named(tmp_path):
+    fill(tmp_path)
+    values = latents("train")[4:8]  # of the second shard
+    values[2, 1, 0, 0, 0] = np.nan  # image 6, mirrored
+    with whole_records(tmp_path / "train-00001.arrayrecord") as add:
+        add(record.tobytes() for record in values.reshape(-1, *SHAPE))
+    train = load(data(tmp_path)).train
+    rows = np.arange(11)
+    assert np.isfinite(train.read(rows)["latents"]).all()
+    words = refusal_of(train.read, rows, rows > 5)
+    assert f"image 6 in {tmp_path / 'train-00001.arrayrecord'} are not finite" in words
+    zero = dataclasses.replace(train.arrays["latents"], std=np.zeros(4))
+    with np.errstate(divide="ignore"):
+        words = refusal_of(zero.take, rows[:1], rows[:1] > 0)
+    assert "check config.tokenizer.pretrained_statistics" in words

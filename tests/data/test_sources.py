@@ -10,7 +10,7 @@ from PIL import Image
 from refusals import refusal_of
 
 from sphere_jax.config.options import DataOptions
-from sphere_jax.data.source import load
+from sphere_jax.data.source import Counts, load
 from sphere_jax.data.sources.latents import SOURCE as LATENTS
 from sphere_jax.data.splitting import every_fifth_of_each_class
 
@@ -327,3 +327,31 @@ def test_latents_go_with_a_tokenizer_of_their_shape_that_does_not_decode(tmp_pat
     config.tokenizer_class.decodes = True
     assert "go together" in refusal_of(LATENTS.check, config)
     assert "against images" in refusal_of(LATENTS.images_behind, config)
+
+
+@pytest.mark.parametrize("name", ["latents.npy", "test_latents.npy"])
+def test_external_latents_that_are_not_finite(tmp_path, name):
+    z = np.zeros((20, 2, 2, 4), np.float16)
+    data = latents(tmp_path, z, labels())
+    np.save(tmp_path / "test_labels.npy", labels())
+    np.save(tmp_path / "test_latents.npy", z)
+    config = SimpleNamespace(data=data, tokenizer=SimpleNamespace(latent_shape=(2, 2, 4)))
+    assert LATENTS.counts(config) == Counts(20, 20)
+    z[7, 1, 1, 2] = np.nan
+    np.save(tmp_path / name, z)
+    words = refusal_of(LATENTS.load_for, config)
+    assert f"Example 7 of {tmp_path / name} is not finite" in words
+    assert LATENTS.counts(config) == Counts(20, 20)  # for a dry run, which reads no latents
+    z[7] = 0
+    np.save(tmp_path / name, z)
+    assert len(LATENTS.load_for(config).heldout) == 20
+
+
+def test_external_latents_without_labels_that_count(tmp_path):
+    z = np.random.default_rng(0).normal(size=(20, 2, 2, 4)).astype(np.float32)
+    data = latents(tmp_path, z, labels(), 1)
+    both = [
+        load(dataclasses.replace(data, labels=kind, num_classes=0)) for kind in ("given", "none")
+    ]
+    assert not both[1].train.labels.any() and both[0].train.labels.any()
+    assert both[0].train.fingerprint != both[1].train.fingerprint

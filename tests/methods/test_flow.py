@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusals import refusal_of
 
 from sphere_jax.config.reading import read_config
 from sphere_jax.data.pipeline import Batches
@@ -15,6 +16,7 @@ from sphere_jax.data.source import Source, Split
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 from sphere_jax.geometry.spaces import make_space
 from sphere_jax.methods.flow import Flow, FlowOptions, jacobi_weight
+from sphere_jax.methods.on_latents import encoded_split
 from sphere_jax.nn.functional import Network
 from sphere_jax.runs.run import Run
 from sphere_jax.runs.system import System
@@ -377,3 +379,13 @@ def test_samples_end_on_the_space(path):
 
 def test_without_a_decoder_there_is_no_preview():
     assert flow().preview(PARAMS, {}, batch_of(4), jax.random.key(0)) is None
+
+
+def test_an_image_whose_latents_are_not_finite_is_named(tmp_path):
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    split = Split(*(Source({"images": images, "labels": np.zeros(4, np.int32)}) for _ in "ab"))
+    broken = np.zeros((4, 2, 2, 4), np.float32)
+    broken[2, 1, 0, 3] = np.nan
+    tokenizer = Precomputed((2, 2, 4))
+    words = refusal_of(encoded_split, tokenizer, split, {}, lambda *given: {"latents": broken})
+    assert "latents that are not finite for image 2 of 4; check its weights" in words

@@ -12,10 +12,12 @@ from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.data.array_checks import check_labels
 from sphere_jax.data.class_names import Classes, read_classes
 from sphere_jax.data.file_cache import cached
-from sphere_jax.data.source import DataSource, Source, Split
+from sphere_jax.data.latent_cache import not_finite
+from sphere_jax.data.source import Counts, DataSource, Source, Split
 from sphere_jax.data.splitting import checked_labels, every_fifth_of_each_class
 
 LATENTS = ("latents.npy", "labels.npy")
+SCANNED = 2**24  # numbers in memory at once
 
 
 class Latents(DataSource):
@@ -65,6 +67,18 @@ class Latents(DataSource):
         )
 
     def load_for(self, config: Config) -> Split:
+        split = self._fitting(config)
+        files = {split.train.files, split.heldout.files}  # the same without test_latents.npy
+        for latents, _ in sorted(files):
+            check_finite(latents)
+        return split
+
+    def counts(self, config: Config) -> Counts:
+        split = self._fitting(config)
+        return Counts(len(split.train), len(split.heldout))
+
+    def _fitting(self, config: Config) -> Split:
+        """Of the shape that the config says. Raises UserError."""
         split = self.load(config.data)
         stored = split.train.arrays["latents"].shape[1:]
         if stored != config.tokenizer.latent_shape:
@@ -109,6 +123,25 @@ class IndexedSource(Source):
         kind = "latents" if self.arrays["labels"].any() else "latents_of_one_class"
         found = cached(kind, self.files, lambda: {"digest": np.array(whole.fingerprint)})
         return fingerprints.of_text(str(found["digest"]) + str(self.rows.tolist()))
+
+
+def check_finite(file: Path) -> None:
+    """Raises UserError, naming the first example, for latents that are NaN or infinite. The file is
+    read once and the result is cached (`file_cache.cached`)."""
+
+    def find() -> dict[str, np.ndarray]:
+        latents = np.load(file, mmap_mode="r", allow_pickle=False)
+        step = max(1, SCANNED // latents[0].size)
+        for start in range(0, len(latents), step):
+            rows = latents[start : start + step]
+            if not np.isfinite(rows).all():
+                return {"wrong": start + np.flatnonzero(not_finite(rows))[:1]}
+        return {"wrong": np.zeros(0, np.int64)}
+
+    for example in cached("finite", [file], find)["wrong"]:
+        raise UserError(
+            f"Example {example} of {file} is not finite (NaN or infinity); encode it again."
+        )
 
 
 def _files(folder: Path, prefix: str) -> tuple[Path, ...]:

@@ -7,10 +7,10 @@ TensorFlow.
 from pathlib import Path
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import DataOptions
+from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.data.class_names import Classes
-from sphere_jax.data.record_pictures import read_pictures
-from sphere_jax.data.source import DataSource, Split
+from sphere_jax.data.record_pictures import count_pictures, read_pictures
+from sphere_jax.data.source import Counts, DataSource, Split
 from sphere_jax.data.splitting import split_images
 
 FORMAT = "array_record"
@@ -38,31 +38,37 @@ class TFDS(DataSource):
         return Classes(count, tuple(names))
 
     def load(self, data: DataOptions) -> Split:
-        builder = _builder(data.path)
-        if not builder.is_prepared():
-            raise UserError(
-                f"'{data.path}' is not prepared in {builder.data_path}; once, where TensorFlow is "
-                f"installed, run tfds build {builder.name} --file_format={FORMAT}"
-            )
-        if not {"image", "label"} <= set(builder.info.features):
-            raise UserError(
-                f"{data.path} has {', '.join(builder.info.features)}, not image and label."
-            )
-        splits = set(builder.info.splits)
-        if "train" not in splits:
-            raise UserError(f"{data.path} has no split train, but {', '.join(sorted(splits))}.")
-        held = next(([name] for name in HELD_OUT if name in splits), [])
-        if FORMAT not in {kind.value for kind in builder.info.available_file_formats()}:
-            raise UserError(
-                f"'{data.path}' is prepared, but not as ArrayRecord; run tfds build {builder.name} "
-                f"--file_format={FORMAT}"
-            )
-        # It may be prepared in several formats.
-        builder.info.set_file_format(FORMAT, override=True, override_if_initialized=True)
-        train = _files(builder, "train")
-        held = [file for name in held for file in _files(builder, name)]
-        title = builder.info.full_name
+        title, train, held = _prepared(data.path)
         return split_images(*read_pictures(data, train, held, Path(title), title), data)
+
+    def counts(self, config: Config) -> Counts:
+        _, train, held = _prepared(config.data.path)
+        return count_pictures(train, held)
+
+
+def _prepared(path: str) -> tuple[str, list[Path], list[Path]]:
+    """Its full name, the files to train on and those held out. Raises UserError."""
+    builder = _builder(path)
+    if not builder.is_prepared():
+        raise UserError(
+            f"'{path}' is not prepared in {builder.data_path}; once, where TensorFlow is "
+            f"installed, run tfds build {builder.name} --file_format={FORMAT}"
+        )
+    if not {"image", "label"} <= set(builder.info.features):
+        raise UserError(f"{path} has {', '.join(builder.info.features)}, not image and label.")
+    splits = set(builder.info.splits)
+    if "train" not in splits:
+        raise UserError(f"{path} has no split train, but {', '.join(sorted(splits))}.")
+    held = next(([name] for name in HELD_OUT if name in splits), [])
+    if FORMAT not in {kind.value for kind in builder.info.available_file_formats()}:
+        raise UserError(
+            f"'{path}' is prepared, but not as ArrayRecord; run tfds build {builder.name} "
+            f"--file_format={FORMAT}"
+        )
+    # It may be prepared in several formats.
+    builder.info.set_file_format(FORMAT, override=True, override_if_initialized=True)
+    files = [file for name in held for file in _files(builder, name)]
+    return builder.info.full_name, _files(builder, "train"), files
 
 
 def _files(builder, split: str) -> list[Path]:
