@@ -277,8 +277,17 @@ def test_a_grid_of_given_classes(finished, tmp_path, capsys):
     flags = ("--num=6", "--labels=3,5", "--steps=3", "--solver=heun", "--guidance=1")
     assert draw(finished, tmp_path / "deep" / "a.png", *flags).size == (3 * 18 - 2, 2 * 18 - 2)
     assert "6 samples, seed 0, heun 3 steps, guidance 1, NFE" in capsys.readouterr().out
-    labels = draw(finished, tmp_path / "a.npz", *flags)["labels"]
+    names = finished / "classes.json"
+    stored = names.read_text()
+    assert json.loads(stored) == list("0123456789")
+    names.write_text(json.dumps(["zero", "one", "two", "three", "four", "five"]))
+    try:
+        by_name = ("--num=6", "--labels=Three,5", *flags[2:])
+        labels = draw(finished, tmp_path / "a.npz", *by_name)["labels"]
+    finally:
+        names.write_text(stored)
     assert labels.tolist() == [3, 5, 3, 5, 3, 5] and labels.dtype == np.int32
+    assert "labels 3 = three, 5 = five" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

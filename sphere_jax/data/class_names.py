@@ -5,6 +5,7 @@ name of label k, or a pair of the name and words for it: `["n01440764", "tench, 
 """
 
 import dataclasses
+import difflib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import write_json
-from sphere_jax.common.plugins import nearest
+from sphere_jax.common.progress import log
 from sphere_jax.config.options import Config, DataOptions, source_of
 
 FILE = "classes.json"
@@ -120,11 +121,13 @@ def read_classes(folder: Path, count: int = 0) -> Classes | None:
 
 def titles_beside(folders: Sequence[Path], names: Sequence[str]) -> tuple[str, ...]:
     """Words for the names of class folders, from the first mapping that is in one of `folders`:
-    `classes.json` (a dictionary, or pairs), `LOC_synset_mapping.txt` or `words.txt`. () without.
-
-    Raises UserError for a mapping that cannot be read.
-    """
-    known = next(_mappings(folders), {})
+    `classes.json` (also a dictionary of names and words), `LOC_synset_mapping.txt` or `words.txt`.
+    () without one, or with one that cannot be read, which the log says."""
+    try:
+        known = next(_mappings(folders), {})
+    except (UserError, OSError) as error:
+        log(f"names of classes are those of their folders: {error}")
+        known = {}
     titles = tuple(known.get(name, "") for name in names)
     return titles if any(titles) else ()
 
@@ -133,11 +136,9 @@ def _mappings(folders: Sequence[Path]) -> Iterator[dict[str, str]]:
     for folder in folders:
         found = _read(folder / FILE)
         if found is not None:
-            entries = found.values() if isinstance(found, dict) else found
-            pairs = [entry for entry in entries if not isinstance(entry, str)]
-            if isinstance(found, dict) and not pairs:
-                pairs = list(found.items())
-            yield {name: title for name, title in pairs}
+            numbered = found if isinstance(found, dict) else dict(enumerate(found))
+            pairs = [entry for entry in numbered.values() if not isinstance(entry, str)]
+            yield dict(pairs or [(str(name), title) for name, title in numbered.items()])
         for name in SYNSETS:
             if (folder / name).is_file():
                 text = (folder / name).read_text(encoding="utf-8", errors="replace")
@@ -213,7 +214,9 @@ def _label(word: str, text: str, known: dict[str, list[int]], classes: Classes) 
     if len(by_number + by_name) == 0:
         if not classes.named:
             raise UserError(f"--labels={text} must be numbers, say 0,1,2.")
-        raise UserError(f"--labels={text}: no class is called '{word}'; {nearest(word, known)}")
+        near = difflib.get_close_matches(word.casefold(), known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"the first is '{classes.shown(0)}'."
+        raise UserError(f"--labels={text}: no class is called '{word}'; {hint}")
     if not by_name and not 0 <= by_number[0] <= classes.count:
         count = classes.count
         raise UserError(f"--labels={text} must be 0..{count - 1}, or {count} for no class.")

@@ -13,6 +13,7 @@ from sphere_jax.data.class_names import (
     classes_of,
     parse_labels,
     read_classes,
+    titles_beside,
     with_classes_counted,
     write_classes,
 )
@@ -56,6 +57,7 @@ def test_names_with_commas_capitals_and_digits():
     [
         ("crane", "'crane' is n02012849 crane (label 2) and n03126707 crane (label 3)"),
         ("goldfisch", "no class is called 'goldfisch'; did you mean 'goldfish'?"),
+        ("xyz", "no class is called 'xyz'; the first is 'n01440764 tench'."),
         ("5", "must be 0..3, or 4 for no class"),
         ("-1", "must be 0..3"),
         ("name:4", "no class is called '4'"),
@@ -96,6 +98,25 @@ def test_the_form_of_keras_is_read(tmp_path):
     table = {str(label): [FISH.names[label], FISH.titles[label]] for label in range(4)}
     (tmp_path / "classes.json").write_text(json.dumps(table))
     assert read_classes(tmp_path) == FISH
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a": "tench, Tinca tinca", "c": "crane"},
+        [["a", "tench, Tinca tinca"], ["b", ""]],
+        {"0": ["a", "tench, Tinca tinca"]},
+    ],
+)
+def test_words_beside_class_folders(tmp_path, capsys, content):
+    (tmp_path / "classes.json").write_text(json.dumps(content))
+    folders = (tmp_path / "train", tmp_path)
+    assert titles_beside(folders, ("a", "b")) == ("tench, Tinca tinca", "")
+    (tmp_path / "classes.json").write_text(json.dumps(["ape", "bee"]))
+    assert titles_beside(folders, ("0", "1")) == ("ape", "bee")
+    (tmp_path / "classes.json").write_text(json.dumps({"a": 0}))
+    assert titles_beside(folders, ("a", "b")) == ()
+    assert "names of classes are those of their folders: " in capsys.readouterr().out
 
 
 def npz(tmp_path, labels, num_classes=0, **arrays) -> DataOptions:
