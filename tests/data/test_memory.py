@@ -93,7 +93,7 @@ def test_latents_that_are_encoded_once(monkeypatch):
 
     def map_over(function, params, images):
         calls.append(len(images))
-        return np.zeros((len(images), 2, 2, 8), np.float32)
+        return {"latents": np.zeros((len(images), 2, 2, 8), np.float32)}
 
     images, labels = np.zeros((10, 4, 4, 3), np.uint8), np.zeros(10, np.int32)
     parts = [
