@@ -12,12 +12,14 @@ import jax
 
 from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import expand_path
 from sphere_jax.config.config_files import load_config, parse_value
-from sphere_jax.config.reading import type_of
+from sphere_jax.config.reading import option_at
 from sphere_jax.data.class_names import with_classes_counted
 from sphere_jax.training.signals import Interrupted
 
 EXIT_CODES = "exit codes: 0 done, 2 user error (the message says how to fix it), 130 interrupted"
+user_path = expand_path  # type of a flag that names a file or folder
 SHARED = {"steps": int, "guidance": float, "batch_size": int}  # sampler options of every method
 
 
@@ -119,12 +121,13 @@ def sampler_values(workdir: Path, given: dict[str, Any]) -> dict[str, Any]:
     raw, found = stored_config(workdir), {}
     for name, value in given.items():
         try:
-            hint = type_of(raw, ["sampler", name])
+            hint, about = option_at(raw, ["sampler", name])
         except UserError as error:
             raise UserError(
                 f"--{name} is no flag here, and no option of {workdir}: {error}"
             ) from None
-        found[name] = parse_value(f"--{name}", value, hint) if isinstance(value, str) else value
+        value = parse_value(f"--{name}", value, hint) if isinstance(value, str) else value
+        found[name] = expand_path(value) if about.get("path") else value
     return found
 
 
@@ -138,7 +141,7 @@ def check_sampler_names(names: Iterable[str]) -> None:
 
 def add_weights_flag(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
-        "--weights", default="", metavar="F.safetensors",
+        "--weights", type=user_path, default="", metavar="F.safetensors",
         help="used instead of the run's own, for example an average written by sphere_jax.ema",
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import shlex
 import time
 from pathlib import Path
 
-from sphere_jax.cli import Parser, run_command
+from sphere_jax.cli import Parser, run_command, user_path
 from sphere_jax.config.config_files import load_config
 
 EPILOG = """\
@@ -33,15 +33,21 @@ intervals, samples from equal noise. See docs/compare.md.
 
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
-    flags.add_argument("--config", required=True, help="a file in configs/: the base of all arms")
-    flags.add_argument("--workdir", required=True, help="where the arms and their page go")
+    flags.add_argument(
+        "--config", type=user_path, required=True, help="a file in configs/: the base of all arms"
+    )
+    flags.add_argument(
+        "--workdir", type=user_path, required=True, help="where the arms and their page go"
+    )
     flags.add_argument(
         "--vary", action="append", default=[], metavar="KEY=VALUES", help="may be repeated"
     )
     flags.add_argument(
         "--arm", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="may be repeated"
     )
-    flags.add_argument("--arms", default="", metavar="FILE.py", help="a file of named arms")
+    flags.add_argument(
+        "--arms", type=user_path, default="", metavar="FILE.py", help="a file of named arms"
+    )
     flags.add_argument("--seeds", default="0,1,2", help="comma separated (default 0,1,2)")
     flags.add_argument("--baseline", default="", metavar="NAME", help="by default the first arm")
     flags.add_argument(

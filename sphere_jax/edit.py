@@ -9,6 +9,7 @@ from sphere_jax.cli import (
     Parser,
     run_command,
     sampler_values,
+    user_path,
 )
 
 EPILOG = """\
@@ -34,9 +35,13 @@ STRENGTH = {"interpolate": 1.0, "crossover": 0.25, "manipulate": 0.25}  # publis
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=True)
     flags.add_argument("action", choices=("reconstruct", *STEPS))
-    flags.add_argument("--workdir", required=True, help="the folder of a finished run")
-    flags.add_argument("--images", nargs="+", default=[], metavar="FILE", help="any size, any mode")
-    flags.add_argument("--out", required=True, help="FILE.png")
+    flags.add_argument(
+        "--workdir", type=user_path, required=True, help="the folder of a finished run"
+    )
+    flags.add_argument(
+        "--images", type=user_path, nargs="+", default=[], metavar="FILE", help="any size, any mode"
+    )
+    flags.add_argument("--out", type=user_path, required=True, help="FILE.png")
     flags.add_argument("--labels", default="", help="classes, say 0,1,2 or cat,dog")
     flags.add_argument("--seed", type=int, default=0, help="random seed of the noise (default 0)")
     flags.add_argument("--path", choices=("lerp", "slerp"), default="lerp", help="interpolate")
@@ -45,11 +50,13 @@ def main(argv: list[str]) -> None:
         "--stitch", choices=("vertical", "horizontal", "diagonal"), default="vertical"
     )
     flags.add_argument("--swap", action="store_true", help="crossover: swap the two images")
-    flags.add_argument("--direction", default="", metavar="FILE", help="manipulate: an image")
+    flags.add_argument(
+        "--direction", type=user_path, default="", metavar="FILE", help="manipulate: an image"
+    )
     arguments = flags.parse_sampler(argv)
 
     from sphere_jax.common.errors import UserError
-    from sphere_jax.common.files import make_folder, write_bytes
+    from sphere_jax.common.files import make_parent, write_bytes
     from sphere_jax.config.reading import read_config
     from sphere_jax.data.class_names import parse_labels
     from sphere_jax.data.pictures import read_files
@@ -62,7 +69,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out={out} must end in .png.")
     if arguments.columns < 2:
         raise UserError(f"--columns={arguments.columns} must be at least 2.")
-    make_folder(out.parent)
+    make_parent(out)
     workdir = Path(arguments.workdir)
     editing.check_edits(read_config(stored_config(workdir), stored=True), workdir)
     published = {"steps": STEPS.get(action, 1), "strength": STRENGTH.get(action, 1.0)}

@@ -7,8 +7,9 @@
 
 from pathlib import Path
 
-from sphere_jax.cli import Parser, run_command
+from sphere_jax.cli import Parser, run_command, user_path
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import make_parent
 
 EPILOG = """\
 --sigma_rel is the width of the average's profile over the length of the run up to --step (Karras et
@@ -23,9 +24,13 @@ Only networks on latents (flow and sphere_latent stages) are written.
 
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
-    flags.add_argument("--workdir", required=True, help="the folder of a run, finished or not")
+    flags.add_argument(
+        "--workdir", type=user_path, required=True, help="the folder of a run, finished or not"
+    )
     flags.add_argument("--sigma_rel", type=float, required=True, help="relative width, 0 to 0.2887")
-    flags.add_argument("--out", required=True, metavar="F.safetensors", help="the file to write")
+    flags.add_argument(
+        "--out", type=user_path, required=True, metavar="F.safetensors", help="the file to write"
+    )
     flags.add_argument("--step", type=int, help="end of the average (default: the last snapshot)")
     flags.add_argument("--stage", default="", help="stage, if several have snapshots")
     flags.add_argument(
@@ -38,6 +43,7 @@ def main(argv: list[str]) -> None:
 
     if not arguments.out.endswith(".safetensors"):
         raise UserError(f"--out={arguments.out} must name a .safetensors file to write.")
+    make_parent(arguments.out)
     stage, snapshots = _snapshots(Path(arguments.workdir), arguments.stage)
     step = snapshots[-1].step if arguments.step is None else arguments.step
     tensors, error = combine(snapshots, arguments.sigma_rel, step, arguments.force)

@@ -22,6 +22,7 @@ from sphere_jax.cli import (
     check_sampler_names,
     run_command,
     sampler_values,
+    user_path,
 )
 
 EPILOG = """\
@@ -34,26 +35,32 @@ every point; the same command resumes after the points already scored.
 
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=True)
-    flags.add_argument("--workdir", default="", help="the folder of a finished run")
-    flags.add_argument("--samples", default="", help="FILE.npz of images to score")
-    flags.add_argument("--reference", default="", help="FILE.npz to score against, without a run")
+    flags.add_argument("--workdir", type=user_path, default="", help="the folder of a finished run")
+    flags.add_argument("--samples", type=user_path, default="", help="FILE.npz of images to score")
+    flags.add_argument(
+        "--reference", type=user_path, default="", help="FILE.npz to score against, without a run"
+    )
     flags.add_argument("--num", type=int, help="samples to draw (default 1000)")
     flags.add_argument("--seed", type=int, help="random seed of the samples (default 0)")
     flags.add_argument(
         "--features", default="", help="inception_fid, efficientnet_lite0, ...; see convert --list"
     )
-    flags.add_argument("--pretrained", default="", help="weights of --features")
-    flags.add_argument("--data_path", default="", help="images behind a latent cache, if moved")
+    flags.add_argument("--pretrained", type=user_path, default="", help="weights of --features")
+    flags.add_argument(
+        "--data_path", type=user_path, default="", help="images behind a latent cache, if moved"
+    )
     flags.add_argument("--data_source", default="", help="of --data_path: cifar10, folder, ...")
     add_weights_flag(flags)
     flags.add_argument(
         "--sweep", action="append", metavar="KEY=VALUES", help="score every value; may be repeated"
     )
-    flags.add_argument("--out", default="", help="FILE.json for the scores and their protocol")
+    flags.add_argument(
+        "--out", type=user_path, default="", help="FILE.json for the scores and their protocol"
+    )
     arguments = flags.parse_sampler(argv)
 
     from sphere_jax.common.errors import UserError
-    from sphere_jax.common.files import make_folder, write_json
+    from sphere_jax.common.files import make_parent, write_json
     from sphere_jax.evaluation.protocol import protocol
     from sphere_jax.evaluation.sample_files import read_samples
     from sphere_jax.evaluation.score_tables import describe, reading, remark_of
@@ -81,10 +88,10 @@ def main(argv: list[str]) -> None:
         raise UserError("--pretrained has the weights of published --features; give both.")
     arguments.num = 1000 if arguments.num is None else arguments.num
     arguments.seed = arguments.seed or 0
-    if arguments.out and (not arguments.out.endswith(".json") or Path(arguments.out).is_dir()):
-        raise UserError(f"--out={arguments.out} must end in .json and not be a folder.")
+    if arguments.out and not arguments.out.endswith(".json"):
+        raise UserError(f"--out={arguments.out} must end in .json.")
     if arguments.out:
-        make_folder(Path(arguments.out).parent)
+        make_parent(arguments.out)
     given = {
         name: getattr(arguments, name)
         for name in ("features", "pretrained", "data_source", "data_path")

@@ -7,7 +7,7 @@ Run the same command again after an interruption: it resumes from the last check
 
 from pathlib import Path
 
-from sphere_jax.cli import Parser, parse_with_config, run_command
+from sphere_jax.cli import Parser, parse_with_config, run_command, user_path
 
 EPILOG = """\
 any value of the config can be overridden:
@@ -23,8 +23,10 @@ report.html (open it in a browser) and results.json.
 
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
-    flags.add_argument("--config", required=True, help="a file in configs/")
-    flags.add_argument("--workdir", default="", help="the run folder; resumed if it exists")
+    flags.add_argument("--config", type=user_path, required=True, help="a file in configs/")
+    flags.add_argument(
+        "--workdir", type=user_path, default="", help="the run folder; resumed if it exists"
+    )
     flags.add_argument(
         "--dry_run",
         action="store_true",

@@ -18,7 +18,7 @@ and reused. Statistics start again.
 
 from pathlib import Path
 
-from sphere_jax.cli import Parser, parse_with_config, run_command
+from sphere_jax.cli import Parser, parse_with_config, run_command, user_path
 
 EPILOG = """\
 latents: every image encoded, original and mirrored. The folder holds ArrayRecord files and an
@@ -43,8 +43,10 @@ UNUSED = {"latents": (), "images": ("dtype", "batch"), "statistics": ("shard_siz
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument("what", choices=("latents", "images", "statistics"), help="what to prepare")
-    flags.add_argument("--config", required=True, help="a file in configs/")
-    flags.add_argument("--out", required=True, metavar="PATH", help="a folder (statistics: a file)")
+    flags.add_argument("--config", type=user_path, required=True, help="a file in configs/")
+    flags.add_argument(
+        "--out", type=user_path, required=True, metavar="PATH", help="a folder (statistics: a file)"
+    )
     flags.add_argument("--shard_size", type=int, help="images per file (default 1024)")
     flags.add_argument(
         "--dtype",

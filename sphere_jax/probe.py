@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from sphere_jax.cli import Parser, run_command
+from sphere_jax.cli import Parser, run_command, user_path
 from sphere_jax.config.config_files import load_config
 
 EPILOG = """\
@@ -25,19 +25,26 @@ Images are held-out ones. Distances without weights (--lpips, --features) are le
 
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
-    flags.add_argument("--config", default="", help="a config file")
-    flags.add_argument("--workdir", default="", help="the folder of a finished run")
+    flags.add_argument("--config", type=user_path, default="", help="a config file")
+    flags.add_argument("--workdir", type=user_path, default="", help="the folder of a finished run")
     flags.add_argument("--num", type=int, default=1024, help="images at most (default 1024)")
     flags.add_argument("--seed", type=int, default=0, help="seed of images, neighbours and noise")
     flags.add_argument("--batch", type=int, default=32, help="images at a time (default 32)")
-    flags.add_argument("--lpips", default="", metavar="FILE", help="weights of LPIPS, either kind")
-    flags.add_argument("--features", default="", help="efficientnet_lite0, dinov2_vitb14_reg, ...")
-    flags.add_argument("--pretrained", default="", metavar="FILE", help="weights of --features")
     flags.add_argument(
-        "--data_path", default="", help="images behind a run's latent cache, if moved"
+        "--lpips", type=user_path, default="", metavar="FILE", help="weights of LPIPS, either kind"
+    )
+    flags.add_argument("--features", default="", help="efficientnet_lite0, dinov2_vitb14_reg, ...")
+    flags.add_argument(
+        "--pretrained", type=user_path, default="", metavar="FILE", help="weights of --features"
+    )
+    flags.add_argument(
+        "--data_path",
+        type=user_path,
+        default="",
+        help="images behind a run's latent cache, if moved",
     )
     flags.add_argument("--data_source", default="", help="of --data_path: cifar10, folder, ...")
-    flags.add_argument("--out", required=True, help="folder to write")
+    flags.add_argument("--out", type=user_path, required=True, help="folder to write")
     overrides = [a for a in argv if a.startswith("--config.")]
     arguments = flags.parse_args([a for a in argv if a not in overrides])
 

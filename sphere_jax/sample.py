@@ -12,6 +12,7 @@ from sphere_jax.cli import (
     add_weights_flag,
     run_command,
     sampler_values,
+    user_path,
 )
 
 EPILOG = """\
@@ -31,8 +32,10 @@ SHOWN = 10  # classes that are named once they are drawn
 
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=True)
-    flags.add_argument("--workdir", required=True, help="the folder of a finished run")
-    flags.add_argument("--out", required=True, help="FILE.png (a grid) or FILE.npz")
+    flags.add_argument(
+        "--workdir", type=user_path, required=True, help="the folder of a finished run"
+    )
+    flags.add_argument("--out", type=user_path, required=True, help="FILE.png (a grid) or FILE.npz")
     flags.add_argument("--num", type=int, default=64, help="number of samples (default 64)")
     flags.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
     flags.add_argument("--labels", default="", help="classes, say 0,1 or cat,dog; default: all")
@@ -40,7 +43,7 @@ def main(argv: list[str]) -> None:
     arguments = flags.parse_sampler(argv)
 
     from sphere_jax.common.errors import UserError
-    from sphere_jax.common.files import make_folder, write_npz
+    from sphere_jax.common.files import make_parent, write_npz
     from sphere_jax.data.class_names import parse_labels
     from sphere_jax.evaluation.figures import save_grid
     from sphere_jax.runs.drawing import balanced_labels, draw
@@ -49,7 +52,7 @@ def main(argv: list[str]) -> None:
     out = Path(arguments.out)
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out={out} must end in .png or .npz.")
-    make_folder(out.parent)
+    make_parent(out)
     workdir = Path(arguments.workdir)
     sampler = sampler_values(workdir, arguments.sampler)
     run = load_run(workdir, sampler, weights=arguments.weights)

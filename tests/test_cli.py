@@ -1,10 +1,12 @@
 """Commands: overrides, --help, exit codes, and no traceback for a user error."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from refusals import refusal_of
 
 from sphere_jax import cli
 from sphere_jax.cli import run_command
@@ -207,3 +209,29 @@ def test_help_and_errors_from_the_shell(command):
     assert helped.returncode == 0 and "usage:" in helped.stdout and not helped.stderr
     refused = run("--workdri=x")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("main", ["--config=C"]),
+        ("main", ["--config=C", "--workdir=C"]),
+        ("sample", ["--workdir=C", "--out=x.png"]),
+        ("sample", ["--workdir=w", "--out=C"]),
+        ("sample", ["--workdir=w", "--out=x.png", "--weights=C"]),
+        ("edit", ["reconstruct", "--workdir=w", "--out=x.png", "--images", "a.png", "C"]),
+        ("edit", ["manipulate", "--workdir=w", "--out=x.png", "--direction=C"]),
+        *(("evaluate", [f"--{flag}=C"]) for flag in ("samples", "reference", "data_path", "out")),
+        ("compare", ["--config=c", "--workdir=w", "--arms=C"]),
+        ("convert", ["--from", "a", "C"]),
+        ("convert", ["--out=C"]),
+        ("ema", ["--workdir=C"]),
+        ("prepare", ["latents", "--config=c", "--out=C"]),
+        *(("probe", [f"--{flag}=C"]) for flag in ("lpips", "pretrained", "data_path", "out")),
+    ],
+)
+def test_variables_in_paths_of_flags(monkeypatch, command, flags):
+    monkeypatch.delenv("NOT_SET", raising=False)
+    main = importlib.import_module(f"sphere_jax.{command}").main
+    flags = [flag.replace("C", "${NOT_SET}/x") for flag in flags]
+    assert "needs $NOT_SET, which is not set" in refusal_of(main, flags)

@@ -1,13 +1,16 @@
 """One sentence for every way a config can be wrong, and the same config back from its dict."""
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from refusals import refusal_of
 
+from sphere_jax.common import plugins
 from sphere_jax.config.config_files import load_config
+from sphere_jax.config.options import Config, DataOptions, EvaluationOptions
 from sphere_jax.config.reading import read_config, to_dict
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.runs.plan import print_plan
@@ -338,3 +341,35 @@ def test_a_group_has_the_options_of_its_kind():
 def test_conflicting_options_of_few_step_systems(base, values, words):
     read_config(base)
     assert words in refusal(changed(base, **values))
+
+
+def test_paths_in_a_config_are_expanded_once(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("WEIGHTS", "/weights")
+    raw = changed(
+        data__path="~/flowers", flow__pretrained="$WEIGHTS/a.safetensors",
+        sampler={"auto_guidance": Path("${WEIGHTS}/run"), "guidance": 2.0},
+    )  # fmt: skip
+    config = read_config(raw)
+    assert config.data.path == "/home/ada/flowers"
+    assert config.stage("flow").pretrained == "/weights/a.safetensors"
+    assert config.sampler.auto_guidance == "/weights/run"
+    monkeypatch.setenv("WEIGHTS", "/elsewhere")
+    assert read_config(to_dict(config), stored=True) == config
+    assert read_config(changed(data__path="~/x"), stored=True).data.path == "~/x"
+    assert (
+        refusal(changed(data__path="$NOT_SET/x"))
+        == "config.data.path: '$NOT_SET/x' needs $NOT_SET, which is not set: export it first."
+    )
+
+
+@pytest.mark.parametrize("package", [("methods", "METHOD"), ("tokenizers", "TOKENIZER")])
+def test_an_option_of_text_is_a_path_or_names_a_plug_in(package):
+    kinds = [plugins.find(*package, name, "test") for name in plugins.known(*package)]
+    groups = [Config, DataOptions, EvaluationOptions, *(kind.Options for kind in kinds)]
+    groups += [kind.SamplerOptions for kind in kinds if getattr(kind, "SamplerOptions", None)]
+    for group in groups:
+        for field in dataclasses.fields(group):
+            if field.type is str and field.name not in ("name", "method"):
+                about = field.metadata
+                assert about["path"] or about["plugin"], f"{group.__name__}.{field.name}"

@@ -3,9 +3,19 @@
 from pathlib import Path
 
 import pytest
+from refusals import refusal_of
 
 from sphere_jax.common import files
-from sphere_jax.common.files import cache_folder, in_bytes, write_whole
+from sphere_jax.common.files import (
+    cache_folder,
+    check_parents,
+    expand_path,
+    in_bytes,
+    make_cache_folder,
+    make_folder,
+    make_parent,
+    write_whole,
+)
 
 
 def test_cache_folders(monkeypatch, tmp_path):
@@ -39,3 +49,73 @@ def test_two_processes_may_write_one_file(tmp_path, monkeypatch):
 
     write_whole(file, fill)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("page.html", "ours")]
+
+
+def test_paths_as_a_shell_reads_them(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("DATA", "/data")
+    for given, path in [
+        ("~/a/b", "/home/ada/a/b"),
+        ("~", "/home/ada"),
+        ("$DATA/x.npz", "/data/x.npz"),
+        ("${DATA}x/~", "/datax/~"),
+        ("a b/~/c", "a b/~/c"),
+        ("50$", "50$"),
+        ("", ""),
+        (Path("$DATA/x"), "/data/x"),
+    ]:
+        assert expand_path(given) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("$NOT_SET/x", "'$NOT_SET/x' needs $NOT_SET, which is not set: export it first."),
+        ("a/${NOT_SET}", "needs $NOT_SET, which is not set"),
+        ("~nobody-here/x", "starts with ~nobody-here, which is no user here; write ./~nobody-here"),
+        ("a\0b", "is no path"),
+        ("x" * 256, "is no path: it is too long"),
+        ("x/" * 2048, "is no path: it is too long"),
+        ("\ud800" * 256, "is no path"),
+    ],
+)
+def test_paths_that_are_none(monkeypatch, path, sentence):
+    monkeypatch.delenv("NOT_SET", raising=False)
+    assert sentence in refusal_of(expand_path, path)
+
+
+def test_folders_of_paths_that_look_mistyped_are_not_made(monkeypatch, tmp_path):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(here)
+    write_whole("a/b/c/x.txt", lambda path: path.write_text("inside"))
+    make_parent(here / "d" / "e" / "x.png")
+    make_folder(elsewhere / "runs" / "first")
+    make_parent(elsewhere / "new" / "x.png")
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_dir()}
+    assert made == {
+        "here", "here/a", "here/a/b", "here/a/b/c", "here/d", "here/d/e",
+        "elsewhere", "elsewhere/runs", "elsewhere/runs/first", "elsewhere/new",
+    }  # fmt: skip
+    for make in (make_parent, make_folder, lambda path: write_whole(path, Path.touch)):
+        for path in (elsewhere / "no" / "dir" / "x", "../no/dir/x", "/no_such/x"):
+            sentence = refusal_of(make, path)
+            assert sentence.endswith(f"for {path}; correct the path or make it.")
+    assert not (tmp_path / "no").exists() and not (elsewhere / "no").exists()
+    assert "is a folder; name a file." in refusal_of(make_parent, elsewhere)
+
+
+def test_the_working_directory_may_be_the_root(monkeypatch):
+    monkeypatch.chdir("/")
+    check_parents("runs/a/b/c")
+    assert "no folder /no_such/dir" in refusal_of(check_parents, "/no_such/dir/x.png")
+
+
+def test_a_cache_folder_has_parents_made_unless_a_variable_names_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("SPHERE_JAX_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new" / "cache"))
+    assert make_cache_folder("weights").is_dir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SPHERE_JAX_WEIGHTS", "~/no/such/folder")
+    assert f"There is no folder {tmp_path}/no/such" in refusal_of(make_cache_folder, "weights")

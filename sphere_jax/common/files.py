@@ -1,8 +1,13 @@
-"""Files are replaced whole: a reader sees the old one or the new one, never a part of one."""
+"""Files are replaced whole: a reader sees the old one or the new one, never a part of one.
+
+Paths that a user gives: `~` and environment variables are expanded (`expand_path`), and what looks
+mistyped makes no folders (`check_parents`).
+"""
 
 import json
 import math
 import os
+import re
 import socket
 import tempfile
 import zlib
@@ -13,6 +18,60 @@ from typing import Any
 import numpy as np
 
 from sphere_jax.common.errors import UserError
+
+PATH_LENGTH, NAME_LENGTH = 4096, 255  # bytes, on all common file systems
+
+
+def expand_path(text: str | os.PathLike) -> str:
+    """A path as a shell reads it: `~`, `~user`, `$NAME` and `${NAME}` replaced.
+
+    Raises:
+      UserError: a variable that is not set, a user that does not exist, a null character, or more
+        characters than a file system takes.
+    """
+    given = os.fspath(text)
+    path = os.path.expanduser(given)
+    if path.startswith("~"):
+        user = path.split("/")[0]
+        raise UserError(f"'{given}' starts with {user}, which is no user here; write ./{user}.")
+    for name in re.findall(r"\$(?:(\w+)|\{(\w+)\})", path, re.ASCII):
+        if max(name) not in os.environ:
+            raise UserError(f"'{given}' needs ${max(name)}, which is not set: export it first.")
+    path = os.path.expandvars(path)
+    encoded = path.encode(errors="replace")
+    longest = max(map(len, encoded.split(b"/")))
+    if b"\0" in encoded or len(encoded) >= PATH_LENGTH or longest > NAME_LENGTH:
+        raise UserError(f"'{given}' is no path: it is too long, or has a null character.")
+    return path
+
+
+def check_parents(path: str | os.PathLike) -> None:
+    """Raises UserError if `path` has missing parents that look mistyped.
+
+    Inside the working directory any number of parents may be missing. Elsewhere the folder that
+    holds `path` may be, if its own parent exists and is not `/`.
+    """
+    path, here = Path(path), Path.cwd()
+    absolute = Path(os.path.abspath(path))
+    if absolute.is_relative_to(here) and (here != Path(here.anchor) or not path.is_absolute()):
+        return
+    parent = absolute.parent
+    if os.path.exists(parent):
+        return
+    if not os.path.exists(parent.parent) or parent.parent == Path(parent.anchor):
+        raise UserError(f"There is no folder {parent} for {path}; correct the path or make it.")
+
+
+def make_parent(file: str | os.PathLike) -> None:
+    """Makes the folder that `file` will be written to.
+
+    Raises UserError if its path looks mistyped, if it is a folder, or if nothing can be written
+    there.
+    """
+    check_parents(file)
+    if os.path.isdir(file):
+        raise UserError(f"{file} is a folder; name a file.")
+    make_folder(Path(file).parent)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -46,10 +105,12 @@ def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None
     write_whole(path, fill)
 
 
-def make_folder(folder: Path) -> None:
-    """Makes `folder`. Raises UserError if nothing can be written there."""
+def make_folder(folder: str | os.PathLike) -> None:
+    """Makes `folder`. Raises UserError if its path looks mistyped, or if nothing can be written
+    there."""
+    check_parents(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -63,8 +124,20 @@ def cache_folder(kind: str) -> Path:
     Kinds: "weights" (downloads), "listings" (labels and fingerprints of data sets).
     """
     if named := os.environ.get(f"SPHERE_JAX_{kind.upper()}"):
-        return Path(named)
+        return Path(expand_path(named))
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sphere_jax" / kind
+
+
+def make_cache_folder(kind: str) -> Path:
+    """`cache_folder`, made. Raises UserError if it cannot be."""
+    folder = cache_folder(kind)
+    if os.environ.get(f"SPHERE_JAX_{kind.upper()}"):
+        check_parents(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make the cache folder {folder} ({error.strerror}).") from error
+    return folder
 
 
 def in_bytes(count: float) -> str:
@@ -84,9 +157,10 @@ def temporary_beside(path: Path) -> Path:
 def write_whole(path: str | os.PathLike, fill: Callable[[Path], Any]) -> None:
     """Puts what `fill` writes to a temporary path at `path`, and its folders around it.
 
-    Raises UserError if that cannot be written.
+    Raises UserError if that cannot be written, or if its path looks mistyped.
     """
     path = Path(path)
+    check_parents(path)
     temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import Config
-from sphere_jax.config.reading import read_config, type_of
+from sphere_jax.config.reading import option_at, read_config
 
 
 def load_config(path: str, overrides: list[str] = ()) -> Config:
@@ -47,7 +47,7 @@ def apply_override(raw: dict[str, Any], argument: str) -> None:
     if not equals:
         raise UserError(f"--{name} needs a value: --{name}=VALUE.")
     *groups, key = path = name.split(".")[1:]
-    value = parse_value(name, text.strip(), type_of(raw, path))
+    value = parse_value(name, text.strip(), option_at(raw, path)[0])
     for part in groups:
         raw = raw.setdefault(part, {})
     raw[key] = value

@@ -12,6 +12,7 @@ def option(
     help: str = "",
     *,
     file: bool = False,
+    path: bool = False,
     moves: Literal["weights", "samples", "nothing"] = "weights",
     swept: bool = False,
     formerly: str = "",
@@ -20,14 +21,15 @@ def option(
     """A dataclass field.
 
     low, high: its inclusive range. help: its meaning, with the unit. file: it names a file of
-    weights; its content counts, not its path. moves: what another value changes; what moves
-    nothing, or samples alone, may change between two starts of a run. swept: `evaluate --sweep`
+    weights; its content counts, not its path. path: it names another file or folder; in both, `~`
+    and environment variables are expanded. moves: what another value changes; what moves nothing,
+    or samples alone, may change between two starts of a run. swept: `evaluate --sweep`
     may vary it. formerly: its name in older configs. plugin: the package and attribute of the
     plug-in that its value names.
     """
     metadata = dict(
-        low=low, high=high, help=help, file=file, moves=moves, swept=swept, formerly=formerly,
-        plugin=plugin,
+        low=low, high=high, help=help, file=file, path=path or file, moves=moves, swept=swept,
+        formerly=formerly, plugin=plugin,
     )  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -19,7 +19,9 @@ class DataOptions:
     source: str = option(
         "mnist5k", plugin=("data.sources", "SOURCE"), help="a file of data/sources/, or a module"
     )
-    path: str = option("", moves="nothing", help="its file, folder or name: see the source")
+    path: str = option(
+        "", path=True, moves="nothing", help="its file, folder or name: see the source"
+    )
     image_size: int = option(32, 8, help="images are padded (28 -> 32) or resized to this")
     resize: Literal["bicubic", "nearest", "adm"] = option(
         "bicubic", help="how, before a centre crop"
@@ -176,7 +178,7 @@ class EvaluationOptions:
         plugin=("data.sources", "SOURCE"),
         help="images whose latents a cache holds; '': those named in the cache",
     )
-    data_path: str = option("", help="of data_source")
+    data_path: str = option("", path=True, help="of data_source")
 
 
 @dataclasses.dataclass(frozen=True)

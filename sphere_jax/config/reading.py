@@ -7,12 +7,14 @@ sentence. Library code sees only the dataclasses.
 
 import dataclasses
 import math
+import os
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import expand_path
 from sphere_jax.common.plugins import nearest
 from sphere_jax.config.checks import check_together
 from sphere_jax.config.options import Config, SamplerOptions, StageOptions
@@ -23,7 +25,8 @@ METHODS = ("methods", "METHOD")
 def read_config(raw: Mapping[str, Any], stored: bool = False) -> Config:
     """The frozen, checked form of a config file's dictionary.
 
-    `stored` is for the config that a run folder keeps: keys that were renamed since are translated.
+    `stored` is for the config that a run folder keeps: keys that were renamed since are translated,
+    and its paths are as they were expanded when the run started.
 
     Raises:
       UserError: unknown key (with the nearest known name), wrong type, value out of range, or
@@ -70,18 +73,19 @@ def to_dict(config: Config) -> dict[str, Any]:
     return {"stages": list(plain.pop("stages")), **plain.pop("groups"), **plain}
 
 
-def type_of(raw: Mapping[str, Any], path: list[str]) -> Any:
-    """The type of the option at `path` (["flow", "steps"]) of a config file's dictionary.
+def option_at(raw: Mapping[str, Any], path: list[str]) -> tuple[Any, Mapping[str, Any]]:
+    """Type of the option at `path` (["flow", "steps"]) of a config file's dictionary, and what
+    `config.option.option` says about it.
 
     Raises:
       UserError: there is no such option (with the nearest known name).
     """
-    hint, where, group = Config, "config", raw
+    hint, about, where, group = Config, {}, "config", raw
     for key in path:
         if not dataclasses.is_dataclass(hint):
             raise UserError(f"{where} is a value, not a group.")
-        hints = {name: field_type for name, (field_type, _) in _fields(hint).items()}
-        kinds = _kinds(hint)
+        fields, kinds = _fields(hint), _kinds(hint)
+        hints = {name: field_type for name, (field_type, _) in fields.items()}
         if hint is Config:
             stages = {k: _stage_type(k, value) for k, value in raw.items() if _is_stage(k, value)}
             hints = {name: hints[name] for name in _known_groups()} | stages
@@ -89,10 +93,10 @@ def type_of(raw: Mapping[str, Any], path: list[str]) -> Any:
         if key not in hints:
             raise UserError(_unknown(where, key, hints))
         group = group.get(key, {}) if isinstance(group, Mapping) else {}
-        where, hint = f"{where}.{key}", hints[key]
+        where, hint, (_, about) = f"{where}.{key}", hints[key], fields.get(key, (None, {}))
         if key in kinds:
             hint = _kind(kinds[key], group, where)
-    return hint
+    return hint, about
 
 
 def read_group(cls, raw: Mapping[str, Any], where: str, stored: bool = False):
@@ -113,6 +117,8 @@ def read_group(cls, raw: Mapping[str, Any], where: str, stored: bool = False):
         name, value = f"{where}.{key}", raw[key]
         if key in kinds:
             hint = _kind(kinds[key], value, name)
+        if about.get("path"):
+            value = _path(name, value, stored)
         value = _value(name, value, hint, stored)
         low, high = about.get("low"), about.get("high")
         if low is not None and value < low:
@@ -123,6 +129,16 @@ def read_group(cls, raw: Mapping[str, Any], where: str, stored: bool = False):
             plugins.find(*about["plugin"], value, name)
         values[key] = value
     return cls(**values)
+
+
+def _path(name: str, value: Any, stored: bool) -> Any:
+    """A path as text, expanded unless it is `stored`; another value as it is."""
+    if not isinstance(value, (str, os.PathLike)) or stored:
+        return value
+    try:
+        return expand_path(value)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def _known_groups() -> list[str]:

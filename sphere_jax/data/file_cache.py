@@ -9,7 +9,7 @@ import numpy as np
 
 from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import cache_folder, write_npz
+from sphere_jax.common.files import cache_folder, make_cache_folder, write_npz
 from sphere_jax.data.npz_files import read_npz
 
 
@@ -35,5 +35,6 @@ def cached(
         return read_npz(str(path))
     found = find()
     with contextlib.suppress(UserError):
+        make_cache_folder("listings")
         write_npz(path, found)
     return found

@@ -66,7 +66,7 @@ class FlowSamplerOptions(SamplerOptions):
         0, 0, swept=True, help="guide the first so many channels only; 0: all"
     )
     auto_guidance: str = option(
-        "", help="run folder of a weaker network, used in place of the null label"
+        "", path=True, help="run folder of a weaker network, used in place of the null label"
     )
     decode_radius: float = option(
         0.0, 0.0, swept=True, help="radius of the tokens that are decoded; 0: the space's own"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import make_parent
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.common.progress import Progress
 from sphere_jax.config.options import Config
@@ -34,6 +35,7 @@ def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
     unpacked = config.tokenizer_class.without_statistics(config.tokenizer)
     if out.suffix != ".safetensors":
         raise UserError(f"--out={out} must end with .safetensors.")
+    make_parent(out)
     if config.source.made_of_images:
         found, count = _cached(config, packed=unpacked != config.tokenizer)
     else:
