@@ -2,25 +2,41 @@
 
 import argparse
 import dataclasses
+import difflib
+import errno
+import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from sphere_jax.common import plugins
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, quoted, shortened
 from sphere_jax.common.files import expand_path
+from sphere_jax.common.flags import (
+    OneOf,
+    number,
+    sentence_of,
+    sentence_of_rest,
+    sentence_of_text,
+    whole,
+)
 from sphere_jax.config.config_files import load_config, parse_value
-from sphere_jax.config.reading import option_at
+from sphere_jax.config.option_reference import sampler_help, sampler_names
+from sphere_jax.config.options import SamplerOptions
+from sphere_jax.config.reading import option_at, read_config
 from sphere_jax.data.class_names import with_classes_counted
 from sphere_jax.training.signals import Interrupted
 
 EXIT_CODES = "exit codes: 0 done, 2 user error (the message says how to fix it), 130 interrupted"
 user_path = expand_path  # type of a flag that names a file or folder
-SHARED = {"steps": int, "guidance": float, "batch_size": int}  # sampler options of every method
+USERS_TO_MEND = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG,
+    errno.ELOOP, errno.EMFILE,
+}  # fmt: skip
 
 
 def run_command(main: Callable[[list[str]], None]) -> None:
@@ -35,6 +51,11 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     except BrokenPipeError:  # as in `| head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in USERS_TO_MEND or not error.filename:
+            raise
+        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)
     except Interrupted as stop:
         print(f"Stopped. {stop}. The same command resumes from there.", file=sys.stderr)
         sys.exit(130)
@@ -56,58 +77,127 @@ def _set_precision() -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """epilog: the end of --help, before the exit codes. samples: the command also takes the sampler
-    options of a run's method."""
+    """Flags of a command, or of one of its actions.
 
-    def __init__(self, description: str, epilog: str = "", samples: bool = False):
+    What is wrong with a flag is a UserError of one sentence. Help states defaults. `samples`: the
+    command also takes the sampler options of methods for which this is true; `published` are the
+    command's own defaults of some.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        epilog: str = "",
+        samples: Callable[[Any], bool] | None = None,
+        action: str = "",
+        published: Mapping[str, Any] | None = None,
+    ):
+        self._names: list[str] = []  # of all flags
+        self._required: dict[str, str] = {}  # their names by the attributes of the arguments
         super().__init__(
+            prog=f"{_program()} {action}".rstrip(),
             description=description,
-            epilog=f"{epilog.rstrip()}\n{EXIT_CODES}",
+            epilog=f"{epilog.rstrip()}\n{EXIT_CODES}".lstrip(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
+            exit_on_error=False,
         )
-        self._samples = samples
+        self._samples, self._published = samples, published or {}
+        self._argv: list[str] = []
         if samples:
-            self.add_argument("--steps", type=int, help="sampling steps")
-            self.add_argument("--guidance", type=float, help="guidance scale; 1 is off")
-            self.add_argument("--batch", type=int, dest="batch_size", help="images at a time")
+            for name, kind in (("steps", whole()), ("guidance", number()), ("batch", whole())):
+                dest = "batch_size" if name == "batch" else name
+                self.add_argument(f"--{name}", type=kind, dest=dest, help=argparse.SUPPRESS)
+
+    def add_argument(self, *names: str, **settings):
+        """As in argparse; the default, if there is one, ends the help."""
+        default, about = settings.get("default"), settings.get("help", "")
+        silent = default is False or default in (None, "", [], argparse.SUPPRESS)
+        if not silent and "%(default)s" not in about:
+            settings["help"] = f"{about} (default %(default)s)".lstrip()
+        action = super().add_argument(*names, **settings)
+        self._names += [name for name in names if name.startswith("--")]
+        if action.required:
+            self._required[action.dest] = names[0]
+        return action
+
+    def add_choice(self, name: str, names: Iterable[str], **settings):
+        """A flag that takes one of some names."""
+        names = tuple(names)
+        self.add_argument(name, type=OneOf(names), metavar=f"{{{','.join(names)}}}", **settings)
+
+    def parse_known_args(self, args=None, namespace=None):
+        self._argv = list(args or ())
+        try:
+            found, rest = super().parse_known_args(args, namespace)
+        except argparse.ArgumentError as error:
+            raise UserError(sentence_of(error)) from None
+        for attribute, name in self._required.items():
+            if getattr(found, attribute) == "":
+                raise UserError(f"{name} is empty; give it a value.")
+        return found, rest
+
+    def parse_args(self, args=None, namespace=None):
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            raise UserError(sentence_of_rest(rest[0], self._names))
+        return found
+
+    def error(self, message: str):
+        for name in (text.partition("=")[0] for text in self._argv):  # mistyped, so it is missing
+            if name not in self._names and difflib.get_close_matches(name, self._names, 1, 0.8):
+                raise UserError(sentence_of_rest(name, self._names))
+        raise UserError(sentence_of_text(message))
 
     def format_help(self) -> str:
-        """With the sampler options of all methods."""
+        """With the sampler options: of the run, if --workdir names one, else of all methods."""
         text = super().format_help()
         if not self._samples:
             return text
-        lines = [
-            f"  --{name:<20}{about} ({', '.join(methods)})"
-            for name, (about, methods) in sampler_options().items()
-            if name not in SHARED
-        ]
-        listed = "sampler options of the run's method:\n" + "\n".join(lines)
-        return text.replace(self.epilog, f"{listed}\n\n{self.epilog}", 1)
+        return text.replace(self.epilog, f"{self._sampler_help()}\n\n{self.epilog}", 1)
+
+    def _sampler_help(self) -> str:
+        from sphere_jax.runs.loading import stored_config
+
+        if workdir := _value_of("--workdir", self._argv):
+            config = read_config(stored_config(Path(expand_path(workdir))), stored=True)
+            if config.generator and self._samples(config.method(config.generator)):
+                listed = sampler_help(self._samples, self._published, config.sampler)
+                return f"options of the sampler of {workdir}:\n{listed}"
+        listed = sampler_help(self._samples, self._published)
+        return f"options of the run's sampler (--workdir=W --help shows its values):\n{listed}"
 
     def parse_sampler(self, argv: list[str]) -> argparse.Namespace:
         """The arguments; `sampler` among them holds the sampler options that were given: numbers,
         or the texts of `sampler_values`."""
         arguments, rest = self.parse_known_args(argv)
-        given = {name: getattr(arguments, name) for name in SHARED}
+        shared = [field.name for field in dataclasses.fields(SamplerOptions)]
+        given = {name: getattr(arguments, name, None) for name in shared}
         arguments.sampler = {name: value for name, value in given.items() if value is not None}
+        known = [name.removeprefix("--") for name in self._names]
         while rest:
             name, equals, text = rest.pop(0).partition("=")
-            if not name.startswith("--") or not (equals or rest):
-                self.error(f"unrecognized arguments: {name}")
-            arguments.sampler[name.removeprefix("--")] = text if equals else rest.pop(0)
+            if not name.startswith("--") or not self._samples:
+                raise UserError(sentence_of_rest(name, self._names))
+            if not (equals or rest):
+                raise UserError(f"{name} needs a value: {name}=VALUE.")
+            name = name.removeprefix("--")
+            if name not in sampler_names() and difflib.get_close_matches(name, known, 1, 0.8):
+                raise UserError(sentence_of_rest(f"--{name}", self._names))
+            arguments.sampler[name] = text if equals else rest.pop(0)
         return arguments
 
 
-def sampler_options() -> dict[str, tuple[str, list[str]]]:
-    """Sampler options of all methods of this package: meaning, and methods that have them."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for method in plugins.known("methods", "METHOD"):
-        options = plugins.find("methods", "METHOD", method, "method").SamplerOptions
-        for field in dataclasses.fields(options) if options else ():
-            about, methods = found.setdefault(field.name, (field.metadata.get("help", ""), []))
-            methods.append(method)
-    return found
+def _program() -> str:
+    given = sys.argv[0]
+    return given if given.startswith("sphere_jax ") else f"python -m sphere_jax.{Path(given).stem}"
+
+
+def _value_of(name: str, argv: list[str]) -> str:
+    """The last value that a flag is given, or ""."""
+    found = [text.partition("=")[2] for text in argv if text.startswith(f"{name}=")]
+    found += [text for flag, text in itertools.pairwise(argv) if flag == name]
+    return found[-1] if found else ""
 
 
 def sampler_values(workdir: Path, given: dict[str, Any]) -> dict[str, Any]:
@@ -133,10 +223,30 @@ def sampler_values(workdir: Path, given: dict[str, Any]) -> dict[str, Any]:
 
 def check_sampler_names(names: Iterable[str]) -> None:
     """Raises UserError for a flag that is no sampler option of any method."""
-    known = sampler_options()
+    known = sampler_names()
     for name in names:
         if name not in known:
             raise UserError(f"There is no flag --{name}; {plugins.nearest(name, known)}")
+
+
+def choose_action(argv: list[str], about: str, actions: Mapping[str, str]) -> str:
+    """The action that the first argument names; "" where that asks for help, which is printed.
+
+    Raises:
+      UserError: another name, or a flag before the action.
+    """
+    name = argv[0] if argv else "--help"
+    if name in ("-h", "--help"):
+        print(f"usage: {_program()} ACTION [flags]; ACTION --help lists the flags\n\n{about}\n")
+        for action, does in actions.items():
+            print(f"  {action:<14}{does}")
+        return ""
+    if name.startswith("-"):
+        known = ", ".join(actions)
+        raise UserError(f"The action comes before {shortened(name)}: one of {known}.")
+    if name not in actions:
+        raise UserError(f"There is no action {quoted(name)}; {plugins.nearest(name, actions)}")
+    return name
 
 
 def add_weights_flag(flags: argparse.ArgumentParser) -> None:

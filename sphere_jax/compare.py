@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from sphere_jax.cli import Parser, run_command, user_path
+from sphere_jax.common.errors import UserError, shortened
 from sphere_jax.config.config_files import load_config
 
 EPILOG = """\
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument(
         "--arms", type=user_path, default="", metavar="FILE.py", help="a file of named arms"
     )
-    flags.add_argument("--seeds", default="0,1,2", help="comma separated (default 0,1,2)")
+    flags.add_argument("--seeds", default="0,1,2", help="comma separated")
     flags.add_argument("--baseline", default="", metavar="NAME", help="by default the first arm")
     flags.add_argument(
         "--target",
@@ -59,7 +60,6 @@ def main(argv: list[str]) -> None:
     shared = [a for a in argv if a.startswith("--config.")]
     arguments = flags.parse_args([a for a in argv if a not in shared])
 
-    from sphere_jax.common.errors import UserError
     from sphere_jax.studies.comparing import arms as parsing
 
     base = load_config(arguments.config, shared)
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     baseline = arguments.baseline or arms[0].name
     if baseline not in [arm.name for arm in arms]:
         known = ", ".join(f"'{arm.name}'" for arm in arms)
-        raise UserError(f"--baseline={baseline} is none of the arms: {known}.")
+        raise UserError(f"--baseline={shortened(baseline)} is none of the arms: {known}.")
     configs = parsing.plan(arguments.config, shared, arms, seeds)
     one_key = len(arguments.vary) == 1 and not named
     label = arguments.vary[0].partition("=")[0] if one_key else "arm"
@@ -166,19 +166,16 @@ def _items(workdir: Path) -> dict[str, str]:
 
 
 def _seeds(text: str) -> list[int]:
-    from sphere_jax.common.errors import UserError
-
     try:
         seeds = [int(seed) for seed in text.split(",")]
     except ValueError:
-        raise UserError(f"--seeds={text} must be numbers, say 0,1,2.") from None
+        raise UserError(f"--seeds={shortened(text)} must be numbers, say 0,1,2.") from None
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds={text} must be different.")
+        raise UserError(f"--seeds={shortened(text)} must be different.")
     return seeds
 
 
 def _target(text: str, configs):
-    from sphere_jax.common.errors import UserError
     from sphere_jax.evaluation.score import curve_metrics
     from sphere_jax.studies.comparing.outcomes import Target
 
@@ -191,8 +188,8 @@ def _target(text: str, configs):
         target = Target(found[0], float(value))
     except (IndexError, ValueError):
         raise UserError(
-            f"--target={text} must be METRIC:VALUE, METRIC one of these or the start of one: "
-            f"{', '.join(known)}."
+            f"--target={shortened(text)} must be METRIC:VALUE, METRIC one of these or the start of "
+            f"one: {', '.join(known)}."
         ) from None
     if any(config.evaluation.every == 0 for config in configs.values()):
         raise UserError("--target needs scores while training: --config.evaluation.every=N.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from sphere_jax.cli import Parser, run_command, user_path
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import make_parent
+from sphere_jax.common.flags import number, whole
 
 EPILOG = """\
 --sigma_rel is the width of the average's profile over the length of the run up to --step (Karras et
@@ -27,11 +28,15 @@ def main(argv: list[str]) -> None:
     flags.add_argument(
         "--workdir", type=user_path, required=True, help="the folder of a run, finished or not"
     )
-    flags.add_argument("--sigma_rel", type=float, required=True, help="relative width, 0 to 0.2887")
+    flags.add_argument(
+        "--sigma_rel", type=number(0.0), required=True, help="relative width, 0 to 0.2887"
+    )
     flags.add_argument(
         "--out", type=user_path, required=True, metavar="F.safetensors", help="the file to write"
     )
-    flags.add_argument("--step", type=int, help="end of the average (default: the last snapshot)")
+    flags.add_argument(
+        "--step", type=whole(1), help="end of the average (default: the last snapshot)"
+    )
     flags.add_argument("--stage", default="", help="stage, if several have snapshots")
     flags.add_argument(
         "--force", action="store_true", help="write an average whose profile is off by over 10%%"

@@ -24,6 +24,7 @@ from sphere_jax.cli import (
     sampler_values,
     user_path,
 )
+from sphere_jax.common.flags import any_method, seed, whole
 
 EPILOG = """\
 files of images are .npz with `images` uint8 NHWC and, for class agreement, `labels`;
@@ -34,14 +35,14 @@ every point; the same command resumes after the points already scored.
 
 
 def main(argv: list[str]) -> None:
-    flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=True)
+    flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=any_method)
     flags.add_argument("--workdir", type=user_path, default="", help="the folder of a finished run")
     flags.add_argument("--samples", type=user_path, default="", help="FILE.npz of images to score")
     flags.add_argument(
         "--reference", type=user_path, default="", help="FILE.npz to score against, without a run"
     )
-    flags.add_argument("--num", type=int, help="samples to draw (default 1000)")
-    flags.add_argument("--seed", type=int, help="random seed of the samples (default 0)")
+    flags.add_argument("--num", type=whole(1), help="samples to draw (default 1000)")
+    flags.add_argument("--seed", type=seed, help="random seed of the samples (default 0)")
     flags.add_argument(
         "--features", default="", help="inception_fid, efficientnet_lite0, ...; see convert --list"
     )

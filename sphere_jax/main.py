@@ -8,9 +8,11 @@ Run the same command again after an interruption: it resumes from the last check
 from pathlib import Path
 
 from sphere_jax.cli import Parser, parse_with_config, run_command, user_path
+from sphere_jax.config.option_reference import help_of
 
 EPILOG = """\
-any value of the config can be overridden:
+any value of the config can be overridden (--help=GROUP lists the options of a group, say
+--help=flow, --help=model.sit or --help=sampler; --help=all lists all, as docs/options.md does):
   --config.space.path=linear          the Euclidean baseline, all else identical
   --config.flow.steps=2000            train longer (in a new --workdir)
   --config.sampler.guidance=1.5       guidance scale; 1 is off and halves the cost
@@ -22,6 +24,9 @@ report.html (open it in a browser) and results.json.
 
 
 def main(argv: list[str]) -> None:
+    for group in (text.removeprefix("--help=") for text in argv if text.startswith("--help=")):
+        print(help_of(group))
+        return
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument("--config", type=user_path, required=True, help="a file in configs/")
     flags.add_argument(

@@ -18,68 +18,72 @@ and reused. Statistics start again.
 
 from pathlib import Path
 
-from sphere_jax.cli import Parser, parse_with_config, run_command, user_path
+from sphere_jax.cli import Parser, choose_action, parse_with_config, run_command, user_path
+from sphere_jax.common.flags import whole
 
-EPILOG = """\
-latents: every image encoded, original and mirrored. The folder holds ArrayRecord files and an
-index.json with shapes, statistics and checksums. Training refuses a cache of another tokenizer,
-image size, resize or number of classes. Only published tokenizers (kl_vae, tiny_vae, rae) can be
-cached.
-
-images: every image padded or resized to config.data.image_size, split, and stored as PNG with its
-label, a tf.train.Example per record, in train-*.array_record and heldout-*.array_record.
-
-statistics: mean and standard deviation of every channel over the training images, original and
-mirrored. tiny_vae and kl_vae normalise by them before anything is projected on a sphere. A latent
-cache (--config.data.source=cache) stores its own, so nothing is encoded. It is normalised as it is
-read: one cache serves runs with statistics and without.
-
-On several hosts start the same command on each (see launch/), with --out on storage that all see.
-"""
-DEFAULTS = {"shard_size": 1024, "dtype": "float16", "batch": 32}
-UNUSED = {"latents": (), "images": ("dtype", "batch"), "statistics": ("shard_size", "dtype")}
+EPILOG = {
+    "latents": """\
+OUT holds ArrayRecord files and an index.json with shapes, statistics and checksums. Training
+refuses a cache of another tokenizer, image size, resize or number of classes. Only published
+tokenizers (kl_vae, tiny_vae, rae) can be cached. --config.a.b=v overrides a value of the config.
+After an interruption the same command checks finished files and reuses them.
+""",
+    "images": """\
+Every image is padded or resized to config.data.image_size, split, and stored as PNG with its label,
+a tf.train.Example per record, in train-*.array_record and heldout-*.array_record.
+--config.a.b=v overrides a value of the config.
+After an interruption the same command checks finished files and reuses them.
+""",
+    "statistics": """\
+Of the training images, original and mirrored. tiny_vae and kl_vae normalise by them before anything
+is projected on a sphere. A latent cache (--config.data.source=cache) stores its own, so nothing is
+encoded. It is normalised as it is read: one cache serves runs with statistics and without.
+--config.a.b=v overrides a value of the config.
+""",
+}
+HOSTS = "On several hosts start the same command on each, with --out on storage that all see.\n"
+ACTIONS = {
+    "latents": "encodes every image once, original and mirrored",
+    "images": "brings every image to size and stores it in record files",
+    "statistics": "mean and standard deviation of every channel of the latents",
+}
 
 
 def main(argv: list[str]) -> None:
-    flags = Parser(__doc__.split("\n\n")[0], EPILOG)
-    flags.add_argument("what", choices=("latents", "images", "statistics"), help="what to prepare")
+    what = choose_action(argv, __doc__.split("\n\n")[0], ACTIONS)
+    if not what:
+        return
+    flags = Parser(f"{ACTIONS[what].capitalize()}.", f"{EPILOG[what]}\n{HOSTS}", action=what)
     flags.add_argument("--config", type=user_path, required=True, help="a file in configs/")
-    flags.add_argument(
-        "--out", type=user_path, required=True, metavar="PATH", help="a folder (statistics: a file)"
-    )
-    flags.add_argument("--shard_size", type=int, help="images per file (default 1024)")
-    flags.add_argument(
-        "--dtype",
-        choices=("float16", "bfloat16", "float32"),
-        help="of stored latents (default float16)",
-    )
-    flags.add_argument("--batch", type=int, help="images encoded at once per device (default 32)")
-    arguments, config = parse_with_config(flags, argv)
+    target = "F.safetensors" if what == "statistics" else "FOLDER"
+    flags.add_argument("--out", type=user_path, required=True, metavar=target, help="to write")
+    if what != "statistics":
+        flags.add_argument("--shard_size", type=whole(1), default=1024, help="images per file")
+    if what == "latents":
+        types = ("float16", "bfloat16", "float32")
+        flags.add_choice("--dtype", types, default="float16", help="of stored latents")
+    if what != "images":
+        text = "images encoded at once per device"
+        flags.add_argument("--batch", type=whole(1), default=32, help=text)
+    arguments, config = parse_with_config(flags, argv[1:])
 
     # Slow imports come after the flags, so that --help and wrong flags answer at once.
-    from sphere_jax.common.errors import UserError
     from sphere_jax.common.processes import is_main_process, start_processes
     from sphere_jax.runs.latent_caching import encode_data_set
     from sphere_jax.runs.latent_statistics import write_statistics
 
-    given = {name: getattr(arguments, name) for name in DEFAULTS}
-    for name in UNUSED[arguments.what]:
-        if given[name] is not None:
-            raise UserError(f"--{name} has no effect on 'prepare {arguments.what}': leave it out.")
-    size, dtype, batch = (DEFAULTS[k] if v is None else v for k, v in given.items())
-    if min(size, batch) < 1:
-        raise UserError("--shard_size and --batch must be at least 1.")
     start_processes()
     out = Path(arguments.out)
-    if arguments.what == "images":
-        _prepare_images(config.data, out, size)
+    if what == "images":
+        _prepare_images(config.data, out, arguments.shard_size)
         return
-    if arguments.what == "statistics":
-        statistics = write_statistics(config, out, batch)
+    if what == "statistics":
+        statistics = write_statistics(config, out, arguments.batch)
         if is_main_process():
             print(f"{out}: {statistics['tokens']:,} tokens")
             _print_statistics(statistics)
         return
+    size, dtype, batch = arguments.shard_size, arguments.dtype, arguments.batch
     index = encode_data_set(config, out, size, dtype, batch)
     if is_main_process():
         _print_classes(out)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from sphere_jax.cli import Parser, run_command, user_path
+from sphere_jax.common.flags import seed, whole
 from sphere_jax.config.config_files import load_config
 
 EPILOG = """\
@@ -27,9 +28,9 @@ def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument("--config", type=user_path, default="", help="a config file")
     flags.add_argument("--workdir", type=user_path, default="", help="the folder of a finished run")
-    flags.add_argument("--num", type=int, default=1024, help="images at most (default 1024)")
-    flags.add_argument("--seed", type=int, default=0, help="seed of images, neighbours and noise")
-    flags.add_argument("--batch", type=int, default=32, help="images at a time (default 32)")
+    flags.add_argument("--num", type=whole(2), default=1024, help="images at most")
+    flags.add_argument("--seed", type=seed, default=0, help="seed of images, neighbours and noise")
+    flags.add_argument("--batch", type=whole(1), default=32, help="images at a time")
     flags.add_argument(
         "--lpips", type=user_path, default="", metavar="FILE", help="weights of LPIPS, either kind"
     )
@@ -65,9 +66,6 @@ def main(argv: list[str]) -> None:
         raise UserError("--data_path and --data_source go with --workdir; else set --config.data.")
     if bool(arguments.features) != bool(arguments.pretrained):
         raise UserError("--features and --pretrained, its weights, go together.")
-    for name, least in (("num", 2), ("batch", 1), ("seed", 0)):
-        if getattr(arguments, name) < least:
-            raise UserError(f"--{name}={getattr(arguments, name)} must be at least {least}.")
     out, started = Path(arguments.out), time.monotonic()
     make_folder(out)
 

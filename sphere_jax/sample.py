@@ -14,6 +14,7 @@ from sphere_jax.cli import (
     sampler_values,
     user_path,
 )
+from sphere_jax.common.flags import any_method, seed, whole
 
 EPILOG = """\
 examples:
@@ -25,19 +26,18 @@ examples:
 At one seed, sample i starts from bit-identical noise and ends in the same picture (within 1 of 255)
 whatever --batch, the number of devices or the mesh.
 """
-
-
+GRID = 2_500  # most pictures in one file
 SHOWN = 10  # classes that are named once they are drawn
 
 
 def main(argv: list[str]) -> None:
-    flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=True)
+    flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=any_method)
     flags.add_argument(
         "--workdir", type=user_path, required=True, help="the folder of a finished run"
     )
     flags.add_argument("--out", type=user_path, required=True, help="FILE.png (a grid) or FILE.npz")
-    flags.add_argument("--num", type=int, default=64, help="number of samples (default 64)")
-    flags.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
+    flags.add_argument("--num", type=whole(1), default=64, help="number of samples")
+    flags.add_argument("--seed", type=seed, default=0, help="random seed")
     flags.add_argument("--labels", default="", help="classes, say 0,1 or cat,dog; default: all")
     add_weights_flag(flags)
     arguments = flags.parse_sampler(argv)
@@ -52,6 +52,10 @@ def main(argv: list[str]) -> None:
     out = Path(arguments.out)
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"--out={out} must end in .png or .npz.")
+    if out.suffix == ".png" and arguments.num > GRID:
+        raise UserError(
+            f"--num={arguments.num} is more than a .png shows ({GRID:,}); use --out=FILE.npz."
+        )
     make_parent(out)
     workdir = Path(arguments.workdir)
     sampler = sampler_values(workdir, arguments.sampler)

@@ -1,6 +1,9 @@
 """Commands: overrides, --help, exit codes, and no traceback for a user error."""
 
+import contextlib
+import dataclasses
 import importlib
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +11,14 @@ from pathlib import Path
 import pytest
 from refusals import refusal_of
 
-from sphere_jax import cli
+from sphere_jax import cli, main
 from sphere_jax.cli import run_command
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import expand_path
+from sphere_jax.common.flags import any_method, number, whole
+from sphere_jax.config import option_reference
 from sphere_jax.config.config_files import load_config
+from sphere_jax.data.class_names import Classes, parse_labels
 from sphere_jax.training.signals import Interrupted
 
 ROOT = Path(__file__).parents[1]
@@ -161,19 +168,141 @@ def test_other_exceptions_keep_their_traceback(monkeypatch):
 
 
 def test_only_the_sampler_flags_that_were_given():
-    flags = cli.Parser("", "", samples=True)
+    flags = cli.Parser("", "", samples=any_method)
     given = flags.parse_sampler(["--steps=3", "--batch=7", "--guidance=0", "--solver", "heun"])
     numbers = {"steps": 3, "batch_size": 7, "guidance": 0.0}
     assert given.sampler == numbers | {"solver": "heun"}
-    with pytest.raises(SystemExit, match="2"):
-        flags.parse_sampler(["--steps=3", "heun"])
+    for wrong, sentence in [
+        (["--steps=3", "heun"], "'heun' belongs to no flag; a flag is written --NAME=VALUE."),
+        (["--solver"], "--solver needs a value: --solver=VALUE."),
+        (["--stepz=3"], "There is no flag --stepz; did you mean '--steps'?"),
+        (["--batch=x"], "--batch must be a whole number, not 'x'."),
+        (["--guidance=inf"], "--guidance must be a finite number, not 'inf'."),
+    ]:
+        assert refusal_of(flags.parse_sampler, wrong) == sentence
 
 
-def test_sampler_options_of_all_methods_are_listed():
-    text = cli.Parser("What it does.", "examples", samples=True).format_help()
-    assert "--solver" in text and "(flow)" in text
+def test_what_is_wrong_with_a_flag_is_one_sentence():
+    flags = cli.Parser("")
+    flags.add_argument("--out", required=True)
+    flags.add_argument("--num", type=whole(1, 9), default=3)
+    flags.add_argument("--width", type=number(0.0))
+    flags.add_argument("--force", action="store_true")
+    flags.add_choice("--path", ("lerp", "slerp"), default="lerp")
+    for given, sentence in [
+        ([], "--out is missing; see --help."),
+        (["--ouf=x"], "There is no flag --ouf; did you mean '--out'?"),
+        (["--out="], "--out is empty; give it a value."),
+        (["--out"], "--out needs a value: --out=VALUE."),
+        (["--out=x", "--num=0"], "--num must be a whole number, 1 to 9, not '0'."),
+        (["--out=x", "--num=1.5"], "--num must be a whole number, 1 to 9, not '1.5'."),
+        (["--out=x", "--width=nan"], "--width must be a finite number of at least 0.0, not 'nan'."),
+        (["--out=x", "--force=yes"], "--force takes no value; write it alone."),
+        (["--out=x", "--path=slurp"], "--path must be one of 'lerp', 'slerp', not 'slurp'."),
+        (["--out=x", "-num", "3"], "There is no flag -num; did you mean '--num'?"),
+        (["--out=x", "y"], "'y' belongs to no flag; a flag is written --NAME=VALUE."),
+    ]:  # fmt: skip
+        assert refusal_of(flags.parse_args, given) == sentence
+    assert flags.parse_args(["--out=x"]).num == 3
+    shown = " ".join(flags.format_help().split())
+    assert "(default 3)" in shown and "(default lerp)" in shown and "(default False)" not in shown
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda file, long: main.main([f"--config={long}"]),
+        lambda file, long: main.main([f"--config.{long}=3", f"--config={file}"]),
+        lambda file, long: main.main([f"--{long}", f"--config={file}"]),
+        lambda file, long: main.main([f"--help={long}"]),
+        lambda file, long: load_config(file, [f"--config.flow.steps={long}"]),
+        lambda file, long: load_config(file, [f"--config.space.path={long}"]),
+        lambda file, long: load_config(file, [f"--config.data.source={long}"]),
+        lambda file, long: load_config(file, [f"--config.stages={long}"]),
+        lambda file, long: parse_labels(long, Classes(3)),
+        lambda file, long: expand_path(f"${long}"),
+    ],
+)
+@pytest.mark.parametrize("long", ["x" * 100_000, "x y " * 25_000], ids=["word", "words"])
+def test_messages_quote_little_of_what_was_given(file, give, long):
+    sentence = refusal_of(give, file, long)
+    assert len(sentence) <= 700 and sentence.count("x") <= 260
+
+
+def test_messages_are_one_printable_line():
+    assert str(UserError("a\nb\x1b[31m c")) == "a b\\x1b[31m c"
+    assert len(str(UserError("word " * 10_000))) == 999
+
+
+def test_help_names_the_sampler_options_of_each_method():
+    text = cli.Parser("What it does.", "examples", samples=any_method).format_help()
+    flow, encoder = text.index("of flow runs:"), text.index("of sphere_encoder runs:")
+    assert flow < text.index("--solver") < encoder < text.index("--guidance_at")
     assert text.endswith(f"examples\n{cli.EXIT_CODES}\n")
-    assert "--strength" in text and "(sphere_encoder, sphere_latent)" in text
+
+
+COMMANDS = [
+    *("main", "sample", "evaluate", "compare", "convert", "ema", "probe"),
+    *(f"edit {action}" for action in ("reconstruct", "interpolate", "crossover", "manipulate")),
+    *(f"prepare {action}" for action in ("latents", "images", "statistics")),
+]
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """The help of every command and action."""
+    found = {}
+    for line in COMMANDS:
+        command, *action = line.split()
+        with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as end:
+            importlib.import_module(f"sphere_jax.{command}").main([*action, "--help"])
+        assert end.value.code == 0
+        found[line] = out.getvalue()
+    return found
+
+
+def test_every_action_has_its_own_help_with_defaults(helps, capsys):
+    assert len(set(helps.values())) == len(COMMANDS)
+    assert "--columns" in helps["edit interpolate"] and "(default 16)" in helps["edit interpolate"]
+    assert "--columns" not in helps["edit crossover"] and "(default 10)" in helps["edit crossover"]
+    assert "--seed" not in helps["edit reconstruct"] and "--solver" not in str(
+        helps["edit manipulate"]
+    )
+    assert "(default 1024)" in helps["prepare images"] and "--dtype" not in helps["prepare images"]
+    assert "(default 64)" in helps["sample"] and "(default 1000)" in helps["evaluate"]
+    for command in ("edit", "prepare"):
+        module = importlib.import_module(f"sphere_jax.{command}")
+        for flags in ([], ["--help"]):
+            module.main(flags)
+            shown = capsys.readouterr().out
+            assert all(action.split()[1] in shown for action in COMMANDS if command in action)
+        first = COMMANDS[-1].split()[1] if command == "prepare" else "crossover"
+        assert f"did you mean '{first}'?" in refusal_of(module.main, [f"{first[:-1]}x"])
+        assert "The action comes before --out=x" in refusal_of(module.main, ["--out=x", first])
+
+
+def test_options_by_group(capsys):
+    main.main(["--help=flow"])
+    shown = capsys.readouterr().out
+    assert "time_density: str = 'uniform', uniform, logit_normal" in shown and "batch_size" in shown
+    main.main(["--help=model.sit"])
+    assert "learn_sigma" in capsys.readouterr().out
+    main.main(["--help=config.flow.optimizer"])
+    assert "weight_decay" in capsys.readouterr().out
+    assert "did you mean 'sampler.flow'?" in refusal_of(main.main, ["--help=sampler.flwo"])
+
+
+def test_the_page_of_options_is_current():
+    """If not: python -m sphere_jax.main --help=all > docs/options.md"""
+    written = (ROOT / "docs" / "options.md").read_text()
+    assert written.rstrip() == option_reference.page().rstrip()
+
+
+def test_every_option_has_a_meaning():
+    for name, section in option_reference.sections().items():
+        for field in dataclasses.fields(section.options):
+            about = field.metadata.get("help")
+            assert about is None or about.strip(), f"{name}: {field.name}"
 
 
 def test_the_package_lists_and_runs_its_commands(monkeypatch, capsys):
@@ -220,7 +349,7 @@ def test_help_and_errors_from_the_shell(command):
         ("sample", ["--workdir=w", "--out=C"]),
         ("sample", ["--workdir=w", "--out=x.png", "--weights=C"]),
         ("edit", ["reconstruct", "--workdir=w", "--out=x.png", "--images", "a.png", "C"]),
-        ("edit", ["manipulate", "--workdir=w", "--out=x.png", "--direction=C"]),
+        ("edit", ["manipulate", "--workdir=w", "--out=x.png", "--labels=1", "--direction=C"]),
         *(("evaluate", [f"--{flag}=C"]) for flag in ("samples", "reference", "data_path", "out")),
         ("compare", ["--config=c", "--workdir=w", "--arms=C"]),
         ("convert", ["--from", "a", "C"]),

@@ -169,7 +169,7 @@ def test_out_of_range(values, sentence):
         ({"sampler__t_end": -0.1}, "config.sampler.t_end=-0.1 must be at least 0.0"),
         ({"data__source": "latents"}, "go together"),
         ({"stages": ()}, "config.stages is empty"),
-        ({"stages": ("vae", "other")}, "there is no group config.other"),
+        ({"stages": ("vae", "other")}, "there is no group of that name"),
         ({"stages": ("vae", "vae")}, "each once; not 'vae'"),
         ({"stages": ("data",)}, "not 'data'"),
         ({"stages": ("flow",)}, "must begin with a 'vae' stage"),

@@ -105,7 +105,7 @@ def test_statistics_normalise_the_latents(folder, tmp_path):
     with pytest.raises(UserError, match="must be empty to measure them"):
         prepare.main(again)
     for idle in ("--dtype=float32", "--shard_size=8"):
-        with pytest.raises(UserError, match=f"{idle.split('=')[0]} has no effect on 'prepare stat"):
+        with pytest.raises(UserError, match=f"There is no flag {idle.split('=')[0]}"):
             prepare.main(["statistics", path, f"--out={tmp_path / 's.safetensors'}", idle])
     (file,) = folder.glob("statistics.safetensors")
     source = open_safetensors(file).metadata()["source"]

@@ -169,12 +169,15 @@ def test_a_direction_changes_the_edit(encoder, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["crossover"], "crossover needs --images"),
-        (["manipulate", "--images", "0"], "manipulate needs labels"),
+        (["crossover"], "--images is missing"),
+        (["manipulate", "--images", "0"], "--labels is missing"),
         (["interpolate", "--images", "0"], "between 2 or 4 images, not 1"),
         (["interpolate", "--labels=1,2,3"], "interpolate needs 2 labels"),
         (["interpolate", "--labels=99"], "must be 0..9, or 10 for no class"),
-        (["interpolate", "--columns=1"], "must be at least 2"),
+        (["interpolate", "--columns=1"], "a whole number, 2 to 100"),
+        (["interpolate", "--stitch=diagonal"], "config.sampler has no 'stitch'"),
+        (["reconstruct", "--images", "0", "--strength=1"], "There is no flag --strength"),
+        (["crossover", "--images", "0", "--share_noise=True"], "shows every --share_noise"),
         (["reconstruct", "--images", "nowhere.png"], "There is no image 'nowhere.png'"),
     ],
 )

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, shortened
 
 PATH_LENGTH, NAME_LENGTH = 4096, 255  # bytes, on all common file systems
 
@@ -29,14 +29,15 @@ def expand_path(text: str | os.PathLike) -> str:
       UserError: a variable that is not set, a user that does not exist, a null character, or more
         characters than a file system takes.
     """
-    given = os.fspath(text)
-    path = os.path.expanduser(given)
+    path = os.path.expanduser(os.fspath(text))
+    given = shortened(os.fspath(text))
     if path.startswith("~"):
         user = path.split("/")[0]
         raise UserError(f"'{given}' starts with {user}, which is no user here; write ./{user}.")
     for name in re.findall(r"\$(?:(\w+)|\{(\w+)\})", path, re.ASCII):
         if max(name) not in os.environ:
-            raise UserError(f"'{given}' needs ${max(name)}, which is not set: export it first.")
+            missing = shortened(max(name), 50)
+            raise UserError(f"'{given}' needs ${missing}, which is not set: export it first.")
     path = os.path.expandvars(path)
     encoded = path.encode(errors="replace")
     longest = max(map(len, encoded.split(b"/")))
@@ -157,10 +158,10 @@ def temporary_beside(path: Path) -> Path:
 def write_whole(path: str | os.PathLike, fill: Callable[[Path], Any]) -> None:
     """Puts what `fill` writes to a temporary path at `path`, and its folders around it.
 
-    Raises UserError if that cannot be written, or if its path looks mistyped.
+    Raises UserError if that cannot be written. A path that a user names is checked before, by
+    `make_parent` or `make_folder`.
     """
     path = Path(path)
-    check_parents(path)
     temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

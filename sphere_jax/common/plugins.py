@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, shortened
 
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -32,7 +32,8 @@ def find(package: str, attribute: str, name: str, where: str) -> Any:
         )
     if found is None:
         raise UserError(
-            f"{where}='{name}' is not known; {nearest(name, known(package, attribute))}"
+            f"{where}='{shortened(str(name))}' is not known; "
+            f"{nearest(name, known(package, attribute))}"
         )
     return found
 
@@ -56,7 +57,7 @@ def known(package: str, attribute: str) -> list[str]:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """A hint for a name that is not among the known ones."""
-    near = difflib.get_close_matches(str(name), list(names), n=1)
+    near = difflib.get_close_matches(shortened(str(name)), list(names), n=1)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(names))}."
 
 

@@ -6,7 +6,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, quoted, shortened
 from sphere_jax.config.options import Config
 from sphere_jax.config.reading import option_at, read_config
 
@@ -38,7 +38,7 @@ def run_file(path: str, function: str, *arguments: Any) -> Any:
         return getattr(module, function)(*arguments)
     except Exception as error:
         kind = type(error).__name__
-        raise UserError(f"{path} does not run ({kind}: {error}); fix the file.") from error
+        raise UserError(f"{path} does not run ({kind}: {shortened(str(error))}).") from error
 
 
 def apply_override(raw: dict[str, Any], argument: str) -> None:
@@ -66,12 +66,12 @@ def parse_value(name: str, text: str, hint: Any) -> Any:
         return next((c for c in typing.get_args(hint) if str(c) == _unquoted(text)), text)
     if hint is bool:
         if text.lower() not in ("true", "false"):
-            raise UserError(f"{name} must be True or False, not '{text}'.")
+            raise UserError(f"{name} must be True or False, not {quoted(text)}.")
         return text.lower() == "true"
     try:
         return _unquoted(text) if hint is str else hint(text)
     except ValueError:
-        raise UserError(f"{name} must be {hint.__name__}, not '{text}'.") from None
+        raise UserError(f"{name} must be {hint.__name__}, not {quoted(text)}.") from None
 
 
 def _unquoted(text: str) -> str:

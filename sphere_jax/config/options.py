@@ -78,7 +78,7 @@ class NetworkOptions:
     parameterization: ClassVar[str] = "noise_at_one"
 
     name: str = option("", help="a file of models/ with a NETWORK, or a module")
-    width: int = option(192, 8)
+    width: int = option(192, 8, help="channels of a token")
     depth: int = option(6, 1, help="blocks")
     heads: int = option(6, 1, help="of attention")
     patch: int = option(1, 1, help="latent positions a token, along each side")
@@ -102,8 +102,8 @@ class OptimizerOptions:
     hold: int = option(0, 0, help="steps at the end, after the fall")
     fall_steps: int = option(0, 0, help="of the fall, perhaps beyond the end; 0: all that are left")
     final_fraction: float = option(0.0, 0.0, 1.0, help="the fall ends at this part of the peak")
-    b1: float = option(0.9, 0.0, 0.999999)
-    b2: float = option(0.999, 0.0, 0.999999)
+    b1: float = option(0.9, 0.0, 0.999999, help="decay of the first moment")
+    b2: float = option(0.999, 0.0, 0.999999, help="decay of the second moment")
     eps: float = option(1e-8, 0.0, help="of AdamW, beside the root of the second moment")
     weight_decay: float = option(0.0, 0.0, help="on matrices and kernels only")
     clip_norm: float = option(0.0, 0.0, help="global gradient norm; 0 is off")
@@ -114,12 +114,12 @@ class StageOptions:
     """What every stage has, whatever it trains."""
 
     method: str = option("", help="a file of methods/, or a module; by default the stage's name")
-    steps: int = option(1000, 1)
-    batch_size: int = option(128, 1)
+    steps: int = option(1000, 1, help="of training")
+    batch_size: int = option(128, 1, help="examples a step, over all devices")
     accumulate: int = option(
         1, 1, help="micro-batches a step; the gradient is that of the whole batch"
     )
-    ema_decay: float = option(0.999, 0.0, 0.999999)
+    ema_decay: float = option(0.999, 0.0, 0.999999, help="of the average of weights, a step")
     ema_profiles: tuple[float, ...] = option(
         (), help="relative widths of further averages (Karras et al. 2024)"
     )
@@ -195,7 +195,7 @@ class MeshOptions:
 class Config:
     """A whole run. `stages` names the groups to train, in order."""
 
-    stages: tuple[str, ...]
+    stages: tuple[str, ...] = option(dataclasses.MISSING, help="groups to train, in order")
     groups: Mapping[str, StageOptions] = dataclasses.field(default_factory=dict)
     seed: int = option(0, 0, 2**32 - 1, help="of everything that is drawn")
     data: DataOptions = DataOptions()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from sphere_jax.common import plugins
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, quoted, shortened
 from sphere_jax.common.files import expand_path
 from sphere_jax.common.plugins import nearest
 from sphere_jax.config.checks import check_together
@@ -39,12 +39,13 @@ def read_config(raw: Mapping[str, Any], stored: bool = False) -> Config:
     groups, known = {}, _known_groups()
     sampler = _sampler_type(raw, stages)
     for name in stages:
+        short = shortened(name)
         if stages.count(name) > 1 or name in known:
-            raise UserError(f"config.stages must name stage groups, each once; not '{name}'.")
+            raise UserError(f"config.stages must name stage groups, each once; not '{short}'.")
         if name not in raw:
-            raise UserError(f"config.stages names '{name}' but there is no group config.{name}.")
+            raise UserError(f"config.stages names '{short}', and there is no group of that name.")
         if not isinstance(raw[name], Mapping):
-            raise UserError(f"config.{name} must be a group of values, not {raw[name]!r}.")
+            raise UserError(f"config.{name} must be a group of values, not {quoted(raw[name])}.")
         group = dict(raw.pop(name))
         method = group.get("method", name)
         options = plugins.find(*METHODS, method, f"config.{name}.method").Options
@@ -122,9 +123,9 @@ def read_group(cls, raw: Mapping[str, Any], where: str, stored: bool = False):
         value = _value(name, value, hint, stored)
         low, high = about.get("low"), about.get("high")
         if low is not None and value < low:
-            raise UserError(f"{name}={value} must be at least {low}.")
+            raise UserError(f"{name}={quoted(value)} must be at least {low}.")
         if high is not None and value > high:
-            raise UserError(f"{name}={value} must be at most {high}.")
+            raise UserError(f"{name}={quoted(value)} must be at most {high}.")
         if about.get("plugin") and value:
             plugins.find(*about["plugin"], value, name)
         values[key] = value
@@ -215,26 +216,27 @@ def _value(name: str, value: Any, hint: Any, stored: bool = False) -> Any:
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise UserError(f"{name} must be a group of values, not {value!r}.")
+            raise UserError(f"{name} must be a group of values, not {quoted(value)}.")
         return read_group(hint, value, name, stored)
     if origin is Literal:
         choices = typing.get_args(hint)
-        if value not in choices or type(value) not in map(type, choices):
-            raise UserError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.")
+        if type(value) not in map(type, choices) or value not in choices:
+            known = ", ".join(map(repr, choices))
+            raise UserError(f"{name}={quoted(value)} must be one of {known}.")
         return value
     if origin is tuple:
         (kind, _) = typing.get_args(hint)
         if isinstance(value, str) or not isinstance(value, (tuple, list)):
-            raise UserError(f"{name} must be a tuple of {kind.__name__}, not {value!r}.")
+            raise UserError(f"{name} must be a tuple of {kind.__name__}, not {quoted(value)}.")
         return tuple(_value(f"{name}[{i}]", v, kind) for i, v in enumerate(value))
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < 2**1023:
         return float(value)
     if type(value) is not hint:
-        raise UserError(f"{name} must be {hint.__name__}, not {value!r}.")
+        raise UserError(f"{name} must be {hint.__name__}, not {quoted(value)}.")
     if hint is float and not math.isfinite(value):
         raise UserError(f"{name}={value} must be a finite number.")
     return value
 
 
 def _unknown(where: str, key: str, known: Iterable[str]) -> str:
-    return f"{where} has no '{key}'; {nearest(key, known)}"
+    return f"{where} has no '{shortened(str(key))}'; {nearest(key, known)}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, shortened
 from sphere_jax.common.files import write_json
 from sphere_jax.common.progress import log
 from sphere_jax.config.options import Config, DataOptions, source_of
@@ -181,8 +181,10 @@ def parse_labels(text: str, classes: Classes) -> list[int]:
       UserError: no class has that name (with the nearest one), or several have.
     """
     known, found, parts = _spoken(classes), [], text.split(",")
+    text = shortened(text)  # as it is quoted below
+    longest = 1 + max((name.count(",") for name in known), default=0)
     while parts:
-        stops = range(len(parts), 1, -1)  # a name may hold commas
+        stops = range(min(len(parts), longest), 1, -1)  # a name may hold commas
         stop = next((s for s in stops if ",".join(parts[:s]).strip().casefold() in known), 1)
         word, parts = ",".join(parts[:stop]).strip(), parts[stop:]
         if word:

@@ -65,17 +65,17 @@ class DecoderOptions(StageOptions):
     target: Literal["images", "original"] = option(
         "images", help="original: what the original decoder makes of raw latents"
     )
-    l1_weight: float = option(1.0, 0.0)
-    l2_weight: float = option(1.0, 0.0)
+    l1_weight: float = option(1.0, 0.0, help="of the absolute error of pixels")
+    l2_weight: float = option(1.0, 0.0, help="of the squared error of pixels")
     lpips: str = option("", file=True, help="LPIPS-VGG weights; '' leaves the term out")
-    lpips_weight: float = option(1.0, 0.0)
+    lpips_weight: float = option(1.0, 0.0, help="of LPIPS, where `lpips` is given")
     latent_noise: float = option(
         0.0, 0.0, help="largest noise on projected latents, which are projected again"
     )
     adversarial_weight: float = option(
         0.0, 0.0, help="0: no discriminator; published for others: 0.5"
     )
-    discriminator: Literal["patch", "dino"] = option("patch")
+    discriminator: Literal["patch", "dino"] = option("patch", help="a PatchGAN, or heads on DINO")
     dino: str = option("", file=True, help="weights of DINO ViT-S/8, for discriminator='dino'")
     discriminator_rate: float = option(1.0, 0.0, help="its learning rate over the decoder's")
     adversarial_from: int = option(0, 0, help="step from which it is in the decoder's loss")

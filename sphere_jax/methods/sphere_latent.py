@@ -46,10 +46,10 @@ class SphereLatentOptions(OnLatentsOptions):
     inputs: Literal["low", "clean_and_low"] = option(
         "low", help="noise levels of the reconstruction loss"
     )
-    distance_weight: float = option(1.0, 0.0)
-    cosine_weight: float = option(1.0, 0.0)
-    reconstruction_weight: float = option(1.0, 0.0)
-    consistency_weight: float = option(1.0, 0.0)
+    distance_weight: float = option(1.0, 0.0, help="of the distance in both losses")
+    cosine_weight: float = option(1.0, 0.0, help="of 1 - cosine in both losses")
+    reconstruction_weight: float = option(1.0, 0.0, help="of the reconstruction loss")
+    consistency_weight: float = option(1.0, 0.0, help="of the consistency loss")
 
 
 @dataclasses.dataclass(frozen=True)

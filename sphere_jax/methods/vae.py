@@ -26,9 +26,9 @@ from sphere_jax.tokenizers.conv_vae import ConvVAE
 @dataclasses.dataclass(frozen=True)
 class VAEOptions(StageOptions):
     method: str = "vae"
-    kl_weight: float = option(1e-4, 0.0)
-    l1_weight: float = option(1.0, 0.0)
-    l2_weight: float = option(1.0, 0.0)
+    kl_weight: float = option(1e-4, 0.0, help="of the KL term")
+    l1_weight: float = option(1.0, 0.0, help="of the absolute error of pixels")
+    l2_weight: float = option(1.0, 0.0, help="of the squared error of pixels")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,7 +41,7 @@ class LightningDDTOptions(NetworkOptions):
     size: Literal["", "S", "B", "L", "XL"] = option(
         "", help="a published size, or '' for width, depth and heads"
     )
-    head_width: int = option(2048, 8)
+    head_width: int = option(2048, 8, help="channels of a token in the head")
     head_depth: int = option(2, 1, help="blocks of the head")
     head_heads: int = option(16, 1, help="of attention in the head")
     qk_norm: bool = option(False, help="RMSNorm of queries and keys")

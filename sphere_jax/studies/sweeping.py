@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sphere_jax.common import fingerprints
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, shortened
 from sphere_jax.common.progress import log
 from sphere_jax.config.config_files import apply_override, parse_value
 from sphere_jax.config.options import Config
@@ -37,7 +37,9 @@ def sweep_configs(config: Config, sweeps: list[str]) -> list[Point]:
     known = [option.name for option in options if option.metadata.get("swept")]
     for key in named:
         if key not in known:
-            raise UserError(f"--sweep={key}=... cannot be swept; give {', '.join(known)}.")
+            raise UserError(
+                f"--sweep={shortened(key)}=... cannot be swept; give {', '.join(known)}."
+            )
     for values in itertools.product(*named.values()):
         raw = to_dict(config)
         for key, value in zip(named, values, strict=True):
@@ -60,7 +62,9 @@ def _swept(sweeps: list[str]) -> dict[str, list[str]]:
     for text in sweeps:
         key, equals, values = text.partition("=")
         if not equals or not values or key in named:
-            raise UserError(f"--sweep={text} must be KEY=VALUE,VALUE,..., and each KEY once.")
+            raise UserError(
+                f"--sweep={shortened(text)} must be KEY=VALUE,VALUE,..., and each KEY once."
+            )
         named[key] = [value.strip() for value in values.split(",")]
     return named
 

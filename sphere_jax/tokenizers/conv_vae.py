@@ -29,7 +29,7 @@ class ConvVAEOptions(PosteriorOptions):
         (32, 64, 128), help="one level each; the grid is halved between levels"
     )
     blocks: int = option(1, 1, help="residual blocks a level")
-    latent_channels: int = option(16, 2)
+    latent_channels: int = option(16, 2, help="of a latent position")
 
     @property
     def downsampling(self) -> int:

@@ -29,11 +29,11 @@ class SphereEncoderTokenizerOptions(TokenizerOptions):
     size: Literal["", "small", "base", "large", "xlarge", "huge", "giant"] = option(
         "", help="a published size, or '' for width, depth and heads"
     )
-    width: int = option(192, 8)
+    width: int = option(192, 8, help="channels of a token")
     depth: int = option(6, 1, help="blocks")
     heads: int = option(6, 1, help="of attention")
     patch: int = option(4, 1, help="pixels a token, along each side")
-    latent_channels: int = option(8, 1)
+    latent_channels: int = option(8, 1, help="of a latent position")
     mixer_depth: int = option(4, 0, help="token and channel mixing layers next to the sphere")
     pixel_head: Literal["linear", "conv"] = option("linear", help="last layer of the decoder")
     conditional: bool = option(True, help="classes modulate encoder and decoder")

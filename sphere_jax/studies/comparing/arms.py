@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, shortened
 from sphere_jax.config.config_files import load_config, run_file
 from sphere_jax.config.options import Config
 from sphere_jax.data.class_names import with_classes_counted
@@ -41,8 +41,8 @@ def vary_arms(varied: Sequence[str]) -> list[Arm]:
         key, equals, values = text.partition("=")
         if not equals or not values or key in choices:
             raise UserError(
-                f"--vary={text} must be KEY=VALUE,VALUE, say space.path=linear,slerp, and each KEY "
-                "once."
+                f"--vary={shortened(text)} must be KEY=VALUE,VALUE, say "
+                "space.path=linear,slerp, and each KEY once."
             )
         choices[key] = split_values(values)
 
@@ -65,8 +65,8 @@ def named_arm(text: str) -> Arm:
     pairs = [part.partition("=") for part in split_values(rest)] if rest else []
     if not colon or not name.strip() or not all(key and equals for key, equals, _ in pairs):
         raise UserError(
-            f"--arm={text} must be NAME:KEY=VALUE,KEY=VALUE, with tuples in parentheses, say "
-            "plain:space.path=linear,stages=(vae,flow)."
+            f"--arm={shortened(text)} must be NAME:KEY=VALUE,KEY=VALUE, with tuples in "
+            "parentheses, say plain:space.path=linear,stages=(vae,flow)."
         )
     return Arm(name.strip(), {key: value for key, _, value in pairs})
 
