@@ -110,7 +110,7 @@ def main(argv: list[str]) -> None:
         if arguments.sweep:
             _sweep(run, arguments)
             return
-        images = labels = generation = sampler = None
+        images = labels = generation = samples = None
         if arguments.samples:
             data = run.config.data
             shape = (data.image_size, data.image_size, data.channels)
@@ -121,14 +121,14 @@ def main(argv: list[str]) -> None:
             samples = draw(run, labels, arguments.seed)
             if samples.images is None:
                 raise UserError("This run has latents only and no decoder; nothing to score here.")
-            images, labels, sampler = samples.images, labels_of(run, samples), samples.sampler
-            generation = generation_of(run, sampler, arguments.seed)
+            images, labels = samples.images, labels_of(run, samples)
+            generation = generation_of(run, samples.sampler, arguments.seed)
         scored = score_images(reference, images, labels, run.config.evaluation.neighbours)
         name = arguments.reference or run.config.source.images_behind(run.config).source
         stamp = protocol(
             reference, name, scored.samples, run.config.evaluation.neighbours, generation
         )
-    print(f"{_drawn(arguments, len(images), sampler)}; {_against(reference, name)}")
+    print(f"{_drawn(arguments, len(images), samples)}; {_against(reference, name)}")
     remark = remark_of(stamp)
     for key, value in scored.metrics.items():
         (label, _), better = describe(key), reading(key, remark)
@@ -139,12 +139,12 @@ def main(argv: list[str]) -> None:
         write_json(arguments.out, scores | {"protocol": stamp})
 
 
-def _drawn(arguments, count: int, sampler) -> str:
+def _drawn(arguments, count: int, samples) -> str:
     """What was scored: how many samples, and how they were drawn."""
     if arguments.samples:
         return f"{count:,} samples of {arguments.samples}"
     weights = f", weights of {arguments.weights}" if arguments.weights else ""
-    how = f"seed {arguments.seed}, {sampler}, NFE {sampler.evaluations}{weights}"
+    how = f"seed {arguments.seed}, {samples.sampler}, NFE {samples.evaluations}{weights}"
     return f"{count:,} samples of {arguments.workdir}, {how}"
 
 

@@ -76,10 +76,8 @@ def main(argv: list[str]) -> None:
     else:
         columns = classes if not chosen and classes <= 20 else int(np.ceil(np.sqrt(arguments.num)))
         save_grid(samples.images, out, min(columns, len(labels)))
-    s = samples.sampler
-    print(
-        f"{out}: {len(labels)} samples, seed {arguments.seed}, {s}, NFE {s.evaluations} per image"
-    )
+    how = f"{samples.sampler}, NFE {samples.evaluations} per image"
+    print(f"{out}: {len(labels)} samples, seed {arguments.seed}, {how}")
     if run.classes.named:
         drawn = list(dict.fromkeys(labels.tolist()))
         few = ", ".join(f"{label} = {run.classes.shown(label)}" for label in drawn[:SHOWN])

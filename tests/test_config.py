@@ -330,6 +330,26 @@ def test_a_group_has_the_options_of_its_kind():
             {"model__name": "denoiser"},
             "with a time input: config.model.name='lightning_ddt' or",
         ),
+        (
+            SMALL,
+            {"sampler__solver": "euler_maruyama"},
+            "solves linear paths from Gaussian noise alone, the Euclidean baseline: set",
+        ),
+        (
+            SMALL,
+            {"sampler__solver": "dopri5", "space__path": "shell_linear"},
+            "config.sampler.solver='dopri5' solves linear paths from Gaussian noise alone",
+        ),
+        (
+            SMALL,
+            {"sampler__solver": "euler_maruyama", "space__path": "linear", "sampler__t_end": 0.1},
+            "config.sampler.t_end must be 0",
+        ),
+        (
+            SMALL,
+            {"sampler__solver": "dopri5", "space__path": "linear", "evaluation__at_steps": (4,)},
+            "config.evaluation.at_steps has no meaning for solver='dopri5'",
+        ),
         (SMALL, {"model__size": "huge"}, "must be one of"),
         (
             ENCODER,

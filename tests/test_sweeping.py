@@ -169,6 +169,60 @@ def test_a_sweep_draws_once_for_all_radii_and_compiles_once_for_all_scales(
     assert sweeping.curves(swept).startswith(b"\x89PNG")
 
 
+# The samplers of the Euclidean baseline
+
+
+@pytest.fixture(scope="module")
+def linear(run, tmp_path_factory):
+    config = config_of("--config.space.path=linear")
+    other = open_run(config, tmp_path_factory.mktemp("linear"), make_mesh())
+    other.artifacts |= run.artifacts
+    return other
+
+
+def drawn_by(run, *options):
+    config = config_of("--config.space.path=linear", *options)
+    return Drawer(dataclasses.replace(run, config=config), 3).draw(
+        LABELS, run.system.sampler(config)
+    )
+
+
+def test_noise_of_an_sde_belongs_to_the_sample(linear):
+    options = ["--config.sampler.solver=euler_maruyama", "--config.sampler.steps=4"]
+    samples = drawn_by(linear, *options)
+    assert samples.evaluations == 8 and samples.trace["radius"].shape == (5,)  # guided
+    few = drawn_by(linear, *options, "--config.sampler.batch_size=5")
+    assert apart(few.images, samples.images) <= 1
+    assert apart(drawn_by(linear, *options[1:]).images, samples.images) > 5  # the ODE
+    longer = drawn_by(linear, *options, "--config.sampler.last_step=0.5")
+    assert apart(longer.images, samples.images) > 5
+    assert sweeping.generation_of(linear, longer.sampler, 3)["last_step"] == 0.5
+
+
+def test_the_grid_of_the_sampler_may_have_a_shift_of_its_own(linear):
+    shifted = drawn_by(linear, "--config.sampler.steps=4", "--config.sampler.time_shift=3")
+    t = np.linspace(1, 0, 5)
+    np.testing.assert_allclose(shifted.sampler.times(), 3 * t / (1 + 2 * t), rtol=1e-6)
+    trained = drawn_by(linear, "--config.sampler.steps=4", "--config.flow.time_shift=3")
+    assert trained.sampler == shifted.sampler
+
+
+@pytest.mark.parity
+def test_an_adaptive_solver_counts_what_it_evaluates(linear):
+    pytest.importorskip("diffrax")
+    option = "--config.sampler.solver=dopri5"
+    samples = drawn_by(linear, option)
+    fine = drawn_by(linear, "--config.sampler.solver=midpoint", "--config.sampler.steps=200")
+    assert apart(samples.images, fine.images) <= 2
+    assert samples.sampler.evaluations is None and 13 <= samples.evaluations < 400
+    assert sweeping.generation_of(linear, samples.sampler, 3)["evaluations"] == "adaptive"
+    few = drawn_by(linear, option, "--config.sampler.batch_size=5")
+    assert few.evaluations == samples.evaluations  # without the padding of the last batch
+    broken = jax.tree.map(lambda x: x * jnp.nan, linear.artifacts["network"])
+    wrong = dataclasses.replace(linear, artifacts=linear.artifacts | {"network": broken})
+    assert "did not reach its tolerance" in refusal_of(drawn_by, wrong, option)
+
+
 def test_guided_channels_are_swept_and_stamped(run, reference):
     points = sweep_configs(run.config, ["guidance_channels=0,3", "guidance=4"])
     swept = sweeping.sweep(run, points, 12, 3)

@@ -186,7 +186,8 @@ class Generator(Method):
 
     num_classes: K; label K is the null label.
     sampler: hashable settings with `steps`, `scale` (guidance; 1 is off), `with_scale(scale)`,
-      `evaluations` (NFE, counted from the settings), `decode_radius` and a `str` in words.
+      `evaluations` (NFE, counted from the settings; None if they are counted when they are made),
+      `decode_radius` and a `str` in words.
     has_images: whether `images` can be called here.
     conditional: whether samples depend on labels.
     network_parameters: the artifact with the network that is exported and that `network_file(path)`
@@ -231,7 +232,8 @@ class Generator(Method):
         """`(samples (B, ...), trace)` for typed keys (B,) and labels (B,).
 
         `scale` may be traced and is read only where the sampler's guidance is on. `trace` holds
-        what changed along the path, as arrays (steps + 1,).
+        what changed along the path, as arrays (steps + 1,); and `evaluations` (B,) that were made
+        for each sample, NaN for one that could not be finished, where the sampler cannot tell.
         """
         raise NotImplementedError
 

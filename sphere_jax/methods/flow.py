@@ -23,7 +23,16 @@ from sphere_jax.losses.cosine import cosine_distance
 from sphere_jax.methods.base import Batch, Drawn, Loss, Method, Params, Pictures, Trace
 from sphere_jax.methods.on_latents import OnLatents, OnLatentsOptions
 from sphere_jax.nn.functional import Network
-from sphere_jax.sampling import Guidance, Sampler, dimension_shift, noise_of, sample, sample_times
+from sphere_jax.sampling import (
+    Guidance,
+    Sampler,
+    dimension_shift,
+    noise_of,
+    require_diffrax,
+    sample,
+    sample_times,
+    unfit_solver,
+)
 from sphere_jax.tokenizers.base import Tokenizer
 
 
@@ -52,8 +61,21 @@ class FlowOptions(OnLatentsOptions):
 
 @dataclasses.dataclass(frozen=True)
 class FlowSamplerOptions(SamplerOptions):
-    solver: Literal["euler", "heun", "midpoint", "multistep"] = option(
-        "euler", swept=True, help="ODE solver"
+    steps: int = option(
+        50, 1, swept=True, help="from noise to data; dopri5 chooses its own, and records so many"
+    )
+    solver: Literal["euler", "heun", "midpoint", "multistep", "euler_maruyama", "dopri5"] = option(
+        "euler",
+        swept=True,
+        help="of the ODE; euler_maruyama: of SiT's SDE, dopri5: adaptive, both for path='linear'",
+    )
+    last_step: float = option(
+        0.04, 1e-6, 0.999, swept=True, help="length of euler_maruyama's last step, which is a mean"
+    )
+    rtol: float = option(1e-3, 0.0, swept=True, help="relative tolerance of dopri5")
+    atol: float = option(1e-6, 0.0, swept=True, help="absolute tolerance of dopri5")
+    time_shift: float = option(
+        0.0, 0.0, swept=True, help="of the grid of times; 1 is off, 0: that of training"
     )
     t_end: float = option(
         0.0, 0.0, 0.999, swept=True, help="where the last step ends, before the shift; 0 is data"
@@ -153,6 +175,22 @@ class Flow(OnLatents):
             f"config.sampler.auto_guidance={sampler.auto_guidance} does nothing at guidance "
             "1, which is off: set config.sampler.guidance above 1, or auto_guidance to ''.",
         )
+        reason = unfit_solver(sampler.solver, space.path == "linear")
+        check(
+            not reason,
+            f"config.sampler.solver='{sampler.solver}' {reason}: set config.space.path='linear', "
+            "or another solver.",
+        )
+        check(
+            sampler.solver != "euler_maruyama" or sampler.t_end == 0.0,
+            "config.sampler.t_end must be 0 for solver='euler_maruyama', whose last step ends at "
+            "the data.",
+        )
+        check(
+            sampler.solver != "dopri5" or not config.evaluation.at_steps,
+            "config.evaluation.at_steps has no meaning for solver='dopri5', which chooses its "
+            "steps.",
+        )
         check(
             sampler.decode_radius == 0.0 or (space.projects and space.sphere == "token"),
             "config.sampler.decode_radius needs tokens of one radius: config.space.sphere='token' "
@@ -169,8 +207,19 @@ class Flow(OnLatents):
             "latents; 0 guides all.",
         )
         guidance = Guidance(s.guidance, s.guidance_low, s.guidance_high, s.auto_guidance, channels)
-        shift = time_shift(config.stage(name), tokenizer.latent_shape)
-        return Sampler(s.solver, s.steps, shift, s.t_end, guidance, s.decode_radius)
+        if s.solver == "dopri5":
+            require_diffrax()
+        return Sampler(
+            s.solver,
+            s.steps,
+            s.time_shift or time_shift(config.stage(name), tokenizer.latent_shape),
+            s.t_end,
+            guidance,
+            s.decode_radius,
+            s.last_step,
+            s.rtol,
+            s.atol,
+        )
 
     def guided_by(self, weaker: Method | None) -> "Flow":
         """Networks with another parameterization are already converted to velocities
@@ -235,10 +284,11 @@ class Flow(OnLatents):
     def generate(
         self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: Sampler
     ) -> tuple[Drawn, Trace]:
-        """Latents on the space (B, h, w, d), and the mean `radius` after every step."""
+        """Latents on the space (B, h, w, d), and the mean `radius` after every step; of an adaptive
+        solver, the `evaluations` of each sample too."""
         noise = noise_of(keys, self.tokenizer.latent_shape)
         weaker = self.weaker and partial(self.weaker.apply, params["weaker"])
-        latents, radius = sample(
+        latents, along = sample(
             partial(self.network.apply, params["network"]),
             self.space,
             noise,
@@ -247,9 +297,10 @@ class Flow(OnLatents):
             sampler,
             scale if sampler.scale != 1.0 else None,
             weaker=weaker,
+            keys=keys,
             trajectory=True,
         )
-        return self.space.project(latents), {"radius": radius}
+        return self.space.project(latents), along
 
     def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
         """Without guidance where that needs a weaker network, which training does not load."""

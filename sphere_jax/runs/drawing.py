@@ -15,17 +15,24 @@ from sphere_jax.nn.compilation import quick_products
 from sphere_jax.runs.run import Run
 from sphere_jax.runs.weaker import with_weaker
 from sphere_jax.sampling import sample_keys
+from sphere_jax.sampling.adaptive import MAX_STEPS
 
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
     """`drawn`: images, uint8 (N, H, W, C), or latents, float32 (N, h, w, d); `labels`: (N,) int32;
-    `trace`: arrays along the path, as radius (steps + 1,); `sampler`: how they were drawn."""
+    `trace`: arrays along the path, as radius (steps + 1,); `sampler`: how they were drawn;
+    `evaluations`: network evaluations an image (NFE), the mean where images differ."""
 
     drawn: np.ndarray
     labels: np.ndarray
     trace: dict[str, np.ndarray]
     sampler: Any
+
+    @property
+    def evaluations(self) -> int | float:
+        known = self.sampler.evaluations
+        return round(float(self.trace["evaluations"]), 1) if known is None else known
 
     @property
     def images(self) -> np.ndarray | None:
@@ -111,6 +118,11 @@ class Drawer:
         indices = np.arange(len(labels), dtype=np.uint32)
         out = self._map(sample_batch, (indices, labels), "" if quiet else "samples")
         trace = {name: rows.mean(0) for name, rows in out["trace"].items()}
+        if not np.isfinite(trace.get("evaluations", 0.0)):
+            raise UserError(
+                f"{sampler} did not reach its tolerance in {MAX_STEPS:,} steps: raise "
+                "config.sampler.rtol and atol, or check the weights for NaN."
+            )
         return Samples(out["drawn"], labels, trace, sampler)
 
     def decode(self, latents: np.ndarray, radius: float) -> np.ndarray:
@@ -129,9 +141,12 @@ class Drawer:
             def generate(params, indices, labels, scale):
                 keys = sample_keys(self._key, indices)
                 samples, trace = self.method.generate(params, keys, labels, scale, shared)
-                rows = jax.tree.map(
-                    lambda v: jnp.broadcast_to(v[None], (len(labels), *v.shape)), trace
-                )
+                rows = {
+                    name: v
+                    if name == "evaluations"
+                    else jnp.broadcast_to(v, (len(labels), *v.shape))
+                    for name, v in trace.items()
+                }
                 return samples, rows
 
             self._generators[shared] = jax.jit(generate, compiler_options=quick_products())

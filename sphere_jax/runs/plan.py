@@ -125,7 +125,8 @@ def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Map
     for note in method.notes():
         print(f"  note        {note}")
     if name == config.generator:
-        print(f"  sampler     {method.sampler}: NFE {method.sampler.evaluations}")
+        known = method.sampler.evaluations
+        print(f"  sampler     {method.sampler}: NFE {'adaptive' if known is None else known}")
     return params | method.artifact_shapes()
 
 

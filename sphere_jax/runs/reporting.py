@@ -60,7 +60,7 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
     title = config.method(config.generator).title(config)
     summary = (
         f"{title} on {config.data.source}, seed {results['seed']}: "
-        f"{len(samples.labels):,} samples, {samples.sampler}, NFE {samples.sampler.evaluations}."
+        f"{len(samples.labels):,} samples, {samples.sampler}, NFE {samples.evaluations}."
     )
     page.write_report(workdir / "report.html", f"{workdir.name}", summary, headlines, sections)
     write_json(workdir / "results.json", results)  # last: it marks the run as finished
@@ -99,7 +99,7 @@ def _steps_section(
     samples: Samples, scored: Score, others: list[dict], remark: str
 ) -> page.Section:
     """Scores and pictures against the number of sampling steps, at equal seeds."""
-    own = {"steps": samples.sampler.steps, "nfe": samples.sampler.evaluations,
+    own = {"steps": samples.sampler.steps, "nfe": samples.evaluations,
            "metrics": scored.metrics, "images": samples.images}  # fmt: skip
     rows = sorted([own, *others], key=lambda row: row["steps"])
     names = list(scored.metrics)

@@ -72,7 +72,7 @@ def score_run(run: Run, log: RunLog, scorer: Scorer | None = None) -> dict:
     results = {
         "seed": seed,
         "space": to_dict(run.config)["space"],
-        "nfe": samples.sampler.evaluations,
+        "nfe": samples.evaluations,
         "stages": run.metrics,
     }
     scored = stamp = None
@@ -126,9 +126,9 @@ def _at_other_steps(run: Run, scorer: Scorer, samples: Samples, log: RunLog) -> 
         neighbours = run.config.evaluation.neighbours
         labels = labels_of(run, drawn)
         metrics = score_images(scorer.reference, drawn.images, labels, neighbours).metrics
-        log.print(f"{steps} steps, NFE {sampler.evaluations}: "
+        log.print(f"{steps} steps, NFE {drawn.evaluations}: "
                 + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))  # fmt: skip
-        rows.append({"steps": steps, "nfe": sampler.evaluations, "metrics": metrics,
+        rows.append({"steps": steps, "nfe": drawn.evaluations, "metrics": metrics,
                      "images": drawn.images})  # fmt: skip
     return rows
 
@@ -160,5 +160,7 @@ def _scored(function, *given):
 def generation_of(run: Run, sampler, seed: int) -> dict:
     """How samples were drawn: all that must be equal before two scores are compared."""
     weights = run.override or run.config.stage(run.config.generator).weights
-    made = {"seed": seed, "evaluations": sampler.evaluations, "weights": weights}
+    known = sampler.evaluations
+    nfe = "adaptive" if known is None else known
+    made = {"seed": seed, "evaluations": nfe, "weights": weights}
     return made | dataclasses.asdict(sampler)

@@ -1,5 +1,6 @@
 """Sampling: times, noise, guidance, solvers, and `sample`, which combines them."""
 
+from sphere_jax.sampling.adaptive import require_diffrax
 from sphere_jax.sampling.few_step import FewSteps, decode_rounds, denoise_rounds, first_noise
 from sphere_jax.sampling.guidance import (
     Guidance,
@@ -9,7 +10,7 @@ from sphere_jax.sampling.guidance import (
     segments,
 )
 from sphere_jax.sampling.noise import noise_of, sample_keys, sample_noise
-from sphere_jax.sampling.sampler import Sampler, nfe, sample
+from sphere_jax.sampling.sampler import Sampler, nfe, sample, unfit_solver
 from sphere_jax.sampling.solvers import (
     SOLVERS,
     advance,
@@ -19,9 +20,11 @@ from sphere_jax.sampling.solvers import (
     midpoint,
     multistep,
 )
+from sphere_jax.sampling.stochastic import euler_maruyama
 from sphere_jax.sampling.times import (
     dimension_shift,
     sample_times,
+    sde_time_grid,
     shift,
     stratified,
     time_grid,
@@ -38,6 +41,7 @@ __all__ = [
     "denoise_rounds",
     "dimension_shift",
     "euler",
+    "euler_maruyama",
     "first_noise",
     "guided",
     "guided_velocity",
@@ -47,12 +51,15 @@ __all__ = [
     "multistep",
     "nfe",
     "noise_of",
+    "require_diffrax",
     "sample",
     "sample_keys",
     "sample_noise",
     "sample_times",
+    "sde_time_grid",
     "segments",
     "shift",
     "stratified",
     "time_grid",
+    "unfit_solver",
 ]

@@ -62,6 +62,16 @@ def segments(
     return [(a, b, guided[a]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
+def intervals(start: float, stop: float, guidance: Guidance) -> list[tuple[float, float, bool]]:
+    """The times from `start` down to `stop` in intervals that are all guided, or all not: `(from,
+    to, guided)` of each, for solvers that choose their steps."""
+    if guidance.scale == 1.0:
+        return [(start, stop, False)]
+    high, low = (min(max(end, stop), start) for end in (guidance.high, guidance.low))
+    found = [(start, high, False), (high, low, True), (low, stop, False)]
+    return [(a, b, on) for a, b, on in found if a > b]
+
+
 def extrapolated(
     v: Float32[Array, "*output"],
     v_from: Float32[Array, "*output"],

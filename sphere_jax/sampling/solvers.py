@@ -6,7 +6,8 @@ moves z by `space.step`, so the same lines are Euler or exponential-map Euler. I
 parallel-transported to z, which preserves its length, so that each rule is exact on a geodesic.
 
 `multistep` also uses the step before: it is `(velocity, space, z, t, t_next, past) -> (z, past)`.
-`initial_state` and `advance` run any rule on a state `(z, past)`.
+So is `stochastic.euler_maruyama`, a step of an SDE, whose past is where its noise comes from.
+`initial_state`, `restarted` and `advance` run any rule on a state `(z, past)`.
 """
 
 from collections.abc import Callable
@@ -19,24 +20,26 @@ from sphere_jax.geometry.spaces import Space
 Velocity = Callable[[Latents, Scalar], Latents]
 Rule = Callable[..., Latents | tuple[Latents, tuple]]  # one of those below
 Past = tuple[Latents, Latents, Scalar]  # z, velocity and length of the step before
-State = tuple[Latents, Past | tuple[()]]
+State = tuple[Latents, tuple]
 
 
-def _evaluations(n: int) -> Callable[[Rule], Rule]:
+def rule_of(evaluations: int, remembers: bool = False) -> Callable[[Rule], Rule]:
+    """Marks a rule with the velocities in one of its steps, and whether it takes a past."""
+
     def mark(rule):
-        rule.evaluations = n
+        rule.evaluations, rule.remembers = evaluations, remembers
         return rule
 
     return mark
 
 
-@_evaluations(1)
+@rule_of(1)
 def euler(velocity: Velocity, space: Space, z: Latents, t: Scalar, t_next: Scalar) -> Latents:
     """Order 1: `Exp_z(dt v)`."""
     return space.step(z, velocity(z, t), t_next - t)
 
 
-@_evaluations(2)
+@rule_of(2)
 def heun(velocity: Velocity, space: Space, z: Latents, t: Scalar, t_next: Scalar) -> Latents:
     """Order 2: the mean of the velocities at both ends of the Euler step."""
     start = velocity(z, t)
@@ -45,7 +48,7 @@ def heun(velocity: Velocity, space: Space, z: Latents, t: Scalar, t_next: Scalar
     return space.step(z, 0.5 * (start + end), t_next - t)
 
 
-@_evaluations(2)
+@rule_of(2)
 def midpoint(velocity: Velocity, space: Space, z: Latents, t: Scalar, t_next: Scalar) -> Latents:
     """Order 2: the velocity half an Euler step ahead."""
     half = 0.5 * (t_next - t)
@@ -53,7 +56,7 @@ def midpoint(velocity: Velocity, space: Space, z: Latents, t: Scalar, t_next: Sc
     return space.step(z, space.transport(middle, z, velocity(middle, t + half)), t_next - t)
 
 
-@_evaluations(1)
+@rule_of(1, remembers=True)
 def multistep(
     velocity: Velocity, space: Space, z: Latents, t: Scalar, t_next: Scalar, past: Past
 ) -> tuple[Latents, Past]:
@@ -72,8 +75,17 @@ SOLVERS = {rule.__name__: rule for rule in (euler, heun, midpoint, multistep)}
 
 
 def initial_state(rule: Rule, z: Latents) -> State:
-    """`(z, past)` before the first step, which a past of infinite length makes an Euler step."""
-    return z, ((z, jnp.zeros_like(z), jnp.float32(-jnp.inf)) if rule is multistep else ())
+    """`(z, past)` of a rule of this file before the first step."""
+    return restarted(rule, (z, ()))
+
+
+def restarted(rule: Rule, state: State) -> State:
+    """The state where velocities jump: a multistep rule forgets its past, whose infinite length
+    makes the next step an Euler step."""
+    z, _ = state
+    if rule is multistep:
+        return z, (z, jnp.zeros_like(z), jnp.float32(-jnp.inf))
+    return state
 
 
 def advance(
@@ -81,6 +93,6 @@ def advance(
 ) -> State:
     """One step of any rule: `(z, past)` at t to `(z, past)` at t_next."""
     z, past = state
-    if rule is multistep:
-        return multistep(velocity, space, z, t, t_next, past)
+    if rule.remembers:
+        return rule(velocity, space, z, t, t_next, past)
     return rule(velocity, space, z, t, t_next), past

@@ -53,6 +53,21 @@ def time_grid(
     return _shift(np.linspace(1.0, t_end, steps + 1), shift).astype(np.float32)
 
 
+def sde_time_grid(
+    steps: int, shift: float = 1.0, last_step: float = 0.04
+) -> Float32[np.ndarray, " {steps}+1"]:
+    """Times `(steps + 1,)` from 1 to 0, of which the last step begins at `S_shift(last_step)`: the
+    grid of SiT's SDE, whose other steps have one length before the shift.
+
+    Raises:
+        ValueError: for steps < 1, shift <= 0 or last_step outside (0, 1).
+    """
+    if not 0.0 < last_step < 1.0:
+        raise ValueError(f"last_step lies between 0 and 1, not {last_step}")
+    before = time_grid(max(steps - 1, 1), shift, last_step)[:steps]
+    return np.append(before, np.float32(0.0))
+
+
 def _normal_cdf_of_logit(t, mean, std):
     """`Phi((logit t - mean) / std)`, exactly 0 at t = 0 and 1 at t = 1."""
     if t in (0.0, 1.0):

@@ -109,7 +109,7 @@ def sweep(
         log(f"{len(known)} of {len(ordered)} points were scored before.")
     for values, samples in _drawn(drawer, groups, labels, known):
         scored = score_images(reference, samples.images, labels, neighbours)
-        name, nfe = _named(values), samples.sampler.evaluations
+        name, nfe = _named(values), samples.evaluations
         row = {"values": values, "nfe": nfe, "metrics": scored.metrics, "protocol": stamps[name]}
         known[name] = row
         swept |= {"rows": _rows(known, stamps), "real_data": scored.real_data}

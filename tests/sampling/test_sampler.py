@@ -292,7 +292,8 @@ def test_the_trajectory_returns_the_radius():
         call = jax.jit(
             lambda n, s=space: sample(network, s, n, LABELS, NULL, settings, trajectory=True)
         )
-        z, radius = call(NOISE)
+        z, along = call(NOISE)
+        radius = along["radius"]
         assert radius.shape == (7,)
         np.testing.assert_allclose(radius[-1], jnp.mean(space.relative_radius(z)), rtol=1e-6)
         if space.spherical:
