@@ -1,8 +1,9 @@
 """System A on latents of Stable Diffusion's VAE, SiT-B/2: inferred, A does not report this one.
 
-All but the tokenizer is imagenet_slerp.py. `"--config.stages=(flow,)" --config.space.path=linear`
-is SiT as it was published. Directions in 4 dimensions carry less than those in 16 or 32
-(docs/systems/shared.md#notation: token norms of noise scatter by 1 / sqrt(2 d), a third here).
+All but the tokenizer and SiT's own settings for it is imagenet_slerp.py. The baseline is
+`"--config.stages=(flow,)" --config.space.path=linear`; imagenet_sit.py is SiT as published.
+Directions in 4 dimensions carry less than those in 16 or 32 (docs/systems/shared.md#notation: token
+norms of noise scatter by 1 / sqrt(2 d), a third here).
 """
 
 import runpy

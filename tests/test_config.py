@@ -217,6 +217,8 @@ COUNTS = {
     "imagenet_linear": "130,672,256",
     "imagenet_slerp_vavae": "130,524,704",
     "imagenet_slerp_repae": "130,573,888",
+    "imagenet_sit": "675,129,632",
+    "imagenet_lightning_dit": "675,256,736",
     "imagenet_slerp_sd": "130,512,416",  # with twice the channels at the head
     "imagenet_hae_rfm": "677,838,464",
     "imagenet_rjf": "131,884,288",
@@ -259,7 +261,8 @@ def test_every_config_file_builds(file, capsys):
     for name in config.stages:
         assert f"\n{name}  (" in printed
     assert "parameters" in printed and ("NFE" in printed) == (config.generator is not None)
-    assert ("not normalised by channel" in printed) == (file.stem == "imagenet_slerp_vavae")
+    of_vavae = file.stem in ("imagenet_slerp_vavae", "imagenet_lightning_dit")
+    assert ("not normalised by channel" in printed) == of_vavae
     if file.stem in COUNTS:
         assert f" {COUNTS[file.stem]} with fixed position tables" in printed
 
