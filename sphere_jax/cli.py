@@ -42,6 +42,7 @@ USERS_TO_MEND = {
 def run_command(main: Callable[[list[str]], None]) -> None:
     """Runs `main(argv)`: exit code 2 and a sentence for a user error, 130 for an interruption."""
     _set_precision()
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         main(sys.argv[1:])
         sys.stdout.flush()

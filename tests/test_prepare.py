@@ -50,7 +50,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepare")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 8, 8, 3), np.uint8)
-    np.savez(folder / "images.npz", images=images, labels=np.arange(40) % 2)
+    names = np.array(["ape", "bee"])
+    np.savez(folder / "images.npz", images=images, labels=np.arange(40) % 2, classes=names)
     write_tokenizer(folder / "taesd.safetensors", 0)
     (folder / "config.py").write_text(CONFIG.format(folder=folder))
     return folder
@@ -140,8 +141,9 @@ def test_a_run_on_a_cache_samples_without_it(folder, trained):
     assert results["protocol"]["reference"]["name"] == "npz, held-out split"
     assert (folder / "cached" / "samples" / "final.png").is_file()
     workdir = f"--workdir={folder / 'cached'}"
-    sample.main([workdir, "--num=4", f"--out={folder / 'drawn.npz'}"])
-    assert np.load(folder / "drawn.npz")["images"].shape == (4, 8, 8, 3)
+    sample.main([workdir, "--num=4", "--labels=bee", f"--out={folder / 'drawn.npz'}"])
+    drawn = np.load(folder / "drawn.npz")
+    assert drawn["images"].shape == (4, 8, 8, 3) and drawn["labels"].tolist() == [1] * 4
     assert "holds no latent cache" in refusal_of(evaluate.main, [workdir, "--num=4"])
 
 

@@ -47,7 +47,8 @@ class Classes:
             return "no class"
         name = self.names[label] if label < len(self.names) else str(label)
         title = self.titles[label] if label < len(self.titles) else ""
-        return f"{name} {title.partition(',')[0]}".strip()
+        text = f"{name} {title.partition(',')[0]}".strip()
+        return text.encode("utf-8", "replace").decode()  # a folder's name need not be text
 
     @property
     def all_shown(self) -> list[str]:

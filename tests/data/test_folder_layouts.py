@@ -1,12 +1,14 @@
 """Layouts of folders that people have: splits in other words, pictures without classes."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 from refusals import refusal_of
 
 from sphere_jax.config.options import DataOptions
-from sphere_jax.data.class_names import classes_of
+from sphere_jax.data.class_names import classes_of, read_classes, write_classes
 from sphere_jax.data.source import load
 
 
@@ -98,6 +100,17 @@ def test_names_beyond_ascii(tmp_path):
         put(root / name)
     assert counts(root) == ([8, 8], [2, 2])
     assert classes_of(options(root)).names == ("clåss ä b", "猫")
+
+
+def test_names_that_are_no_text(tmp_path):
+    for name in (b"caf\xe9", b"tea"):
+        put(tmp_path / os.fsdecode(name))
+    found = classes_of(options(tmp_path))
+    assert found.all_shown == ["caf?", "tea"]
+    write_classes(tmp_path / ".run", found)
+    assert read_classes(tmp_path / ".run") == found
+    split = load(options(tmp_path))
+    assert split.train.arrays["images"][:1].shape == (1, 8, 8, 3) and split.train.fingerprint
 
 
 def test_an_empty_class_is_said(tmp_path, capsys):
