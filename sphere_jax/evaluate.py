@@ -161,7 +161,9 @@ def _sweep(run, arguments) -> None:
     def save(swept):
         if arguments.out:
             write_json(out, swept)
-            write_bytes(out.with_suffix(".png"), curves(swept))
+            drawn = curves(swept)
+            if drawn:
+                write_bytes(out.with_suffix(".png"), drawn)
 
     before = read_json(out) if arguments.out else None
     swept = sweep(run, points, arguments.num, arguments.seed, before, save)

@@ -11,6 +11,8 @@ from PIL import Image
 from sphere_jax import edit, evaluate, main, sample
 from sphere_jax.common.errors import UserError
 from sphere_jax.geometry import sphere
+from sphere_jax.runs.drawing import Drawer
+from sphere_jax.runs.loading import load_run
 from sphere_jax.studies import editing
 
 CONFIGS = tiny_run.ROOT / "configs"
@@ -79,10 +81,16 @@ def test_a_run_of_sphere_encoder(encoder):
     ].keys()
     measured = results["stages"]["sphere_encoder"]
     assert measured["reconstruction_psnr"] > 0 and measured["sliced_wasserstein"] > 0
+    drawer = Drawer(load_run(encoder), 0)
+    path, drawn = drawer.path(np.arange(3), 9), drawer.draw(np.arange(3)).images
+    assert list(path) == [1, 2, 3]  # decodes
+    assert (
+        np.abs(path[3].astype(int) - drawn).max() <= 1 < np.abs(path[1].astype(int) - drawn).max()
+    )
     page = (encoder / "report.html").read_text()
     assert "Sphere Encoder on digits" in page and "<h2>Steps</h2>" in page
     assert "angle of noise" not in page  # it is in the picture
-    assert page.count("data:image/png;base64,") >= 5
+    assert page.count("data:image/png;base64,") >= 6 and "<h2>Sampling path</h2>" in page
     generation = results["protocol"]["generation"]
     assert generation["guidance_at"] == "combo" and generation["weights"] == "ema"
 
@@ -93,6 +101,10 @@ def test_a_run_of_sphere_latent_encoder(tmp_path):
     results = results_of(tmp_path / "latent")
     assert results["nfe"] == 6 and "at_steps" not in results
     assert results["stages"]["sphere_latent"]["sliced_wasserstein_uniform"] > 0
+    drawer = Drawer(load_run(tmp_path / "latent"), 0)
+    path, drawn = drawer.path(np.arange(3), 9), drawer.draw(np.arange(3)).images
+    assert list(path) == list(range(1, drawer.method.sampler.steps + 1))
+    assert np.abs(path[drawer.method.sampler.steps].astype(int) - drawn).max() <= 1
     sample.main([f"--workdir={tmp_path / 'latent'}", "--num=4", "--steps=2", "--guidance=1",
                  "--share_noise=False", f"--out={tmp_path / 'a.npz'}"])  # fmt: skip
     assert np.load(tmp_path / "a.npz")["images"].shape == (4, 16, 16, 1)

@@ -20,7 +20,7 @@ def write_files(run):
     latents = np.zeros((2, 2, 2, 4), np.float32)
     sampler = System(run.config).generator.sampler
     samples = Samples(latents, np.zeros(2, np.int32), {}, sampler)
-    reporting.write_files(run, samples, None, None, {"seed": 0}, [])
+    reporting.write_files(run, samples, None, None, {"seed": 0}, [], {})
 
 
 def test_scores_of_a_training_in_other_features(tmp_path):
@@ -35,6 +35,23 @@ def test_scores_of_a_training_in_other_features(tmp_path):
         (section,) = reporting._curve_section(run, now, rows)
         (picture,) = section.blocks
         assert ("dashed" in picture.caption) == dashed
+
+
+def test_one_point_is_a_number_and_no_curve():
+    path, *flags = [flag.removeprefix("--config=") for flag in tiny_run.FLAGS]
+    run = SimpleNamespace(config=load_config(path, flags))
+    score = {"stage": "flow", "step": 12, "images_trained": 8, "training_seconds": 1.0}
+    (section,) = reporting._curve_section(run, None, [score | {"recall_a": 0.5}])
+    (table,) = section.blocks
+    assert table.header[1] == "step 12"
+    assert table.rows == [["Recall (real inside generated), a features", 0.5]]
+
+    rows = [{"stage": "vae", "step": step, "loss": 2.0} for step in (1, 2)]
+    (section,) = reporting._loss_section([*rows, {"stage": "flow", "step": 5, "loss": 3.0}])
+    curve, table = section.blocks
+    assert curve.size[0] < 400  # one panel
+    assert table.rows == [["flow", "loss", 5, 3.0]]
+    assert reporting._loss_section([]) == []
 
 
 def write_stages(run):

@@ -1,7 +1,11 @@
 """Whole runs on a tiny model: what they leave behind, how they survive, and other commands."""
 
+import dataclasses
+import html
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 
@@ -15,6 +19,9 @@ from refusals import refusal_of
 
 from sphere_jax import evaluate, main, sample
 from sphere_jax.common.folder_lock import only_writer
+from sphere_jax.config.config_files import load_config
+from sphere_jax.config.reading import to_dict
+from sphere_jax.runs.drawing import Drawer
 from sphere_jax.runs.loading import load_run
 from sphere_jax.training.run_log import read_rows, write_rows
 from sphere_jax.weights.stored import fingerprint_of, write_weights
@@ -86,9 +93,41 @@ def test_results_and_report(finished):
     assert 0 <= results["metrics"]["class_agreement"] <= 1
     assert results["stages"]["vae"]["reconstruction_psnr"] > 0
     page = (finished / "report.html").read_text()
-    assert page.count("data:image/png;base64,") >= 5
+    assert page.count("data:image/png;base64,") >= 6
     assert "src=http" not in page.replace('"', "") and "<script src" not in page
-    assert "--config=FILE" in page and "class agreement" in page.lower()
+    assert "class agreement" in page.lower()
+    headlines = page[page.index('class="headlines"') :]
+    assert headlines.index("Fréchet distance") < headlines.index("Precision (generated")
+
+
+def test_the_command_of_a_report_repeats_the_run(finished, capsys):
+    page = (finished / "report.html").read_text()
+    command = shlex.split(html.unescape(re.search("<pre><code>(python .*)</code>", page).group(1)))
+    assert command[:3] == ["python", "-m", "sphere_jax.main"]
+    main.main([*command[3:], "--dry_run"])
+    assert "flow" in capsys.readouterr().out
+    file = str(finished / "config.json")
+    stored = json.loads((finished / "config.json").read_text())["config"]
+    assert json.loads(json.dumps(to_dict(load_config(file)))) == stored
+    assert load_config(file, ["--config.flow.steps=7"]).stage("flow").steps == 7
+
+
+def test_a_json_that_is_no_config_of_a_run(finished):
+    words = "results.json is not the config.json of a run"
+    assert words in refusal_of(load_config, str(finished / "results.json"))
+
+
+def test_pictures_along_the_sampling_path(finished):
+    """From noise to the very samples of the run."""
+    drawer = Drawer(load_run(finished), 0)
+    labels = np.arange(3)
+    for steps, most, shown in ((4, 3, [0, 2, 4]), (4, 9, [0, 1, 2, 3, 4])):
+        sampler = dataclasses.replace(drawer.method.sampler, steps=steps)
+        path = drawer.path(labels, most, sampler)
+        assert list(path) == shown
+        assert {images.shape for images in path.values()} == {(3, 16, 16, 1)}
+    drawn = drawer.draw(labels).images.astype(int)
+    assert np.abs(path[4] - drawn).max() <= 1 < np.abs(path[0] - drawn).max()
 
 
 def test_tensorboard_reads_the_curves(finished):
@@ -101,6 +140,15 @@ def test_tensorboard_reads_the_curves(finished):
     rows = [r for r in read_rows(finished / "metrics.jsonl") if r["stage"] == "flow"]
     logged = {row["step"]: row["loss"] for row in rows if "loss" in row}
     assert board == pytest.approx(logged) and len(board) == 12
+    rates = {event.step: event.value for event in events.Scalars("flow/learning_rate")}
+    assert rates.keys() == board.keys() and min(rates.values()) > 0
+    (distance,) = events.Scalars("final scores/frechet_distance_small_classifier")
+    results = json.loads((finished / "results.json").read_text())
+    assert distance.value == pytest.approx(
+        results["metrics"]["frechet_distance_small_classifier"], rel=1e-6
+    )
+    (config,) = events.Tensors("config/text_summary")
+    assert '"stages"' in config.tensor_proto.string_val[0].decode()
     assert [event.step for event in events.Images("flow/preview")] == [6, 12]
 
 

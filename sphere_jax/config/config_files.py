@@ -1,7 +1,8 @@
-"""A config file, `configs/*.py`, with overrides from the command line."""
+"""A config file, `configs/*.py` or `config.json` of a run, with overrides from the command line."""
 
 import dataclasses
 import importlib.util
+import json
 import typing
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,32 @@ from sphere_jax.config.reading import option_at, read_config
 
 
 def load_config(path: str, overrides: list[str] = ()) -> Config:
-    """The checked config of a file with overrides `--config.a.b=v`. Raises UserError."""
+    """The checked config of a file with overrides `--config.a.b=v`. Raises UserError.
+
+    A `.json` is what a run folder keeps; the run is repeated with it.
+    """
     if not Path(path).is_file():
         known = ", ".join(sorted(map(str, Path("configs").glob("*.py")))) or "none here"
         raise UserError(f"There is no config file '{path}'; known: {known}.")
-    try:
-        raw = run_file(path, "get_config").to_dict()
-    except AttributeError:
-        raise UserError(f"get_config() of {path} must return a ConfigDict.") from None
+    stored = path.endswith(".json")
+    raw = _of_a_run(path) if stored else _of_a_file(path)
     for override in overrides:
         apply_override(raw, override)
-    return read_config(raw)
+    return read_config(raw, stored)
+
+
+def _of_a_file(path: str) -> dict[str, Any]:
+    try:
+        return run_file(path, "get_config").to_dict()
+    except AttributeError:
+        raise UserError(f"get_config() of {path} must return a ConfigDict.") from None
+
+
+def _of_a_run(path: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(Path(path).read_text())["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the config.json of a run ({error}).") from error
 
 
 def run_file(path: str, function: str, *arguments: Any) -> Any:

@@ -103,34 +103,39 @@ def sample_grid(
     return labelled_rows(rows)
 
 
-def loss_curves(rows: Sequence[Mapping], key: str = "loss") -> bytes:
-    """One panel a stage of the rows of `metrics.jsonl` ({"stage", "step", key, ...}).
-
-    Pale: as logged; strong: running mean over a twentieth of the run. Logarithmic if positive and
-    spread over a factor of 4. Rows without the key, or without a finite number, are left out.
-
-    Raises:
-      ValueError: no row is left.
-    """
+def points_by_stage(rows: Sequence[Mapping], key: str) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of the rows of `metrics.jsonl` ({"stage", "step", key, ...}), by stage. Rows
+    without the key, or without a finite number, are left out."""
     stages: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         value = row.get(key)
         if isinstance(value, (int, float)) and math.isfinite(value):
             stages.setdefault(row["stage"], []).append((row["step"], value))
+    return stages
+
+
+def loss_curves(stages: Mapping[str, Sequence[tuple[int, float]]], ylabel: str) -> bytes:
+    """One panel a stage of `points_by_stage`, each of two points or more.
+
+    Pale: as logged; strong: running mean over a twentieth of the run. Logarithmic if positive and
+    spread over a factor of 4.
+
+    Raises:
+      ValueError: there is no stage.
+    """
     if not stages:
-        raise ValueError(f"No row has a finite value of '{key}'.")
+        raise ValueError("Curves need at least one stage.")
     across = min(3, len(stages))
     down = -(-len(stages) // across)
     figure = Figure(figsize=(3.6 * across, 2.5 * down), dpi=DPI, layout="constrained")
     for number, (stage, points) in enumerate(stages.items()):
         steps, values = np.array(points, float).T
         axes = panel_axes(
-            figure, (down, across, number + 1), stage, "step", key if number == 0 else ""
+            figure, (down, across, number + 1), stage, "step", ylabel if number == 0 else ""
         )
         colour = COLOURS[number % len(COLOURS)]
-        marker = "o" if len(values) < 3 else None  # a line through one point is not seen
         axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.9)
-        axes.plot(steps, _running_mean(values), color=colour, linewidth=1.7, marker=marker)
+        axes.plot(steps, _running_mean(values), color=colour, linewidth=1.7)
         if values.min() > 0 and values.max() > 4 * values.min():
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))

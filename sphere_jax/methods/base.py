@@ -27,6 +27,7 @@ Params = dict[str, Any]  # nested: parameters by artifact, `frozen` too
 Batch = dict[str, AnyArray]  # "images" uint8 (B, H, W, C) or "latents" (B, h, w, d); "labels" (B,)
 Pictures = UInt8[AnyArray, "pictures height width channels"]
 Drawn = Float32[AnyArray, "batch ..."]  # latents, or images that are float
+Passed = Float32[AnyArray, "points batch ..."]  # what a sampler passes through, as Drawn
 Trace = dict[str, Float[AnyArray, " times"]]
 Loss = tuple[Scalar, dict[str, Scalar]]
 Arrays = dict[str, Shaped[np.ndarray, "..."]]  # measured, by name
@@ -189,6 +190,7 @@ class Generator(Method):
       `evaluations` (NFE, counted from the settings; None if they are counted when they are made),
       `decode_radius` and a `str` in words.
     has_images: whether `images` can be called here.
+    shows_path: whether it has `path`, of which reports show pictures.
     conditional: whether samples depend on labels.
     network_parameters: the artifact with the network that is exported and that `network_file(path)`
       finds in a file (`weights.stored.WeightsFile`); "" if there is none.
@@ -199,6 +201,7 @@ class Generator(Method):
     num_classes: int
     sampler: Any
     has_images = True
+    shows_path = False
     conditional = True
     is_transformer = True
     preview_columns = 8
@@ -235,6 +238,13 @@ class Generator(Method):
         what changed along the path, as arrays (steps + 1,); and `evaluations` (B,) that were made
         for each sample, NaN for one that could not be finished, where the sampler cannot tell.
         """
+        raise NotImplementedError
+
+    def path(
+        self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: Any
+    ) -> Passed:
+        """What the sampler of `generate` passes through, (points, B, ...), each as `images` takes
+        it; the last is the sample."""
         raise NotImplementedError
 
     def images(self, params: Params, samples: Drawn, radius: Scalar = 0.0) -> Pictures:

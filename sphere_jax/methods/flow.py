@@ -20,7 +20,7 @@ from sphere_jax.config.options import Config, SamplerOptions
 from sphere_jax.geometry import sphere
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.cosine import cosine_distance
-from sphere_jax.methods.base import Batch, Drawn, Loss, Method, Params, Pictures, Trace
+from sphere_jax.methods.base import Batch, Drawn, Loss, Method, Params, Passed, Pictures, Trace
 from sphere_jax.methods.on_latents import OnLatents, OnLatentsOptions
 from sphere_jax.nn.functional import Network
 from sphere_jax.sampling import (
@@ -132,6 +132,7 @@ class Flow(OnLatents):
 
     Options = FlowOptions
     SamplerOptions = FlowSamplerOptions
+    shows_path = True
 
     @classmethod
     def title(cls, config: Config) -> str:
@@ -286,21 +287,29 @@ class Flow(OnLatents):
     ) -> tuple[Drawn, Trace]:
         """Latents on the space (B, h, w, d), and the mean `radius` after every step; of an adaptive
         solver, the `evaluations` of each sample too."""
-        noise = noise_of(keys, self.tokenizer.latent_shape)
-        weaker = self.weaker and partial(self.weaker.apply, params["weaker"])
-        latents, along = sample(
+        latents, along = self._sample(params, keys, labels, scale, sampler, trajectory=True)
+        return self.space.project(latents), along
+
+    def path(
+        self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: Sampler
+    ) -> Passed:
+        """Latents (steps + 1, B, h, w, d) from noise to data, on the space."""
+        _, along = self._sample(params, keys, labels, scale, sampler, states=True)
+        return jax.vmap(self.space.project)(along["states"])
+
+    def _sample(self, params, keys, labels, scale, sampler, **wanted):
+        return sample(
             partial(self.network.apply, params["network"]),
             self.space,
-            noise,
+            noise_of(keys, self.tokenizer.latent_shape),
             labels,
             self.num_classes,
             sampler,
             scale if sampler.scale != 1.0 else None,
-            weaker=weaker,
+            weaker=self.weaker and partial(self.weaker.apply, params["weaker"]),
             keys=keys,
-            trajectory=True,
+            **wanted,
         )
-        return self.space.project(latents), along
 
     def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
         """Without guidance where that needs a weaker network, which training does not load."""

@@ -35,6 +35,7 @@ from sphere_jax.methods.base import (
     MapOver,
     Outcome,
     Params,
+    Passed,
     Pictures,
     Tools,
     Trace,
@@ -97,6 +98,7 @@ class SphereEncoderTraining(Generator):
 
     Options = SphereEncoderOptions
     SamplerOptions = SphereEncoderSamplerOptions
+    shows_path = True
     trains_tokenizer = SphereEncoder.Options.name
     noise_options = ("batch_size", "strata")
     edits = True
@@ -266,9 +268,10 @@ class SphereEncoderTraining(Generator):
         images: Images | None = None,
         latents: Latents | None = None,
         noise: Latents | None = None,
-    ) -> Images:
+        states: bool = False,
+    ) -> Images | tuple[Images, Passed]:
         """Float images (B, H, W, C) by the rounds of docs/systems/sphere_encoder.md#sampling: from
-        noise, `latents` or `images`."""
+        noise, `latents` or `images`; with `states` also those of every round, (steps, B, ...)."""
         return decode_rounds(
             sampler,
             lambda x, y: self.tokenizer.raw(params, x, y),
@@ -283,7 +286,14 @@ class SphereEncoderTraining(Generator):
             images,
             latents,
             noise,
+            states,
         )
+
+    def path(
+        self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: FewSteps
+    ) -> Passed:
+        """The images (steps, B, H, W, C) that are decoded one after the other."""
+        return self.refine(params, keys, labels, scale, sampler, states=True)[1]
 
     def images(self, params: Params, samples: Drawn, radius: Scalar = 0.0) -> Pictures:
         return to_uint8(samples)

@@ -19,7 +19,7 @@ from sphere_jax.data.source import Split
 from sphere_jax.evaluation.coverage import coverage
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.cosine import cosine_distance
-from sphere_jax.methods.base import Batch, Drawn, Loss, Outcome, Params, Tools, Trace
+from sphere_jax.methods.base import Batch, Drawn, Loss, Outcome, Params, Passed, Tools, Trace
 from sphere_jax.methods.on_latents import OnLatents, OnLatentsOptions, encoded, spaced_subset
 from sphere_jax.nn.functional import Network
 from sphere_jax.sampling import FewSteps, denoise_rounds, noise_of
@@ -77,6 +77,7 @@ class SphereLatent(OnLatents):
 
     Options = SphereLatentOptions
     SamplerOptions = SphereLatentSamplerOptions
+    shows_path = True
     takes_time = False
 
     @classmethod
@@ -142,7 +143,16 @@ class SphereLatent(OnLatents):
     def generate(
         self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: FewSteps
     ) -> tuple[Drawn, Trace]:
-        latents = denoise_rounds(
+        return self._rounds(params, keys, labels, scale, sampler), {}
+
+    def path(
+        self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: FewSteps
+    ) -> Passed:
+        """The predictions (steps, B, h, w, d), one a step."""
+        return self._rounds(params, keys, labels, scale, sampler, states=True)[1]
+
+    def _rounds(self, params, keys, labels, scale, sampler, states=False):
+        return denoise_rounds(
             sampler,
             lambda v, y: self.network.apply(params["network"], v, labels=y),
             self.space.project,
@@ -152,8 +162,8 @@ class SphereLatent(OnLatents):
             labels,
             self.num_classes,
             scale,
+            states,
         )
-        return latents, {}
 
     def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
         """How evenly the projected held-out latents cover the sphere."""

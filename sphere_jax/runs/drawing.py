@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -125,6 +126,36 @@ class Drawer:
             )
         return Samples(out["drawn"], labels, trace, sampler)
 
+    def path(self, labels: np.ndarray, most: int, sampler: Any = None) -> dict[int, np.ndarray]:
+        """What the sampler passes through: by step, at most `most` of them evenly spaced and the
+        last, uint8 images (N, H, W, C) of the samples that `draw` gives for the same labels.
+
+        Empty where the method does not show it, or has no decoder.
+        """
+        method, sampler = self.method, sampler or self.method.sampler
+        if not (method.shows_path and method.has_images) or len(labels) == 0:
+            return {}
+        shared, params = self._shared(sampler), self.params
+        scale, radius = jnp.float32(sampler.scale), jnp.float32(sampler.decode_radius)
+
+        def passed(params, indices, labels):
+            keys = sample_keys(self._key, indices)
+            return method.path(params, keys, labels, scale, shared)
+
+        indices = np.arange(len(labels), dtype=np.uint32)
+        last = len(jax.eval_shape(passed, params, indices, labels)) - 1
+        shown = np.unique(np.linspace(0, last, most).round().astype(int))
+
+        @partial(jax.jit, compiler_options=quick_products())
+        def decoded(params, indices, labels):
+            states = passed(params, indices, labels)[shown]
+            flat = states.reshape(-1, *states.shape[2:])
+            images = method.images(params, flat, radius)
+            return images.reshape(*states.shape[:2], *images.shape[1:]).swapaxes(0, 1)
+
+        images = self._map(partial(decoded, params), (indices, labels))
+        return {int(sampler.steps - last + i): images[:, n] for n, i in enumerate(shown)}
+
     def decode(self, latents: np.ndarray, radius: float) -> np.ndarray:
         """uint8 images of latents that `draw` returned, their tokens brought to `radius`, if any.
 
@@ -135,7 +166,7 @@ class Drawer:
 
     def _generator(self, sampler) -> Callable:
         """The compiled `(params, indices, labels, scale) -> samples, trace`."""
-        shared = sampler.with_scale(1.0 if sampler.scale == 1.0 else 2.0)  # the scale is traced
+        shared = self._shared(sampler)
         if shared not in self._generators:
 
             def generate(params, indices, labels, scale):
@@ -151,6 +182,12 @@ class Drawer:
 
             self._generators[shared] = jax.jit(generate, compiler_options=quick_products())
         return self._generators[shared]
+
+    @staticmethod
+    def _shared(sampler):
+        """The settings of all samplers that differ in their guidance scale alone, which is traced
+        (but for 1, which is off)."""
+        return sampler.with_scale(1.0 if sampler.scale == 1.0 else 2.0)
 
     def _map(self, function, arrays, what=""):
         """`function` over host arrays, in batches of the sampler's size on the run's mesh."""

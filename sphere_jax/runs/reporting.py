@@ -1,6 +1,7 @@
 """`report.html` of a run: samples, scores, stages, and the command that repeats it."""
 
 import json
+import shlex
 
 import numpy as np
 
@@ -17,8 +18,10 @@ FIRST_COUNT = 16
 HEADLINES = 4  # scores at the top of the page; the Fréchet distance is the first
 
 
-def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results, others) -> None:
-    """`samples/final.png` (or `.npz`), `report.html`, `results.json`."""
+def write_files(
+    run: Run, samples: Samples, scored: Score | None, stamp, results, others, path
+) -> None:
+    """`samples/final.png` (or `.npz`), `report.html`, `results.json`. `path`: `Drawer.path`."""
     config, workdir = run.config, run.workdir
     names = run.classes.all_shown
     sections, headlines = [], []
@@ -48,8 +51,10 @@ def write_files(run: Run, samples: Samples, scored: Score | None, stamp, results
 
     if others:
         sections.append(_steps_section(samples, scored, others, score_tables.remark_of(stamp)))
-    if "radius" in samples.trace:
-        sections.append(page.Section("Sampling path", [_radius(run, samples)]))
+    along = [_path(samples, path)] if path else []
+    along += [_radius(run, samples)] if "radius" in samples.trace else []
+    if along:
+        sections.append(page.Section("Sampling path", along))
     rows = read_rows(workdir / "metrics.jsonl")
     sections += _curve_section(run, scored, rows)
     sections += [*_stage_sections(run), *_loss_section(rows)]
@@ -77,20 +82,29 @@ def write_stages(run: Run, results: dict) -> None:
 
 
 def _loss_section(rows: list[dict]) -> list[page.Section]:
+    """Curves of the stages with two points or more; of the others, the number."""
     captions = {
         "loss": "Training loss, one panel a stage.",
         "heldout_loss": "Held-out loss of the EMA weights.",
     }
-    curves = [
-        page.Picture(figures.loss_curves(rows, key), caption)
-        for key, caption in captions.items()
-        if any(isinstance(row.get(key), float) for row in rows)  # metrics.jsonl may be lost
-    ]
-    return [page.Section("Loss curves", curves)] if curves else []
+    blocks, single = [], []
+    for key, caption in captions.items():
+        points = figures.points_by_stage(rows, key)  # none where metrics.jsonl is lost
+        curves = {stage: found for stage, found in points.items() if len(found) > 1}
+        if curves:
+            blocks.append(page.Picture(figures.loss_curves(curves, key), caption))
+        single += [
+            [stage, key.replace("_", " "), *points[stage][0]] for stage in points.keys() - curves
+        ]
+    if single:
+        blocks.append(page.Table(["stage", "measured once", "step", ""], sorted(single)))
+    return [page.Section("Loss curves", blocks)] if blocks else []
 
 
 def _reproduce_section(run: Run) -> page.Section:
-    command = f"python -m sphere_jax.main --config=FILE --workdir={run.workdir.name}"
+    """A command for a shell, from the folder where this run was started."""
+    flags = f"--config={run.workdir / 'config.json'}", f"--workdir={run.workdir}-again"
+    command = shlex.join(["python", "-m", "sphere_jax.main", *flags])
     settings = json.dumps(to_dict(run.config), indent=1)
     return page.Section("Reproduce", [page.Code(command), page.Code(settings)])
 
@@ -123,13 +137,18 @@ def _curve_section(run: Run, scored: Score | None, rows: list[dict]) -> list[pag
     names = [name for name in points[0] if name not in NOT_SCORES]
     steps = [point["step"] for point in points]
     count = run.config.evaluation.curve_samples
+    title = "Scores while it trained"
+    if len(points) == 1:
+        values = [[score_tables.describe(name)[0], points[0].get(name)] for name in names]
+        table = page.Table([f"{count:,} samples", f"step {steps[0]:,}"], values)
+        return [page.Section(title, [table])]
     same = scored is not None and scored.samples == count  # else perhaps with other features
     real = {name: scored.real_data.get(name) if same else None for name in names}
     lines = {"": {name: [_finite(point.get(name)) for point in points] for name in names}}
     drawn = figures.score_curves("step", steps, lines, real)
     caption = f"Scores of {count:,} samples by the weights of these steps, always in the same noise"
     caption += "; dashed, those of real images." if any(real.values()) else "."
-    return [page.Section("Scores while it trained", [page.Picture(drawn, caption)])]
+    return [page.Section(title, [page.Picture(drawn, caption)])]
 
 
 def _finite(value) -> float | None:
@@ -144,6 +163,14 @@ def curve_rows(rows: list[dict], stage: str) -> list[dict]:
     """Of the rows of `metrics.jsonl`, those that `Scorer.point_of_curve` wrote, in order."""
     found = [row for row in rows if row["stage"] == stage and "images_trained" in row]
     return sorted(found, key=lambda row: row["step"])
+
+
+def _path(samples: Samples, path: dict[int, np.ndarray]) -> page.Picture:
+    """The first samples while they are drawn, one row a step."""
+    steps = samples.sampler.steps
+    rows = {f"step {step} of {steps}": images for step, images in path.items()}
+    caption = "The first samples, one a column, decoded as the sampler passes through them."
+    return page.Picture(figures.labelled_rows(rows), caption)
 
 
 def _radius(run: Run, samples: Samples) -> page.Picture:

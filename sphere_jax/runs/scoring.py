@@ -18,6 +18,10 @@ from sphere_jax.runs.run import Run
 from sphere_jax.runs.weaker import check_weaker
 from sphere_jax.training.run_log import RunLog
 
+# Pictures along the sampling path, in the report: samples (fewer if they are wider than so many
+# pixels in all) and points of the path.
+PATH_SAMPLES, PATH_WIDTH, PATH_POINTS = 8, 1024, 6
+
 
 class Scorer:
     """Scores of a run while it trains and at its end; both share reference and drawer.
@@ -89,6 +93,7 @@ def score_run(run: Run, log: RunLog, scorer: Scorer | None = None) -> dict:
             generation_of(run, samples.sampler, seed),
         )
         results |= {"metrics": scored.metrics, "real_data": scored.real_data, "protocol": stamp}
+        log.scores(run.config.stage(run.config.generator).steps, scored.metrics)
         remark = remark_of(stamp)
         for key, value in scored.metrics.items():
             better = reading(key, remark)
@@ -98,8 +103,10 @@ def score_run(run: Run, log: RunLog, scorer: Scorer | None = None) -> dict:
     others = _at_other_steps(run, scorer, samples, log) if scored else []
     if others:
         results["at_steps"] = [{k: v for k, v in row.items() if k != "images"} for row in others]
+    columns = max(2, min(PATH_SAMPLES, PATH_WIDTH // run.config.data.image_size))
+    path = scorer.drawer.path(samples.labels[:columns], PATH_POINTS)
     if is_main_process():
-        write_files(run, samples, scored, stamp, results, others)
+        write_files(run, samples, scored, stamp, results, others, path)
     log.print(f"report: {run.workdir / 'report.html'}")
     return results
 

@@ -1,5 +1,6 @@
 """The stages of a run, in order: trained or resumed and then measured; finished ones are loaded."""
 
+import json
 from functools import partial
 
 import numpy as np
@@ -46,6 +47,8 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
     """Trains what is not finished; `score(params)` scores the stage that generates while it trains,
     every `config.evaluation.every` steps. Raises what `training.loop.train` raises.
     """
+    settings = json.dumps(to_dict(run.config), indent=1)
+    log.text("config", f"```json\n{settings}\n```")
     every = run.config.evaluation.every
     curve = Curve(score, every) if score and every else None
     run.load_tokenizer()

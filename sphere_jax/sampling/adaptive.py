@@ -32,18 +32,19 @@ def require_diffrax() -> None:
 
 def dopri5(
     velocity: Callable,
-    radius: Callable,
+    seen: Callable,
     z: Latents,
     start: float,
     stop: float,
     recorded: Float32[np.ndarray, " times"],
     rtol: float,
     atol: float,
-) -> tuple[Latents, Float32[Array, "batch times"], PerSample]:
-    """`(z (B,h,w,d) at stop, radius (B, times), evaluations (B,))` from z at `start` > `stop`.
+) -> tuple[Latents, Float32[Array, "batch times ..."] | None, PerSample]:
+    """`(z (B,h,w,d) at stop, seen (B, times, ...), evaluations (B,))` from z at `start` > `stop`.
 
     `velocity(z, t, i)` is that of rows z `(1,h,w,d)` at t `()`, i `()` being their place in the
-    batch; `radius(z)` is recorded at the times `recorded`, falling, on the interpolated path.
+    batch; `seen(z)` is recorded at the times `recorded`, falling, on the interpolated path; None
+    where there are none.
     Evaluations are NaN where a sample needed more than MAX_STEPS steps.
 
     Raises:
@@ -56,7 +57,7 @@ def dopri5(
         return velocity(y[None], t, i)[0]
 
     def record(t, y, i):
-        return radius(y[None])
+        return seen(y[None])
 
     at_end = diffrax.SubSaveAt(t1=True)
     along = diffrax.SubSaveAt(ts=jnp.asarray(recorded), fn=record) if len(recorded) else None
@@ -77,7 +78,7 @@ def dopri5(
         )
         finished = found.result == diffrax.RESULTS.successful
         count = 1.0 + EACH * found.stats["num_steps"]
-        radii = found.ys[1] if along else jnp.zeros((0,), jnp.float32)
-        return found.ys[0][0], radii, jnp.where(finished, count, jnp.nan)
+        passed = found.ys[1] if along else None
+        return found.ys[0][0], passed, jnp.where(finished, count, jnp.nan)
 
     return jax.vmap(solve)(z, jnp.arange(len(z)))

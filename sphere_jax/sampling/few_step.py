@@ -109,12 +109,15 @@ def _noise(settings: FewSteps, keys: Keys, shape: tuple[int, ...], t: Array) -> 
     return noise_of(_fold(keys, 1 if settings.share_noise else t), shape)
 
 
-def _repeat(one_round: Callable, start: Array, settings: FewSteps, rounds: int) -> Array:
-    """`one_round(x, (t, r)) -> x, None` for t = 1 .. rounds, with r the strength of round t."""
+def _repeat(
+    one_round: Callable, start: Array, settings: FewSteps, rounds: int
+) -> tuple[Array, Array | None]:
+    """`one_round(x, (t, r)) -> x, seen` for t = 1 .. rounds, with r the strength of round t: the
+    last x, and what was seen, on a new first axis."""
     if rounds == 0:
-        return start
+        return start, None
     times = np.arange(1, rounds + 1, dtype=np.uint32)
-    return jax.lax.scan(one_round, start, (times, settings.strengths(rounds)))[0]
+    return jax.lax.scan(one_round, start, (times, settings.strengths(rounds)))
 
 
 def decode_rounds(
@@ -131,7 +134,8 @@ def decode_rounds(
     images: Images | None = None,
     latents: Latents | None = None,
     noise: Latents | None = None,
-) -> Images:
+    states: bool = False,
+) -> Images | tuple[Images, Float32[Array, "steps batch h w c"]]:
     """Images (B, H, W, C) in [-1, 1] by the loop of Sphere Encoder (arXiv 2602.15030;
     docs/systems/sphere_encoder.md#sampling).
 
@@ -143,6 +147,7 @@ def decode_rounds(
         renoise: `(v, e, r) -> v` with noise e and strength r.
         scale: of guidance, where `settings` turn it on.
         noise: `(B, h, w, d)`, the noise of every re-noising in place of that of the keys.
+        states: also return the images after every decode.
     """
 
     def network(function, place, x):
@@ -158,14 +163,18 @@ def decode_rounds(
         t, r = now
         e = _noise(settings, keys, latent_shape, t) if noise is None else noise
         v = renoise(project(network(encode, "encoder", x)), e, r)
-        return to_images(v), None
+        x = to_images(v)
+        return x, x if states else None
 
     rounds = settings.steps
     if images is None:
         rounds -= 1
         start = project(first_noise(keys, latent_shape)) if latents is None else latents
         images = to_images(start)
-    return _repeat(one_round, images, settings, rounds)
+    last, seen = _repeat(one_round, images, settings, rounds)
+    if not states:
+        return last
+    return last, images[None] if seen is None else jnp.concatenate([images[None], seen])
 
 
 def denoise_rounds(
@@ -178,12 +187,13 @@ def denoise_rounds(
     labels: Labels,
     null_label: int,
     scale: Scalar,
-) -> Latents:
+    states: bool = False,
+) -> Latents | tuple[Latents, Float32[Array, "steps batch h w d"]]:
     """Latents (B, h, w, d) by Algorithm 1 of Sphere Latent Encoder (arXiv 2605.15592, Algorithm 1;
     docs/systems/sphere_latent.md#sampling).
 
     T steps of `z_hat = denoise(v)`, `v = renoise(project(z_hat), e, r)`. The last prediction is
-    returned unprojected, off the sphere.
+    returned unprojected, off the sphere. `states` also returns every prediction.
     """
 
     def predict(v):
@@ -194,7 +204,12 @@ def denoise_rounds(
     def one_round(v, now):
         t, r = now
         e = _noise(settings, keys, latent_shape, t)
-        return renoise(project(predict(v)), e, r), None
+        z = predict(v)
+        return renoise(project(z), e, r), z if states else None
 
     start = project(first_noise(keys, latent_shape))
-    return predict(_repeat(one_round, start, settings, settings.steps - 1))
+    v, seen = _repeat(one_round, start, settings, settings.steps - 1)
+    last = predict(v)
+    if not states:
+        return last
+    return last, last[None] if seen is None else jnp.concatenate([seen, last[None]])

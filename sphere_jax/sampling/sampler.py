@@ -110,7 +110,8 @@ def sample(
     weaker: VelocityNetwork | None = None,
     keys: Keys | None = None,
     trajectory: bool = False,
-) -> Latents | tuple[Latents, dict[str, Float32[Array, " rows"]]]:
+    states: bool = False,
+) -> Latents | tuple[Latents, dict[str, Float32[Array, "rows ..."]]]:
     """Latents `(B,h,w,d)`, float32, from standard Gaussian noise of the same shape.
 
     Jit a function that closes over the network, the space and the settings. In
@@ -126,6 +127,7 @@ def sample(
         trajectory: also return `radius`, the mean row norm `(steps + 1,)` from the prior on, in
             units of the radius of the sphere (`sqrt(d)` in Euclidean space); and of an adaptive
             solver `evaluations` (B,), NaN for a sample that took too many steps.
+        states: instead of the radius return `states`, the latents `(steps + 1,B,h,w,d)` themselves.
 
     Raises:
         ValueError: for a scale where guidance is off, where only one of `weaker` and
@@ -152,31 +154,33 @@ def sample(
             return auto_guided_velocity(network, weaker, z, t, labels, scale, guidance.channels)
         return guided_velocity(network, z, t, labels, null_label, scale, guidance.channels)
 
+    def seen(z):
+        return z if states else jnp.mean(space.relative_radius(z))
+
+    name = "states" if states else "radius"
     z = space.prior(noise)
     if settings.solver == ADAPTIVE:
-        z, along = _adaptive(guided, plain, space, z, labels, settings)
-        return (z, along) if trajectory else z
-
-    def radius(z):
-        return jnp.mean(space.relative_radius(z)) if trajectory else None
+        z, passed, evaluations = _adaptive(guided, plain, seen, z, labels, settings)
+        along = {name: passed, "evaluations": evaluations}
+        return (z, along) if trajectory or states else z
 
     times, solver = settings.times(), RULES[settings.solver]
     begun = z, (keys, jnp.int32(0))  # an SDE's noise is of (key, number of the step)
     state = begun if settings.solver == STOCHASTIC else initial_state(solver, z)
-    radii = [radius(z)[None]] if trajectory else []
+    passed = [seen(z)[None]] if trajectory or states else []
     for start, stop, is_guided in segments(times, guidance):
         velocity = guided if is_guided else plain
 
         def step(state, ends, velocity=velocity):
             state = advance(solver, velocity, space, state, *ends)
-            return state, radius(state[0])
+            return state, seen(state[0]) if trajectory or states else None
 
         # Velocities jump where guidance starts or stops. A multistep rule restarts there:
         # extrapolating over the jump would lose its order of convergence.
         ends = times[start:stop], times[start + 1 : stop + 1]
         state, along = jax.lax.scan(step, restarted(solver, state), ends)
-        radii.append(along)
-    return (state[0], {"radius": jnp.concatenate(radii)}) if trajectory else state[0]
+        passed.append(along)
+    return (state[0], {name: jnp.concatenate(passed)}) if trajectory or states else state[0]
 
 
 def unfit_solver(solver: str, euclidean: bool) -> str:
@@ -187,27 +191,20 @@ def unfit_solver(solver: str, euclidean: bool) -> str:
     return ""
 
 
-def _adaptive(guided, plain, space, z, labels, settings: Sampler):
-    """Latents at the end, and `radius` and `evaluations` on the way. Velocities jump where guidance
-    starts or stops: each interval is solved by itself."""
-    times, counts, radii = settings.times(), 0.0, []
+def _adaptive(guided, plain, seen, z, labels, settings: Sampler):
+    """Latents at the end, what is `seen` on the way, and evaluations. Velocities jump where
+    guidance starts or stops: each interval is solved by itself."""
+    times, counts, passed = settings.times(), 0.0, []
     for start, stop, is_guided in intervals(1.0, float(times[-1]), settings.guidance):
 
         def velocity(z, t, i, evaluate=guided if is_guided else plain):
             return evaluate(z, t, jax.lax.dynamic_slice_in_dim(labels, i, 1))
 
         recorded = times[:-1][(times[:-1] <= start) & (times[:-1] > stop)]
-        z, found, made = dopri5(
-            velocity,
-            lambda z: jnp.mean(space.relative_radius(z)),
-            z,
-            start,
-            stop,
-            recorded,
-            settings.rtol,
-            settings.atol,
-        )
-        radii.append(found.mean(0))
+        rtol, atol = settings.rtol, settings.atol
+        z, found, made = dopri5(velocity, seen, z, start, stop, recorded, rtol, atol)
+        if found is not None:
+            of_one = found.ndim == 2  # a number of each sample; else its latents (B,times,1,h,w,d)
+            passed.append(found.mean(0) if of_one else jnp.swapaxes(found[:, :, 0], 0, 1))
         counts = counts + made * (1 + is_guided)
-    radii.append(jnp.mean(space.relative_radius(z))[None])
-    return z, {"radius": jnp.concatenate(radii), "evaluations": counts}
+    return z, jnp.concatenate([*passed, seen(z)[None]]), counts

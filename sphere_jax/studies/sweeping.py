@@ -235,8 +235,9 @@ def table(swept: dict) -> str:
     return f"{rows}\n\nPrecision and recall: {remark}." if remark else rows
 
 
-def curves(swept: dict) -> bytes:
-    """PNG: every score along the sweep that was named first, one line for the others' values."""
+def curves(swept: dict) -> bytes | None:
+    """PNG: every score along the sweep that was named first, one line for the others' values. None
+    for one value of it, which is no curve."""
     xlabel, *_ = swept["rows"][0]["values"]
     lines: dict[str, list[dict]] = {}
     for row in swept["rows"]:
@@ -249,6 +250,8 @@ def curves(swept: dict) -> bytes:
         for name, rows in lines.items()
     }
     x = list(dict.fromkeys(value for rows in at.values() for value in rows))
+    if len(x) < 2:
+        return None
     x = x if number is str else sorted(x)
     scores = {  # a sweep that was resumed may have holes
         name: {key: [rows.get(v, {}).get(key, math.nan) for v in x] for key in swept["real_data"]}

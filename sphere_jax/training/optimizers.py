@@ -1,7 +1,9 @@
 """AdamW with a schedule, decay on matrices only, and global-norm clipping."""
 
 import jax
+import numpy as np
 import optax
+from jaxtyping import Float32
 
 from sphere_jax.config.options import OptimizerOptions
 
@@ -29,6 +31,12 @@ def schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
         parts.append(optax.constant_schedule(peak))
         ends.append(decay_start)
     return optax.join_schedules([*parts, decay], ends) if parts else decay
+
+
+def learning_rates(options: OptimizerOptions, steps: int) -> Float32[np.ndarray, " {steps}"]:
+    """The learning rate of every update, on the host: reading one does not wait for the device."""
+    rates = schedule(options, steps)(np.arange(steps))
+    return np.broadcast_to(np.asarray(rates, np.float32), (steps,))
 
 
 def make_optimizer(

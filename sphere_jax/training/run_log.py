@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,17 @@ class RunLog:
         """An image, for TensorBoard."""
         if is_main_process():
             self._board.add_image(f"{stage}/{name}", image, step, dataformats="HWC")
+
+    def text(self, name: str, text: str) -> None:
+        """Markdown, for TensorBoard."""
+        if is_main_process():
+            self._board.add_text(name, text)
+
+    def scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Scores of the finished run, for TensorBoard; the report has them too."""
+        if is_main_process():
+            for name, value in scores.items():
+                self._board.add_scalar(f"final scores/{name}", value, step)
 
     def drop_rows_after(self, stage: str, step: int) -> None:
         """Deletes the rows that a resumed stage will write again."""

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Shaped
 
 from sphere_jax.common.progress import duration
+from sphere_jax.training.optimizers import learning_rates
 from sphere_jax.training.run_log import RunLog
 from sphere_jax.training.task import Task
 from sphere_jax.training.throughput import Throughput, TrainingTimer
@@ -37,6 +38,7 @@ class StepLog:
         self._name, self._options = task.name, task.options
         self._log, self._throughput, self._timer = log, throughput, timer
         self._skipped = skipped
+        self._rates = learning_rates(task.options.optimizer, task.options.steps)
         self._unread = None  # (step, metrics on the device)
         self._created, self._compiled = time.monotonic(), False
 
@@ -82,8 +84,11 @@ class StepLog:
 
     def _log_step(self, step: int, numbers: dict[str, float]) -> None:
         rates = self._throughput.rates()
-        seconds = {"training_seconds": self._timer.seconds}
-        self._log.write(self._name, step, numbers | rates | seconds)
+        more = {
+            "learning_rate": float(self._rates[step - 1 - self._skipped]),  # of updates, not steps
+            "training_seconds": self._timer.seconds,
+        }
+        self._log.write(self._name, step, numbers | rates | more)
         line = f"loss {numbers['loss']:.4f}"
         if rates:
             left = (self._options.steps - step) / rates["steps_per_second"]

@@ -74,13 +74,16 @@ def test_running_mean_is_centred_and_keeps_constants_and_lines():
 
 def test_loss_curves_skip_what_is_no_number_and_have_a_panel_a_stage():
     rows = [{"stage": "vae", "step": i, "loss": 10.0 / (i + 1)} for i in range(50)]
-    one = pixels(figures.loss_curves(rows))
+    points = figures.points_by_stage(rows, "loss")
+    assert points == {"vae": [(i, 10.0 / (i + 1)) for i in range(50)]}
     spoilt = [*rows, {"stage": "vae", "step": 50, "loss": "nan"}, {"stage": "flow", "step": 1}]
-    np.testing.assert_array_equal(pixels(figures.loss_curves(spoilt)), one)
-    two = pixels(figures.loss_curves([*rows, {"stage": "flow", "step": 0, "loss": -1.0}]))
+    spoilt += [{"stage": "vae", "step": 51, "loss": float("nan")}]
+    assert figures.points_by_stage(spoilt, "loss") == points
+    one = pixels(figures.loss_curves(points, "loss"))
+    two = pixels(figures.loss_curves(points | {"flow": [(0, -1.0), (1, -2.0)]}, "loss"))
     assert two.shape[1] == pytest.approx(2 * one.shape[1], abs=2)
-    with pytest.raises(ValueError, match="finite value of 'loss'"):
-        figures.loss_curves([{"stage": "vae", "step": 0, "loss": float("nan")}])
+    with pytest.raises(ValueError, match="at least one stage"):
+        figures.loss_curves({}, "loss")
 
 
 def test_charts_show_their_arrays():

@@ -9,7 +9,7 @@ from tiny_run import ROOT
 from sphere_jax.config.config_files import load_config
 from sphere_jax.config.options import OptimizerOptions
 from sphere_jax.models import lightning_dit, sit
-from sphere_jax.training.optimizers import make_optimizer, schedule
+from sphere_jax.training.optimizers import learning_rates, make_optimizer, schedule
 
 
 def rates(steps, **settings):
@@ -185,3 +185,19 @@ def test_no_steps_keep_no_moments():
     """Published weights that are not trained need no memory for moments."""
     state = make_optimizer(OptimizerOptions(), 0, {"network": 0.1}).init({"network": jnp.ones(5)})
     assert not jax.tree.leaves(state)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        dict(warmup=3),
+        dict(schedule="cosine", warmup=4),
+        dict(schedule="linear", hold=2),
+    ],
+)
+def test_the_rates_on_the_host_are_those_of_the_schedule(settings):
+    options = OptimizerOptions(learning_rate=0.2, **settings)
+    expected = [float(schedule(options, 9)(step)) for step in range(9)]
+    np.testing.assert_allclose(learning_rates(options, 9), expected, rtol=1e-6)
+    assert learning_rates(options, 0).shape == (0,)

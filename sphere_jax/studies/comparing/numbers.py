@@ -98,3 +98,9 @@ def speed_up(arm: Sequence[float | None], baseline: Sequence[float | None]):
     mean, half = mean_interval(ratios)
     interval = None if half is None else (math.exp(mean - half), math.exp(mean + half))
     return math.exp(mean), interval
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"

@@ -1,5 +1,7 @@
 """The page, from outcomes written by hand."""
 
+from dataclasses import replace
+
 import pytest
 import tiny_run
 
@@ -53,6 +55,15 @@ def test_the_command_and_what_arms_share(comparison):
     lines = page.partition("## Reproduce")[2].splitlines()
     assert "flow.steps = 12" in lines and "space.path = 'slerp'" in lines
     assert not [line for line in lines if line.startswith(("stages", "seed", "decoder"))]
+
+
+def test_one_scored_step_is_a_table_and_no_curve(comparison):
+    row = {"step": 6, "training_seconds": 1.0, "recall_a": 0.25}
+    found = {key: replace(o, curve=[row]) for key, o in comparison.outcomes.items()}
+    write_page(replace(comparison, outcomes=found))
+    page = (comparison.root / "comparison.md").read_text()
+    section = page.partition("## While training")[2].partition("##")[0]
+    assert "| own | 0.250 |" in section and "Step 6." in section and "![" not in section
 
 
 def test_an_extra_stage_is_one_difference_but_varied_values_are_named(comparison):
