@@ -9,6 +9,7 @@ import tiny_run
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config
+from sphere_jax.data.class_names import Classes
 from sphere_jax.evaluation.score import Score
 from sphere_jax.methods.base import Method
 from sphere_jax.runs import reporting
@@ -63,9 +64,8 @@ def test_results_are_written_after_the_report(tmp_path, monkeypatch, write):
     path, *flags = [flag.removeprefix("--config=") for flag in tiny_run.FLAGS]
     config = load_config(path, flags)
     nothing, methods = ({name: of() for name in config.stages} for of in (dict, Method))
-    run = SimpleNamespace(
-        config=config, workdir=tmp_path, methods=methods, arrays=nothing, metrics=nothing
-    )
+    found = dict(config=config, workdir=tmp_path, methods=methods, classes=Classes(10))
+    run = SimpleNamespace(**found, arrays=nothing, metrics=nothing)
 
     def full(*given):
         raise UserError("Cannot write report.html (No space left on device).")

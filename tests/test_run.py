@@ -142,7 +142,7 @@ def test_tensorboard_reads_the_curves(finished):
     assert board == pytest.approx(logged) and len(board) == 12
     rates = {event.step: event.value for event in events.Scalars("flow/learning_rate")}
     assert rates.keys() == board.keys() and min(rates.values()) > 0
-    (distance,) = events.Scalars("final scores/frechet_distance_small_classifier")
+    (distance,) = events.Scalars("final_scores/frechet_distance_small_classifier")
     results = json.loads((finished / "results.json").read_text())
     assert distance.value == pytest.approx(
         results["metrics"]["frechet_distance_small_classifier"], rel=1e-6

@@ -52,7 +52,7 @@ class RunLog:
         """Scores of the finished run, for TensorBoard; the report has them too."""
         if is_main_process():
             for name, value in scores.items():
-                self._board.add_scalar(f"final scores/{name}", value, step)
+                self._board.add_scalar(f"final_scores/{name}", value, step)
 
     def drop_rows_after(self, stage: str, step: int) -> None:
         """Deletes the rows that a resumed stage will write again."""
