@@ -99,8 +99,8 @@ def test_a_tokenizer_that_a_run_has_trained(tmp_path):
     [
         ({"config": None, "config.data.image_size": None}, "Give --config=FILE or --workdir"),
         ({"features": "efficientnet_lite0"}, "go together"),
-        ({"num": 1}, "--num=1 must be at least 2"),
-        ({"seed": -1}, "--seed=-1 must be at least 0"),
+        ({"num": 1}, "--num must be a whole number of at least 2"),
+        ({"seed": -1}, "--seed must be a whole number, 0 to"),
         ({"config.tokenizer.name": "conv_vae"}, "conv_vae"),
     ],
 )
