@@ -10,6 +10,7 @@ import sphere_jax
 from sphere_jax.cli import run_command
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.plugins import nearest
+from sphere_jax.config.config_files import shipped
 
 NOT_COMMANDS = ("__main__", "cli")
 
@@ -31,6 +32,8 @@ def main() -> None:
         print("usage: sphere_jax COMMAND [flags]; sphere_jax COMMAND --help lists the flags\n")
         for command, about in commands().items():
             print(f"  {command:<10}{about}")
+        print(f"\nconfigs: {shipped('configs')}, by their names too: --config=mnist_slerp")
+        print(f"scripts for several processes: {shipped('launch')}")
         return
     sys.argv = [f"sphere_jax {name}", *flags]
     run_command(_command(name))

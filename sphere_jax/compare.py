@@ -35,7 +35,7 @@ intervals, samples from equal noise. See docs/compare.md.
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument(
-        "--config", type=user_path, required=True, help="a file in configs/: the base of all arms"
+        "--config", type=user_path, required=True, help="a file, or a name in configs/: the base"
     )
     flags.add_argument(
         "--workdir", type=user_path, required=True, help="where the arms and their page go"
@@ -47,7 +47,11 @@ def main(argv: list[str]) -> None:
         "--arm", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="may be repeated"
     )
     flags.add_argument(
-        "--arms", type=user_path, default="", metavar="FILE.py", help="a file of named arms"
+        "--arms",
+        type=user_path,
+        default="",
+        metavar="FILE.py",
+        help="a file of named arms, or a name in configs/arms/",
     )
     flags.add_argument("--seeds", default="0,1,2", help="comma separated")
     flags.add_argument("--baseline", default="", metavar="NAME", help="by default the first arm")

@@ -28,7 +28,9 @@ def main(argv: list[str]) -> None:
         print(help_of(group))
         return
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
-    flags.add_argument("--config", type=user_path, required=True, help="a file in configs/")
+    flags.add_argument(
+        "--config", type=user_path, required=True, help="a file, or a name in configs/"
+    )
     flags.add_argument(
         "--workdir", type=user_path, default="", help="the run folder; resumed if it exists"
     )

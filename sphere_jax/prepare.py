@@ -54,7 +54,9 @@ def main(argv: list[str]) -> None:
     if not what:
         return
     flags = Parser(f"{ACTIONS[what].capitalize()}.", f"{EPILOG[what]}\n{HOSTS}", action=what)
-    flags.add_argument("--config", type=user_path, required=True, help="a file in configs/")
+    flags.add_argument(
+        "--config", type=user_path, required=True, help="a file, or a name in configs/"
+    )
     target = "F.safetensors" if what == "statistics" else "FOLDER"
     flags.add_argument("--out", type=user_path, required=True, metavar=target, help="to write")
     if what != "statistics":

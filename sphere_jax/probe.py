@@ -26,7 +26,7 @@ Images are held-out ones. Distances without weights (--lpips, --features) are le
 
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
-    flags.add_argument("--config", type=user_path, default="", help="a config file")
+    flags.add_argument("--config", type=user_path, default="", help="a file, or a name in configs/")
     flags.add_argument("--workdir", type=user_path, default="", help="the folder of a finished run")
     flags.add_argument("--num", type=whole(2), default=1024, help="images at most")
     flags.add_argument("--seed", type=seed, default=0, help="seed of images, neighbours and noise")

@@ -17,7 +17,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import expand_path
 from sphere_jax.common.flags import any_method, number, whole
 from sphere_jax.config import option_reference
-from sphere_jax.config.config_files import load_config
+from sphere_jax.config.config_files import find_file, load_config
 from sphere_jax.data.class_names import Classes, parse_labels
 from sphere_jax.training.signals import Interrupted
 
@@ -118,12 +118,25 @@ def test_config_files_that_do_not_run(tmp_path, content, sentence):
 
 
 def test_files_that_are_no_configs(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError, match="known: .*configs/mnist_slerp.py"):
-        load_config("configs/mnist.py")
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(UserError, match="must be a Python file"):
         load_config(str(tmp_path / "notes.txt"))
+    assert "is a folder" in refusal_of(load_config, tmp_path)
+
+
+def test_configs_by_name(tmp_path, monkeypatch):
+    """Those in configs/ of the working directory come before the package's own."""
+    monkeypatch.chdir(tmp_path)
+    assert load_config("mnist_slerp") == load_config(ROOT / "configs" / "mnist_slerp.py")
+    for wrong in ("mnist_slrp", "configs/mnist_slerp.py", "no/where/mnist_slerp.py"):
+        assert (
+            refusal_of(load_config, wrong)
+            == f"There is no file '{wrong}'; did you mean 'mnist_slerp'?"
+        )
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "mnist_slerp.py").write_text(FILE)
+    assert load_config("mnist_slerp").stage("flow").steps == 5
+    assert len(find_file("paths", "configs/arms").read_text()) > 100
 
 
 @pytest.mark.parametrize(

@@ -1,51 +1,59 @@
 """A config file, `configs/*.py` or `config.json` of a run, with overrides from the command line."""
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import json
+import os
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sphere_jax.common.errors import UserError, quoted, shortened
+from sphere_jax.common.files import expand_path
+from sphere_jax.common.plugins import nearest
 from sphere_jax.config.options import Config
 from sphere_jax.config.reading import option_at, read_config
 
 
-def load_config(path: str, overrides: list[str] = ()) -> Config:
-    """The checked config of a file with overrides `--config.a.b=v`. Raises UserError.
+def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> Config:
+    """The checked config of a file, or of one of `configs/` by its name ("mnist_slerp"), with
+    overrides `--config.a.b=v`. Raises UserError.
 
     A `.json` is what a run folder keeps; the run is repeated with it.
     """
-    if not Path(path).is_file():
-        known = ", ".join(sorted(map(str, Path("configs").glob("*.py")))) or "none here"
-        raise UserError(f"There is no config file '{path}'; known: {known}.")
-    stored = path.endswith(".json")
+    path = find_file(path)
+    stored = path.suffix == ".json"
     raw = _of_a_run(path) if stored else _of_a_file(path)
     for override in overrides:
         apply_override(raw, override)
     return read_config(raw, stored)
 
 
-def _of_a_file(path: str) -> dict[str, Any]:
+def _of_a_file(path: Path) -> dict[str, Any]:
     try:
         return run_file(path, "get_config").to_dict()
     except AttributeError:
         raise UserError(f"get_config() of {path} must return a ConfigDict.") from None
 
 
-def _of_a_run(path: str) -> dict[str, Any]:
+def _of_a_run(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(Path(path).read_text())["config"])
+        return dict(json.loads(path.read_text())["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not the config.json of a run ({error}).") from error
 
 
-def run_file(path: str, function: str, *arguments: Any) -> Any:
-    """What a function of a Python file returns. Raises UserError for a file that does not run."""
-    if not Path(path).is_file():
-        raise UserError(f"There is no file '{path}'; give a Python file with {function}().")
-    if not path.endswith(".py"):
+def run_file(
+    path: str | os.PathLike, function: str, *arguments: Any, folder: str = "configs"
+) -> Any:
+    """What a function of a Python file returns; the file may be named as in `find_file`.
+
+    Raises UserError for a file that is not there or does not run.
+    """
+    path = find_file(path, folder)
+    if path.suffix != ".py":
         raise UserError(f"{path} must be a Python file with {function}().")
     spec = importlib.util.spec_from_file_location("sphere_jax_config_file", path)
     module = importlib.util.module_from_spec(spec)
@@ -57,13 +65,49 @@ def run_file(path: str, function: str, *arguments: Any) -> Any:
         raise UserError(f"{path} does not run ({kind}: {shortened(str(error))}).") from error
 
 
+def find_file(path: str | os.PathLike, folder: str = "configs") -> Path:
+    """The file at `path`. A bare name is one of `folder` here, else of the package's own.
+
+    Raises UserError, with the nearest name, if there is none.
+    """
+    given = Path(path)
+    if given.is_file():
+        return given
+    places = [place for place in (Path(folder), shipped(folder)) if place]
+    files = [file for place in places for file in sorted(place.glob("*.py"))]
+    named = {file.stem: file for file in reversed(files)}
+    if os.fspath(path) in named:
+        return named[os.fspath(path)]
+    if given.is_dir():
+        raise UserError(f"{given} is a folder; name a file in it.")
+    near = nearest(given.stem, named) if named else f"{folder}/ is not here."
+    raise UserError(f"There is no file '{given}'; {near}")
+
+
+def shipped(folder: str) -> Path | None:
+    """configs/ or launch/ of this copy of the package: beside it in a checkout, or where pip put
+    them."""
+    checkout = Path(__file__).parents[2]
+    if (checkout / "pyproject.toml").is_file():
+        return checkout / folder
+    try:
+        files = importlib.metadata.files("sphere_jax") or ()
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    inside = f"share/sphere_jax/{folder}"
+    found = (Path(file.locate()).resolve().parent for file in files)
+    return next((place for place in found if place.as_posix().endswith(inside)), None)
+
+
 def apply_override(raw: dict[str, Any], argument: str) -> None:
     """Sets one value, or one that the file leaves at its default, with the type of the option."""
     name, equals, text = argument.removeprefix("--").partition("=")
     if not equals:
         raise UserError(f"--{name} needs a value: --{name}=VALUE.")
     *groups, key = path = name.split(".")[1:]
-    value = parse_value(name, text.strip(), option_at(raw, path)[0])
+    hint, about = option_at(raw, path)
+    value = parse_value(name, text.strip(), hint)
+    value = expand_path(value) if about.get("path") else value
     for part in groups:
         raw = raw.setdefault(part, {})
     raw[key] = value

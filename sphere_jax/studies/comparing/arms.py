@@ -76,7 +76,7 @@ def file_arms(path: str, base: Config) -> list[Arm]:
 
     Raises UserError for a file that does not run, or returns something else.
     """
-    found = run_file(path, "get_arms", base)
+    found = run_file(path, "get_arms", base, folder="configs/arms")
     if not isinstance(found, Mapping) or not all(isinstance(v, Mapping) for v in found.values()):
         raise UserError(f"get_arms(config) of {path} must return {{name: {{key: value}}}}.")
     return [
