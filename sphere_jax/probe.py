@@ -109,7 +109,7 @@ def _open(arguments, overrides):
     else:
         config = with_classes_counted(load_config(arguments.config, overrides))
         run = Run(config, Path(arguments.out), make_mesh())
-        if config.tokenizer_class.trained_here:
+        if config.tokenizer_class.trained_by_run(config.tokenizer):
             raise UserError(
                 f"config.tokenizer.name='{config.tokenizer.name}' has no published weights; train "
                 "it and give the run as --workdir."

@@ -52,7 +52,7 @@ def _check_data(config: Config) -> None:
     """The tokenizer has what it encodes, and a stage or a file that gives its weights."""
     data, tokenizer, name = config.data, config.tokenizer_class, config.tokenizer.name
     first = config.method(config.stages[0])
-    if tokenizer.trained_here and first.trains_tokenizer != name:
+    if tokenizer.trained_by_run(config.tokenizer) and first.trains_tokenizer != name:
         fitting = " or ".join(f"'{method}'" for method in _methods_that_train(name))
         raise UserError(
             f"config.stages={config.stages} must begin with a {fitting} stage, which trains "

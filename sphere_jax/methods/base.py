@@ -71,6 +71,7 @@ class Method:
     Facts of an instance:
       trains: the names of its parameters among a run's artifacts.
       rates: learning rates of some of them, over the optimizer's.
+      starts: steps from which some of them learn, with moments and a schedule of their own.
       clipped_apart: those whose gradient is clipped by a norm of its own.
       is_transformer: its loss is matrix products without convolutions.
       preview_columns: pictures in a row of a preview.
@@ -88,6 +89,7 @@ class Method:
 
     trains: tuple[str, ...] = ()
     rates: dict[str, float] = {}
+    starts: dict[str, int] = {}
     clipped_apart: tuple[str, ...] = ()
     is_transformer = False
     preview_columns = 16
@@ -159,6 +161,11 @@ class Method:
         are any, training (and nothing else) gives them to `loss` as `frozen["schedule"]`.
         """
         return {}
+
+    def advance(self, params: Params) -> Params:
+        """Parameters after an update, with what no gradient moves brought up to date: the vectors
+        of a power iteration, say."""
+        return params
 
     def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
         """uint8 images (N, H, W, C) to look at while it trains, or None."""

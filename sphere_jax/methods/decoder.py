@@ -21,10 +21,9 @@ from sphere_jax.data.source import Split
 from sphere_jax.evaluation.page import Block, Picture, Table
 from sphere_jax.geometry.spaces import Space
 from sphere_jax.losses.adversarial import (
-    adaptive_weight,
+    balanced,
     decoder_hinge,
     discriminator_hinge,
-    with_gradient,
 )
 from sphere_jax.losses.perceptual import Perceptual, perceptual_files, perceptual_loss
 from sphere_jax.losses.pixel import pixel_loss
@@ -257,39 +256,30 @@ class DecoderFinetuning(Method):
         if self.discriminator is None or "schedule" not in frozen:
             return self._reconstruction(frozen, decode(params["decoder"]), target)
 
-        # The decoder runs forward and backward once: its gradient is that of a weighted sum whose
-        # weight depends on the gradients of the summands in the last layer.
         s, schedule = self.options, frozen["schedule"]
-        decoded, back = jax.vjp(decode, jax.lax.stop_gradient(params["decoder"]))
-        reconstruction, by_image, parts = jax.vjp(
-            lambda x: self._reconstruction(frozen, x, target), decoded, has_aux=True
-        )
-        (by_image,) = by_image(jnp.ones_like(reconstruction))
         fixed = jax.lax.stop_gradient(params["discriminator"])
-        adversarial, by_logit = jax.value_and_grad(
-            lambda x: decoder_hinge(self._logits(fixed, frozen, x))
-        )(decoded)
-        weight = adaptive_weight(self._last(back(by_image)[0]), self._last(back(by_logit)[0]))
-        scale = s.adversarial_weight * schedule["adversarial"] * weight
-        (gradient,) = back(by_image + scale * by_logit)
-        decoder_loss = with_gradient(
-            reconstruction + scale * adversarial, params["decoder"], gradient
+        found = balanced(
+            decode,
+            params["decoder"],
+            lambda x: self._reconstruction(frozen, x, target),
+            lambda x: decoder_hinge(self._logits(fixed, frozen, x)),
+            self._last,
+            s.adversarial_weight * schedule["adversarial"],
         )
-
-        shown = target, jax.lax.stop_gradient(decoded)
-        # docs/systems/hae.md#autoencoder-training: 8-bit values of both for DINO
+        parts, shown = found.parts, (target, found.output)
+        # docs/systems/hae.md#dino-disc: 8-bit values of both for DINO
         if self.discriminator.backbone is not None:
             shown = [to_float(to_uint8(x)) for x in shown]
         real, fake = (self._logits(params["discriminator"], frozen, x) for x in shown)
         hinge = discriminator_hinge(real, fake)
         parts |= {
-            "adversarial": adversarial,
-            "adaptive_weight": weight,
+            "adversarial": found.adversarial,
+            "adaptive_weight": found.weight,
             "discriminator": hinge,
             "logit_real": jnp.mean(real),
             "logit_decoded": jnp.mean(fake),
         }
-        return decoder_loss + hinge, parts
+        return found.loss + hinge, parts
 
     def _latents(self, encoded, keys):
         """Projected; with `latent_noise`, moved by noise and projected again."""
@@ -314,9 +304,7 @@ class DecoderFinetuning(Method):
         return self.discriminator.logits(params, frozen.get("dino"), images)
 
     def _last(self, gradient) -> list:
-        """The kernels of the decoder's last layer."""
-        leaves = jax.tree_util.tree_leaves_with_path(gradient[self.tokenizer.last_layer])
-        return [leaf for path, leaf in leaves if path[-1].key == "kernel"]
+        return last_kernels(self.tokenizer, gradient)
 
     def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
         """Originals above their reconstructions from projected latents."""
@@ -368,6 +356,12 @@ class DecoderFinetuning(Method):
             table,
             Picture(figures.labelled_rows(strips), "Held-out images and reconstructions."),
         ]
+
+
+def last_kernels(tokenizer: Tokenizer, decoder: Params) -> list:
+    """Kernels of the last layer, of a decoder's parameters or of their gradient."""
+    leaves = jax.tree_util.tree_leaves_with_path(decoder[tokenizer.last_layer])
+    return [leaf for path, leaf in leaves if path[-1].key == "kernel"]
 
 
 @cache

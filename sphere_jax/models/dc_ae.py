@@ -69,9 +69,9 @@ ENCODERS = {
     )
 }
 
-# `Decoder(**DECODERS[kind], rngs=rngs)`: their decoders, and HAE's. "hae" is what its code builds,
-# one RMS a sample and no norm at all in EViT-GLU. "hae_normed" has that norm there, too, and
-# "hae_trms2d" has DC-AE's everywhere, which the paper names.
+# `Decoder(**DECODERS[kind], rngs=rngs)`: their decoders, and HAE's. "hae_released" is what its code
+# builds, one RMS a sample and no norm at all in EViT-GLU. "hae_normed" has that norm there, too,
+# and "hae_trms2d" has DC-AE's everywhere, which the paper names.
 DECODERS = {
     f"f{2 ** (n - 1)}c{channels}": dict(
         latent_channels=channels,
@@ -89,7 +89,7 @@ DECODERS = {
         resample="interpolate",
         **_levels(6, EVIT5),
     ),
-    "hae": _hae("sample_rms", "none"),
+    "hae_released": _hae("sample_rms", "none"),
     "hae_normed": _hae("sample_rms", "sample_rms"),
     "hae_trms2d": _hae("trms2d", "trms2d"),
 }

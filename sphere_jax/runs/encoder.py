@@ -21,7 +21,7 @@ class Encoder:
         self._mesh = make_mesh(devices=jax.local_devices())
         self._size = batch * self._mesh.devices.size
         params = tokenizer.load(config.tokenizer)
-        del params["decoder"]
+        params.pop("decoder", None)  # which a run may train
         self._params = put_global(self._mesh, params, tree_shardings(self._mesh, params))
 
         @jax.jit

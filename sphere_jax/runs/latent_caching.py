@@ -27,7 +27,7 @@ def encode_data_set(
         the folder holds another cache.
     """
     tokenizer = config.tokenizer_class
-    if tokenizer.trained_here or not tokenizer.decodes:
+    if tokenizer.trained_by_run(config.tokenizer) or not tokenizer.decodes:
         raise UserError(
             f"config.tokenizer.name='{config.tokenizer.name}' is trained by a run; only "
             "tokenizers with weights from files can be cached."

@@ -14,6 +14,20 @@ def load_files(files: dict | None) -> dict | None:
     return jax.tree.map(lambda file: file.load(), files, is_leaf=_is_file)
 
 
+def check_given(files: dict | None) -> None:
+    """Raises UserError for a file without a path."""
+    for file in jax.tree.leaves(files, is_leaf=_is_file):
+        file.check_given()
+
+
+def shapes_of_files(files: dict) -> dict:
+    """A tree of `WeightsFile` as parameters, or as their shapes where no path is given yet. Raises
+    UserError."""
+    return jax.tree.map(
+        lambda file: file.load() if file.path else file.network.shapes, files, is_leaf=_is_file
+    )
+
+
 def check_pretrained(files: dict | None, config: Config) -> None:
     """Raises UserError unless initial parameters have the parameterization of `config.model`."""
     for file in jax.tree.leaves(files, is_leaf=_is_file):

@@ -13,7 +13,7 @@ from sphere_jax.data.class_names import classes_of
 from sphere_jax.data.memory import available_bytes
 from sphere_jax.distribution.mesh import check_batches, tree_shardings
 from sphere_jax.methods.base import Method, space_of
-from sphere_jax.runs.network_files import load_files
+from sphere_jax.runs.network_files import shapes_of_files
 from sphere_jax.runs.stages import check_batch
 from sphere_jax.runs.system import System
 from sphere_jax.training.ema_snapshots import snapshot_totals
@@ -49,9 +49,9 @@ def print_plan(config: Config, mesh) -> None:
     shape = ", ".join(f"{axis} {count}" for axis, count in mesh.shape.items())
     print(f"mesh        {shape}  ({mesh.devices.size} x {mesh.devices.flat[0].device_kind})")
 
-    artifacts = {} if tokenizer.trained_here else tokenizer.shapes()
+    artifacts = tokenizer.shapes()
     if not config.source.holds_images and all(method.on_latents for method in methods.values()):
-        artifacts.pop("encoder", None)
+        artifacts = {k: v for k, v in artifacts.items() if k not in tokenizer.encoder_parts}
     for part, tree in artifacts.items():
         print(f"{part:<11} {_size(tree):,} parameters, frozen")
     for name, method in methods.items():
@@ -89,7 +89,7 @@ def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Map
     """The plan of one stage; returns the shapes of its artifacts."""
     options = config.stage(name)
     check_batches(mesh, name, options)
-    frozen = method.frozen(artifacts | load_files(method.files()))
+    frozen = method.frozen(artifacts | shapes_of_files(method.files()))
     task = Task(name, method, options, frozen, config.seed, mesh)
     state = task.abstract_state
     params = {part: state["params"][part] for part in method.trains}

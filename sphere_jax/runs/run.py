@@ -137,12 +137,11 @@ class Run:
         self.artifacts |= put_global(self.mesh, artifacts, tree_shardings(self.mesh, artifacts))
 
     def load_tokenizer(self) -> None:
-        """Loads a tokenizer that comes from files, its encoder only if images are read. Raises
+        """Loads what of the tokenizer comes from files, its encoder only if images are read. Raises
         UserError."""
-        if self.tokenizer.trained_here:
-            return
         found = self.tokenizer.load(self.config.tokenizer)
         reads_images = not all(method.on_latents for method in self.methods.values())
         if not self.config.source.holds_images and not reads_images:
-            found.pop("encoder", None)
+            encoding = self.tokenizer.encoder_parts
+            found = {part: tree for part, tree in found.items() if part not in encoding}
         self.add_artifacts(found)

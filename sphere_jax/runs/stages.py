@@ -17,7 +17,7 @@ from sphere_jax.evaluation.fidelity import Fidelity
 from sphere_jax.evaluation.figures import grid, save_grid
 from sphere_jax.methods.base import Method, Tools
 from sphere_jax.runs.finished import load_stage
-from sphere_jax.runs.network_files import check_pretrained, load_files
+from sphere_jax.runs.network_files import check_given, check_pretrained, load_files
 from sphere_jax.runs.records import check_weights_exist
 from sphere_jax.runs.run import Run
 from sphere_jax.training.evaluator import Curve
@@ -34,7 +34,9 @@ def start(run: Run) -> None:
     check_weights_exist(run.config)
     run.records.check_stages()
     for name in run.config.stages:
-        run.records.read(name, check=True)
+        record = run.records.read(name, check=True)
+        if record is None or not record["finished"]:
+            check_given(run.methods[name].files())
         check_batch(run.config, run.mesh, name, len(run.split.train))
     classes = classes_of(run.config.data)
     if is_main_process():

@@ -51,6 +51,7 @@ class Tokenizer:
       Options: its options, a subclass of `TokenizerOptions` whose `name` is its name.
       trained_here: its weights come from a stage of the run, not from files.
       decodes: it has a decoder; without one, latents are all there is.
+      encoder_parts: those of `parts` that only `encode` reads.
 
     Facts of an instance:
       latent_shape: (h, w, d). image_shape: (H, W, C), or None where it has no images.
@@ -63,6 +64,7 @@ class Tokenizer:
     Options: ClassVar[type[TokenizerOptions]]
     trained_here: ClassVar[bool] = False
     decodes: ClassVar[bool] = True
+    encoder_parts: ClassVar[tuple[str, ...]] = ("encoder",)
 
     latent_shape: tuple[int, int, int]
     image_shape: tuple[int, int, int] | None
@@ -73,6 +75,11 @@ class Tokenizer:
     @classmethod
     def check(cls, config: Config) -> None:
         """Raises UserError, in one sentence, for options that do not fit the rest of the config."""
+
+    @classmethod
+    def trained_by_run(cls, options: Any) -> bool:
+        """Whether some of its weights come from a stage of the run; by default all or none do."""
+        return cls.trained_here
 
     @classmethod
     def build(cls, data: DataOptions, options: Any) -> "Tokenizer":
@@ -96,10 +103,10 @@ class Tokenizer:
         """Sentences for the log before training starts."""
         return []
 
-    # The following are for tokenizers whose weights come from files (`trained_here` is False).
+    # The following are for tokenizers with weights from files (`trained_here` is False).
 
     def load(self, options: Any) -> Params:
-        """Its parameters by `parts`: leaves of a converted file, or numpy arrays.
+        """Those of its `parts` that files give: leaves of a converted file, or numpy arrays.
 
         Raises:
           UserError: an option that names a file is empty, or the file is not what it should be.

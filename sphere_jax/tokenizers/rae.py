@@ -39,8 +39,11 @@ class RAEOptions(TokenizerOptions):
     name: str = "rae"
     decoder: Literal["base", "large", "xlarge"] = option("xlarge", help="its size")
     whiten: bool = option(False, help="normalise by statistics of a data set")
+    train_decoder: bool = option(False, help="a stage trains it: no file")
     pretrained_encoder: str = option("", file=True, help="weights, from sphere_jax.convert")
-    pretrained_decoder: str = option("", file=True, help="weights, from sphere_jax.convert")
+    pretrained_decoder: str = option(
+        "", file=True, help="weights, from sphere_jax.convert; none with train_decoder"
+    )
     pretrained_statistics: str = option("", file=True, help="of latents, from sphere_jax.convert")
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
 
@@ -60,10 +63,15 @@ class RAE(FromFiles):
     whiten: bool
     latent_shape: tuple[int, int, int]
     image_shape: tuple[int, int, int]
+    train_decoder: bool = False
 
     Options = RAEOptions
     last_layer: ClassVar = "output"
-    not_of_latents: ClassVar = ("compute_dtype", "decoder", "pretrained_decoder")
+    not_of_latents: ClassVar = ("compute_dtype", "decoder", "pretrained_decoder", "train_decoder")
+
+    @classmethod
+    def trained_by_run(cls, options: RAEOptions) -> bool:
+        return options.train_decoder
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -73,13 +81,19 @@ class RAE(FromFiles):
             "config.tokenizer.pretrained_statistics needs config.tokenizer.whiten=True, which "
             "normalises by them.",
         )
+        check(
+            not (options.train_decoder and options.pretrained_decoder),
+            "config.tokenizer.train_decoder=True takes no pretrained_decoder: leave one out.",
+        )
         super().check(config)
 
     @classmethod
     def build(cls, data: DataOptions, options: RAEOptions) -> "RAE":
         dtype = jnp.dtype(options.compute_dtype)
         try:
-            return cls.of_size(data.image_size, options.decoder, options.whiten, dtype)
+            return cls.of_size(
+                data.image_size, options.decoder, options.whiten, dtype, options.train_decoder
+            )
         except ValueError as error:
             raise UserError(f"config.data.image_size: {error}.") from error
 
@@ -90,10 +104,12 @@ class RAE(FromFiles):
         decoder: str = "xlarge",
         whiten: bool = False,
         dtype: DTypeLike = jnp.float32,
+        train_decoder: bool = False,
     ) -> "RAE":
         """DINOv2-B with registers and a decoder of `SIZES`; `dtype` is that of the products.
 
-        Published are decoders "xlarge" for 256 and for 512 pixels.
+        With `train_decoder` no file gives the decoder. Published are decoders "xlarge" for 256 and
+        for 512 pixels.
 
         Raises:
           ValueError: another decoder, or a size that is not a positive multiple of 16.
@@ -111,6 +127,7 @@ class RAE(FromFiles):
             decoder=Network(lambda rngs: RAEDecoder(*sizes, rngs=rngs, dtype=dtype)),
             encoder_size=side * ENCODER["patch"],
             whiten=whiten,
+            train_decoder=train_decoder,
             latent_shape=(side, side, channels),
             image_shape=(image_size, image_size, 3),
         )
@@ -125,15 +142,18 @@ class RAE(FromFiles):
             return None
         return Network(lambda rngs: LatentStatistics(self.latent_shape, "var", rngs=rngs))
 
+    def shapes(self) -> Params:
+        found = super().shapes()
+        return {k: v for k, v in found.items() if k != "decoder" or not self.train_decoder}
+
     def load(self, options: RAEOptions) -> Params:
         side = self.image_shape[0]
         name, path = f"rae_decoder_{options.decoder}_{side}", options.pretrained_encoder
         encoder = WeightsFile(path, "rae_encoder", self.encoder, layouts.encoder_layouts)
         decoder = WeightsFile(options.pretrained_decoder, name, self.decoder, layouts.layouts)
-        found = {
-            "encoder": load_option("pretrained_encoder", encoder),
-            "decoder": load_option("pretrained_decoder", decoder),
-        }
+        found = {"encoder": load_option("pretrained_encoder", encoder)}
+        if not self.train_decoder:
+            found["decoder"] = load_option("pretrained_decoder", decoder)
         if self.statistics is not None:
             name, path = f"rae_statistics_{side}", options.pretrained_statistics
             found["statistics"] = load_statistics(path, name, self.statistics)

@@ -1,6 +1,7 @@
 """AdamW with a schedule, decay on matrices only, and global-norm clipping."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float32
@@ -40,16 +41,34 @@ def learning_rates(options: OptimizerOptions, steps: int) -> Float32[np.ndarray,
 
 
 def make_optimizer(
-    options: OptimizerOptions, steps: int, rates: dict[str, float] | None = None
+    options: OptimizerOptions,
+    steps: int,
+    rates: dict[str, float] | None = None,
+    starts: dict[str, int] | None = None,
 ) -> optax.GradientTransformation:
     """AdamW for parameters {part: tree}. Clipping is done in `training/step.py`, which needs the
     gradient norm anyway, and not here.
 
     `rates` multiply the learning rate, and with it the weight decay, of the parts that they name. A
-    stage of 0 steps, which uses published weights as they are, stores no moments.
+    stage of 0 steps, which uses published weights as they are, stores no moments. A part with a
+    step in `starts` learns from there on, and so do its moments and its schedule, which are its
+    own and of the same length (as RAE's discriminator's).
     """
     if steps == 0:
         return optax.identity()
+    late = {name: start for name, start in (starts or {}).items() if start > 0}
+    if late:
+        own = {
+            name: _from_step(start, make_optimizer(options, steps, rates))
+            for name, start in late.items()
+        }
+        return optax.partition(
+            own | {"": make_optimizer(options, steps, rates)},
+            lambda params: {
+                k: jax.tree.map(lambda _, k=k: k if k in late else "", tree)
+                for k, tree in params.items()
+            },
+        )
     adamw = optax.adamw(
         schedule(options, steps),
         b1=options.b1,
@@ -59,6 +78,22 @@ def make_optimizer(
         mask=lambda params: jax.tree_util.tree_map_with_path(_decays, params),
     )
     return optax.chain(adamw, _scale_parts(rates)) if rates else adamw
+
+
+def _from_step(start: int, inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner` from that step on, no updates before."""
+
+    def init(params):
+        return {"step": jnp.int32(0), "inner": inner.init(params)}
+
+    def update(grads, state, params=None):
+        updates, new = inner.update(grads, state["inner"], params)
+        started = state["step"] >= start
+        updates = jax.tree.map(lambda u: jnp.where(started, u, 0), updates)
+        kept = jax.tree.map(lambda n, o: jnp.where(started, n, o), new, state["inner"])
+        return updates, {"step": state["step"] + 1, "inner": kept}
+
+    return optax.GradientTransformation(init, update)
 
 
 def _scale_parts(rates: dict[str, float]) -> optax.GradientTransformation:

@@ -98,7 +98,7 @@ def make_train_step(
         if options.optimizer.clip_norm > 0:
             grads = _clipped(grads, options.optimizer.clip_norm, method.clipped_apart)
         updates, moments = optimizer.update(grads, state["optimizer"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
+        params = method.advance(optax.apply_updates(state["params"], updates))
         ema = update_ema(state["ema"], params, options.ema_decay, progress["updates"])
         profiles = {
             width: update_profile(average, params, float(width), progress["updates"])

@@ -47,8 +47,8 @@ class Task:
 
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        options = self.options
-        return make_optimizer(options.optimizer, options.steps, self.method.rates)
+        options, method = self.options, self.method
+        return make_optimizer(options.optimizer, options.steps, method.rates, method.starts)
 
     @cached_property
     def abstract_state(self) -> State:

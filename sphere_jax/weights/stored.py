@@ -143,15 +143,28 @@ def _check_identity(path: Path, name: str | None) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class WeightsFile:
-    """A file with the parameters of `network`; `name` and `layouts` are those of `load_weights`."""
+    """A file with the parameters of `network`; `name` and `layouts` are those of `load_weights`.
+
+    option: the key that gives its path, for messages about one that is empty.
+    """
 
     path: str
     name: str | None
     network: Network
     layouts: Layouts
+    option: str = ""
+
+    def check_given(self) -> None:
+        """Raises UserError without a path."""
+        if not self.path:
+            raise UserError(
+                f"{self.option} is empty; give it the file that python -m sphere_jax.convert "
+                f"--network {self.name} --fetch --out F.safetensors writes."
+            )
 
     def load(self) -> Params:
         """Raises UserError as `load_weights` does."""
+        self.check_given()
         return load_weights(self.path, self.name, self.network, self.layouts)
 
 

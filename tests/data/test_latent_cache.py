@@ -255,6 +255,10 @@ class Tokenizer:
 
     trained_here, decodes = False, True
 
+    @classmethod
+    def trained_by_run(cls, options):
+        return cls.trained_here
+
     @staticmethod
     def latents_made_with(data, options):
         return options.made_with

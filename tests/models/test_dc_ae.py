@@ -108,7 +108,7 @@ def test_shapes_of_features():
         return {name: leaf.shape[1:] for name, leaf in features.items()}
 
     latents = np.zeros((1, 16, 12, 1024), np.float32)
-    assert maps(network(Decoder, DECODERS["hae"]), latents) == {
+    assert maps(network(Decoder, DECODERS["hae_released"]), latents) == {
         "project_in": (16, 12, 1024),
         "stage_1": (16, 12, 1024),
         "stage_2": (32, 24, 1024),
@@ -195,7 +195,7 @@ def test_the_whole_autoencoder_is_its_halves():
 
 def test_names_of_hae():
     """As its published module has them: the coarsest level first, norms of four axes."""
-    decoder, stem = network(Decoder, DECODERS["hae"]), network(ConvStem, {})
+    decoder, stem = network(Decoder, DECODERS["hae_released"]), network(ConvStem, {})
     (hae,) = (layout for layout in layouts(decoder) if layout.name == "HAE")
     (of_stem,) = stem_layouts(stem)
     assert hae.leaves["levels/4/upsample/conv/bias"].names == (
@@ -336,7 +336,7 @@ def hae_error(original, sizes, z):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("kind", ["hae", "hae_normed"])
+@pytest.mark.parametrize("kind", ["hae_released", "hae_normed"])
 def test_parity_with_hae(kind):
     """Real widths, one block a level, a 3x4 latent. Measured over all features: 2e-6."""
     original = hae_original((1,) * 5, normed=kind == "hae_normed")
@@ -349,7 +349,7 @@ def test_parity_with_hae(kind):
 def test_parity_with_the_whole_decoder_of_hae():
     """All 172 million parameters, an 8x8 latent. Measured over all features: 2e-6."""
     original = hae_original((3, 3, 3, 5, 5), normed=False)
-    error = hae_error(original, DECODERS["hae"], normal(1, 8, 8, 1024))
+    error = hae_error(original, DECODERS["hae_released"], normal(1, 8, 8, 1024))
     assert error <= 1e-4
 
 

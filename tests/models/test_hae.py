@@ -15,7 +15,7 @@ from sphere_jax.weights.layouts import hae as hae_layouts
 from sphere_jax.weights.tensors import convert, export
 
 SIZES = dict(width=64, depth=2, heads=2, patch=8, registers=4)
-DECODER = DECODERS["hae"] | dict(
+DECODER = DECODERS["hae_released"] | dict(
     latent_channels=64,
     widths=(16, 32, 64, 64),
     depths=(1, 1, 1, 1),
@@ -44,7 +44,7 @@ def test_counts():
 
     def build(rngs):
         vit = DINOv3(**KINDS["dinov3_vitl16"], embeds=False, rngs=rngs)
-        return HAE(ConvStem(rngs=rngs), vit, Decoder(**DECODERS["hae"], rngs=rngs))
+        return HAE(ConvStem(rngs=rngs), vit, Decoder(**DECODERS["hae_released"], rngs=rngs))
 
     network = Network(build)
     counts = {name: num_parameters(tree) for name, tree in network.shapes.items()}
@@ -133,7 +133,7 @@ def test_parity_of_the_autoencoder_with_pytorch():
     tensors |= {n: t.numpy() for n, t in rest.state_dict().items()}
 
     def build(rngs):
-        shallow = DECODERS["hae"] | dict(depths=(1,) * 5)
+        shallow = DECODERS["hae_released"] | dict(depths=(1,) * 5)
         vit = DINOv3(**sizes, embeds=False, rope_dtype=jnp.bfloat16, rngs=rngs)
         return HAE(ConvStem(rngs=rngs), vit, Decoder(**shallow, rngs=rngs))
 

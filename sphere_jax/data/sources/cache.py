@@ -21,7 +21,7 @@ class Cache(DataSource):
     def check(self, config: Config) -> None:
         tokenizer = config.tokenizer_class
         check(
-            not tokenizer.trained_here and tokenizer.decodes,
+            not tokenizer.trained_by_run(config.tokenizer) and tokenizer.decodes,
             "config.data.source='cache' holds latents of a tokenizer whose weights are in files; "
             f"the weights of config.tokenizer.name='{config.tokenizer.name}' are not known "
             "beforehand.",

@@ -45,7 +45,7 @@ PARAMETERS = {  # numbers that a converted file holds; counting them takes a min
     "rae_statistics_256": 393_216,
     "rae_statistics_512": 1_572_864,
     "vavae_statistics": 64,
-    "hae": 477_083_011,
+    "hae_autoencoder": 477_083_011,
     "dc_ae_f32c32": 323_369_260,
     "dc_ae_f64c128": 676_908_940,
     "dc_ae_f128c512": 1_120_695_052,
@@ -122,11 +122,11 @@ def _hae() -> Iterator[Published]:
         return HAE(
             ConvStem(rngs=rngs, dtype=dtype),
             DINOv3(**vit, rngs=rngs, dtype=dtype),
-            Decoder(**DECODERS["hae"], rngs=rngs, dtype=dtype),
+            Decoder(**DECODERS["hae_released"], rngs=rngs, dtype=dtype),
         )
 
     home, about = "wkdgnsgo/dino-sae", "HAE's stem, DINOv3-L and decoder, f16, 1024 channels"
-    yield _new("hae", about, module, hae.layouts, home, "not stated")
+    yield _new("hae_autoencoder", about, module, hae.layouts, home, "not stated")
 
 
 def _dc_aes() -> Iterator[Published]:
