@@ -12,4 +12,4 @@ folder=${FOLDER:-sphere_jax}
 flags=$(printf ' %q' "$@")
 on_all_hosts "test -d $folder || { echo \"\$(hostname): no folder $folder; clone the repository there\"; exit 1; }"
 on_all_hosts "cd $folder && python3 -m venv .venv && .venv/bin/pip install -q -r requirements.txt 'jax[tpu]==0.10.2'"
-on_all_hosts "cd $folder && SPHERE_JAX_POD=1 .venv/bin/python -m sphere_jax.${COMMAND:-main}$flags"
+on_all_hosts "cd $folder && SPHERE_JAX_POD=1 TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m sphere_jax.${COMMAND:-main}$flags"

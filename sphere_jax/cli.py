@@ -8,12 +8,11 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from sphere_jax.common import plugins
+from sphere_jax.common import peers, plugins
 from sphere_jax.common.errors import UserError, quoted, shortened
 from sphere_jax.common.files import expand_path
 from sphere_jax.common.flags import (
@@ -24,12 +23,13 @@ from sphere_jax.common.flags import (
     sentence_of_text,
     whole,
 )
+from sphere_jax.common.interruption import EXIT_CODE as INTERRUPTED
+from sphere_jax.common.interruption import SENTENCE as STOPPED
+from sphere_jax.common.interruption import Interrupted, listening
 from sphere_jax.config.config_files import load_config, parse_value
 from sphere_jax.config.option_reference import sampler_help, sampler_names
 from sphere_jax.config.options import SamplerOptions
 from sphere_jax.config.reading import option_at, read_config
-from sphere_jax.data.class_names import with_classes_counted
-from sphere_jax.training.signals import Interrupted
 
 EXIT_CODES = "exit codes: 0 done, 2 user error (the message says how to fix it), 130 interrupted"
 user_path = expand_path  # type of a flag that names a file or folder
@@ -40,32 +40,42 @@ USERS_TO_MEND = {
 
 
 def run_command(main: Callable[[list[str]], None]) -> None:
-    """Runs `main(argv)`: exit code 2 and a sentence for a user error, 130 for an interruption."""
-    _set_precision()
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
-    try:
-        main(sys.argv[1:])
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # as in `| head`: the reader has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        if error.errno not in USERS_TO_MEND or not error.filename:
-            raise
-        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
-        sys.exit(2)
-    except Interrupted as stop:
-        print(f"Stopped. {stop}. The same command resumes from there.", file=sys.stderr)
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print(
-            "Stopped. The same command starts again, or resumes from what is saved.",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+    """Runs `main(argv)`: exit code 2 and a sentence for a user error, 130 for an interruption, 1
+    where another process of the run has ended."""
+    with listening(partial(peers.leave, "stopped")) as reported:
+        code, sentence, told = 0, "", "done"
+        try:
+            _set_precision()
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+            main(sys.argv[1:])
+            sys.stdout.flush()
+        except UserError as error:
+            code, sentence, told = 2, f"error: {error}", "error"
+        except BrokenPipeError:  # as in `| head`: the reader has closed the pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code, told = 1, "error"
+        except OSError as error:
+            if error.errno not in USERS_TO_MEND or not error.filename:
+                raise
+            code, sentence, told = 2, f"error: {error.filename}: {error.strerror}.", "error"
+        except Interrupted as stop:
+            sentence = f"Stopped. {stop}. The same command resumes from there."
+            code, told = INTERRUPTED, "done"  # all processes have agreed
+        except KeyboardInterrupt:
+            code, sentence, told = INTERRUPTED, STOPPED, "stopped"
+        except Exception:
+            if not (cause := peers.leave("error", wait=peers.UNEXPLAINED)):
+                peers.end_with_traceback()
+                raise
+            code, sentence, told = peers.EXIT_CODE, f"error: {cause}", ""
+        reported.set()
+        if told and (cause := peers.leave(told)):
+            code, sentence = peers.EXIT_CODE, f"error: {cause}"
+        if sentence:
+            print(sentence, file=sys.stderr)
+        peers.end(code)
+    if code:
+        sys.exit(code)
 
 
 def _set_precision() -> None:
@@ -73,6 +83,8 @@ def _set_precision() -> None:
     on GPU, exact on CPU): TPU's default is one pass of bfloat16. bfloat16 arrays are not affected.
     JAX_DEFAULT_MATMUL_PRECISION, if set, has priority.
     """
+    import jax  # slow: after signals are handled
+
     if jax.config.jax_default_matmul_precision is None:
         jax.config.update("jax_default_matmul_precision", "tensorfloat32")
 
@@ -261,4 +273,6 @@ def parse_with_config(parser: argparse.ArgumentParser, argv: list[str]):
     """`(arguments, Config)`; `--config.a.b=v` overrides a value of the file `--config=FILE`."""
     overrides = [a for a in argv if a.startswith("--config.")]
     arguments = parser.parse_args([a for a in argv if not a.startswith("--config.")])
+    from sphere_jax.data.class_names import with_classes_counted  # slow: after signals are handled
+
     return arguments, with_classes_counted(load_config(arguments.config, overrides))

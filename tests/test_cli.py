@@ -16,10 +16,10 @@ from sphere_jax.cli import run_command
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import expand_path
 from sphere_jax.common.flags import any_method, number, whole
+from sphere_jax.common.interruption import Interrupted
 from sphere_jax.config import option_reference
 from sphere_jax.config.config_files import find_file, load_config
 from sphere_jax.data.class_names import Classes, parse_labels
-from sphere_jax.training.signals import Interrupted
 
 ROOT = Path(__file__).parents[1]
 FILE = """

@@ -10,8 +10,9 @@ from refusals import refusal_of
 
 from sphere_jax import compare, edit, evaluate, main, sample
 from sphere_jax.common import plugins
+from sphere_jax.common.interruption import Interrupted
 from sphere_jax.runs.system import build_tokenizer
-from sphere_jax.training.signals import Interrupted, StopRequest
+from sphere_jax.training.signals import StopRequest
 
 METHOD_FILE = '''
 """Predicts the data from noise in one step."""

@@ -1,14 +1,18 @@
 """Joining the processes of a pod. A single process needs nothing."""
 
 import os
+import subprocess
+import sys
 
 import jax
 
+from sphere_jax.common import peers
 from sphere_jax.common.errors import UserError
 
 
 def start_processes(timeout_seconds: int = 300) -> None:
-    """Joins the other processes of this job, if there are any.
+    """Joins the other processes of this job, if there are any, and ends this one if another one
+    ends before its time (`common/peers.py`).
 
     Two ways, both from the environment so that every launcher in `launch/` can set them:
     `SPHERE_JAX_POD=1` asks JAX to find the coordinator by itself (TPU pods, Slurm, MPI);
@@ -18,17 +22,41 @@ def start_processes(timeout_seconds: int = 300) -> None:
     Raises:
       UserError: some of the variables are missing, or the others do not answer in time.
     """
-    coordinator = os.environ.get("SPHERE_JAX_COORDINATOR")
+    found = _from_environment(timeout_seconds)
+    if found is None:
+        return
+    address, count, number, devices = found
+    host, _, port = address.rpartition(":")
+    told = _start_coordinator(f"[::]:{port}", count) if number == 0 else 0
+    jax.config.update("jax_enable_preemption_service", False)  # would take SIGTERM from us
     try:
-        if coordinator:
-            jax.distributed.initialize(
-                coordinator,
-                num_processes=int(os.environ["SPHERE_JAX_PROCESSES"]),
-                process_id=int(os.environ["SPHERE_JAX_PROCESS"]),
-                initialization_timeout=timeout_seconds,
-            )
-        elif os.environ.get("SPHERE_JAX_POD") == "1":
-            jax.distributed.initialize(initialization_timeout=timeout_seconds)
+        jax.distributed.initialize(
+            address,
+            count,
+            number,
+            local_device_ids=devices,
+            initialization_timeout=timeout_seconds,
+            coordinator_bind_address="127.0.0.1:0",  # of a service that nobody uses
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"The other processes did not answer within {timeout_seconds} s ({error}); check that "
+            "the same command was started on every host."
+        ) from error
+    if count > 1:
+        peers.join((host, _from_main_process(told)), number)
+
+
+def _from_environment(timeout_seconds: int) -> tuple[str, int, int, list[int] | None] | None:
+    """Coordinator, number of processes, number of this one, and its devices (None: all)."""
+    address = os.environ.get("SPHERE_JAX_COORDINATOR")
+    if not address:
+        return _detected(timeout_seconds) if os.environ.get("SPHERE_JAX_POD") == "1" else None
+    try:
+        count, number = (
+            int(os.environ[name]) for name in ("SPHERE_JAX_PROCESSES", "SPHERE_JAX_PROCESS")
+        )
+        return address, count, number, None
     except KeyError as missing:
         raise UserError(
             f"SPHERE_JAX_COORDINATOR is set but {missing.args[0]} is not; set both "
@@ -38,11 +66,42 @@ def start_processes(timeout_seconds: int = 300) -> None:
         raise UserError(
             f"SPHERE_JAX_PROCESSES and SPHERE_JAX_PROCESS must be numbers ({error})."
         ) from error
-    except RuntimeError as error:
+
+
+def _detected(timeout_seconds: int) -> tuple[str, int, int, list[int] | None]:
+    """What `jax.distributed.initialize` would find by itself."""
+    from jax._src.clusters import ClusterEnv
+
+    none = (None,) * 5
+    address, count, number, devices = ClusterEnv.auto_detect_unset_distributed_params(
+        *none, timeout_seconds
+    )
+    if address is None or count is None or number is None:
         raise UserError(
-            f"The other processes did not answer within {timeout_seconds} s ({error}); check that "
-            "the same command was started on every host."
-        ) from error
+            "SPHERE_JAX_POD=1 is set but JAX finds no pod, Slurm or MPI here; unset it, or set "
+            "SPHERE_JAX_COORDINATOR, SPHERE_JAX_PROCESSES and SPHERE_JAX_PROCESS."
+        )
+    return address, count, number, devices
+
+
+def _start_coordinator(bind_address: str, count: int) -> int:
+    """Starts `common/coordinator.py`, which ends after this process; its port."""
+    line = [sys.executable, "-m", "sphere_jax.common.coordinator", bind_address, str(count)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(line, **pipes, text=True, start_new_session=True)
+    port = process.stdout.readline()
+    if not port:
+        reason = (process.stderr.read().strip().splitlines() or ["it ended at once"])[-1]
+        raise UserError(f"No coordinator can listen on {bind_address} ({reason[:200]}).")
+    _start_coordinator.process = process  # alive as long as this one: its pipe must stay open
+    return int(port)
+
+
+def _from_main_process(number: int) -> int:
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def barrier(where: str) -> None:
@@ -55,12 +114,7 @@ def barrier(where: str) -> None:
 
 def told_by_main_process(answer: bool) -> bool:
     """The first process's `answer`, on every process; all must call it."""
-    if jax.process_count() == 1:
-        return answer
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))
+    return bool(_from_main_process(answer)) if jax.process_count() > 1 else answer
 
 
 def is_main_process() -> bool:

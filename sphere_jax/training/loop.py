@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import in_bytes
+from sphere_jax.common.interruption import Interrupted
 from sphere_jax.data.pipeline import Batches
 from sphere_jax.data.source import Source
 from sphere_jax.distribution.mesh import batch_sharding
@@ -23,7 +24,7 @@ from sphere_jax.training.ema_snapshots import (
 from sphere_jax.training.evaluator import Curve, Evaluator
 from sphere_jax.training.flops import step_flops
 from sphere_jax.training.run_log import RunLog
-from sphere_jax.training.signals import Interrupted, StopRequest
+from sphere_jax.training.signals import StopRequest
 from sphere_jax.training.step_log import NotFinite, StepLog
 from sphere_jax.training.task import Task
 from sphere_jax.training.throughput import Throughput, TrainingTimer
@@ -107,6 +108,7 @@ def train(
         try:
             for step in range(first + 1, steps + 1):
                 state, metrics = task.train_step(state, task.frozen, next(batches))
+                stop.worth_saving = True
                 step_log.add(step, metrics)  # reads the numbers of the step before
 
                 last = step == steps
@@ -125,6 +127,9 @@ def train(
                     checkpoints.close()
                     raise Interrupted(f"{name}: saved at step {step:,} of {steps:,}")
                 checkpoints.poll()
+            if stop.agreed(barrier=True):  # a signal while the last step was saved and evaluated
+                checkpoints.close()
+                raise Interrupted(f"{name}: saved at step {steps:,} of {steps:,}")
         except NotFinite as error:
             with Checkpoints(folder.with_name(f"{folder.name}-nonfinite")) as dump:
                 dump.save(error.step, state, batches.state)

@@ -1,34 +1,30 @@
 """Ctrl-C and SIGTERM as a request to save and stop, on which all processes agree."""
 
-import signal
+from contextlib import ExitStack
 
 import jax
 
-
-class Interrupted(Exception):
-    """A signal stopped the run after it had saved; the same command resumes it."""
+from sphere_jax.common.interruption import held
 
 
 class StopRequest:
-    """While active, the first signal requests a stop; a second one ends the process at once."""
+    """While active, the first signal requests a stop and a second one raises KeyboardInterrupt.
+
+    Until `worth_saving` is set, a single process has nothing to save: the first one does.
+    """
 
     def __init__(self):
-        self._requested = False
-        self._previous = {}
+        self._requested, self._stack = False, ExitStack()
+        self.worth_saving = jax.process_count() > 1
 
     def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handle)
+        self._stack.enter_context(held(self._request, lambda: self.worth_saving))
         return self
 
     def __exit__(self, *_):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._stack.close()
 
-    def _handle(self, number, frame):
-        if self._requested:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+    def _request(self):
         self._requested = True
 
     def agreed(self, barrier: bool) -> bool:

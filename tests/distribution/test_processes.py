@@ -1,7 +1,10 @@
 """Two processes over the loopback do what one does, files included."""
 
 import json
+import signal
 import socket
+import time
+from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -18,27 +21,36 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def together(workdir, code=0):
-    """Both processes, two devices each, of one main command; their outputs."""
+@contextmanager
+def started(workdir, *flags):
+    """Both processes, two devices each, of one main command."""
     address = f"127.0.0.1:{free_port()}"
     processes = [
         tiny_run.launch(
             "main",
             *tiny_run.FLAGS,
             "--config.mesh.fsdp=2",
+            *flags,
             f"--workdir={workdir}",
             devices=2,
             SPHERE_JAX_COORDINATOR=address,
             SPHERE_JAX_PROCESSES="2",
             SPHERE_JAX_PROCESS=str(number),
+            TF_CPP_MIN_LOG_LEVEL="3",  # as launch/ sets it
         )
         for number in range(2)
     ]
     try:
-        return [tiny_run.finish(process, code) for process in processes]
+        yield processes
     finally:
         for process in processes:
             process.kill()
+
+
+def together(workdir, code=0):
+    """Their outputs."""
+    with started(workdir) as processes:
+        return [tiny_run.finish(process, code) for process in processes]
 
 
 def averages(workdir):
@@ -68,3 +80,28 @@ def test_two_processes_train_score_and_resume_like_one(tmp_path):
     assert out.count("finished before, skipped") == 3
     results = json.loads((two / "results.json").read_text())
     assert 0 <= results["metrics"]["class_agreement"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_the_survivor_of_two_processes_ends_with_one_sentence(tmp_path, lost):
+    flags = ["--config.stages=vae", "--config.vae.steps=9999", "--config.vae.log_every=1"]
+    with started(tmp_path / "run", *flags) as processes:
+        next(line for line in processes[0].stdout if line.startswith("vae 2/"))
+        killed, at = processes[lost], time.monotonic()
+        killed.kill()
+        _, err = tiny_run.finish(processes[1 - lost], 1, timeout=60)
+        assert time.monotonic() - at < 30
+        tiny_run.finish(killed, -signal.SIGKILL)
+    assert err.startswith(f"error: Process {lost} of this run has ended, so this one stops too;")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path):
+    flags = ["--config.stages=vae", "--config.vae.steps=9999", "--config.vae.log_every=1"]
+    with started(tmp_path / "run", *flags) as processes:
+        next(line for line in processes[0].stdout if line.startswith("vae 2/"))
+        processes[1].send_signal(signal.SIGTERM)
+        ends = [tiny_run.finish(process, 130, timeout=60)[1] for process in processes]
+    assert ends[0] == ends[1] and "vae: saved at step" in ends[0]

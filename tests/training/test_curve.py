@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from sphere_jax.common.interruption import Interrupted
 from sphere_jax.training.evaluator import Curve
 from sphere_jax.training.run_log import read_rows, training_seconds
-from sphere_jax.training.signals import Interrupted
 from sphere_jax.training.throughput import TrainingTimer
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from sphere_jax.common import interruption
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.interruption import Interrupted
 from sphere_jax.common.progress import duration
 from sphere_jax.config.options import OptimizerOptions
 from sphere_jax.data.pipeline import Batches
@@ -20,8 +22,7 @@ from sphere_jax.methods.base import Method
 from sphere_jax.training.ema_snapshots import snapshot_totals
 from sphere_jax.training.heldout import HeldOut
 from sphere_jax.training.run_log import read_rows
-from sphere_jax.training.signals import Interrupted
-from sphere_jax.training.task import stage_key
+from sphere_jax.training.task import Task, stage_key
 
 
 def rows(folder):
@@ -78,6 +79,12 @@ def test_the_weights_that_the_options_name(start, task, whole):
     np.testing.assert_allclose(no_memory["line"]["kernel"], raw["line"]["kernel"], rtol=1e-6)
 
 
+@pytest.fixture(autouse=True)
+def each_signal_counts(monkeypatch):
+    """Those of one test after those of another, however soon."""
+    monkeypatch.setattr(interruption, "ONE", 0.0)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_next_start_ends_in_the_same_bits(
     start, task, tmp_path, whole, number
@@ -95,6 +102,22 @@ def test_a_signal_at_the_last_step_stops_the_run_too(start, task, whole):
     with pytest.raises(Interrupted, match="saved at step 8 of 8"):
         start(task(preview_every=7), show=interrupt_at(7))
     assert_equal(start(task(preview_every=7)), whole.params)
+
+
+def test_a_signal_while_the_last_step_is_evaluated_is_not_lost(start, task, whole):
+    with pytest.raises(Interrupted, match="saved at step 8 of 8"):
+        start(task(), show=interrupt_at(8))
+    assert_equal(start(task()), whole.params)
+
+
+def test_a_signal_before_the_first_step_stops_at_once(start, task, whole, monkeypatch):
+    """There is nothing to save, and compiling may take minutes."""
+    given = dataclasses.replace(task())  # none of its programs is compiled
+    monkeypatch.setattr(Task, "train_step", property(lambda _: signal.raise_signal(signal.SIGINT)))
+    with pytest.raises(KeyboardInterrupt):
+        start(given)
+    monkeypatch.undo()
+    assert_equal(start(task()), whole.params)
 
 
 class Killed(BaseException):

@@ -1,0 +1,84 @@
+"""One of several processes ends: what the coordinator tells the others, and what they say."""
+
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from sphere_jax.common import coordinator, peers
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """`(connect, close_owner, thread)` of a running coordinator."""
+    monkeypatch.setattr(coordinator, "LINGER", 5.0)
+    listener = socket.create_server(("127.0.0.1", 0))
+    owner, write_end = os.pipe()
+    thread = threading.Thread(target=coordinator.serve, args=(listener, owner), daemon=True)
+    thread.start()
+    yield listener.getsockname(), thread, lambda: os.close(write_end)
+    listener.close()
+
+
+def joined(address, number):
+    connection = socket.create_connection(address, timeout=20)
+    connection.sendall(f"{number}\n".encode())
+    return connection, connection.makefile()
+
+
+def test_the_others_are_told_how_a_process_ended(hub):
+    address, thread, first_process_ends = hub
+    [(a, told_a), (b, told_b), (c, told_c), (d, told_d)] = [joined(address, n) for n in range(4)]
+    time.sleep(0.3)  # until all four are known
+    a.sendall(b"done\n")
+    a.close(), told_a.close()
+    b.sendall(b"error\n")
+    assert told_c.readline() == told_d.readline() == "1 error\n"
+    b.close(), told_b.close()
+    c.close(), told_c.close()  # as a kill does
+    assert told_d.readline() == "2 lost\n"
+    first_process_ends()
+    d.sendall(b"done\n")
+    d.close(), told_d.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_what_a_process_says_for_another(hub, monkeypatch):
+    """Its own error counts where the other one had an error too, as for a wrong config."""
+    address, *_ = hub
+    monkeypatch.setattr(peers, "GRACE", 60.0)
+    own = [peers.Peers(address, number) for number in (0, 1)]
+    other, told = joined(address, 2)
+    time.sleep(0.3)
+    other.sendall(b"error\n")
+    assert told.readable() and own[0].leave("error", wait=5.0) == ""
+    assert "Process 2 of this run has stopped with an error" in own[1].leave("error", wait=25.0)
+    later = peers.Peers(address, 3)
+    other.close(), told.close()
+    killed, told = joined(address, 4)
+    time.sleep(0.3)
+    killed.close(), told.close()
+    assert "Process 4 of this run has ended, so this one stops too" in later.leave("error", 5.0)
+
+
+def test_a_process_that_waits_is_ended(hub, monkeypatch, capsys):
+    codes = []
+    monkeypatch.setattr(peers, "GRACE", 0.0)
+    monkeypatch.setattr(peers.os, "_exit", codes.append)
+    waiting = peers.Peers(hub[0], 0)
+    killed, told = joined(hub[0], 1)
+    time.sleep(0.3)
+    killed.close(), told.close()
+    assert waiting._known.wait(20)
+    deadline = time.monotonic() + 20
+    while not codes and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert codes == [1]
+    assert "error: Process 1 of this run has ended, so this one stops" in capsys.readouterr().err
+
+
+def test_one_process_alone_has_nobody_to_tell():
+    assert peers.leave("error") == "" and peers.end(2) is None
