@@ -25,7 +25,7 @@ from sphere_jax.common.flags import (
 )
 from sphere_jax.common.interruption import EXIT_CODE as INTERRUPTED
 from sphere_jax.common.interruption import SENTENCE as STOPPED
-from sphere_jax.common.interruption import Interrupted, listening
+from sphere_jax.common.interruption import Interrupted, end_at_once, listening
 from sphere_jax.config.config_files import load_config, parse_value
 from sphere_jax.config.option_reference import sampler_help, sampler_names
 from sphere_jax.config.options import SamplerOptions
@@ -74,6 +74,8 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         if sentence:
             print(sentence, file=sys.stderr)
         peers.end(code)
+    if code == INTERRUPTED:  # nothing that runs at exit may change the code or take its time
+        end_at_once(code)
     if code:
         sys.exit(code)
 

@@ -72,11 +72,13 @@ def _train(run) -> None:
     scorer = Scorer(run)  # raises for what is missing before anything trains
     start(run)
     log = RunLog(run.workdir)
-    for line in run.classes.lines():
-        log.print(line)
-    train_stages(run, log, scorer.point_of_curve if scorer.scores else None)
-    score_run(run, log, scorer)
-    log.close()
+    try:
+        for line in run.classes.lines():
+            log.print(line)
+        train_stages(run, log, scorer.point_of_curve if scorer.scores else None)
+        score_run(run, log, scorer)
+    finally:
+        log.close()
 
 
 if __name__ == "__main__":

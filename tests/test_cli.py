@@ -153,6 +153,7 @@ def test_exit_codes(capsys, monkeypatch, raised, code, message):
     def main(argv):
         raise raised
 
+    monkeypatch.setattr(cli, "end_at_once", sys.exit)
     with pytest.raises(SystemExit) as stopped:
         run_command(main)
     assert stopped.value.code == code and message in capsys.readouterr().err

@@ -30,6 +30,10 @@ BODIES = {
     "swallowed": "\n    ".join(
         ["try: time.sleep(60)", "except BaseException: pass", "time.sleep(60)"]
     ),
+    "garbage collection": "\n    ".join(
+        ["import gc", "gc.callbacks.append(lambda *_: time.sleep(0.5))", "gc.collect()"] * 2
+        + ["time.sleep(60)"]
+    ),
     "compiled code": "[ctypes.CDLL(None).sleep(60) for _ in range(9)]",
 }
 
@@ -45,7 +49,7 @@ def start(body: str) -> subprocess.Popen:
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_a_signal_ends_a_command(body):
     with start(body) as process:
-        number = signal.SIGTERM if "try" in body else signal.SIGINT
+        number = signal.SIGTERM if "except" in body else signal.SIGINT
         process.send_signal(number)
         _, err = tiny_run.finish(process, 130, timeout=20)
     assert err == f"{interruption.SENTENCE}\n"

@@ -67,7 +67,7 @@ def test_what_a_process_says_for_another(hub, monkeypatch):
 def test_a_process_that_waits_is_ended(hub, monkeypatch, capsys):
     codes = []
     monkeypatch.setattr(peers, "GRACE", 0.0)
-    monkeypatch.setattr(peers.os, "_exit", codes.append)
+    monkeypatch.setattr(peers, "end_at_once", codes.append)
     waiting = peers.Peers(hub[0], 0)
     killed, told = joined(hub[0], 1)
     time.sleep(0.3)

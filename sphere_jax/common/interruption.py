@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_CODE = 130
@@ -36,6 +37,13 @@ class _Held:
     last = -math.inf  # when the last signal that counts came
 
 
+def end_at_once(code: int) -> NoReturn:
+    """Ends the process; what is printed comes out."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 @contextmanager
 def listening(before_end: Callable[[], None]) -> Iterator[threading.Event]:
     """Handles both signals as said above. Yields an event for the caller to set once it reports an
@@ -53,9 +61,11 @@ def listening(before_end: Callable[[], None]) -> Iterator[threading.Event]:
     previous = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     watch = threading.Thread(target=_watch, args=(woken, reported, before_end), daemon=True)
     watch.start()
+    hook, sys.unraisablehook = sys.unraisablehook, _raise_again
     try:
         yield reported
     finally:
+        sys.unraisablehook = hook
         signal.set_wakeup_fd(previous)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -89,6 +99,18 @@ def _handle(number, frame) -> None:
     request()
 
 
+def _raise_again(unraisable) -> None:
+    """Python drops an exception that is raised in a callback of its garbage collection, as JAX has
+    one: the signal is sent again, at a moment that is hopefully another one."""
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    _Held.last = -math.inf
+    again = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, SIGNALS[0]))
+    again.daemon = True
+    again.start()
+
+
 def _watch(woken: socket.socket, reported: threading.Event, before_end: Callable) -> None:
     """Ends the process where the main thread does not."""
     signals, deadline, now = 0, None, -math.inf
@@ -107,5 +129,5 @@ def _watch(woken: socket.socket, reported: threading.Event, before_end: Callable
                 deadline = now + (PATIENCE if signals == 1 else SECOND)
     if not reported.is_set():
         before_end()
-        print(SENTENCE, file=sys.stderr, flush=True)
-        os._exit(EXIT_CODE)
+        print(SENTENCE, file=sys.stderr)
+        end_at_once(EXIT_CODE)

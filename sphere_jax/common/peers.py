@@ -4,7 +4,6 @@ The others cannot go on without it, and would wait for it without end. `Peers` e
 with one sentence and exit code 1 instead. See `coordinator.py` for the other side.
 """
 
-import os
 import socket
 import sys
 import threading
@@ -13,6 +12,7 @@ import traceback
 from contextlib import suppress
 
 from sphere_jax.common.coordinator import keep_alive
+from sphere_jax.common.interruption import end_at_once
 
 GRACE = 2.0  # seconds in which an error of this process's own, perhaps the same, is reported first
 UNEXPLAINED = 25.0  # seconds for the end of another process to be known, after an unknown error
@@ -63,8 +63,8 @@ class Peers:
         self._known.set()
         time.sleep(GRACE)
         if self._reporting.acquire(blocking=False):
-            print(f"error: {self._sentence()}", file=sys.stderr, flush=True)
-            os._exit(EXIT_CODE)
+            print(f"error: {self._sentence()}", file=sys.stderr)
+            end_at_once(EXIT_CODE)
 
 
 _peers: Peers | None = None
@@ -88,9 +88,7 @@ def leave(kind: str, wait: float = 1.0) -> str:
 def end(code: int) -> None:
     """Ends one of several processes without waiting for the others, if `code` is not 0."""
     if code and _peers is not None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        end_at_once(code)
 
 
 def end_with_traceback() -> None:
