@@ -114,7 +114,7 @@ def main(argv: list[str]) -> None:
         if arguments.samples:
             data = run.config.data
             shape = (data.image_size, data.image_size, data.channels)
-            images, labels = read_samples(arguments.samples, shape, data.num_classes)
+            images, labels = read_samples(arguments.samples, shape, run.classes)
         reference = reference_of(run)  # raises before sampling
         if images is None:
             labels = balanced_labels(arguments.num, run.config.data.num_classes)

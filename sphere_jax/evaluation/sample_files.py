@@ -4,8 +4,10 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.plugins import nearest
 from sphere_jax.common.progress import log
 from sphere_jax.data.array_checks import check_images, check_labels, check_pixels
+from sphere_jax.data.class_names import Classes
 from sphere_jax.data.memory import check_fits
 from sphere_jax.data.npz_files import read_npz
 
@@ -13,14 +15,15 @@ NAMED = 5  # classes that a message lists
 
 
 def read_samples(
-    path: str, image_shape: tuple[int, int, int], num_classes: int
+    path: str, image_shape: tuple[int, int, int], classes: Classes
 ) -> tuple[UInt8[np.ndarray, "n h w c"], Int32[np.ndarray, " n"] | None]:
     """`images` and `labels`, if there are any, in random order: files are often sorted by class.
 
     Says so where a class has none.
 
     Args:
-      image_shape: (H, W, C) of the reference. num_classes: its classes, 0..num_classes-1.
+      image_shape: (H, W, C) of the reference. classes: of the reference; where they have names,
+        labels may be those.
 
     Raises:
       UserError: images of another shape, unscaled or all black; labels that are no classes.
@@ -30,8 +33,10 @@ def read_samples(
     _check_shape(images.shape[1:], image_shape, path)
     check_pixels(images, path)
     if labels is not None:
+        if labels.dtype.kind in "US" and classes.named:
+            labels = _numbered(labels, classes, path)
         labels = check_labels(labels, len(images), path)
-        _check_classes(labels, num_classes, path)
+        _check_classes(labels, classes.count, path)
     check_fits(f"The images of {path}, shuffled,", images.nbytes, "give fewer images")
     shuffled = np.random.default_rng(0).permutation(len(images))
     return images[shuffled], None if labels is None else labels[shuffled]
@@ -50,6 +55,14 @@ def _check_shape(found: tuple[int, ...], expected: tuple[int, int, int], path: s
         raise UserError(
             f"Images of {path} are {kinds[channels]} and those of the reference {kinds[c]}; {fix}."
         )
+
+
+def _numbered(names: np.ndarray, classes: Classes, path: str) -> np.ndarray:
+    known = {name: label for label, name in enumerate(classes.names)}
+    found, places = np.unique(names.astype(str), return_inverse=True)
+    for name in (name for name in found.tolist() if name not in known):
+        raise UserError(f"Labels of {path} name '{name}', no class here; {nearest(name, known)}")
+    return np.array([known[name] for name in found.tolist()])[places.reshape(names.shape)]
 
 
 def _check_classes(labels: np.ndarray, num_classes: int, path: str) -> None:

@@ -5,6 +5,7 @@ import pytest
 from refusals import refusal_of
 
 from sphere_jax.data.array_checks import check_classes, check_images, check_labels, check_pixels
+from sphere_jax.data.class_names import Classes
 from sphere_jax.evaluation.sample_files import read_samples
 
 RNG = np.random.default_rng(0)
@@ -14,9 +15,9 @@ FLOAT = IMAGES.astype("f4")
 ONES = np.ones((40, 8, 8, 3), np.uint8)
 
 
-def samples(tmp_path, shape=(8, 8, 3), classes=4, **arrays):
+def samples(tmp_path, shape=(8, 8, 3), classes=4, names=(), **arrays):
     np.savez(tmp_path / "s.npz", **arrays)
-    return str(tmp_path / "s.npz"), shape, classes
+    return str(tmp_path / "s.npz"), shape, Classes(classes, names)
 
 
 def test_samples_as_they_should_be_in_random_order(tmp_path, capsys):
@@ -113,6 +114,17 @@ def test_classes_of_a_reference(labels, words):
 def test_samples_that_do_not_fit_the_reference(tmp_path, changes, words):
     given = samples(tmp_path, **({"images": IMAGES, "labels": LABELS} | changes))
     assert words in refusal_of(read_samples, *given)
+
+
+def test_labels_by_name(tmp_path):
+    names = np.array(["cat", "dog", "cow", "hen"])
+    given = dict(images=IMAGES, labels=names[LABELS])
+    _, numbers = read_samples(*samples(tmp_path, images=IMAGES, labels=LABELS))
+    _, found = read_samples(*samples(tmp_path, names=tuple(names), **given))
+    np.testing.assert_array_equal(found, numbers)
+    others = samples(tmp_path, names=("cat", "dog", "cow", "heron"), **given)
+    assert "name 'hen', no class here; did you mean 'heron'?" in refusal_of(read_samples, *others)
+    assert "must be 40 integer labels" in refusal_of(read_samples, *samples(tmp_path, **given))
 
 
 def test_missing_classes_are_said(tmp_path, capsys):

@@ -96,3 +96,17 @@ def test_what_dopri5_needs(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     words = refusal_of(sample, network, Euclidean(), NOISE, LABELS, 9, Sampler("dopri5"))
     assert "needs the package diffrax: pip install 'sphere_jax[adaptive]'" in words
+
+
+@pytest.mark.parity
+def test_the_states_on_the_way_have_the_radius_of_the_path():
+    """Over three intervals, one of them without a recorded time."""
+    settings, space = Sampler("dopri5", 4, guidance=Guidance(2.5, 0.3, 0.45)), Euclidean()
+    z, along = run(settings, labelled)
+    end, passed = sample(labelled, space, NOISE, LABELS, 9, settings, states=True)
+    states = passed["states"]
+    assert states.shape == (5, *NOISE.shape) and np.array_equal(states[-1], end)
+    np.testing.assert_allclose(states[0], NOISE, atol=1e-6)
+    np.testing.assert_allclose(end, z, atol=1e-5)
+    radii = [jnp.mean(space.relative_radius(state)) for state in states]
+    np.testing.assert_allclose(radii, along["radius"], rtol=1e-4)

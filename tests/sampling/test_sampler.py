@@ -13,6 +13,7 @@ from sphere_jax.sampling import (
     guided_velocity,
     nfe,
     sample,
+    sample_keys,
     segments,
     time_grid,
 )
@@ -298,6 +299,20 @@ def test_the_trajectory_returns_the_radius():
         np.testing.assert_allclose(radius[-1], jnp.mean(space.relative_radius(z)), rtol=1e-6)
         if space.spherical:
             np.testing.assert_allclose(radius, 1.0, atol=1e-6)
+
+
+@each(("euler", "multistep", "euler_maruyama"), "solver")
+def test_the_states_are_those_of_the_trajectory(solver):
+    settings, space = Sampler(solver, steps=4), Euclidean()
+    keys = sample_keys(jax.random.key(0), np.arange(3))
+    given = (network, space, NOISE[:3], LABELS[:3], NULL, settings)
+    z, along = sample(*given, keys=keys, states=True)
+    states = along["states"]
+    assert states.shape == (5, *z.shape) and np.array_equal(states[-1], z)
+    np.testing.assert_array_equal(states[0], NOISE[:3])
+    radius = sample(*given, keys=keys, trajectory=True)[1]["radius"]
+    found = [jnp.mean(space.relative_radius(state)) for state in states]
+    np.testing.assert_allclose(found, radius, rtol=1e-5)
 
 
 def test_a_chord_ends_off_the_sphere_until_projected():
