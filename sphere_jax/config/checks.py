@@ -4,6 +4,8 @@ What concerns one method, tokenizer or network is checked in its own file (`chec
 all of them share.
 """
 
+from dataclasses import fields
+
 from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import Config, OptimizerOptions, StageOptions
@@ -106,6 +108,13 @@ def _check_stage(config: Config, name: str, stage: StageOptions) -> None:
 
 
 def _check_optimizer(name: str, steps: int, optimizer: OptimizerOptions) -> None:
+    muon = {field.name for field in fields(OptimizerOptions) if field.name.startswith("muon_")}
+    idle = [key for key in muon if getattr(optimizer, key) != getattr(OptimizerOptions(), key)]
+    check(
+        optimizer.matrices == "muon" or not idle,
+        f"config.{name}.optimizer.{min(idle, default='')} needs "
+        f"config.{name}.optimizer.matrices='muon'.",
+    )
     check(
         optimizer.schedule != "constant"
         or optimizer.constant_steps == optimizer.fall_steps == optimizer.hold == 0
@@ -143,9 +152,10 @@ def _check_sampler(config: Config) -> None:
 def _check_evaluation(config: Config) -> None:
     evaluation, source = config.evaluation, config.source
     drawn_only = not config.tokenizer_class.decodes  # drawn, not scored
+    fewest = type(config.sampler).__dataclass_fields__["steps"].metadata["low"]
     check(
-        all(steps > 0 for steps in evaluation.at_steps),
-        f"config.evaluation.at_steps={evaluation.at_steps} must hold positive numbers.",
+        all(steps >= fewest for steps in evaluation.at_steps),
+        f"config.evaluation.at_steps={evaluation.at_steps} must hold numbers from {fewest} on.",
     )
     check(
         source.made_of_images or evaluation.data_source == evaluation.data_path == "",

@@ -91,9 +91,15 @@ class NetworkOptions:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions:
-    """AdamW and its schedule."""
+    """AdamW, or Muon for matrices beside it, and its schedule."""
 
     learning_rate: float = option(1e-4, 0.0, help="at the peak")
+    matrices: Literal["adamw", "muon"] = option(
+        "adamw", help="optimizer of the kernels of linear layers; AdamW for all others"
+    )
+    muon_rate: float = option(10.0, 0.0, help="Muon's learning rate over learning_rate")
+    muon_momentum: float = option(0.95, 0.0, 0.999999, help="of Muon, with Nesterov's step")
+    muon_decay: float = option(0.0, 0.0, help="weight decay of Muon")
     schedule: Literal["constant", "cosine", "linear"] = option(
         "constant", help="how it falls from the peak"
     )

@@ -18,6 +18,7 @@ from sphere_jax.runs.stages import check_batch
 from sphere_jax.runs.system import System
 from sphere_jax.training.ema_snapshots import snapshot_totals
 from sphere_jax.training.flops import step_flops
+from sphere_jax.training.optimizers import muon_labels
 from sphere_jax.training.task import Task
 
 
@@ -115,6 +116,8 @@ def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Map
         print(f"  sharded     {len(split)} arrays, say {path} {leaf.shape} as {leaf.sharding.spec}")
     else:
         print("  sharded     none (config.mesh.fsdp = 1): every device holds all parameters")
+    if options.optimizer.matrices == "muon":
+        print(f"  muon        {_muon_line(state['params'])}")
     flops = step_flops(method, state["params"], frozen, method.batch_shapes(), options.batch_size)
     count, size = snapshot_totals(options, state["params"])
     if count:
@@ -128,6 +131,19 @@ def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Map
         known = method.sampler.evaluations
         print(f"  sampler     {method.sampler}: NFE {'adaptive' if known is None else known}")
     return params | method.artifact_shapes()
+
+
+def _muon_line(params) -> str:
+    """What Muon updates, and what AdamW does."""
+    labels = jax.tree.leaves(muon_labels(params))
+    arrays = list(zip(jax.tree_util.tree_leaves_with_path(params), labels, strict=True))
+    matrices = [leaf for (_, leaf), label in arrays if label == "muon"]
+    others = [(path, leaf) for (path, leaf), label in arrays if label == "adamw"]
+    kinds = sorted({path[-1].key for path, _ in others})
+    return (
+        f"{len(matrices)} kernels of linear layers with {_size(matrices):,} parameters; AdamW "
+        f"{len(others)} arrays ({', '.join(kinds)}) with {_size([leaf for _, leaf in others]):,}"
+    )
 
 
 def _memory_line(each: int) -> str:

@@ -10,6 +10,7 @@ from sphere_jax.sampling.guidance import (
     segments,
 )
 from sphere_jax.sampling.noise import noise_of, sample_keys, sample_noise
+from sphere_jax.sampling.refinement import Refinement, mix, refine_steps
 from sphere_jax.sampling.sampler import Sampler, nfe, sample, unfit_solver
 from sphere_jax.sampling.solvers import (
     SOLVERS,
@@ -34,6 +35,7 @@ __all__ = [
     "SOLVERS",
     "FewSteps",
     "Guidance",
+    "Refinement",
     "Sampler",
     "advance",
     "auto_guided_velocity",
@@ -48,9 +50,11 @@ __all__ = [
     "heun",
     "initial_state",
     "midpoint",
+    "mix",
     "multistep",
     "nfe",
     "noise_of",
+    "refine_steps",
     "require_diffrax",
     "sample",
     "sample_keys",

@@ -1,10 +1,13 @@
-"""AdamW with a schedule, decay on matrices only, and global-norm clipping."""
+"""AdamW with a schedule, decay on matrices only; Muon for the matrices where a config says so."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float32
+from optax.contrib import MuonDimensionNumbers
 
 from sphere_jax.config.options import OptimizerOptions
 
@@ -69,15 +72,54 @@ def make_optimizer(
                 for k, tree in params.items()
             },
         )
+    rate = schedule(options, steps)
     adamw = optax.adamw(
-        schedule(options, steps),
+        rate,
         b1=options.b1,
         b2=options.b2,
         eps=options.eps,
         weight_decay=options.weight_decay,
         mask=lambda params: jax.tree_util.tree_map_with_path(_decays, params),
     )
-    return optax.chain(adamw, _scale_parts(rates)) if rates else adamw
+    optimizer = adamw if options.matrices == "adamw" else _with_muon(options, rate, adamw)
+    return optax.chain(optimizer, _scale_parts(rates)) if rates else optimizer
+
+
+def _with_muon(
+    options: OptimizerOptions, rate: optax.Schedule, adamw: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """Muon for matrices, `adamw` for all others: one mask, `is_matrix`."""
+
+    def dimensions(params):  # the axes before these two are the depth of a stack
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: MuonDimensionNumbers(-2, -1) if is_matrix(path, leaf) else None,
+            params,
+        )
+
+    muon = optax.contrib.muon(
+        lambda step: options.muon_rate * rate(step),
+        beta=options.muon_momentum,
+        weight_decay=options.muon_decay,
+        muon_weight_dimension_numbers=dimensions,
+    )
+    return optax.partition({"muon": muon, "adamw": adamw}, muon_labels)
+
+
+def muon_labels(params: Any) -> Any:
+    """ "muon" or "adamw" for every array of a tree, or of its shapes."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: "muon" if is_matrix(path, leaf) else "adamw", params
+    )
+
+
+def is_matrix(path: tuple, leaf: Any) -> bool:
+    """Whether Muon updates a parameter: the kernel of a linear layer, alone or stacked over depth.
+
+    A stack adds one axis, and its path has the key "layers"; kernels of convolutions have more
+    axes, and tables of embeddings and positions are no kernels.
+    """
+    names = [key.key for key in path]
+    return names[-1] == "kernel" and leaf.ndim - names.count("layers") == 2
 
 
 def _from_step(start: int, inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -10,6 +10,7 @@ from sphere_jax.config.config_files import load_config
 from sphere_jax.config.options import OptimizerOptions
 from sphere_jax.models import lightning_dit, sit
 from sphere_jax.training.optimizers import learning_rates, make_optimizer, schedule
+from sphere_jax.training.optimizers import make_optimizer, muon_labels, schedule
 
 
 def rates(steps, **settings):
@@ -201,3 +202,53 @@ def test_the_rates_on_the_host_are_those_of_the_schedule(settings):
     expected = [float(schedule(options, 9)(step)) for step in range(9)]
     np.testing.assert_allclose(learning_rates(options, 9), expected, rtol=1e-6)
     assert learning_rates(options, 0).shape == (0,)
+def stacked_params(depth=3):
+    """A convolution, a linear layer, a stack of linear layers, tables, biases, as networks have."""
+    keys = iter(jax.random.split(jax.random.key(0), 8))
+
+    def normal(*shape):
+        return jax.random.normal(next(keys), shape)
+
+    return {
+        "part": {
+            "conv": {"kernel": normal(3, 3, 4, 4), "bias": normal(4)},
+            "linear": {"kernel": normal(8, 6), "bias": normal(6)},
+            "blocks": {
+                "layers": {"mlp": {"kernel": normal(depth, 6, 8), "bias": normal(depth, 8)}}
+            },
+            "positions": normal(5, 6),
+        }
+    }
+
+
+def test_muon_updates_kernels_of_linear_layers_alone():
+    params = stacked_params()
+    labels = muon_labels(params)["part"]
+    assert labels["linear"] == {"kernel": "muon", "bias": "adamw"}
+    assert labels["blocks"]["layers"]["mlp"] == {"kernel": "muon", "bias": "adamw"}
+    assert labels["conv"] == {"kernel": "adamw", "bias": "adamw"}
+    assert labels["positions"] == "adamw"
+
+
+def test_muon_orthogonalises_each_layer_and_leaves_the_rest_to_adamw():
+    params = stacked_params()
+    grads = jax.tree.map(lambda p: jnp.sin(3 * p), params)
+    settings = dict(learning_rate=0.01, b2=0.95)
+    muon = make_optimizer(OptimizerOptions(**settings, matrices="muon", muon_rate=5.0), 10)
+    adamw = make_optimizer(OptimizerOptions(**settings), 10)
+    updates, _ = muon.update(grads, muon.init(params), params)
+    plain, _ = adamw.update(grads, adamw.init(params), params)
+
+    for kernel in [
+        updates["part"]["linear"]["kernel"],
+        *updates["part"]["blocks"]["layers"]["mlp"]["kernel"],
+    ]:
+        values = np.linalg.svd(np.asarray(kernel), compute_uv=False)
+        grown = np.sqrt(max(1.0, kernel.shape[1] / kernel.shape[0]))  # wider outputs, as published
+        # Newton-Schulz of five steps leaves singular values between about 0.7 and 1.2.
+        assert np.all(values > 0.6 * 0.05 * grown) and np.all(values < 1.3 * 0.05 * grown)
+    for name in ("conv", "positions"):
+        jax.tree.map(np.testing.assert_array_equal, updates["part"][name], plain["part"][name])
+    np.testing.assert_array_equal(
+        updates["part"]["linear"]["bias"], plain["part"]["linear"]["bias"]
+    )

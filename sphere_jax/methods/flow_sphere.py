@@ -1,0 +1,453 @@
+"""flow-sphere: a spherical autoencoder whose decode is refined by a few flow steps on pixels.
+
+docs/systems/flow_sphere.md, from the public code of `feitreim/flow-sphere`. `f` is `spherify`, E
+and D the encoder and the decoder, G the refiner. Time is 0 at the image and 1 at the start of the
+flow, `rho n + (1 - rho) D(v)`: the original's is one minus it.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.shapes import (
+    AnyArray,
+    Images,
+    Keys,
+    Labels,
+    Latents,
+    OneKey,
+    PerSample,
+    Scalar,
+)
+from sphere_jax.config.checks import check
+from sphere_jax.config.option import option
+from sphere_jax.config.options import Config, SamplerOptions, StageOptions
+from sphere_jax.data.source import Split
+from sphere_jax.evaluation.coverage import coverage
+from sphere_jax.evaluation.page import Block, Picture
+from sphere_jax.evaluation.reconstruction import mean_psnr
+from sphere_jax.geometry import sphere
+from sphere_jax.losses.cosine import cosine_distance
+from sphere_jax.losses.pixel import smooth_l1
+from sphere_jax.losses.vgg import VGGFeatures
+from sphere_jax.methods.base import (
+    Arrays,
+    Batch,
+    Drawn,
+    Generator,
+    Loss,
+    MapOver,
+    Outcome,
+    Params,
+    Pictures,
+    Tools,
+    Trace,
+)
+from sphere_jax.methods.on_latents import spaced_subset
+from sphere_jax.models.flow_sphere import Refiner
+from sphere_jax.nn.functional import Network
+from sphere_jax.nn.pixels import to_float, to_uint8
+from sphere_jax.sampling import Refinement, mix, noise_of, refine_steps, sample_keys
+from sphere_jax.sampling.refinement import CLAMP
+from sphere_jax.tokenizers.base import Tokenizer
+from sphere_jax.tokenizers.flow_sphere import FlowSphere
+
+NORM_IMAGES = 10_000  # training images that the batch norm's statistics are measured on
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowSphereOptions(StageOptions):
+    """docs/systems/flow_sphere.md#losses; defaults are those of E where the original differs."""
+
+    method: str = "flow_sphere"
+    warmup: int = option(500, 0, help="steps of the autoencoder alone, before the refiner joins")
+    max_angle: float = option(80.0, 0.0, 89.0, help="degrees; the noise angle is uniform below it")
+    hard_angle: float = option(85.0, 0.0, 89.0, help="degrees; some angles lie between both")
+    hard_fraction: float = option(0.1, 0.0, 1.0, help="of samples with an angle beyond max_angle")
+    noise_on: Literal["sphere", "latent"] = option(
+        "sphere", help="f(f(z) + s e), or f(z + s e), whose angle depends on the scale of z"
+    )
+    reconstruction_weight: float = option(1.0, 0.0, help="w1, smooth L1")
+    reconstruction_perceptual: float = option(1.0, 0.0, help="w2")
+    consistency_weight: float = option(1.0, 0.0, help="w3, smooth L1")
+    consistency_perceptual: float = option(1.0, 0.0, help="w4")
+    latent_weight: float = option(0.1, 0.0, help="w5, 1 - cosine")
+    flow_weight: float = option(1.0, 0.0)
+    rho: float = option(0.75, 0.0, 1.0, help="part of noise in the start of the flow")
+    encoder_gradients: bool = option(True, help="the flow's gradient reaches the encoder")
+    context: bool = option(True, help="the refiner reads latents and decoder tokens")
+    time: Literal["table", "continuous"] = option(
+        "continuous", help="time of the refiner: a table of 100 rows, or sinusoids"
+    )
+    width: int = option(128, 8, help="of the refiner")
+    depth: int = option(4, 1, help="blocks of the refiner")
+    head_dim: int = option(32, 2, help="channels of a head of the refiner")
+    hidden: int = option(256, 1, help="width of its feed-forward layers")
+    label_dropout: float = option(
+        0.1, 0.0, 1.0, help="part of labels replaced by the null label, where there are classes"
+    )
+    lpips: str = option(
+        "", file=True, help="LPIPS-VGG weights, for VGG-16's features; '' leaves the term out"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowSphereSamplerOptions(SamplerOptions):
+    """docs/systems/flow_sphere.md#sampling."""
+
+    steps: int = option(
+        10, 0, swept=True, help="N: N - 1 Heun steps and a last prediction; 0: the decode alone"
+    )
+    rho: float = option(
+        -1.0, -1.0, 1.0, swept=True, help="part of noise in the start; -1: as in training"
+    )
+    strength: float = option(
+        0.25, 0.0, 1.0, help="of the noise on an edited image's latent, over that of max_angle"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowSphereTraining(Generator):
+    """Encoder, decoder and refiner, from scratch."""
+
+    tokenizer: FlowSphere
+    refiner: Network
+    num_classes: int
+    options: FlowSphereOptions
+    sampler: Refinement
+    features: VGGFeatures | None
+
+    Options = FlowSphereOptions
+    SamplerOptions = FlowSphereSamplerOptions
+    trains_tokenizer = FlowSphere.Options.name
+    noise_options = ("batch_size",)
+    edits = True
+    trains = ("encoder", "decoder", "refiner")
+    network_parameters = ""
+
+    @classmethod
+    def title(cls, config: Config) -> str:
+        return "flow-sphere"
+
+    @classmethod
+    def check(cls, config: Config, name: str) -> None:
+        stage = config.stage(name)
+        check(
+            stage.max_angle <= stage.hard_angle,
+            f"config.{name}.hard_angle={stage.hard_angle} must be at least "
+            f"max_angle={stage.max_angle}.",
+        )
+        check(
+            stage.accumulate == 1 or not config.tokenizer.normalize,
+            f"config.{name}.accumulate={stage.accumulate} would change the statistics of the batch "
+            "norm, which are those of a micro-batch: set config.tokenizer.normalize=False.",
+        )
+
+    @classmethod
+    def check_sampler(cls, config: Config) -> None:
+        check(
+            config.tokenizer.conditional or config.sampler.guidance == 1.0,
+            "config.sampler.guidance needs classes, and config.tokenizer.conditional is False.",
+        )
+
+    @classmethod
+    def has_null_label(cls, config: Config, name: str) -> bool:
+        return config.stage(name).label_dropout > 0.0
+
+    @classmethod
+    def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "FlowSphereTraining":
+        o, sizes = config.stage(name), tokenizer.options
+        context = (sizes.latent_channels, sizes.width) if o.context else None
+
+        def refiner(rngs):
+            return Refiner(
+                tokenizer.image_shape, context, sizes.patch, o.width, o.depth, sizes.heads,
+                o.head_dim, o.hidden, tokenizer.num_classes, rope=sizes.rope, time=o.time,
+                compute_dtype=jnp.dtype(sizes.compute_dtype), unroll=sizes.unroll,
+                remat=sizes.remat, rngs=rngs,
+            )  # fmt: skip
+
+        # Trained as a tokenizer for another generator, its previews take published steps.
+        sampler = Refinement(10, rho=o.rho)
+        if config.generator == name:
+            sampler = cls.make_sampler(config, name, tokenizer)
+        features = VGGFeatures() if o.lpips else None
+        try:
+            network = Network(refiner)
+        except ValueError as error:
+            raise UserError(f"config.{name}: {error}.") from error
+        return cls(tokenizer, network, config.data.num_classes, o, sampler, features)
+
+    @classmethod
+    def make_sampler(cls, config: Config, name: str, tokenizer: Tokenizer) -> Refinement:
+        s = config.sampler
+        rho = config.stage(name).rho if s.rho < 0.0 else s.rho
+        return Refinement(s.steps, s.guidance, rho, s.strength)
+
+    @property
+    def conditional(self) -> bool:
+        return self.tokenizer.num_classes > 0
+
+    def files(self) -> dict[str, Any]:
+        return {} if self.features is None else {"vgg": self.features.file(self.options.lpips)}
+
+    def notes(self) -> list[str]:
+        if self.features is not None:
+            return ["Perceptual loss: VGG-16 up to relu3_3 on."]
+        return [
+            "Perceptual loss: off, without VGG-16 (give LPIPS-VGG weights, which hold it, as "
+            "option 'lpips')."
+        ]
+
+    def frozen(self, artifacts: Params) -> Params:
+        return {"vgg": artifacts.get("vgg", {})}
+
+    def init(self, key: OneKey, frozen: Params) -> Params:
+        encoder, decoder, refiner = jax.random.split(key, 3)
+        return {
+            "encoder": self.tokenizer.encoder.init(encoder),
+            "decoder": self.tokenizer.decoder.init(decoder),
+            "refiner": self.refiner.init(refiner),
+        }
+
+    def training_data(self, split: Split, frozen: Params, map_over: MapOver) -> Split:
+        if len(split.heldout) < 3:
+            raise UserError(
+                f"{len(split.heldout)} held-out images are too few to measure flow-sphere on; "
+                "hold out 3 or more."
+            )
+        return split
+
+    def schedule(self, step: Int[AnyArray, ""]) -> dict[str, Scalar]:
+        """1 from the step on with which the refiner joins, 0 before."""
+        return {"refines": (step >= self.options.warmup).astype(jnp.float32)}
+
+    def loss(self, params: Params, frozen: Params, batch: Batch, keys: Keys) -> Loss:
+        """`L_rec + L_con + L_lat + L_flow` (docs/systems/flow_sphere.md#losses)."""
+        s, x = self.options, to_float(batch["images"])
+        noise, angles, drop, flow = jax.vmap(lambda k: jax.random.split(k, 4))(keys).T
+        labels = self.drop_labels(drop, batch["labels"]) if self.conditional else None
+
+        z = self.tokenizer.raw(params, x, labels)
+        v, e = sphere.spherify(z), noise_of(noise, z.shape[1:])
+        high, low = self._sigmas(angles)
+        base = v if s.noise_on == "sphere" else z
+        v_low, v_high = self.noised(base, e, low), self.noised(base, e, high)  # the same e
+
+        x_low, tokens = self.tokenizer.decode_with_tokens(params, v_low, labels)
+        x_high = self.tokenizer.decode(params, v_high, labels)
+        target = jax.lax.stop_gradient(x_low)
+        z_high = self.tokenizer.raw(params, jax.lax.stop_gradient(x_high), labels)
+
+        parts = {
+            "reconstruction": s.reconstruction_weight * smooth_l1(x_low, x),
+            "consistency": s.consistency_weight * smooth_l1(x_high, target),
+            "latent": s.latent_weight * cosine_distance(z_high, v),
+        }
+        if self.features is not None:
+            distance = self.features.distance
+            parts["reconstruction_perceptual"] = s.reconstruction_perceptual * distance(
+                frozen["vgg"], x_low, x
+            )
+            parts["consistency_perceptual"] = s.consistency_perceptual * distance(
+                frozen["vgg"], x_high, target
+            )
+        given = (v_low if s.encoder_gradients else jax.lax.stop_gradient(v_low), tokens)
+        parts["flow"] = s.flow_weight * jax.lax.cond(
+            frozen.get("schedule", {"refines": 1.0})["refines"] > 0.0,
+            lambda: self._flow_loss(params, flow, x, target, *given, labels),
+            lambda: jnp.float32(0.0),
+        )
+        return sum(parts.values()), parts
+
+    def _flow_loss(self, params, keys, x, rough, latents, tokens, labels):
+        """`mean |(x - x_hat) / max(t, 0.05)|^2`, the squared error of the velocity."""
+        noise, time = jax.vmap(lambda k: jax.random.split(k))(keys).T
+        t = jax.vmap(jax.random.uniform)(time)
+        start = mix(rough, noise_of(noise, x.shape[1:]), self.options.rho)
+        column = t.reshape(-1, 1, 1, 1)
+        x_t = (1.0 - column) * x + column * start
+        tokens = jax.lax.stop_gradient(tokens)
+        x_hat = self.predict(params, x_t, t, latents, tokens, labels)
+        return jnp.mean(((x - x_hat) / jnp.maximum(column, CLAMP)) ** 2)
+
+    def _sigmas(self, keys):
+        """Noise of both levels (B,): the tangent of an angle, and up to half of it."""
+        s = self.options
+        which, where, part = jax.vmap(lambda k: jax.random.uniform(k, (3,)))(keys).T
+        hard = s.max_angle + where * (s.hard_angle - s.max_angle)
+        angle = jnp.where(which < s.hard_fraction, hard, where * s.max_angle)
+        high = jnp.tan(jnp.radians(angle))
+        return high, 0.5 * part * high
+
+    def predict(
+        self,
+        params: Params,
+        x_t: Images,
+        t: PerSample,
+        latents: Latents,
+        tokens: jax.Array,
+        labels: Labels | None,
+    ) -> Images:
+        """The refiner's clean images (B, H, W, C) of noisy ones at times t (B,), float32."""
+        return self.refiner.apply(
+            params["refiner"], x_t, 1.0 - t, latents, tokens, labels if self.conditional else None
+        )
+
+    def noised(self, v: Latents, e: Latents, sigma: Scalar | PerSample) -> Latents:
+        """`f(v + sigma e)`: at the angle `atan sigma` from v of RMS 1."""
+        sigma = jnp.asarray(sigma, jnp.float32)
+        sigma = sigma.reshape(sigma.shape + (1,) * (v.ndim - sigma.ndim))
+        return sphere.spherify(v + sigma * e)
+
+    def generate(
+        self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: Refinement
+    ) -> tuple[Drawn, Trace]:
+        return self.rough_and_refined(params, keys, labels, scale, sampler)[1], {}
+
+    def rough_and_refined(
+        self,
+        params: Params,
+        keys: Keys,
+        labels: Labels,
+        scale: Scalar,
+        sampler: Refinement,
+        latents: Latents | None = None,
+    ) -> tuple[Images, Images]:
+        """The decode of a point of the sphere, by default a random one, and its refinement: two
+        float images (B, H, W, C) in [-1, 1] (docs/systems/flow_sphere.md#sampling)."""
+        first, second = jax.vmap(lambda k: jax.random.split(k))(keys).T
+        if latents is None:
+            latents = sphere.spherify(noise_of(first, self.tokenizer.latent_shape))
+        given = labels if self.conditional else None
+        rough, tokens = self.tokenizer.decode_with_tokens(params, latents, given)
+        noise = noise_of(second, rough.shape[1:])
+
+        def predict(x, t, v, h, labels):
+            return self.predict(params, x, t, v, h, labels)
+
+        refined = refine_steps(
+            sampler, predict, rough, noise, (latents, tokens), labels, self.num_classes, scale
+        )
+        return jnp.clip(rough, -1.0, 1.0), jnp.clip(refined, -1.0, 1.0)
+
+    def refine(
+        self,
+        params: Params,
+        keys: Keys,
+        labels: Labels,
+        scale: Scalar,
+        sampler: Refinement,
+        images: Images | None = None,
+        latents: Latents | None = None,
+        noise: Latents | None = None,
+    ) -> Images:
+        """Float images (B, H, W, C): decoded from `latents`, or from those of `images` with noise
+        of `sampler.strength` on them, then refined. `noise` (B, h, w, d) takes the place of that of
+        the keys."""
+        if images is not None:
+            latents = self.tokenizer.encode(params, images)
+            folded = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+            e = noise_of(folded, latents.shape[1:]) if noise is None else noise
+            sigma = sampler.strength * math.tan(math.radians(self.options.max_angle))
+            latents = self.noised(latents, e, sigma)
+        return self.rough_and_refined(params, keys, labels, scale, sampler, latents)[1]
+
+    def images(self, params: Params, samples: Drawn, radius: Scalar = 0.0) -> Pictures:
+        return to_uint8(samples)
+
+    def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
+        """Rows of decodes above rows of their refinements; always the same noise."""
+        rows = 2 if not self.conditional else min(self.num_classes, 5)
+        labels = jnp.repeat(jnp.arange(rows) % self.num_classes, self.preview_columns)
+        keys = sample_keys(key, jnp.arange(len(labels)))
+        pairs = self.rough_and_refined(params, keys, labels, self.sampler.scale, self.sampler)
+        rows = [to_uint8(x).reshape(rows, self.preview_columns, *x.shape[1:]) for x in pairs]
+        return jnp.stack(rows, axis=1).reshape(-1, *rows[0].shape[2:])
+
+    def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
+        """Statistics of the batch norm, held-out reconstruction, coverage of the sphere, and some
+        decodes with their refinements."""
+        map_over, statistics = tools.map_over, self._statistics(params, split, tools.map_over)
+        heldout = spaced_subset(split.heldout).arrays
+        images, params = heldout["images"], params | {"statistics": statistics}
+
+        def encode(p, x):
+            return self.tokenizer.encode(p, to_float(x))
+
+        def decode(p, v):
+            return to_uint8(self.tokenizer.decode(p, v))
+
+        latents = map_over(encode, params, images)
+        decoded = map_over(decode, params, latents)
+        some = np.linspace(0, len(images) - 1, 10).astype(int)
+
+        def refined(p, v, indices):
+            keys = sample_keys(jax.random.key(0), indices)
+            labels = jnp.full(len(v), self.num_classes, jnp.int32)
+            return to_uint8(
+                self.refine(p, keys, labels, 1.0, self.sampler.with_scale(1.0), None, v)
+            )
+
+        def samples(p, indices, labels):
+            keys = sample_keys(jax.random.key(0), indices)
+            pair = self.rough_and_refined(p, keys, labels, self.sampler.scale, self.sampler)
+            return tuple(to_uint8(x) for x in pair)
+
+        indices = np.arange(10, dtype=np.uint32)
+        rough, refinements = map_over(
+            samples, params, indices, indices.astype(np.int32) % self.num_classes
+        )
+        return Outcome(
+            artifacts={"statistics": statistics},
+            metrics={"reconstruction_psnr": mean_psnr(decoded, images)}
+            | coverage(latents, heldout["labels"]),
+            arrays={
+                "original": images[some],
+                "reconstruction": decoded[some],
+                "refined_reconstruction": map_over(refined, params, latents[some], indices),
+                "decode": rough,
+                "refined": refinements,
+            },
+        )
+
+    def _statistics(self, params, split, map_over) -> dict[str, np.ndarray]:
+        """Mean and variance (h, w, d) of latents before the batch norm, over training images."""
+        shape = self.tokenizer.latent_shape
+        if not self.tokenizer.options.normalize:
+            return {"mean": np.zeros(shape, np.float32), "variance": np.ones(shape, np.float32)}
+
+        def encode(p, x):
+            return self.tokenizer.before_norm(p, to_float(x))
+
+        found = map_over(encode, params, spaced_subset(split.train, NORM_IMAGES).arrays["images"])
+        found = found.astype(np.float64)
+        return {"mean": np.float32(found.mean(0)), "variance": np.float32(found.var(0))}
+
+    def artifact_shapes(self) -> dict[str, Any]:
+        numbers = jax.ShapeDtypeStruct(self.tokenizer.latent_shape, np.float32)
+        return {"statistics": {"mean": numbers, "variance": numbers}}
+
+    def report(self, metrics: dict[str, float], arrays: Arrays) -> list[Block]:
+        """Its metrics, decodes above their refinements, and held-out reconstructions."""
+        from sphere_jax.evaluation import figures
+
+        drawn = {name: arrays[name] for name in ("decode", "refined")}
+        held = ("original", "reconstruction", "refined_reconstruction")
+        rows = {name.replace("_", " "): arrays[name] for name in held}
+        return [
+            *super().report(metrics, arrays),
+            Picture(
+                figures.labelled_rows(drawn), "Decodes of random points, and their refinements."
+            ),
+            Picture(figures.labelled_rows(rows), "Held-out images and reconstructions."),
+        ]
+
+
+METHOD = FlowSphereTraining
