@@ -24,6 +24,7 @@ from sphere_jax.common.shapes import (
     OneKey,
     PerSample,
     Scalar,
+    Tokens,
 )
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
@@ -292,7 +293,7 @@ class FlowSphereTraining(Generator):
         x_t: Images,
         t: PerSample,
         latents: Latents,
-        tokens: jax.Array,
+        tokens: Tokens,
         labels: Labels | None,
     ) -> Images:
         """The refiner's clean images (B, H, W, C) of noisy ones at times t (B,), float32."""
