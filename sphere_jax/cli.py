@@ -95,8 +95,8 @@ class Parser(argparse.ArgumentParser):
     """Flags of a command, or of one of its actions.
 
     What is wrong with a flag is a UserError of one sentence. Help states defaults. `samples`: the
-    command also takes the sampler options of methods for which this is true; `published` are the
-    command's own defaults of some.
+    command also takes the sampler options of methods for which this is true; `published(method)`
+    are the command's own defaults of some.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Parser(argparse.ArgumentParser):
         epilog: str = "",
         samples: Callable[[Any], bool] | None = None,
         action: str = "",
-        published: Mapping[str, Any] | None = None,
+        published: Callable[[Any], Mapping[str, Any]] = lambda method: {},
     ):
         self._names: list[str] = []  # of all flags
         self._required: dict[str, str] = {}  # their names by the attributes of the arguments
@@ -117,7 +117,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             exit_on_error=False,
         )
-        self._samples, self._published = samples, published or {}
+        self._samples, self._published = samples, published
         self._argv: list[str] = []
         if samples:
             for name, kind in (("steps", whole()), ("guidance", number()), ("batch", whole())):
@@ -177,7 +177,7 @@ class Parser(argparse.ArgumentParser):
         if workdir := _value_of("--workdir", self._argv):
             config = read_config(stored_config(Path(expand_path(workdir))), stored=True)
             if config.generator and self._samples(config.method(config.generator)):
-                listed = sampler_help(self._samples, self._published, config.sampler)
+                listed = sampler_help(self._samples, self._published, config)
                 return f"options of the sampler of {workdir}:\n{listed}"
         listed = sampler_help(self._samples, self._published)
         return f"options of the run's sampler (--workdir=W --help shows its values):\n{listed}"

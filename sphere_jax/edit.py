@@ -1,4 +1,4 @@
-"""Edits images with a trained Sphere Encoder, and shows the result as a labelled picture.
+"""Edits images with a trained spherical autoencoder, and shows the result as a labelled picture.
 
 python -m sphere_jax.edit reconstruct --workdir=runs/mnist_sphere_encoder --images a.png --out=r.png
 """
@@ -11,7 +11,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.flags import seed, whole
 
 ACTIONS = {
-    "reconstruct": "originals above their reconstructions, null label",
+    "reconstruct": "originals above their reconstructions, without classes",
     "interpolate": "pictures between two images, or between random points of the sphere",
     "crossover": "two images stitched together, then refined",
     "manipulate": "each image turned into each class of --labels",
@@ -41,12 +41,7 @@ example:
   manipulate --workdir=W --images a.png --labels=2,5,8 --strength=0.25 --out=m.png
 """,
 }
-SOURCE = "\narXiv 2602.15030; docs/systems/sphere_encoder.md#editing\n"
-PUBLISHED = {  # sampler options
-    "interpolate": {"steps": 4, "strength": 1.0},
-    "crossover": {"steps": 10, "strength": 0.25},
-    "manipulate": {"steps": 5, "strength": 0.25},
-}
+SOURCE = "\ndocs/systems/sphere_encoder.md#editing, docs/systems/flow_sphere.md#editing\n"
 VARIED = ("schedule", "share_noise")  # by every crossover
 COLUMNS = 100  # most of a picture
 
@@ -69,8 +64,9 @@ def main(argv: list[str]) -> None:
     if out.suffix != ".png":
         raise UserError(f"--out={out} must end in .png.")
     make_parent(out)
-    editing.check_edits(read_config(stored_config(workdir), stored=True), workdir)
-    given = PUBLISHED.get(action, {}) | sampler_values(workdir, arguments.sampler)
+    config = read_config(stored_config(workdir), stored=True)
+    editing.check_edits(config, workdir, action)
+    given = editing.defaults(config, action) | sampler_values(workdir, arguments.sampler)
     run = load_run(workdir, given)
     method, labels = editing.editor(run), parse_labels(arguments.labels, run.classes)
 
@@ -79,7 +75,7 @@ def main(argv: list[str]) -> None:
 
     images = read(arguments.images)
     if action == "reconstruct":
-        rows = editing.reconstruct(run, images)
+        rows = editing.reconstruct(run, images, arguments.seed)
     elif action == "interpolate":
         path, columns = arguments.path, arguments.columns
         rows = editing.interpolate(run, images, labels, columns, path, arguments.seed)
@@ -89,23 +85,31 @@ def main(argv: list[str]) -> None:
         direction = read([arguments.direction] if arguments.direction else [])
         rows = editing.manipulate(run, images, labels, arguments.seed, direction)
     write_bytes(out, labelled_rows(rows))
-    print(f"{out}: {action}" + ("" if action == "reconstruct" else f", {method.sampler}"))
+    print(f"{out}: {action}" + (f", {method.sampler}" if samples(action)(method) else ""))
+
+
+def samples(action: str):
+    """Whether an action uses the sampler of a method that it edits with."""
+    return lambda method: method.edits.get(action) is not None
 
 
 def _parse(action: str, argv: list[str]):
     """The arguments of one action. Raises UserError for flags that it does not have."""
-    published = PUBLISHED.get(action)
-    edits = (lambda method: method.edits) if published else None
     about = f"{ACTIONS[action].capitalize()}."
-    flags = Parser(about, EPILOG[action] + SOURCE, edits, action=action, published=published)
+    flags = Parser(
+        about,
+        EPILOG[action] + SOURCE,
+        samples(action),
+        action=action,
+        published=lambda method: method.edits[action],
+    )
     flags.add_argument("--workdir", type=user_path, required=True, help="of a finished run")
     flags.add_argument(
         "--images", type=user_path, nargs="+", default=[], metavar="FILE",
         help="any size, any mode", required=action != "interpolate",
     )  # fmt: skip
     flags.add_argument("--out", type=user_path, required=True, help="FILE.png")
-    if published:
-        flags.add_argument("--seed", type=seed, default=0, help="random seed of the noise")
+    flags.add_argument("--seed", type=seed, default=0, help="random seed of the noise")
     if action in ("interpolate", "manipulate"):
         classes, needed = "classes, say 0,1,2 or cat,dog", action == "manipulate"
         flags.add_argument("--labels", default="", help=classes, required=needed)

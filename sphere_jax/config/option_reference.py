@@ -132,22 +132,28 @@ def help_of(name: str) -> str:
 
 
 def sampler_help(
-    chosen: Callable[[Any], bool], published: Mapping[str, Any], sampler: Any = None
+    chosen: Callable[[Any], bool],
+    published: Callable[[Any], Mapping[str, Any]],
+    run: Config | None = None,
 ) -> str:
-    """Flags of the options of a run's `sampler`; without one, of all methods that are `chosen`.
+    """Flags of the sampler options of a run; without one, of all methods that are `chosen`.
 
-    `published` are the defaults of a command, which go before those of the run.
+    `published(method)` are a command's own defaults, which go before those of the run.
     """
-    if sampler is not None:
-        every = {field.name for field in dataclasses.fields(sampler)}
-        values = {name: getattr(sampler, name) for name in every} | dict(published)
-        return "\n".join(_flag_lines(type(sampler), every, values))
+    if run is not None:
+        every = {field.name for field in dataclasses.fields(run.sampler)}
+        values = {name: getattr(run.sampler, name) for name in every}
+        values |= published(run.method(run.generator))
+        return "\n".join(_flag_lines(type(run.sampler), every, values))
+    found = {n: m for n, m in methods().items() if m.SamplerOptions and chosen(m)}
+    defaults = [published(method).items() for method in found.values()]
+    same = dict(item for item in defaults[0] if all(item in others for others in defaults))
     base = {field.name for field in dataclasses.fields(SamplerOptions)}
-    lines = list(_flag_lines(SamplerOptions, base, published))
-    for name, method in methods().items():
-        if method.SamplerOptions and chosen(method):
-            own = {field.name for field in dataclasses.fields(method.SamplerOptions)} - base
-            lines += [f"of {name} runs:", *_flag_lines(method.SamplerOptions, own, published)]
+    lines = list(_flag_lines(SamplerOptions, base, same))
+    for name, method in found.items():
+        own = {field.name for field in dataclasses.fields(method.SamplerOptions)} - base
+        values = published(method)
+        lines += [f"of {name} runs:", *_flag_lines(method.SamplerOptions, own, values)]
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ it. All functions are pure functions of arrays: a method knows neither meshes no
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -66,7 +66,8 @@ class Method:
       trains_tokenizer: name of the tokenizer that it trains from scratch, if any.
       measures_fidelity: `measure` compares reconstructions by `Tools.fidelity`.
       noise_options: its options that change which random numbers a batch is given.
-      edits: it has `refine`, by which `sphere_jax.edit` edits images.
+      edits: the actions of `sphere_jax.edit` that it has, by its `refine`, with the sampler options
+        that they have unless a user gives others; None for one without a sampler.
 
     Facts of an instance:
       trains: the names of its parameters among a run's artifacts.
@@ -85,7 +86,7 @@ class Method:
     trains_tokenizer: ClassVar[str] = ""
     measures_fidelity: ClassVar[bool] = False
     noise_options: ClassVar[tuple[str, ...]] = ("batch_size",)
-    edits: ClassVar[bool] = False
+    edits: ClassVar[Mapping[str, Mapping[str, Any] | None]] = {}
 
     trains: tuple[str, ...] = ()
     rates: dict[str, float] = {}

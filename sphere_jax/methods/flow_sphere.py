@@ -7,7 +7,7 @@ flow, `rho n + (1 - rho) D(v)`: the original's is one minus it.
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +128,7 @@ class FlowSphereTraining(Generator):
     SamplerOptions = FlowSphereSamplerOptions
     trains_tokenizer = FlowSphere.Options.name
     noise_options = ("batch_size",)
-    edits = True
+    edits: ClassVar = {"reconstruct": {}, "interpolate": {}, "manipulate": {}}
     trains = ("encoder", "decoder", "refiner")
     network_parameters = ""
 

@@ -7,7 +7,7 @@ encoder and the decoder.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +101,12 @@ class SphereEncoderTraining(Generator):
     shows_path = True
     trains_tokenizer = SphereEncoder.Options.name
     noise_options = ("batch_size", "strata")
-    edits = True
+    edits: ClassVar = {  # published settings (docs/systems/sphere_encoder.md#editing)
+        "reconstruct": None,
+        "interpolate": {"steps": 4, "strength": 1.0},
+        "crossover": {"steps": 10, "strength": 0.25},
+        "manipulate": {"steps": 5, "strength": 0.25},
+    }
     trains = ("encoder", "decoder")
 
     @classmethod

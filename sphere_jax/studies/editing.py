@@ -1,5 +1,5 @@
-"""Editing images with a trained Sphere Encoder (arXiv 2602.15030;
-docs/systems/sphere_encoder.md#editing).
+"""Editing images with a trained spherical autoencoder (arXiv 2602.15030;
+docs/systems/sphere_encoder.md#editing, docs/systems/flow_sphere.md#editing).
 
 Every edit is a start (an image, a stitched image, a point between two latents), a label and a few
 rounds of encoding, re-noising and decoding. Images are uint8 (N, H, W, C); what comes back are the
@@ -8,6 +8,7 @@ named rows of a picture.
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,30 +28,45 @@ PATHS = ("lerp", "slerp")
 Rows = dict[str, np.ndarray]
 
 
-def check_edits(config: Config, workdir: Path) -> None:
-    """Raises UserError unless a stage of the run in `workdir` has a method that edits images."""
-    if not any(config.method(name).edits for name in config.stages):
+def check_edits(config: Config, workdir: Path, action: str) -> None:
+    """Raises UserError unless a stage of the run in `workdir` has a method with that edit."""
+    methods = [config.method(name) for name in config.stages]
+    able = [method for method in methods if method.edits]
+    if not able:
         raise UserError(
             f"{workdir} has no stage whose method edits images; editing needs a run of Sphere "
-            "Encoder, say configs/mnist_sphere_encoder.py."
+            "Encoder or flow-sphere, say configs/mnist_sphere_encoder.py."
         )
+    if action not in able[0].edits:
+        raise UserError(
+            f"{able[0].title(config)} has no '{action}'; it has {', '.join(able[0].edits)}."
+        )
+
+
+def defaults(config: Config, action: str) -> dict[str, Any]:
+    """The sampler options of an edit, where they differ from the run's."""
+    return dict(next(e for n in config.stages if (e := config.method(n).edits))[action] or {})
 
 
 def editor(run: Run) -> Generator:
     """The method of a run that edits images."""
-    check_edits(run.config, run.workdir)
     return next(run.methods[n] for n in run.config.stages if run.config.method(n).edits)
 
 
-def reconstruct(run: Run, images: np.ndarray) -> Rows:
-    """`D(f(E(x)))` with the null label: the autoencoder alone."""
+def reconstruct(run: Run, images: np.ndarray, seed: int) -> Rows:
+    """`D(f(E(x)))` with the null label: the autoencoder alone; then refined, where it refines."""
     method = editor(run)
 
     def decoded(params, x):
         latents = method.tokenizer.encode(params, to_float(x))
         return to_uint8(method.tokenizer.decode(params, latents))
 
-    return {"original": images, "reconstruction": run.map_over(decoded, run.artifacts, images)}
+    rows = {"original": images, "reconstruction": run.map_over(decoded, run.artifacts, images)}
+    if method.edits["reconstruct"] is None:
+        return rows
+    latents = run.map_over(_encode(method), run.artifacts, images)
+    null = np.full(len(images), run.config.data.num_classes, np.int32)
+    return rows | {"refined": refine(run, method.sampler, seed, null, latents=latents)}
 
 
 def interpolate(
@@ -111,6 +127,11 @@ def manipulate(
     """Every image turned into every class. Raises UserError if no class is named."""
     if not labels:
         raise UserError("manipulate needs labels, the classes to turn the images into.")
+    if not editor(run).conditional:
+        raise UserError(
+            f"manipulate turns images into classes, and the networks of {run.workdir} take none; "
+            "train one with config.tokenizer.conditional=True."
+        )
     rows = {"original": images}
     for label in labels:
         same = np.full(len(images), label, np.int32)
