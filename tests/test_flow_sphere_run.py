@@ -87,4 +87,4 @@ def test_images_are_edited(run, tmp_path):
 def test_scores_are_swept_over_steps(run, tmp_path):
     out = tmp_path / "sweep.json"
     evaluate.main([f"--workdir={run}", "--sweep=steps=0,1,2", f"--out={out}"])
-    assert [point["nfe"] for point in json.loads(out.read_text())["points"]] == [1, 2, 4]
+    assert [point["nfe"] for point in json.loads(out.read_text())["rows"]] == [1, 2, 4]

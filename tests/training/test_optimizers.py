@@ -9,8 +9,7 @@ from tiny_run import ROOT
 from sphere_jax.config.config_files import load_config
 from sphere_jax.config.options import OptimizerOptions
 from sphere_jax.models import lightning_dit, sit
-from sphere_jax.training.optimizers import learning_rates, make_optimizer, schedule
-from sphere_jax.training.optimizers import make_optimizer, muon_labels, schedule
+from sphere_jax.training.optimizers import learning_rates, make_optimizer, muon_labels, schedule
 
 
 def rates(steps, **settings):
@@ -202,6 +201,8 @@ def test_the_rates_on_the_host_are_those_of_the_schedule(settings):
     expected = [float(schedule(options, 9)(step)) for step in range(9)]
     np.testing.assert_allclose(learning_rates(options, 9), expected, rtol=1e-6)
     assert learning_rates(options, 0).shape == (0,)
+
+
 def stacked_params(depth=3):
     """A convolution, a linear layer, a stack of linear layers, tables, biases, as networks have."""
     keys = iter(jax.random.split(jax.random.key(0), 8))
