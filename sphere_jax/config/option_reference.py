@@ -2,6 +2,7 @@
 docs/options.md, `main --help=GROUP`, and the sampler options in the help of commands."""
 
 import dataclasses
+import difflib
 import inspect
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -117,7 +118,8 @@ def help_of(name: str) -> str:
     if name.endswith(".optimizer"):
         name = "optimizer"
     if name not in known:
-        short, near = shortened(name), plugins.nearest(name, known)
+        short, close = shortened(name), difflib.get_close_matches(name, known, 1)
+        near = f"did you mean '{close[0]}'?" if close else "--help=all has all of them."
         raise UserError(f"--help={short} is no group of options; {near}")
     section = known[name]
     lines = [f"{section.where}: {section.about}"]

@@ -29,7 +29,7 @@ class HAEOptions(AutoencodingOptions):
     align: Literal["cosine", "mse", "none"] = option(
         "cosine", help="of the stem's tokens with those of the ViT's own patch embedding"
     )
-    align_weight: float = option(0.5, 0.0)
+    align_weight: float = option(0.5, 0.0, help="of the alignment to the teacher")
     adaptive: bool = option(
         False, help="balance both terms by their gradients in the last layer: RAE does, HAE is mute"
     )

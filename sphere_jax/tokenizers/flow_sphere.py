@@ -24,13 +24,13 @@ class FlowSphereTokenizerOptions(TokenizerOptions):
     """Trained by a 'flow_sphere' stage (docs/systems/flow_sphere.md#networks)."""
 
     name: str = "flow_sphere"
-    width: int = option(128, 8)
+    width: int = option(128, 8, help="of tokens")
     depth: int = option(4, 1, help="layers of the encoder, and of the decoder")
     heads: int = option(4, 1, help="of attention")
     head_dim: int = option(32, 2, help="channels of a head; heads x head_dim may differ from width")
     hidden: int = option(256, 1, help="width of the feed-forward layers")
     patch: int = option(4, 1, help="pixels a token, along each side")
-    latent_channels: int = option(8, 1)
+    latent_channels: int = option(8, 1, help="of a token")
     normalize: bool = option(True, help="batch norm of the latent, before it is put on the sphere")
     rope: Literal["1d", "2d"] = option(
         "2d", help="rotary positions, of the refiner too: along the raster, or by row and column"
