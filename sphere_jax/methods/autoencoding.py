@@ -45,9 +45,9 @@ EPS = 1e-6  # of the adaptive weight
 class AutoencodingOptions(StageOptions):
     """What these methods share; docs/systems/hae.md#autoencoder-training."""
 
-    l1_weight: float = option(1.0, 0.0)
+    l1_weight: float = option(1.0, 0.0, help="of the absolute error of pixels")
     lpips: str = option("", file=True, help="LPIPS-VGG weights; '' leaves the term out")
-    lpips_weight: float = option(1.0, 0.0)
+    lpips_weight: float = option(1.0, 0.0, help="of LPIPS, where weights are given")
     latent_noise: float = option(
         0.0, 0.0, help="tau: noise sigma n on latents, sigma uniform in [0, tau]; 0 is off"
     )

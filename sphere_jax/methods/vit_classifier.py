@@ -27,7 +27,9 @@ class ViTClassifierOptions(StageOptions):
     """Cross-entropy of the class by the class token and the mean of the patch tokens."""
 
     method: str = "vit_classifier"
-    label_smoothing: float = option(0.1, 0.0, 0.9, help="part of the target spread over all classes")
+    label_smoothing: float = option(
+        0.1, 0.0, 0.9, help="part of the target spread over all classes"
+    )
     augment: bool = option(True, help="shifts by up to 1/8 and changes of colour")
 
 

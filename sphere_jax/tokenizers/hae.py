@@ -50,7 +50,7 @@ class HAEOptions(TokenizerOptions):
         "dinov3_vitb16_meta",
         "dinov3_vitl16_meta",
     ] = option("dinov3_vitl16_meta", help="a published ViT, or '' for vit_width to patch")
-    vit_width: int = option(128, 8)
+    vit_width: int = option(128, 8, help="of the ViT, where vit is ''")
     vit_depth: int = option(6, 1, help="blocks")
     vit_heads: int = option(4, 1, help="of attention")
     patch: int = option(8, 2, help="pixels a token, along each side: a power of two")
