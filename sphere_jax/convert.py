@@ -37,7 +37,12 @@ def main(argv: list[str]) -> None:
         "same tensors and nothing in the files tells them apart",
     )  # fmt: skip
     flags.add_argument("--fetch", action="store_true", help="download the published files first")
-    flags.add_argument("--export", action="store_true", help="write PyTorch's published layout")
+    flags.add_argument(
+        "--export", nargs="?", const="", default=None, metavar="PART",
+        help="write what a run trained: its 'network' in PyTorch's published layout, its "
+        "'tokenizer' (with the finetuned decoder) or its 'decoder'; a converted generator in "
+        "PyTorch's layout",
+    )  # fmt: skip
     flags.add_argument(
         "--out", type=user_path, default="", metavar="F.safetensors", help="the file to write"
     )
@@ -51,10 +56,11 @@ def main(argv: list[str]) -> None:
         )
     if not arguments.out.endswith(".safetensors"):
         raise UserError(f"--out={arguments.out} must name a .safetensors file to write.")
-    if arguments.fetch == bool(arguments.source) or (arguments.fetch and arguments.export):
+    exports = arguments.export is not None
+    if arguments.fetch == bool(arguments.source) or (arguments.fetch and exports):
         raise UserError("Give either --from FILE or --fetch (or --list to see what there is).")
     make_parent(arguments.out)
-    if arguments.export:
+    if exports:
         _export(arguments)
     else:
         _convert(arguments)
@@ -163,13 +169,15 @@ def _export(arguments) -> None:
     if others:
         raise UserError("--export takes one file or run folder.")
     if source.is_dir():
-        network, params, layouts, predicts = _of_run(source)
-    else:
-        entry = _entry(arguments.network)
-        if entry.group != "generators":
-            raise UserError(f"'{entry.name}' cannot be exported; only generators can.")
-        network, layouts, predicts = entry.network(), entry.layouts, entry.parameterizations[0]
-        params = load_weights(source, entry.name, network, layouts)
+        from sphere_jax.runs.exporting import export_run
+
+        print(export_run(source, arguments.export, Path(arguments.out)))
+        return
+    entry = _entry(arguments.network)
+    if entry.group != "generators":
+        raise UserError(f"'{entry.name}' cannot be exported; only generators can.")
+    network, layouts, predicts = entry.network(), entry.layouts, entry.parameterizations[0]
+    params = load_weights(source, entry.name, network, layouts)
     layout = layouts(network)[0]
     tensors = export(params, layout)
     about = {"format": "pt", "parameterization": predicts}
@@ -178,22 +186,6 @@ def _export(arguments) -> None:
         f"{arguments.out}: {len(tensors)} tensors in the layout of {layout.name}, parameterization "
         f"{predicts} (models/parameterization.py)"
     )
-
-
-def _of_run(workdir: Path):
-    """The network that a finished run trained."""
-    import jax
-    import numpy as np
-
-    from sphere_jax.runs.loading import load_run
-    from sphere_jax.weights.layouts import generators
-
-    run = load_run(workdir)
-    method = run.generator
-    if method is None or not method.network_parameters:
-        raise UserError(f"{workdir} trained no network on latents; only those are exported.")
-    params = jax.tree.map(np.asarray, run.artifacts[method.network_parameters])
-    return method.network, params, generators.layouts, run.config.model.parameterization
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def main(argv: list[str]) -> None:
     )
     arguments = flags.parse_args(argv)
 
+    from sphere_jax.runs.provenance import provenance_in
     from sphere_jax.training.ema_snapshots import combine
     from sphere_jax.weights.stored import write_weights
 
@@ -56,7 +57,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"Stage '{stage}' trained no network on latents; only those are written.")
     tensors = {name.removeprefix("network/"): tensor for name, tensor in tensors.items()}
     source = f"{arguments.workdir}, step {step}, sigma_rel {arguments.sigma_rel}"
-    found = write_weights(arguments.out, tensors, f"stage {stage}", source)
+    about = provenance_in(Path(arguments.workdir), stage)
+    found = write_weights(arguments.out, tensors, f"stage {stage}", source, about)
     print(
         f"{arguments.out}: average of width {arguments.sigma_rel:g} at step {step:,}, its profile "
         f"off by {100 * error:.2g}%, fingerprint {found}"

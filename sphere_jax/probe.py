@@ -101,6 +101,7 @@ def _open(arguments, overrides):
     from sphere_jax.data.class_names import with_classes_counted
     from sphere_jax.distribution.mesh import make_mesh
     from sphere_jax.runs.loading import load_run
+    from sphere_jax.runs.network_files import load_tokenizer
     from sphere_jax.runs.run import Run
 
     if arguments.workdir:
@@ -109,7 +110,7 @@ def _open(arguments, overrides):
     else:
         config = with_classes_counted(load_config(arguments.config, overrides))
         run = Run(config, Path(arguments.out), make_mesh())
-        if config.tokenizer_class.trained_by_run(config.tokenizer):
+        if config.trains_tokenizer:
             raise UserError(
                 f"config.tokenizer.name='{config.tokenizer.name}' has no published weights; train "
                 "it and give the run as --workdir."
@@ -122,7 +123,7 @@ def _open(arguments, overrides):
         raise UserError("A token of one channel has no direction; give another tokenizer.")
     trained = dict(run.artifacts)
     if not set(tokenizer.parts) <= trained.keys():  # a config, or a run on cached latents
-        run.add_artifacts(tokenizer.load(run.config.tokenizer))
+        run.add_artifacts(load_tokenizer(tokenizer, run.config.tokenizer))
     params = run.artifacts | trained
     return run, {part: params[part] for part in tokenizer.parts}
 

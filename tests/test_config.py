@@ -95,7 +95,7 @@ def test_an_int_is_a_float():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"vae__steps": 0}, "config.vae.steps=0 must be at least 1."),
+        ({"vae__steps": -1}, "config.vae.steps=-1 must be at least 0."),
         ({"flow__label_dropout": 1.5}, "config.flow.label_dropout=1.5 must be at most 1.0."),
         ({"flow__ema_decay": 1.0}, "config.flow.ema_decay=1.0 must be at most"),
         ({"flow__optimizer__b1": 1.0}, "config.flow.optimizer.b1=1.0 must be at most"),

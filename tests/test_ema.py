@@ -1,5 +1,7 @@
 """`sphere_jax.ema`: snapshots of a run to weights that a run of no steps takes."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +9,12 @@ import pytest
 
 from sphere_jax import ema
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.reading import read_config
+from sphere_jax.config.reading import read_config, to_dict
 from sphere_jax.runs.network_files import load_files
 from sphere_jax.runs.system import System
 from sphere_jax.training.ema_profiles import gamma_of
 from sphere_jax.training.ema_snapshots import save_snapshots, snapshot_folder
+from sphere_jax.weights.stored import trained_as
 
 RAW = {
     "stages": ("flow",),
@@ -35,10 +38,14 @@ DENOISER = {
 }
 
 
-def denoiser(path="none"):
+def denoiser_config(path="none"):
     stage = {"sphere_latent": {"steps": 0, "pretrained": path}}
     raw = {key: value for key, value in RAW.items() if key != "flow"}
-    return System(read_config(raw | DENOISER | stage)).generator
+    return raw | DENOISER | stage
+
+
+def denoiser(path="none"):
+    return System(read_config(denoiser_config(path))).generator
 
 
 def line(shapes, at):
@@ -65,7 +72,13 @@ def workdir(tmp_path, shapes):
         profiles = {str(w): line(shapes, mean_step(updates, w)) for w in WIDTHS}
         save_snapshots(folder, step, updates, profiles)
     (tmp_path / "checkpoints" / "flow").mkdir()
+    write_config(tmp_path, RAW | {"flow": RAW["flow"] | {"pretrained": "none"}})
     return tmp_path
+
+
+def write_config(folder, raw):
+    content = {"config": to_dict(read_config(raw))}
+    (folder / "config.json").write_text(json.dumps(content))
 
 
 def flags(workdir, sigma_rel, *more):
@@ -80,6 +93,9 @@ def test_the_weights_are_those_of_the_profile_and_a_flow_starts_from_them(
     at = [f"--step={step}"] if step < STEPS else []
     ema.main(flags(workdir, sigma_rel, f"--out={out}", *at))
     assert f"average of width {sigma_rel} at step {step}" in capsys.readouterr().out
+    about = trained_as(out)
+    assert about["config.space.path"] == "slerp" and about["config.model.heads"] == 2
+    assert about["config.model.parameterization"] == "noise_at_one"
     initial = load_files(flow(str(out)).pretrained())
     expected = 2.0 + mean_step(step - 1, sigma_rel) / STEPS
     assert jax.tree.map(lambda leaf: leaf.shape, initial) == jax.tree.map(lambda s: s.shape, shapes)
@@ -95,8 +111,10 @@ def test_a_denoiser_starts_from_averages_too(tmp_path):
     for step in (EVERY, 2 * EVERY):
         profiles = {str(w): line(shapes, mean_step(step, w)) for w in WIDTHS}
         save_snapshots(folder, step, step, profiles)
+    write_config(tmp_path, denoiser_config())
     out = tmp_path / "weights.safetensors"
     ema.main(flags(tmp_path, 0.1, f"--out={out}"))
+    assert trained_as(out)["config.model.name"] == "denoiser"
     initial = load_files(denoiser(str(out)).pretrained())
     expected = 2.0 + mean_step(2 * EVERY, 0.1) / STEPS
     assert jax.tree.structure(initial) == jax.tree.structure(shapes)

@@ -54,11 +54,11 @@ def _check_data(config: Config) -> None:
     """The tokenizer has what it encodes, and a stage or a file that gives its weights."""
     data, tokenizer, name = config.data, config.tokenizer_class, config.tokenizer.name
     first = config.method(config.stages[0])
-    if tokenizer.trained_by_run(config.tokenizer) and first.trains_tokenizer != name:
+    if config.trains_tokenizer and first.trains_tokenizer != name:
         fitting = " or ".join(f"'{method}'" for method in _methods_that_train(name))
         raise UserError(
             f"config.stages={config.stages} must begin with a {fitting} stage, which trains "
-            f"config.tokenizer.name='{name}'."
+            f"config.tokenizer.name='{name}'; or config.tokenizer.pretrained names a run that did."
         )
     check(
         tokenizer.decodes or not config.source.holds_images,
@@ -84,6 +84,20 @@ def _check_stage(config: Config, name: str, stage: StageOptions) -> None:
         method.trains_tokenizer in ("", config.tokenizer.name),
         f"config.{name} trains config.tokenizer.name='{method.trains_tokenizer}', not "
         f"'{config.tokenizer.name}'.",
+    )
+    check(
+        method.trains_tokenizer == "" or config.trains_tokenizer,
+        f"config.tokenizer.pretrained gives the weights that config.{name} trains: leave '{name}' "
+        f"out of config.stages, or start from them with config.{name}.pretrained instead.",
+    )
+    check(
+        stage.steps > 0 or stage.pretrained != "",
+        f"config.{name}.steps=0 uses config.{name}.pretrained unchanged, but it is empty.",
+    )
+    check(
+        not stage.pretrained_anyway or (stage.pretrained != "" and stage.steps > 0),
+        f"config.{name}.pretrained_anyway trains on from config.{name}.pretrained: give that, and "
+        "steps above 0.",
     )
     check(
         stage.batch_size % stage.accumulate == 0,

@@ -120,7 +120,14 @@ class StageOptions:
     """What every stage has, whatever it trains."""
 
     method: str = option("", help="a file of methods/, or a module; by default the stage's name")
-    steps: int = option(1000, 1, help="of training")
+    steps: int = option(1000, 0, help="of training; 0 uses `pretrained` unchanged")
+    pretrained: str = option(
+        "", file=True, help="weights to start from: a run folder, or a file of sphere_jax.convert, "
+        "of sphere_jax.ema or, of a network on latents, as published",
+    )  # fmt: skip
+    pretrained_anyway: bool = option(
+        False, moves="nothing", help="though they were trained on another path, space or tokenizer"
+    )
     batch_size: int = option(128, 1, help="examples a step, over all devices")
     accumulate: int = option(
         1, 1, help="micro-batches a step; the gradient is that of the whole batch"
@@ -230,6 +237,11 @@ class Config:
     def tokenizer_class(self) -> Any:
         """`tokenizers.base.Tokenizer` of this config."""
         return plugins.find("tokenizers", "TOKENIZER", self.tokenizer.name, "config.tokenizer.name")
+
+    @property
+    def trains_tokenizer(self) -> bool:
+        """Whether a stage gives some of the tokenizer's weights, and no file or other run."""
+        return self.tokenizer_class.trained_by_run(self.tokenizer)
 
     @property
     def network(self) -> Any:

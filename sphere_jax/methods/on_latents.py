@@ -40,10 +40,6 @@ POSTERIOR = zlib.crc32(b"posterior")  # folded into the key of an example that i
 class OnLatentsOptions(StageOptions):
     """What every generator on latents has."""
 
-    steps: int = option(1000, 0, help="0 uses `pretrained` unchanged")
-    pretrained: str = option(
-        "", file=True, help="weights to start from: converted, published, or from sphere_jax.ema"
-    )
     label_dropout: float = option(0.1, 0.0, 1.0, help="part of labels replaced by the null label")
     encode: Literal["once", "every_step"] = option(
         "once", help="images; once: into memory, and without random flips"
@@ -140,10 +136,6 @@ class OnLatents(Generator):
             f"config.{name}.encode='every_step' needs images; config.data.source="
             f"'{config.data.source}' has latents.",
         )
-        check(
-            stage.steps > 0 or stage.pretrained != "",
-            f"config.{name}.steps=0 uses config.{name}.pretrained unchanged, but it is empty.",
-        )
 
     @classmethod
     def has_null_label(cls, config: Config, name: str) -> bool:
@@ -187,7 +179,9 @@ class OnLatents(Generator):
 
     def network_file(self, path: str) -> WeightsFile:
         """Its network in a file."""
-        return WeightsFile(path, None, self.network, generators.layouts)
+        return WeightsFile(
+            path, None, self.network, generators.layouts, part=self.network_parameters
+        )
 
     def training_data(self, split: Split, frozen: Params, map_over: MapOver) -> Split:
         """Every image encoded once, or unchanged; the projection happens in the loss."""

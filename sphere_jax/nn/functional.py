@@ -47,6 +47,16 @@ class Network:
         return self.bind(params)(*args, **kwargs)
 
 
+class Networks:
+    """In place of a `Network` where only the shapes of its parameters count: of several networks
+    together, say."""
+
+    module = None
+
+    def __init__(self, shapes: Params):
+        self.shapes = shapes
+
+
 def num_parameters(params: Params) -> int:
     """Number of scalars in a tree of arrays or of `jax.ShapeDtypeStruct`."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

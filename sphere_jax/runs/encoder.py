@@ -9,6 +9,7 @@ import numpy as np
 from sphere_jax.config.options import Config
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
 from sphere_jax.nn.pixels import to_float
+from sphere_jax.runs.network_files import load_tokenizer
 from sphere_jax.runs.system import build_tokenizer
 
 
@@ -20,7 +21,7 @@ class Encoder:
         tokenizer = build_tokenizer(config.data, config.tokenizer)
         self._mesh = make_mesh(devices=jax.local_devices())
         self._size = batch * self._mesh.devices.size
-        params = tokenizer.load(config.tokenizer)
+        params = load_tokenizer(tokenizer, config.tokenizer)
         params.pop("decoder", None)  # which a run may train
         self._params = put_global(self._mesh, params, tree_shardings(self._mesh, params))
 

@@ -9,13 +9,15 @@ from sphere_jax.runs.run import Run
 from sphere_jax.training.checkpoints import Checkpoints
 
 
-def load_stages(run: Run) -> None:
-    """The artifacts of a finished run, for sampling. Raises UserError if it is not finished, or
-    its `config.json` is not the config that it was trained with."""
+def load_stages(run: Run, generators: bool = True) -> None:
+    """The artifacts of a finished run, for sampling; with `generators` False, without those of
+    stages on latents. Raises UserError if it is not finished, or its `config.json` is not the
+    config that it was trained with."""
     records = finished_records(run)
     run.load_tokenizer()
     for name, record in records.items():
-        load_stage(run, name, record)
+        if generators or not run.methods[name].on_latents:
+            load_stage(run, name, record)
 
 
 def finished_records(run: Run) -> dict[str, dict]:

@@ -11,7 +11,6 @@ from sphere_jax.data.array_checks import check_classes, check_images, check_labe
 from sphere_jax.data.npz_files import read_npz
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.runs.finished import check_data, load_stages
-from sphere_jax.runs.network_files import override_weights
 from sphere_jax.runs.run import Run, open_run
 
 
@@ -28,6 +27,11 @@ def stored_config(workdir: Path) -> dict[str, Any]:
         raise _damaged(workdir, error) from error
 
 
+def config_of_run(workdir: Path) -> Config:
+    """The config of a run folder, checked. Raises UserError."""
+    return read_config(stored_config(workdir) | {"mesh": {}}, stored=True)
+
+
 def load_run(
     workdir: Path,
     sampler: dict[str, Any] | None = None,
@@ -35,12 +39,14 @@ def load_run(
     data: bool = False,
     mesh=None,
     weights: str = "",
+    generators: bool = True,
 ) -> Run:
     """The run of `workdir` with its trained artifacts on `mesh`, by default all devices here.
 
     `sampler` and `evaluation` replace values of these groups of the config. Its mesh is
     ignored: a run trained on 16 devices is sampled on the devices here. Its data set is read only
-    if `data` is true. `weights` is a file of weights used instead of the generator's own.
+    if `data` is true. `weights` is a file of weights used instead of the generator's own. Without
+    `generators`, stages on latents are left out: what remains is the tokenizer.
 
     Raises:
       UserError: not a run folder, not finished, or damaged; weights of another network.
@@ -56,10 +62,12 @@ def load_run(
     run = Run(config, workdir, mesh)
     if data:
         _ = run.split  # raises for data that are not there
-    load_stages(run)
+    load_stages(run, generators)
     if data:
         check_data(run)
     if weights:
+        from sphere_jax.runs.provenance import override_weights  # which loads runs itself
+
         override_weights(run, weights)
     return run
 

@@ -1,22 +1,25 @@
-"""Weights from files that methods only name."""
+"""Weights that methods and tokenizers only name: in files, or in the folder of another run."""
+
+from pathlib import Path
 
 import jax
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import Config
-from sphere_jax.runs.run import Run
-from sphere_jax.weights.catalogue import catalogue
-from sphere_jax.weights.stored import WeightsFile, fingerprint_of, network_of
+from sphere_jax.data.pipeline import to_host
+from sphere_jax.nn.functional import Params
+from sphere_jax.tokenizers.base import Tokenizer, TokenizerOptions, joined
+from sphere_jax.weights.stored import WeightsFile, is_run_folder
+from sphere_jax.weights.tensors import named_leaves
 
 
 def load_files(files: dict | None) -> dict | None:
     """A tree of `WeightsFile` as parameters; None of none. Raises UserError."""
-    return jax.tree.map(lambda file: file.load(), files, is_leaf=_is_file)
+    return jax.tree.map(load_file, files, is_leaf=is_file)
 
 
 def check_given(files: dict | None) -> None:
     """Raises UserError for a file without a path."""
-    for file in jax.tree.leaves(files, is_leaf=_is_file):
+    for file in jax.tree.leaves(files, is_leaf=is_file):
         file.check_given()
 
 
@@ -24,37 +27,44 @@ def shapes_of_files(files: dict) -> dict:
     """A tree of `WeightsFile` as parameters, or as their shapes where no path is given yet. Raises
     UserError."""
     return jax.tree.map(
-        lambda file: file.load() if file.path else file.network.shapes, files, is_leaf=_is_file
+        lambda file: load_file(file) if file.path else file.network.shapes, files, is_leaf=is_file
     )
 
 
-def check_pretrained(files: dict | None, config: Config) -> None:
-    """Raises UserError unless initial parameters have the parameterization of `config.model`."""
-    for file in jax.tree.leaves(files, is_leaf=_is_file):
-        check_parameterization(file.path, config)
+def load_file(file: WeightsFile) -> Params:
+    """Its parameters, on the host. Raises UserError."""
+    return _of_run(file) if is_run_folder(file.path) else file.load()
 
 
-def override_weights(run: Run, path: str) -> None:
-    """Replaces the weights of the generator by those of a file. Raises UserError."""
-    method = run.generator
-    if method is None or not method.network_parameters:
-        raise UserError("--weights needs a run with a stage that generates latents.")
-    check_parameterization(path, run.config)
-    run.add_artifacts({method.network_parameters: method.network_file(path).load()})
-    run.override = fingerprint_of(path)
+def load_tokenizer(tokenizer: Tokenizer, options: TokenizerOptions) -> Params:
+    """The parameters of a tokenizer whose weights no stage trains, by parts. Raises UserError."""
+    files = tokenizer.files(options)
+    return joined(load_files(files)) if files else tokenizer.load(options)
 
 
-def check_parameterization(path: str, config: Config) -> None:
-    """Raises UserError if a published generator has another parameterization than the config's."""
-    name, ours = network_of(path), config.model.parameterization
-    entry = catalogue().get(name)
-    if entry is not None and entry.parameterizations and ours not in entry.parameterizations:
-        theirs = entry.parameterizations[0]
-        raise UserError(
-            f"{path} holds '{name}', which predicts another quantity: set "
-            f"config.model.parameterization='{theirs}', not '{ours}'."
-        )
-
-
-def _is_file(node) -> bool:
+def is_file(node) -> bool:
     return isinstance(node, WeightsFile)
+
+
+def _of_run(file: WeightsFile) -> Params:
+    from sphere_jax.runs.loading import load_run  # which loads files itself
+
+    shapes = file.network.shapes
+    parts = (file.part,) if file.part else tuple(shapes)
+    run = load_run(Path(file.path), generators="network" in parts)
+    missing = [part for part in parts if part not in run.artifacts]
+    if missing:
+        raise UserError(
+            f"{file.path} is a run without {' and '.join(missing)}: it gives no such weights."
+        )
+    found = {part: run.artifacts[part] for part in parts}
+    found = found[file.part] if file.part else found
+    theirs = {name: leaf.shape for name, leaf in named_leaves(found).items()}
+    ours = {name: leaf.shape for name, leaf in named_leaves(shapes).items()}
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise UserError(
+                f"{file.path} is the run of another network: {name} is "
+                f"{theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} here."
+            )
+    return jax.tree.map(to_host, found)

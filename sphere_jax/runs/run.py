@@ -25,6 +25,7 @@ from sphere_jax.data.source import Split, load
 from sphere_jax.distribution.mesh import batch_sharding, put_global, tree_shardings
 from sphere_jax.methods.base import Generator, Method
 from sphere_jax.nn.compilation import quick_products
+from sphere_jax.runs.network_files import load_tokenizer
 from sphere_jax.runs.records import Records
 from sphere_jax.runs.system import System
 from sphere_jax.tokenizers.base import Tokenizer
@@ -139,7 +140,7 @@ class Run:
     def load_tokenizer(self) -> None:
         """Loads what of the tokenizer comes from files, its encoder only if images are read. Raises
         UserError."""
-        found = self.tokenizer.load(self.config.tokenizer)
+        found = load_tokenizer(self.tokenizer, self.config.tokenizer)
         reads_images = not all(method.on_latents for method in self.methods.values())
         if not self.config.source.holds_images and not reads_images:
             encoding = self.tokenizer.encoder_parts

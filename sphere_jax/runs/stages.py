@@ -17,7 +17,8 @@ from sphere_jax.evaluation.fidelity import Fidelity
 from sphere_jax.evaluation.figures import grid, save_grid
 from sphere_jax.methods.base import Method, Tools
 from sphere_jax.runs.finished import load_stage
-from sphere_jax.runs.network_files import check_given, check_pretrained, load_files
+from sphere_jax.runs.network_files import check_given, load_files
+from sphere_jax.runs.provenance import check_pretrained, check_tokenizer, initial_params
 from sphere_jax.runs.records import check_weights_exist
 from sphere_jax.runs.run import Run
 from sphere_jax.training.evaluator import Curve
@@ -32,6 +33,7 @@ def start(run: Run) -> None:
     another config, or if a stage could not start.
     """
     check_weights_exist(run.config)
+    check_tokenizer(run.config)
     run.records.check_stages()
     for name in run.config.stages:
         record = run.records.read(name, check=True)
@@ -54,6 +56,7 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
     every = run.config.evaluation.every
     curve = Curve(score, every) if score and every else None
     run.load_tokenizer()
+    check_pretrained(run)
     peak_flops = None
     for name, method in run.methods.items():
         record = run.records.claim(name)
@@ -66,7 +69,6 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
         peak_flops = peak_flops or measure_peak_flops(run.config.model.compute_dtype)
         for sentence in method.notes():
             log.print(f"{name}: {sentence}")
-        check_pretrained(method.pretrained(), run.config)
         run.add_artifacts(load_files(method.files()))
         task = run.task(name)
         fidelity = _fidelity(run, method)  # raises for a missing file before training
@@ -80,7 +82,7 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
             peak_flops,
             partial(_show, run, name, log),
             curve if name == run.config.generator else None,
-            partial(load_files, method.pretrained()),
+            partial(initial_params, run, task),
         )
         _measure(run, name, task.frozen, params, record, log, fidelity)
 

@@ -11,7 +11,7 @@ from sphere_jax.common.files import read_json
 from sphere_jax.config.options import Config
 from sphere_jax.methods.base import Generator
 from sphere_jax.runs.loading import load_run
-from sphere_jax.runs.records import completed, options_of, renamed
+from sphere_jax.runs.records import FINGERPRINT, completed, options_of, renamed
 from sphere_jax.runs.run import Run
 
 
@@ -80,6 +80,8 @@ def _latents_of(run: Run) -> dict:
         for key, value in found.items()
         if key.startswith("config.tokenizer.") and "decoder" not in key
         if key not in files  # paths; fingerprints identify the files
+        # Weights that a run trained are compared themselves, wherever this run has them from.
+        if not (run.config.tokenizer_class.trained_here and key.endswith(FINGERPRINT))
     }
 
 

@@ -13,8 +13,15 @@ from sphere_jax.common.shapes import AnyArray, Images, Latents
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.nn.functional import Params
+from sphere_jax.weights.stored import WeightsFile
 
 Channels = Float[AnyArray, " d"]
+
+
+def joined(loaded: dict[str, Params]) -> Params:
+    """Parameters by parts, from those of `Tokenizer.files`."""
+    whole = loaded.pop("", {})
+    return {**whole, **loaded}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Tokenizer:
       trained_here: its weights come from a stage of the run, not from files.
       decodes: it has a decoder; without one, latents are all there is.
       encoder_parts: those of `parts` that only `encode` reads.
+      not_of_latents: its options that do not change latents, but their rounding or the decoder.
 
     Facts of an instance:
       latent_shape: (h, w, d). image_shape: (H, W, C), or None where it has no images.
@@ -65,6 +73,7 @@ class Tokenizer:
     trained_here: ClassVar[bool] = False
     decodes: ClassVar[bool] = True
     encoder_parts: ClassVar[tuple[str, ...]] = ("encoder",)
+    not_of_latents: ClassVar[tuple[str, ...]] = ("compute_dtype", "remat", "unroll")
 
     latent_shape: tuple[int, int, int]
     image_shape: tuple[int, int, int] | None
@@ -105,13 +114,17 @@ class Tokenizer:
 
     # The following are for tokenizers with weights from files (`trained_here` is False).
 
+    def files(self, options: Any) -> dict[str, WeightsFile]:
+        """The files that options name, by the parts that they hold, "" for several parts."""
+        return {}
+
     def load(self, options: Any) -> Params:
         """Those of its `parts` that files give: leaves of a converted file, or numpy arrays.
 
         Raises:
           UserError: an option that names a file is empty, or the file is not what it should be.
         """
-        return {}
+        return joined({part: file.load() for part, file in self.files(options).items()})
 
     def shapes(self) -> Params:
         """Shapes of the arrays of `load`, without a file."""

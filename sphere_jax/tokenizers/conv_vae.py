@@ -15,12 +15,14 @@ from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.models.conv_vae import Decoder, Encoder
+from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.tokenizers.base import PosteriorOptions, Tokenizer
+from sphere_jax.tokenizers.base import PosteriorOptions
+from sphere_jax.tokenizers.trained import Trained, TrainedOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvVAEOptions(PosteriorOptions):
+class ConvVAEOptions(TrainedOptions, PosteriorOptions):
     """Trained by a 'vae' stage."""
 
     name: str = "conv_vae"
@@ -38,7 +40,7 @@ class ConvVAEOptions(PosteriorOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvVAE(Tokenizer):
+class ConvVAE(Trained):
     """Its parameters are {"encoder", "decoder", "statistics"}."""
 
     encoder: Network
@@ -46,9 +48,9 @@ class ConvVAE(Tokenizer):
     latent_shape: tuple[int, int, int]
     image_shape: tuple[int, int, int]
     samples: bool = False
+    given: bool = False
 
     Options = ConvVAEOptions
-    trained_here = True
     parts: ClassVar = ("encoder", "decoder", "statistics")
     last_layer: ClassVar = "head"
 
@@ -76,7 +78,14 @@ class ConvVAE(Tokenizer):
             latent_shape=(grid, grid, d),
             image_shape=(data.image_size, data.image_size, channels),
             samples=options.samples,
+            given=options.pretrained != "",
         )
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        channels = self.latent_shape[-1:]
+        statistics = Network(lambda rngs: LatentStatistics(channels, "std", rngs=rngs))
+        return {"encoder": self.encoder, "decoder": self.decoder, "statistics": statistics}
 
     def posterior(self, encoder: Params, images: Images) -> tuple[Latents, Latents]:
         """Mean and log variance, each (B, h, w, d), of float images in [-1, 1]."""

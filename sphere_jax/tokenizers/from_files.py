@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sphere_jax.common.errors import UserError
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import leaves
 from sphere_jax.config.options import Config, DataOptions
@@ -18,10 +17,7 @@ from sphere_jax.weights.stored import WeightsFile, fingerprint_of
 
 
 class FromFiles(Tokenizer):
-    """Images are RGB. A subclass has `encoder` and `decoder`, two `Network`s.
-
-    not_of_latents: its options that latents are no function of: rounding apart, or of the decoder.
-    """
+    """Images are RGB. A subclass has `encoder` and `decoder`, two `Network`s."""
 
     not_of_latents: ClassVar[tuple[str, ...]] = ("compute_dtype",)
 
@@ -91,10 +87,10 @@ class PublishedVAE(FromFiles):
     def statistics(self) -> Network | None:
         return _channel_statistics(self.channels(self.kind)) if self.whiten else None
 
-    def load(self, options: Any) -> Params:
-        found = load_option("pretrained", self.autoencoder(options.pretrained))
+    def files(self, options: Any) -> dict[str, WeightsFile]:
+        found = {"": given("pretrained", self.autoencoder(options.pretrained))}
         if self.whiten:
-            found["statistics"] = self._load_statistics(options)
+            found["statistics"] = self._statistics_file(options)
         return found
 
     @classmethod
@@ -106,7 +102,7 @@ class PublishedVAE(FromFiles):
         bare = dataclasses.replace(options, pretrained_statistics="")
         if cls.latents_made_with(data, bare) != made_with:
             return None
-        found = cls._load_statistics(options)
+        found = cls._statistics_file(options).load()
         mean, std = (np.asarray(found[name]) for name in ("mean", "std"))
         times = cls.packing(options)
         return np.repeat(mean, times), np.repeat(std, times)
@@ -120,29 +116,24 @@ class PublishedVAE(FromFiles):
         return options
 
     @classmethod
-    def _load_statistics(cls, options: Any) -> Params:
+    def _statistics_file(cls, options: Any) -> WeightsFile:
         """Mean and std of the channels, (d,) each, before packing."""
         network = _channel_statistics(cls.channels(options.kind))
         name = f"{options.kind}_statistics"
-        return load_statistics(options.pretrained_statistics, name, network)
+        return statistics_file(options.pretrained_statistics, name, network)
 
 
 def _channel_statistics(channels: int) -> Network:
     return Network(lambda rngs: LatentStatistics((channels,), "std", rngs=rngs))
 
 
-def load_statistics(path: str, name: str, network: Network) -> Params:
-    """Those in the file that `pretrained_statistics` names. Raises UserError."""
-    return load_option(
-        "pretrained_statistics", WeightsFile(path, name, network, latent_statistics.layouts)
-    )
+def statistics_file(path: str, name: str, network: Network) -> WeightsFile:
+    """That which `pretrained_statistics` names."""
+    layouts = latent_statistics.layouts
+    file = WeightsFile(path, name, network, layouts, part="statistics")
+    return given("pretrained_statistics", file)
 
 
-def load_option(option: str, file: WeightsFile) -> Params:
-    """The weights in the file that an option names. Raises UserError."""
-    if not file.path:
-        raise UserError(
-            f"config.tokenizer.{option} is empty; give it the file that python -m "
-            f"sphere_jax.convert --network {file.name} --out F.safetensors writes."
-        )
-    return file.load()
+def given(option: str, file: WeightsFile) -> WeightsFile:
+    """The file that an option of the tokenizer names, if it does."""
+    return dataclasses.replace(file, option=f"config.tokenizer.{option}")

@@ -24,7 +24,7 @@ from sphere_jax.models.hae import ConvStem, PatchStem, vit_input
 from sphere_jax.models.vit import Tokens
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.tokenizers.base import TokenizerOptions
-from sphere_jax.tokenizers.from_files import FromFiles, load_option
+from sphere_jax.tokenizers.from_files import FromFiles, given
 from sphere_jax.weights.layouts import dinov3 as vit_layouts
 from sphere_jax.weights.layouts import hae as layouts
 from sphere_jax.weights.stored import WeightsFile
@@ -213,14 +213,15 @@ class HAE(FromFiles):
         """Of what files give."""
         return {part: getattr(self, part).shapes for part in self.stored}
 
-    def load(self, options: HAEOptions) -> Params:
+    def files(self, options: HAEOptions) -> dict[str, WeightsFile]:
         s = options
         if s.pretrained:
             name = "hae_autoencoder" if s.vit.startswith("dinov3_vitl16") else None
-            return WeightsFile(s.pretrained, name, self.whole, layouts.layouts).load()
+            return {"": WeightsFile(s.pretrained, name, self.whole, layouts.layouts)}
         if "vit" in self.stored:
-            file = WeightsFile(s.pretrained_vit, s.vit or None, self.vit, vit_layouts.layouts)
-            return {"vit": load_option("pretrained_vit", file)}
+            path, name = s.pretrained_vit, s.vit or None
+            file = WeightsFile(path, name, self.vit, vit_layouts.layouts, part="vit")
+            return {"vit": given("pretrained_vit", file)}
         return {}
 
     def fresh_stem(self, key: OneKey, vit: Params) -> Params:

@@ -23,7 +23,7 @@ from sphere_jax.models.rae_decoder import PATCH, SIZES, RAEDecoder
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.resize import bicubic
 from sphere_jax.tokenizers.base import TokenizerOptions
-from sphere_jax.tokenizers.from_files import FromFiles, load_option, load_statistics
+from sphere_jax.tokenizers.from_files import FromFiles, given, statistics_file
 from sphere_jax.weights.layouts import rae as layouts
 from sphere_jax.weights.stored import WeightsFile
 
@@ -146,17 +146,18 @@ class RAE(FromFiles):
         found = super().shapes()
         return {k: v for k, v in found.items() if k != "decoder" or not self.train_decoder}
 
-    def load(self, options: RAEOptions) -> Params:
+    def files(self, options: RAEOptions) -> dict[str, WeightsFile]:
         side = self.image_shape[0]
-        name, path = f"rae_decoder_{options.decoder}_{side}", options.pretrained_encoder
-        encoder = WeightsFile(path, "rae_encoder", self.encoder, layouts.encoder_layouts)
-        decoder = WeightsFile(options.pretrained_decoder, name, self.decoder, layouts.layouts)
-        found = {"encoder": load_option("pretrained_encoder", encoder)}
+        path, name = options.pretrained_encoder, "rae_encoder"
+        encoder = WeightsFile(path, name, self.encoder, layouts.encoder_layouts, part="encoder")
+        path, name = options.pretrained_decoder, f"rae_decoder_{options.decoder}_{side}"
+        decoder = WeightsFile(path, name, self.decoder, layouts.layouts, part="decoder")
+        found = {"encoder": given("pretrained_encoder", encoder)}
         if not self.train_decoder:
-            found["decoder"] = load_option("pretrained_decoder", decoder)
+            found["decoder"] = given("pretrained_decoder", decoder)
         if self.statistics is not None:
             name, path = f"rae_statistics_{side}", options.pretrained_statistics
-            found["statistics"] = load_statistics(path, name, self.statistics)
+            found["statistics"] = statistics_file(path, name, self.statistics)
         return found
 
     def encode(self, params: Params, images: Images) -> Latents:

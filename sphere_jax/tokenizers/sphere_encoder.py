@@ -17,11 +17,12 @@ from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.geometry import sphere
 from sphere_jax.models.sphere_encoder import SIZES, Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.tokenizers.base import Tokenizer, TokenizerOptions
+from sphere_jax.tokenizers.base import Tokenizer
+from sphere_jax.tokenizers.trained import Trained, TrainedOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class SphereEncoderTokenizerOptions(TokenizerOptions):
+class SphereEncoderTokenizerOptions(TrainedOptions):
     """Trained by a 'sphere_encoder' stage (arXiv 2602.15030;
     docs/systems/sphere_encoder.md#architecture)."""
 
@@ -45,7 +46,7 @@ class SphereEncoderTokenizerOptions(TokenizerOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class SphereEncoder(Tokenizer):
+class SphereEncoder(Trained):
     """Its parameters are {"encoder", "decoder"}.
 
     Labels are (B,) int32 in [0, num_classes] or mixtures (B, num_classes + 1), None for the null
@@ -57,10 +58,11 @@ class SphereEncoder(Tokenizer):
     latent_shape: tuple[int, int, int]
     image_shape: tuple[int, int, int]
     num_classes: int
+    given: bool = False
 
     Options = SphereEncoderTokenizerOptions
-    trained_here = True
     parts: ClassVar = ("encoder", "decoder")
+    not_of_latents: ClassVar = (*Tokenizer.not_of_latents, "pixel_head")
     last_layer: ClassVar = "pixels"
 
     @classmethod
@@ -95,9 +97,14 @@ class SphereEncoder(Tokenizer):
                 latent_shape=(grid, grid, options.latent_channels),
                 image_shape=image_shape,
                 num_classes=classes,
+                given=options.pretrained != "",
             )
         except ValueError as error:
             raise UserError(f"config.tokenizer: {error}.") from error
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        return {"encoder": self.encoder, "decoder": self.decoder}
 
     def raw(self, params: Params, images: Images, labels: Labels | None = None) -> Latents:
         """Float images to latents (B, h, w, d) before they are put on the sphere."""

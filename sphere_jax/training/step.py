@@ -31,7 +31,7 @@ def init_state(
     float32 with the shapes of `params`.
 
     Args:
-      params: to start from, instead of `method.init`.
+      params: to start from, instead of `method.init`; what they lack is from there.
       widths: relative widths of the averages with power-function profiles.
     """
 
@@ -39,7 +39,7 @@ def init_state(
         return jax.tree.map(lambda p: p.astype(jnp.float32) + 0.0, params)
 
     init_key, train_key = jax.random.split(key)
-    params = method.init(init_key, frozen) if params is None else params
+    params = _with_drawn(params, lambda: method.init(init_key, frozen))
     return {
         # `step` counts batches, `updates` those that were applied (all, unless a NaN was skipped).
         "progress": {"step": jnp.int32(0), "updates": jnp.int32(0), "key": train_key},
@@ -48,6 +48,18 @@ def init_state(
         "optimizer": optimizer.init(params),
         "profiles": {str(width): copy() for width in widths},
     }
+
+
+def _with_drawn(params: Params | None, draw: Callable[[], Params]) -> Params:
+    """A tree of parameters with what it lacks from another one."""
+
+    def filled(given, drawn):
+        if not isinstance(drawn, dict):
+            return given
+        missing = {key: drawn[key] for key in drawn.keys() - given.keys()}
+        return {key: filled(given[key], drawn[key]) for key in given} | missing
+
+    return draw() if params is None else filled(params, draw())
 
 
 def make_train_step(

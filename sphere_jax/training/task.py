@@ -23,6 +23,13 @@ def stage_key(seed: int, name: str) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
+def _of_the_same(tree, like):
+    """The part of a tree whose leaves another one has."""
+    if not isinstance(like, dict):
+        return tree
+    return {key: _of_the_same(tree[key], value) for key, value in like.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What to train, and how.
@@ -73,10 +80,11 @@ class Task:
         """The state before the first step, created on its shardings.
 
         `params`: host arrays, or stored tensors that are read shard by shard, instead of random
-        parameters.
+        parameters, or of some of them.
         """
         if params is not None:
-            params = put_global(self.mesh, params, self.state_shardings["params"])
+            shardings = _of_the_same(self.state_shardings["params"], params)
+            params = put_global(self.mesh, params, shardings)
         return self._compiled_init(stage_key(self.seed, self.name), self.frozen, params)
 
     @cached_property

@@ -6,6 +6,7 @@ devices that hold them; a published file passes through the memory of the host.
 """
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,12 +19,13 @@ from safetensors.numpy import save_file
 
 from sphere_jax.common import files, fingerprints
 from sphere_jax.common.errors import UserError
-from sphere_jax.nn.functional import Network, Params
+from sphere_jax.nn.functional import Network, Networks, Params
 from sphere_jax.weights import lookalikes
-from sphere_jax.weights.opening import check_regular, open_safetensors, open_tensors
+from sphere_jax.weights.opening import StoredTensors, check_regular, open_safetensors, open_tensors
 from sphere_jax.weights.tensors import Layout, Source, convert, fit, named_leaves, path_name
 
 FORMAT = "sphere_jax weights 1"
+TRAINED_AS = "trained_as"  # key of the metadata
 Layouts = Callable[[Network], list[Layout]]
 
 
@@ -42,10 +44,17 @@ class StoredLeaf:
         return self[...].astype(dtype or np.float32)
 
 
-def write_weights(path: str | os.PathLike, params: Params, network: str, source: str) -> str:
+def write_weights(
+    path: str | os.PathLike,
+    params: Params,
+    network: str,
+    source: str,
+    trained_as: dict[str, Any] | None = None,
+) -> str:
     """Writes a converted file, whole or not at all, and returns its fingerprint.
 
-    `network` is its name in the catalogue and `source` is where the weights are from.
+    `network` is its name in the catalogue and `source` is where the weights are from. `trained_as`
+    is how they were trained here (`runs.provenance`), ready for JSON.
 
     Raises:
       UserError: the file cannot be written.
@@ -53,8 +62,30 @@ def write_weights(path: str | os.PathLike, params: Params, network: str, source:
     tensors = {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
     found = fingerprint(tensors)
     metadata = {"format": FORMAT, "network": network, "source": source, "fingerprint": found}
-    write_safetensors(path, tensors, metadata)
+    write_safetensors(path, tensors, metadata | as_metadata(trained_as))
     return found
+
+
+def as_metadata(trained_as: dict[str, Any] | None) -> dict[str, str]:
+    """The entry of a file's metadata that `trained_as` reads."""
+    return {} if trained_as is None else {TRAINED_AS: json.dumps(trained_as, sort_keys=True)}
+
+
+def trained_as(path: str | os.PathLike) -> dict[str, Any]:
+    """How the weights in a file were trained, as it was given to `write_weights` or `as_metadata`;
+    {} where that is not known.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        metadata = open_safetensors(path).metadata() or {}
+        return dict(json.loads(metadata.get(TRAINED_AS, "{}")))
+    except ValueError as error:
+        raise UserError(f"{path} does not say how it was trained ({error}).") from error
 
 
 def write_safetensors(path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
@@ -77,11 +108,14 @@ def fingerprint(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def fingerprint_of(path: str | os.PathLike) -> str:
-    """That of a converted file's content; of any other file, that of its bytes.
+    """That of a converted file's content; of a run folder, that of the weights in it; of any other
+    file, that of its bytes.
 
     Raises:
       UserError: the file cannot be read.
     """
+    if is_run_folder(path):
+        return _fingerprint_of_run(Path(path))
     metadata = _readable(path)
     if metadata:
         return metadata["fingerprint"]
@@ -90,6 +124,40 @@ def fingerprint_of(path: str | os.PathLike) -> str:
     except ValueError as error:
         raise UserError(f"{error}.") from error
     return fingerprints.of_file(path)
+
+
+def is_run_folder(path: str | os.PathLike) -> bool:
+    return (Path(path) / "config.json").is_file() and (Path(path) / "stages").is_dir()
+
+
+def _fingerprint_of_run(folder: Path) -> str:
+    """Of the checksums of its newest checkpoints, and of the files that its stages depend on."""
+    found = []
+    try:
+        for record in sorted((folder / "stages").glob("*.json")):
+            depends = json.loads(record.read_text())["depends"]
+            files = {key: value for key, value in depends.items() if key.endswith(" fingerprint")}
+            checksums = (folder / "checkpoints" / f"{record.stem}.crc32").glob("*.json")
+            newest = max(checksums, key=lambda file: int(file.stem))
+            found.append([record.stem, files, json.loads(newest.read_text())])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder} is not the folder of a finished run ({error}).") from error
+    if not found:
+        raise UserError(f"{folder} is not the folder of a finished run (it has no stage).")
+    return fingerprints.of_text(json.dumps(found, sort_keys=True))
+
+
+def parts_of(path: str | os.PathLike) -> set[str]:
+    """The parts of a file with several networks of a run, as "decoder"; of others, what their names
+    begin with. Raises UserError for a file that `write_weights` did not write."""
+    if _readable(path) is None:
+        raise UserError(f"{path} was not written by sphere_jax.convert; convert it first.")
+    return {name.partition("/")[0] for name in open_tensors(path)}
+
+
+def no_layouts(network: Network) -> list[Layout]:
+    """Of networks that nobody else publishes."""
+    return []
 
 
 def network_of(path: str | os.PathLike) -> str:
@@ -103,12 +171,13 @@ def network_of(path: str | os.PathLike) -> str:
 
 
 def load_weights(
-    path: str | os.PathLike, name: str | None, network: Network, layouts: Layouts
+    path: str | os.PathLike, name: str | None, network: Network, layouts: Layouts, part: str = ""
 ) -> Params:
     """The parameters of `network`: `StoredLeaf`s of a converted file, else numpy arrays, float32.
 
     `name` is what the network is called in the catalogue, or None for one that is not there;
-    `layouts` are its published ones.
+    `layouts` are its published ones. Of a file that holds several networks of a run, the one of
+    `part` is read.
 
     Raises:
       UserError: the file is missing, damaged, or holds something else.
@@ -118,10 +187,15 @@ def load_weights(
         metadata = _metadata(path)
         if metadata is None:
             _check_identity(path, name)
-            return convert(open_tensors(path), layouts(network), network)
+            tensors, known = open_tensors(path), layouts(network)
+            if not known:
+                raise ValueError(
+                    "nobody else publishes this network, and sphere_jax did not write it"
+                )
+            return convert(tensors, known, network)
         if name is not None and metadata["network"] != name:
             raise ValueError(f"it holds '{metadata['network']}'")
-        return _stored(path, metadata, network)
+        return _stored(path, metadata, network, part)
     except ValueError as error:
         owner = "config.model" if name is None else f"'{name}'"
         raise UserError(
@@ -146,13 +220,16 @@ class WeightsFile:
     """A file with the parameters of `network`; `name` and `layouts` are those of `load_weights`.
 
     option: the key that gives its path, for messages about one that is empty.
+    part: `path` may be the folder of a run, which `runs.network_files` reads: then the artifact of
+    the run, or "" where the parameters are several artifacts by their names.
     """
 
     path: str
     name: str | None
-    network: Network
+    network: Network | Networks
     layouts: Layouts
     option: str = ""
+    part: str = ""
 
     def check_given(self) -> None:
         """Raises UserError without a path."""
@@ -165,14 +242,16 @@ class WeightsFile:
     def load(self) -> Params:
         """Raises UserError as `load_weights` does."""
         self.check_given()
-        return load_weights(self.path, self.name, self.network, self.layouts)
+        return load_weights(self.path, self.name, self.network, self.layouts, self.part)
 
 
-def _stored(path: Path, metadata: dict[str, str], network: Network) -> Params:
+def _stored(path: Path, metadata: dict[str, str], network: Network, part: str) -> Params:
     shapes = network.shapes
     tensors = open_tensors(path)
-    own = Layout("sphere_jax", {name: Source(name) for name in named_leaves(shapes)})
-    fit(tensors, [own], network)
+    prefix = f"{part}/" if part and any(name.startswith(f"{part}/") for name in tensors) else ""
+    inside = {name for name in tensors if name.startswith(prefix)}
+    own = Layout("sphere_jax", {name: Source(f"{prefix}{name}") for name in named_leaves(shapes)})
+    fit(StoredTensors({name: tensors.entries[name] for name in inside}), [own], network)
     if fingerprint(tensors) != metadata["fingerprint"]:
         raise ValueError(
             "its content does not have the fingerprint in its header; convert it again"
@@ -180,7 +259,7 @@ def _stored(path: Path, metadata: dict[str, str], network: Network) -> Params:
     file = open_safetensors(path)
 
     def leaf(key, like):
-        name = path_name(key)
+        name = f"{prefix}{path_name(key)}"
         block = file.get_slice(name).__getitem__ if like.shape else lambda _: file.get_tensor(name)
         return StoredLeaf(like.shape, block)
 

@@ -18,7 +18,7 @@ from sphere_jax.config.options import Config
 from sphere_jax.data.pipeline import index_batches
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.runs.drawing import balanced_labels
-from sphere_jax.runs.network_files import load_files
+from sphere_jax.runs.provenance import initial_params
 from sphere_jax.runs.run import Run
 from sphere_jax.sampling import noise_of, sample_keys
 from sphere_jax.studies.comparing.arms import differing_keys
@@ -48,7 +48,7 @@ def matched_items(run: Run) -> dict[str, str]:
     order = index_batches(len(run.split.train), settings.batch_size, config.seed)
     batches = [order[i] for i in range(min(BATCHES, settings.steps))]
     init_key, train_key = jax.random.split(stage_key(config.seed, name))  # as `init_state` does
-    weights = load_files(method.pretrained())
+    weights = initial_params(run, run.task(name))
     if weights is None:
         init = jax.jit(method.init, compiler_options=run_once_options())
         weights = init(init_key, method.frozen(run.artifacts))

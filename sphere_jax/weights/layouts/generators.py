@@ -52,13 +52,15 @@ PARTS = {
 
 
 def layouts(network: Network) -> list[Layout]:
-    """The published layout of a `SiT`, `LightningDiT` or `LightningDDT`.
+    """The published layout of a `SiT`, `LightningDiT` or `LightningDDT`; none of other modules.
 
     SiT and DiT differ in no name. A `LightningDDT` has the blocks of its head behind those of its
     encoder. The tables of positions are buffers there and constants here; weights without the table
     `pos_embed` (an option of RAE's) are of another network.
     """
     module = network.module
+    if type(module) not in PUBLISHED:
+        return []
     modules = OUTSIDE | {"patches": "x_embedder.proj"}
     stacks = {"blocks": range(module.depth)}
     constants = _rope("feat_rope", module.blocks.layers.attention)
