@@ -69,8 +69,6 @@ def test_all_ways_to_sample_train_alike(folder, capsys):
     np.testing.assert_allclose(every_step, once, rtol=1e-4)
     mean = train(folder, "mean", "--config.tokenizer.latents=mean")
     assert np.all(np.abs(np.array(mean) - once) > 1e-3)
-    from_both = [*of_cache(folder, "cache"), "--config.tokenizer.latents=mean"]
-    np.testing.assert_allclose(train(folder, "means_of_both", *from_both), mean, rtol=1e-4)
     out = folder / "s.npz"
     sample.main([f"--workdir={folder / 'cached'}", "--num=2", f"--out={out}"])
     assert np.load(out)["images"].shape == (2, 16, 16, 3)
