@@ -65,7 +65,7 @@ class OneStep(OnLatents):
         return OneStepSampler(1, config.sampler.guidance, spread=config.sampler.spread)
 
     def loss(self, params, frozen, batch, keys):
-        z = self.space.project(self.latents_of(frozen, batch))
+        z = self.space.project(self.latents_of(frozen, batch, keys))
         predicted = self._predict(params, noise_of(keys, z.shape[1:]), batch["labels"])
         error = jnp.mean((predicted - z) ** 2)
         return self.options.emphasis * error, {"error": error}
