@@ -92,7 +92,7 @@ def test_later_overrides_win(file):
         ("sampler.guidance=high", "config.sampler.guidance must be float, not 'high'."),
         ("tokenizer.widths=4,x", "config.tokenizer.widths must be int, not 'x'."),
         ("data.channels=2", "config.data.channels='2' must be one of 1, 3."),
-        ("vae.steps=0", "config.vae.steps=0 must be at least 1."),
+        ("vae.steps=-1", "config.vae.steps=-1 must be at least 0."),
     ],
 )
 def test_wrong_overrides(file, override, sentence):

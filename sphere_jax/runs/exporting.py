@@ -1,5 +1,6 @@
 """What a finished run trained, as files that other runs and other programs take."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.data.pipeline import to_host
 from sphere_jax.nn.functional import Params, num_parameters
 from sphere_jax.runs.loading import load_run
-from sphere_jax.runs.network_files import load_tokenizer
+from sphere_jax.runs.network_files import load_tokenizer, that_has
 from sphere_jax.runs.provenance import latents_of, provenance, tokenizer_provenance
 from sphere_jax.runs.run import Run
-from sphere_jax.weights.stored import as_metadata, write_safetensors, write_weights
+from sphere_jax.runs.system import build_tokenizer
+from sphere_jax.weights.stored import WeightsFile, as_metadata, write_safetensors, write_weights
 from sphere_jax.weights.tensors import export
 
 
@@ -55,9 +57,20 @@ def _network(run: Run, out: Path) -> str:
 
 def _tokenizer(run: Run, out: Path) -> str:
     """As its converted file: by our names, with the decoder that the run finetuned, if it did."""
-    file = run.tokenizer.files(run.config.tokenizer)[""]
-    params = _parts(run, tuple(file.network.shapes))
-    return _write(run, out, params, file.name, tokenizer_provenance(run.config), "tokenizer")
+    file = _tokenizer_file(run, str(out))
+    params = that_has(_parts(run, tuple(file.network.shapes)), file.network.shapes)
+    name = file.name or run.config.tokenizer.name
+    return _write(run, out, params, name, tokenizer_provenance(run.config), "tokenizer")
+
+
+def _tokenizer_file(run: Run, path: str) -> WeightsFile | None:
+    """That of all its parts, as a run whose `config.tokenizer.pretrained` is `path` takes it; None
+    if it takes several files."""
+    config = run.config
+    if not any(field.name == "pretrained" for field in dataclasses.fields(config.tokenizer)):
+        return None
+    options = dataclasses.replace(config.tokenizer, pretrained=path)
+    return build_tokenizer(config.data, options).files(options).get("")
 
 
 def _decoder(run: Run, out: Path) -> str:
@@ -91,6 +104,6 @@ PARTS: dict[str, Callable[[Run, Path], str]] = {
 }
 HAS: dict[str, Callable[[Run], bool]] = {
     "network": lambda run: bool(run.generator and run.generator.network_parameters),
-    "tokenizer": lambda run: "" in run.tokenizer.files(run.config.tokenizer),
+    "tokenizer": lambda run: _tokenizer_file(run, "F.safetensors") is not None,
     "decoder": lambda run: "decoder" in run.tokenizer.parts,
 }

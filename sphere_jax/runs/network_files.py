@@ -58,13 +58,20 @@ def _of_run(file: WeightsFile) -> Params:
             f"{file.path} is a run without {' and '.join(missing)}: it gives no such weights."
         )
     found = {part: run.artifacts[part] for part in parts}
-    found = found[file.part] if file.part else found
+    found = that_has(found[file.part] if file.part else found, shapes)
     theirs = {name: leaf.shape for name, leaf in named_leaves(found).items()}
-    ours = {name: leaf.shape for name, leaf in named_leaves(shapes).items()}
-    for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
+    for name, leaf in named_leaves(shapes).items():
+        if theirs.get(name) != leaf.shape:
             raise UserError(
                 f"{file.path} is the run of another network: {name} is "
-                f"{theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} here."
+                f"{theirs.get(name, 'absent')} there, {leaf.shape} here."
             )
     return jax.tree.map(to_host, found)
+
+
+def that_has(tree: Params, like: Params) -> Params:
+    """The leaves of a tree that another one has too: a network may be frozen with fewer than it
+    was trained with."""
+    if not isinstance(like, dict):
+        return tree
+    return {key: that_has(tree[key], value) for key, value in like.items() if key in tree}
