@@ -74,10 +74,8 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         if sentence:
             print(sentence, file=sys.stderr)
         peers.end(code)
-    if code == INTERRUPTED:  # nothing that runs at exit may change the code or take its time
+    if code:  # nothing that runs at exit may change the code, take its time or add a traceback
         end_at_once(code)
-    if code:
-        sys.exit(code)
 
 
 def _set_precision() -> None:

@@ -36,6 +36,11 @@ def get_config():
 """
 
 
+@pytest.fixture(autouse=True)
+def commands_end_by_an_exception(monkeypatch):
+    monkeypatch.setattr(cli, "end_at_once", sys.exit)
+
+
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "tiny.py"
@@ -153,7 +158,6 @@ def test_exit_codes(capsys, monkeypatch, raised, code, message):
     def main(argv):
         raise raised
 
-    monkeypatch.setattr(cli, "end_at_once", sys.exit)
     with pytest.raises(SystemExit) as stopped:
         run_command(main)
     assert stopped.value.code == code and message in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Cache folders, sizes in words, and files that are replaced whole."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,47 @@ def test_a_cache_folder_has_parents_made_unless_a_variable_names_it(monkeypatch,
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SPHERE_JAX_WEIGHTS", "~/no/such/folder")
     assert f"There is no folder {tmp_path}/no/such" in refusal_of(make_cache_folder, "weights")
+
+
+def test_leftovers_of_killed_processes(tmp_path):
+    """Those of processes that may still write stay."""
+    host, gone = socket.gethostname(), 2**22 + 1  # above the largest process id of Linux
+    for name, stays in {
+        f".first.npz.{host}.{gone}.tmp": False,
+        f".a.png.{host}.{os.getpid()}.tmp": False,  # of an earlier process with our number
+        f".a.png.{host}.{os.getppid()}.tmp": True,
+        f".old.json.elsewhere.net.{gone}.tmp": False,
+        f".new.json.elsewhere.net.{gone}.tmp": True,
+        ".notes.tmp": True,
+    }.items():
+        file = tmp_path / "samples" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("")
+        if name.startswith(".old"):
+            os.utime(file, (1e9, 1e9))
+        files.remove_leftovers(tmp_path)
+        assert file.exists() == stays, name
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    def fill(temporary):
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "page.html", fill)
+    assert list(tmp_path.iterdir()) == []
+
+    def full(temporary):
+        raise OSError(28, "No space left on device")
+
+    message = refusal_of(write_whole, tmp_path / "page.html", full)
+    assert "page.html (No space left on device:" in message and "make room)" in message
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"null", b"3", b"\xff"])
+def test_json_that_is_damaged(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    message = refusal_of(files.read_json, tmp_path / "a.json", "restore it")
+    assert "a.json is damaged" in message and message.endswith("; restore it.")
+    assert files.read_json(tmp_path / "b.json") is None

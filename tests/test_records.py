@@ -100,7 +100,7 @@ def test_a_run_restarts_in_an_older_folder(tmp_path):
     record = tmp_path / "stages" / "flow.json"
     record.parent.mkdir()
     old = {key: value for key, value in run.records.depends("flow").items() if key not in NEWER}
-    record.write_text(json.dumps({"depends": old, "finished": True}))
+    record.write_text(json.dumps({"depends": old, "finished": True, "metrics": {}}))
     start(run)
     stored = json.loads((tmp_path / "config.json").read_text())["config"]
     for key in NEWER:  # config.json is as old
@@ -112,7 +112,8 @@ def test_a_run_restarts_in_an_older_folder(tmp_path):
     del stored["evaluation"]
     assert read_config(stored) == run.config
     assert read_config(stored) == run.config
-    record.write_text(json.dumps({"depends": old | {"config.flow.gamma": 1}, "finished": True}))
+    content = {"depends": old | {"config.flow.gamma": 1}, "finished": True, "metrics": {}}
+    record.write_text(json.dumps(content))
     with pytest.raises(UserError, match="config.flow.gamma=1, which this version does not know"):
         start(run)
     record.rename(record.with_name("vae.json"))  # of a config that had no stage in common

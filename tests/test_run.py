@@ -244,23 +244,46 @@ def flip_a_byte(folder):
     file.write_bytes(content)
 
 
-def test_a_damaged_checkpoint_is_refused(copied, tmp_path):
+def test_a_damaged_checkpoint_is_trained_again(copied, finished, tmp_path, capsys):
+    """It is never sampled; the advice of the refusal ends in the same weights."""
     flip_a_byte(copied / "checkpoints" / "flow" / "12" / "ema")
-    again = [*tiny_run.FLAGS, NO_SCORES, f"--workdir={copied}"]
-    assert "flow/12 is damaged" in refusal(main, *again)
     drawn = refusal(sample, f"--workdir={copied}", f"--out={tmp_path / 'a.png'}", "--num=2")
-    assert "flow/12 is damaged" in drawn
-    # Its advice: without that step the stage is not finished; it is never sampled half trained.
-    shutil.rmtree(copied / "checkpoints" / "flow" / "12")
-    assert "its last checkpoint is gone; delete stages/flow.json" in refusal(main, *again)
-
-
-def test_damaged_records_are_refused(copied):
+    assert "flow/12 is damaged" in drawn and "run sphere_jax.main on this run again" in drawn
     again = [*tiny_run.FLAGS, NO_SCORES, f"--workdir={copied}"]
+    main.main(again)
+    out = capsys.readouterr().out
+    assert "flow/12 is damaged: ema/" in out and "its last steps are trained again" in out
+    assert "flow-damaged/12, and the one before is used" in out and "resuming from step 9" in out
+    for a, b in zip(averages(copied), averages(finished), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert kinds(copied) == kinds(finished)
+    shutil.rmtree(copied / "checkpoints" / "flow" / "12")
+    drawn = refusal(sample, f"--workdir={copied}", f"--out={tmp_path / 'a.png'}", "--num=2")
+    assert "is finished but lacks its last checkpoint; run sphere_jax.main" in drawn
+
+
+def test_the_advice_for_damaged_records_works(copied, finished, capsys):
+    again = [*tiny_run.FLAGS, NO_SCORES, f"--workdir={copied}"]
+    record = copied / "stages" / "vae.json"
     (copied / "stages" / "vae.npz").write_bytes(b"PK")
     assert "vae.npz cannot be read" in refusal(main, *again)
-    (copied / "stages" / "vae.json").write_text('{"depends"')
-    assert "vae.json is damaged" in refusal(main, *again)
+    content = json.loads(record.read_text())
+    for damaged in (
+        b'{"depends"', b"[]", b"null", b"\xff", b'{"finished": true}',
+        json.dumps({key: v for key, v in content.items() if key != "metrics"}).encode(),
+        json.dumps(content | {"finished": "yes"}).encode(),
+    ):  # fmt: skip
+        record.write_bytes(damaged)
+        message = refusal(main, *again)
+        assert "vae.json is damaged" in message and "delete it and run sphere_jax.main" in message
+    record.unlink()
+    with (copied / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"stage": "\xff\n[]\n{"stage": "flow", "step": "x"}\n3')
+    main.main(again)  # measures again: its checkpoints are whole
+    out = capsys.readouterr().out
+    assert out.count("finished before, skipped") == 2 and "3 damaged of" in out
+    assert kinds(copied) == kinds(finished)
+    assert json.loads(record.read_text())["metrics"] == content["metrics"]
 
 
 def test_two_runs_in_one_folder(finished, tmp_path):

@@ -4,14 +4,18 @@ Paths that a user gives: `~` and environment variables are expanded (`expand_pat
 mistyped makes no folders (`check_parents`).
 """
 
+import errno
 import json
 import math
 import os
 import re
+import shutil
 import socket
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ import numpy as np
 
 from sphere_jax.common.errors import UserError, shortened
 
+SILENT = 600.0  # seconds without a write after which another host's process is taken to be gone
 PATH_LENGTH, NAME_LENGTH = 4096, 255  # bytes, on all common file systems
 
 
@@ -88,14 +93,20 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
-def read_json(file: Path) -> dict[str, Any] | None:
-    """None where there is no such file. Raises UserError if it is damaged."""
+def read_json(file: Path, fix: str = "delete it") -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no such file.
+
+    Raises UserError, which ends with `fix`, if it is damaged or holds no object.
+    """
     try:
-        return json.loads(file.read_text())
+        found = json.loads(file.read_text())
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
-        raise UserError(f"{file} is damaged ({error}); delete it.") from error
+        raise UserError(f"{file} is damaged ({shortened(str(error))}); {fix}.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} is damaged (it holds no object); {fix}.")
+    return found
 
 
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
@@ -150,9 +161,36 @@ def in_bytes(count: float) -> str:
     return f"{count:,.3g} GB" if count < 1000 else f"{count:,.0f} GB"
 
 
+def free_bytes(folder: Path) -> int:
+    """What may still be written to a folder's disk."""
+    return shutil.disk_usage(folder).free
+
+
 def temporary_beside(path: Path) -> Path:
     """Where a process writes before it renames to `path`; other hosts may write `path` as well."""
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes the temporary files of `write_whole` that killed processes left in `folder` and
+    below. Those of processes that may still write, on this host or another, stay.
+    """
+    for file in folder.rglob(".*.tmp"):
+        *_, process, _ = file.name.split(".")
+        if process.isdigit() and not _may_write(file, int(process)):
+            file.unlink(missing_ok=True)
+
+
+def _may_write(file: Path, process: int) -> bool:
+    if not file.name.endswith(f".{socket.gethostname()}.{process}.tmp"):  # of another host
+        return time.time() - file.stat().st_mtime < SILENT
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return process != os.getpid()  # else of an earlier process with this number
 
 
 def write_whole(path: str | os.PathLike, fill: Callable[[Path], Any]) -> None:
@@ -168,9 +206,18 @@ def write_whole(path: str | os.PathLike, fill: Callable[[Path], Any]) -> None:
         fill(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary.is_file():
+        raise UserError(f"Cannot write {path} ({reason(error, path.parent)}).") from error
+    finally:
+        with suppress(OSError):  # gone, unless something failed
             temporary.unlink()
-        raise UserError(f"Cannot write {path} ({error.strerror or error}).") from error
+
+
+def reason(error: OSError, folder: Path) -> str:
+    """Why nothing was written to `folder`, with the room there if that was too little."""
+    text = error.strerror or str(error)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return text
+    return f"{text}: {in_bytes(free_bytes(folder))} are free on its disk; make room"
 
 
 def _finite(content: Any) -> Any:

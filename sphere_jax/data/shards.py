@@ -11,7 +11,8 @@ from typing import Any
 import jax
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.processes import barrier
+from sphere_jax.common.files import remove_leftovers
+from sphere_jax.common.processes import barrier, is_main_process
 from sphere_jax.common.progress import Progress, log
 
 PARTS = ("train", "heldout")
@@ -54,6 +55,8 @@ def write_missing(
 
     Every process writes its share; all of them return once every share is written.
     """
+    if is_main_process():
+        remove_leftovers(folder)
     own = shards[jax.process_index() :: jax.process_count()]
     todo = [shard for shard in own if not is_whole(shard)]
     if len(todo) < len(own):

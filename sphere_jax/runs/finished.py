@@ -6,7 +6,7 @@ import numpy as np
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.runs.run import Run
-from sphere_jax.training.checkpoints import Checkpoints
+from sphere_jax.training.checkpoints import Checkpoints, Damaged
 
 
 def load_stages(run: Run, generators: bool = True) -> None:
@@ -53,10 +53,7 @@ def load_stage(run: Run, name: str, record: dict) -> None:
     checkpoints = Checkpoints(run.workdir / "checkpoints" / name)
     step = checkpoints.latest()
     if step != task.options.steps:
-        raise UserError(
-            f"Stage '{name}' of {run.workdir} is finished but its last checkpoint is gone; "
-            f"delete stages/{name}.json there and run sphere_jax.main again."
-        )
+        raise Damaged(f"Stage '{name}' of {run.workdir} is finished but lacks its last checkpoint")
     item = task.weights_item
     params = checkpoints.restore_item(step, item, task.abstract_state[item])
     checkpoints.close()
@@ -79,6 +76,7 @@ def stored_arrays(file: Path) -> tuple[dict[str, np.ndarray], dict[str, dict[str
                     artifacts.setdefault(path[0], {})[path[1]] = stored[key]
     except Exception as error:  # zipfile raises its own kinds for a damaged archive
         raise UserError(
-            f"{file} cannot be read ({error}); delete stages/{file.stem}.json."
+            f"{file} cannot be read ({error}); delete stages/{file.stem}.json beside it and run "
+            "sphere_jax.main again: the stage is only measured again."
         ) from error
     return arrays, artifacts

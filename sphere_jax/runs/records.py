@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import write_json
+from sphere_jax.common.files import read_json, write_json
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.config.option import Leaf, leaves
 from sphere_jax.config.options import Config
@@ -39,6 +39,22 @@ def check_weights_exist(config: Config) -> None:
             fingerprint_of(leaf.value)
 
 
+def read_record(file: Path) -> dict | None:
+    """A stage's record; None if it has not started. Raises UserError if it is damaged."""
+    fix = "delete it and run sphere_jax.main again, which finds the stage's checkpoints"
+    record = read_json(file, fix)
+    if record is None:
+        return None
+    kinds = {"depends": dict, "finished": bool}
+    kinds |= {"metrics": dict} if record.get("finished") is True else {}
+    for key, kind in kinds.items():
+        if not isinstance(record.get(key), kind):
+            raise UserError(
+                f"{file} is damaged (its '{key}' is missing or no {kind.__name__}); {fix}."
+            )
+    return record
+
+
 @dataclasses.dataclass(frozen=True)
 class Records:
     """Those of one run: {"depends": {...}, "finished": bool, "metrics": {...}} a stage."""
@@ -55,14 +71,7 @@ class Records:
 
         Raises UserError if it is damaged or, with `check`, of another config.
         """
-        file = self.file(name)
-        if not file.exists():
-            return None
-        try:
-            record = json.loads(file.read_text())
-            record = record if {"depends", "finished"} <= record.keys() else None
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{file} is damaged ({error}); delete it to train again.") from error
+        record = read_record(self.file(name))
         differs = (
             check and record and difference(record["depends"], self.depends(name), self.config)
         )

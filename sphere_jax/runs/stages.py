@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import write_json, write_npz
+from sphere_jax.common.files import remove_leftovers, write_json, write_npz
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.common.versions import versions
 from sphere_jax.config.options import Config
@@ -21,6 +21,7 @@ from sphere_jax.runs.network_files import check_given, load_files
 from sphere_jax.runs.provenance import check_pretrained, check_tokenizer, initial_params
 from sphere_jax.runs.records import check_weights_exist
 from sphere_jax.runs.run import Run
+from sphere_jax.training.checkpoints import Damaged
 from sphere_jax.training.evaluator import Curve
 from sphere_jax.training.loop import Feed, train
 from sphere_jax.training.run_log import RunLog
@@ -42,6 +43,7 @@ def start(run: Run) -> None:
         check_batch(run.config, run.mesh, name, len(run.split.train))
     classes = classes_of(run.config.data)
     if is_main_process():
+        remove_leftovers(run.workdir)
         content = {"config": to_dict(run.config), "versions": versions()}
         write_json(run.workdir / "config.json", content)
         write_classes(run.workdir, classes)
@@ -60,10 +62,8 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
     peak_flops = None
     for name, method in run.methods.items():
         record = run.records.claim(name)
-        if record["finished"]:
-            frozen = method.frozen(run.artifacts)
-            load_stage(run, name, record)
-            log.print(f"{name}: finished before, skipped")
+        frozen = method.frozen(run.artifacts)
+        if record["finished"] and _loaded(run, name, record, log):
             _measure_again(run, name, frozen, record, log)
             continue
         peak_flops = peak_flops or measure_peak_flops(run.config.model.compute_dtype)
@@ -85,6 +85,17 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
             partial(initial_params, run, task),
         )
         _measure(run, name, task.frozen, params, record, log, fidelity)
+
+
+def _loaded(run: Run, name: str, record: dict, log: RunLog) -> bool:
+    """Loads a finished stage, unless its last checkpoint is damaged."""
+    try:
+        load_stage(run, name, record)
+    except Damaged as error:
+        log.print(f"{name}: {error.what}; its last steps are trained again")
+        return False
+    log.print(f"{name}: finished before, skipped")
+    return True
 
 
 def _measure(run: Run, name: str, frozen, params, record: dict, log: RunLog, fidelity) -> None:

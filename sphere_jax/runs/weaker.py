@@ -1,17 +1,16 @@
 """Auto-guidance: the run whose network guidance moves away from, and its checks."""
 
-import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import read_json
 from sphere_jax.config.options import Config
+from sphere_jax.config.reading import read_config
 from sphere_jax.methods.base import Generator
-from sphere_jax.runs.loading import load_run
-from sphere_jax.runs.records import FINGERPRINT, completed, options_of, renamed
+from sphere_jax.runs.loading import load_run, stored_config
+from sphere_jax.runs.records import FINGERPRINT, completed, options_of, read_record, renamed
 from sphere_jax.runs.run import Run
 
 
@@ -39,9 +38,10 @@ def check_weaker(config: Config) -> None:
     folder = config.sampler.weaker_run
     if not folder:
         return
-    found = read_json(Path(folder) / "config.json") or {"config": {"stages": [""]}}
-    for name in found["config"]["stages"]:
-        record = read_json(Path(folder) / "stages" / f"{name}.json")
+    exists = (Path(folder) / "config.json").is_file()
+    stages = read_config(stored_config(Path(folder)), stored=True).stages if exists else ("",)
+    for name in stages:
+        record = read_record(Path(folder) / "stages" / f"{name}.json")
         if not record or not record["finished"]:
             raise UserError(
                 f"config.sampler.auto_guidance={folder} is not the folder of a finished run."
@@ -67,10 +67,10 @@ def _check_latents(run: Run, other: Run) -> None:
 def _latents_of(run: Run) -> dict:
     """The recorded values that determine which latents a finished run generates: the tokenizer
     without its decoder, or the data if they are latents."""
-    file = run.workdir / "stages" / f"{run.config.generator}.json"
-    if not file.exists():  # not from a folder
+    record = run.records.read(run.config.generator)
+    if record is None:  # not from a folder
         return {}
-    depends = renamed(json.loads(file.read_text())["depends"], run.config)
+    depends = renamed(record["depends"], run.config)
     found = completed(depends, run.config)
     if not run.tokenizer.decodes:
         return {key: found.get(key) for key in ("config.tokenizer.name", "data fingerprint")}

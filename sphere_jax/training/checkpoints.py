@@ -4,11 +4,12 @@ A checkpoint holds separate items (`params`, `ema`, `optimizer`, `progress`, `da
 where averages with other profiles are tracked), so that a sampler reads the average alone. Saving
 is asynchronous. Orbax does not detect changed bytes, so the CRC-32 of every file is written beside
 each complete step and compared before reading. A step without checksums was interrupted and is
-ignored; nothing is lost, because training is deterministic.
+ignored; a damaged one is set aside. Nothing is lost, because training is deterministic.
 """
 
-import json
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jax
@@ -16,10 +17,23 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import crc32, write_json
-from sphere_jax.common.processes import is_main_process
+from sphere_jax.common.files import crc32, free_bytes, in_bytes, read_json, write_json
+from sphere_jax.common.processes import barrier, is_main_process, told_by_main_process
+from sphere_jax.common.progress import log
 
 ITEMS = ("params", "ema", "optimizer", "progress", "profiles")
+UNFINISHED = "*.orbax-checkpoint-tmp*"  # what orbax has not completed
+
+
+class Damaged(UserError):
+    """A file of a checkpoint is missing or not as it was written: `what` says which."""
+
+    def __init__(self, what: str):
+        self.what = what
+        super().__init__(
+            f"{what}; run sphere_jax.main on this run again, which goes back to the checkpoint "
+            "before, or restore it from a copy."
+        )
 
 
 class Checkpoints:
@@ -29,6 +43,8 @@ class Checkpoints:
         self._folder = Path(folder).absolute()
         self._checksums = self._folder.with_name(self._folder.name + ".crc32")
         self._pending: int | None = None
+        self._size = 0  # bytes of the last state
+        self._whole: set[int] = set()  # steps whose files are all as they were written
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._checksums.mkdir(exist_ok=True)
@@ -47,23 +63,43 @@ class Checkpoints:
     def save(self, step: int, state: dict, data_state: dict) -> None:
         """Starts saving `state` after `step` batches; returns once it is copied to the host."""
         self.wait()
+        self._size = sum(leaf.nbytes for leaf in jax.tree.leaves(state) if hasattr(leaf, "nbytes"))
         for old in [old for old in self._manager.all_steps() if old >= step]:
             self._manager.delete(old)  # incomplete, of an interrupted start
             if is_main_process():
                 self._checksum_file(old).unlink(missing_ok=True)
         items = {name: ocp.args.StandardSave(tree) for name, tree in _filled(state).items()}
         items["data"] = ocp.args.JsonSave(data_state)
-        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        with self._completing(step):
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         self._pending = step
 
     def wait(self) -> None:
-        """Waits for the save in progress and completes it with its checksums."""
+        """Waits for the save in progress and completes it with its checksums.
+
+        Raises UserError, as `save` does, if it cannot be written; nothing of it is left then.
+        """
         if self._pending is None:
             return
-        self._manager.wait_until_finished()
-        if is_main_process():
-            self._write_checksums(self._pending)
-        self._pending = None
+        step, self._pending = self._pending, None
+        with self._completing(step):
+            self._manager.wait_until_finished()
+            if is_main_process():
+                self._write_checksums(step)
+
+    @contextmanager
+    def _completing(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # orbax raises its own, tensorstore's and the system's errors
+            if is_main_process():
+                for left in (*self._folder.glob(UNFINISHED), self._folder / str(step)):
+                    shutil.rmtree(left, ignore_errors=True)
+            raise UserError(
+                f"Cannot save step {step} to {self._folder} ({_short(error)}): a checkpoint "
+                f"takes {in_bytes(self._size)} there, and {in_bytes(free_bytes(self._folder))} are "
+                "free; make room, and the same command resumes from the one before."
+            ) from error
 
     def poll(self) -> None:
         """Completes the last save if it has ended; never waits."""
@@ -90,6 +126,37 @@ class Checkpoints:
         """The newest complete step, or None."""
         steps = self._manager.all_steps()
         return max((step for step in steps if self._checksum_file(step).exists()), default=None)
+
+    def newest_whole(self) -> int | None:
+        """The newest complete step whose files are as they were written, or None. Newer ones,
+        which are damaged, are moved beside the folder, and a line says so. What was not
+        completed is deleted."""
+        if is_main_process():
+            for left in self._folder.glob(UNFINISHED):
+                shutil.rmtree(left, ignore_errors=True)
+        while (step := self.latest()) is not None:
+            damage = self._damage(step, (*ITEMS, "data")) if is_main_process() else ""
+            if told_by_main_process(not damage):
+                self._whole.add(step)
+                return step
+            aside = self._set_aside(step)
+            log(f"{damage}; it is moved to {aside}, and the one before is used")
+        return None
+
+    def _set_aside(self, step: int) -> Path:
+        """Moves a damaged step out of the way; every process must call it."""
+        aside = self._folder.with_name(f"{self._folder.name}-damaged")
+        target, copies = aside / str(step), 1
+        while target.exists():
+            target, copies = aside / f"{step}-{copies}", copies + 1
+        barrier(f"checkpoint {step} is read")
+        if is_main_process():
+            aside.mkdir(exist_ok=True)
+            (self._folder / str(step)).rename(target)
+            self._checksum_file(step).unlink(missing_ok=True)
+        barrier(f"checkpoint {step} is moved")
+        self._manager.reload()
+        return target
 
     def restore(self, step: int, abstract: dict) -> tuple[dict, dict]:
         """`(state, data_state)` onto the shapes and shardings of `abstract`.
@@ -149,21 +216,33 @@ class Checkpoints:
         write_json(self._checksum_file(step), sums)
 
     def _verify(self, step: int, items: tuple[str, ...]) -> None:
+        if step not in self._whole and (damage := self._damage(step, items)):
+            raise Damaged(damage)
+
+    def _damage(self, step: int, items: tuple[str, ...]) -> str:
+        """What is wrong with the files of these items, as the start of a sentence; "" if nothing
+        is."""
+        root, file = self._folder / str(step), self._checksum_file(step)
         try:
-            sums = json.loads(self._checksum_file(step).read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self._where(step)} has no readable file of checksums.") from error
+            sums = read_json(file) or {}
+        except UserError:
+            sums = {}
+        unlisted = [item for item in items if (root / item).is_dir() and not _listed(item, sums)]
+        if not sums or unlisted or not all(type(value) is int for value in sums.values()):
+            return f"{self._where(step)} has no readable file of checksums"
         for name, expected in sums.items():
-            file = self._folder / str(step) / name
-            if Path(name).parts[0] not in items and len(Path(name).parts) > 1:
+            parts = Path(name).parts
+            if len(parts) > 1 and parts[0] not in items:
                 continue
-            if not file.exists():
-                raise UserError(f"{self._where(step)} lacks the file {name}; {_FIX}")
-            if crc32(file) != expected:
-                raise UserError(f"{self._where(step)} is damaged: {name} has changed; {_FIX}")
+            if not (root / name).is_file():
+                return f"{self._where(step)} lacks the file {name}"
+            if crc32(root / name) != expected:
+                return f"{self._where(step)} is damaged: {name} has changed"
+        return ""
 
 
-_FIX = "delete that step's folder to resume from the one before, or restore it from a copy."
+def _listed(item: str, sums: dict) -> bool:
+    return any(Path(name).parts[0] == item for name in sums)
 
 
 def _filled(state: dict) -> dict:
@@ -184,6 +263,13 @@ def _stored_shape(leaf) -> tuple[int, ...]:
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return tuple(jax.eval_shape(jax.random.key_data, leaf).shape)
     return tuple(leaf.shape)
+
+
+def _short(error: Exception) -> str:
+    """Of an error of orbax, whose lines may hold the names of many files: the system's reason."""
+    text = getattr(error, "strerror", None) or str(error)
+    known = ("No space left on device", "Disk quota exceeded", "File too large")
+    return next((reason for reason in known if reason in str(error)), text.splitlines()[0][:200])
 
 
 def _first_line(error: Exception) -> str:

@@ -80,7 +80,7 @@ def train(
     batches = Batches(feed.train, options.batch_size, task.seed, sharding, feed.flip, feed.threads)
 
     # State: created on its shardings, or restored onto them.
-    resumed = checkpoints.latest()
+    resumed = checkpoints.newest_whole()
     if resumed is None:
         state = task.initial_state(initial_params())
     else:

@@ -3,13 +3,15 @@
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import SummaryWriter
 
-from sphere_jax.common.files import write_text
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import reason, write_text
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.common.progress import log
 
@@ -33,8 +35,12 @@ class RunLog:
             return
         # JSON has no NaN: a non-finite number is written as its name.
         plain = {k: v if math.isfinite(v) else str(v) for k, v in metrics.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps({"stage": stage, "step": step, **plain}) + "\n")
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"stage": stage, "step": step, **plain}) + "\n")
+        except OSError as error:
+            why = reason(error, self._path.parent)
+            raise UserError(f"Cannot write {self._path} ({why}).") from error
         for name, value in metrics.items():
             self._board.add_scalar(f"{stage}/{name}", value, step)
 
@@ -65,19 +71,29 @@ class RunLog:
 
     def close(self) -> None:
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # of a full disk, say: an error before this one is reported
+                self._board.close()
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a `metrics.jsonl`, if it exists; a last line cut off by a kill is ignored."""
-    rows = []
-    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
-    for line in lines:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
+    """The rows of a `metrics.jsonl`, if it exists. A last line cut off by a kill is ignored;
+    another damaged one is left out, and a line says so."""
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    rows = [_row(line) for line in lines]
+    if damaged := sum(row is None for row in rows[:-1]):
+        log(f"{path}: {damaged} damaged of {len(rows):,} lines left out; only curves use them")
+    return [row for row in rows if row is not None]
+
+
+def _row(line: bytes) -> dict | None:
+    try:
+        row = json.loads(line)
+        return row if (type(row["stage"]), type(row["step"])) == (str, int) else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:

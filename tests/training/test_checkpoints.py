@@ -1,11 +1,13 @@
 """Checkpoints restore every bit, or raise one sentence with the reason."""
 
+import json
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusals import refusal_of
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.distribution.mesh import replicated
@@ -100,7 +102,7 @@ def test_one_flipped_byte_is_detected(folder, abstract):
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     assert "stage/9 is damaged: ema/" in refusal(folder, abstract)
-    assert "delete that step's folder" in refusal(folder, abstract, "ema")
+    assert "which goes back to the checkpoint before" in refusal(folder, abstract, "ema")
     Checkpoints(folder).restore_item(9, "params", abstract["params"])  # the rest is sound
 
 
@@ -109,9 +111,56 @@ def test_a_missing_file_is_detected(folder, abstract):
     assert "lacks the file params/" in refusal(folder, abstract)
 
 
-def test_a_damaged_file_of_checksums_is_detected(folder, abstract):
-    (folder.with_name("stage.crc32") / "9.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[]", "null", "{}", "3", '{"ema/d": "x"}', "\udcff"])
+def test_a_damaged_file_of_checksums_is_detected(folder, abstract, content):
+    """None of them turns verification off."""
+    sums = folder.with_name("stage.crc32") / "9.json"
+    sums.write_bytes(content.encode(errors="surrogateescape"))
     assert "has no readable file of checksums" in refusal(folder, abstract)
+    assert "has no readable file of checksums" in refusal(folder, abstract, "ema")
+
+
+def test_checksums_of_every_item_are_needed(folder, abstract):
+    sums = folder.with_name("stage.crc32") / "9.json"
+    content = json.loads(sums.read_text())
+    sums.write_text(json.dumps({k: v for k, v in content.items() if not k.startswith("ema/")}))
+    assert "has no readable file of checksums" in refusal(folder, abstract, "ema")
+
+
+def test_training_falls_back_to_the_newest_whole_step(folder, abstract, capsys):
+    """Damaged ones are kept beside the others; with none left, training starts anew."""
+    (folder / "8.orbax-checkpoint-tmp").mkdir()
+    for step, left in ((9, 6), (6, None)):
+        next(f for f in (folder / f"{step}" / "optimizer").rglob("*") if f.is_file()).unlink()
+        checkpoints = Checkpoints(folder)
+        assert checkpoints.newest_whole() == left
+        assert f"stage-damaged/{step}, and the one before is used" in capsys.readouterr().out
+        assert (folder.with_name("stage-damaged") / f"{step}" / "params").is_dir()
+        if left:
+            assert bits(checkpoints.restore(left, abstract)[0]) == bits(state_of(left))
+    assert not list(folder.glob("*.orbax-checkpoint-tmp"))
+    checkpoints.save(9, state_of(9), {"at": [9]})
+    checkpoints.close()
+    assert bits(Checkpoints(folder).restore(9, abstract)[0]) == bits(state_of(9))
+    (folder / "9" / "_CHECKPOINT_METADATA").unlink()
+    assert Checkpoints(folder).newest_whole() is None
+    assert (folder.with_name("stage-damaged") / "9-1").is_dir()
+
+
+@pytest.mark.parametrize("when", ["save", "wait_until_finished"])
+def test_a_full_disk_leaves_nothing_half_written(folder, monkeypatch, when):
+    checkpoints = Checkpoints(folder)
+
+    def full(*_, **__):
+        (folder / "12.orbax-checkpoint-tmp" / "ema").mkdir(parents=True)
+        raise ValueError('RESOURCE_EXHAUSTED: Error writing "x": No space left on device\nmore')
+
+    monkeypatch.setattr(checkpoints._manager, when, full)
+    message = refusal_of(lambda: (checkpoints.save(12, state_of(12), {}), checkpoints.wait()))
+    assert f"Cannot save step 12 to {folder} (No space left on device): a checkpoint" in message
+    assert "takes 14.4 kB there, and" in message and "make room" in message
+    assert sorted(path.name for path in folder.iterdir()) == ["6", "9"]
+    assert Checkpoints(folder).newest_whole() == 9
 
 
 def test_without_the_damaged_step_the_one_before_is_latest(folder, abstract):

@@ -13,7 +13,7 @@ import numpy as np
 
 from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import write_json
+from sphere_jax.common.files import read_json, write_json
 from sphere_jax.config.options import Config
 from sphere_jax.data.pipeline import index_batches
 from sphere_jax.nn.compilation import run_once_options
@@ -97,14 +97,8 @@ def write_matched(run: Run) -> None:
 
 def read_matched(workdir: Path) -> dict[str, str] | None:
     """None where the arm has not started. Raises UserError for a damaged file."""
-    file = workdir / "matched.json"
-    try:
-        found = json.loads(file.read_text())
-        return {name: str(value) for name, value in found.items()}
-    except FileNotFoundError:
-        return None
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({error}); delete it.") from error
+    found = read_json(workdir / "matched.json")
+    return None if found is None else {name: str(value) for name, value in found.items()}
 
 
 def explanation(item: str, baseline: Config, config: Config) -> list[str]:

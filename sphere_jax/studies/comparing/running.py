@@ -1,17 +1,17 @@
 """Trains arms or loads finished ones; a stage that two arms share is copied, not trained again."""
 
-import json
 import re
 import shutil
 from pathlib import Path
 
 from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import write_json
+from sphere_jax.common.files import read_json, write_json
 from sphere_jax.config.options import Config
 from sphere_jax.config.reading import read_config
 from sphere_jax.distribution.mesh import make_mesh
-from sphere_jax.runs.records import difference, options_of
+from sphere_jax.runs.loading import stored_config
+from sphere_jax.runs.records import difference, options_of, read_record
 from sphere_jax.runs.run import Run, open_run
 from sphere_jax.runs.scoring import Scorer, score_run
 from sphere_jax.runs.stages import start, train_stages
@@ -38,17 +38,16 @@ def finished_results(config: Config, workdir: Path) -> dict | None:
     Data and weights may have moved, if they are the same.
     """
     stored, results = workdir / "config.json", workdir / "results.json"
-    if not stored.exists() or not results.exists():
+    found = read_json(results, "delete it to score this arm again")
+    if not stored.exists() or found is None:
         return None
-    try:
-        before, found = json.loads(stored.read_text())["config"], json.loads(results.read_text())
-        before = read_config(before, stored=True)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{workdir} is damaged ({error}); delete it to run it again.") from error
+    before = read_config(stored_config(workdir), stored=True)
     if _without_paths(before) != _without_paths(config):
         raise UserError(f"{workdir} was run with another config; give another --workdir.")
     if "metrics" not in found:
         raise UserError(f"{workdir} was run without scores; give another --workdir.")
+    if not isinstance(found["metrics"], dict) or not isinstance(found.get("protocol"), dict):
+        raise UserError(f"{results} is damaged; delete it to score this arm again.")
     if before != config:
         start(make_run(config, workdir))  # compares the fingerprints in its records
         path, features = config.evaluation.pretrained, found["protocol"]["features"]
@@ -95,7 +94,7 @@ def share_stage(run: Run, name: str, root: Path) -> None:
     depends = run.records.depends(name)
     needed = _weights_depend_on(name, depends)
     for record in sorted(root.glob(f"*/stages/{name}.json")):
-        content, other = json.loads(record.read_text()), record.parent.parent
+        content, other = read_record(record), record.parent.parent
         theirs = _weights_depend_on(name, content["depends"])
         if not content["finished"] or difference(theirs, needed, run.config):
             continue
@@ -103,8 +102,7 @@ def share_stage(run: Run, name: str, root: Path) -> None:
         for folder in (name, f"{name}.crc32"):
             target = run.workdir / "checkpoints" / folder
             shutil.copytree(other / "checkpoints" / folder, target, dirs_exist_ok=True)
-        stored = json.loads((other / "config.json").read_text())["config"]
-        config = read_config(stored, stored=True)
+        config = read_config(stored_config(other), stored=True)
         own = [r for r in read_rows(run.workdir / "metrics.jsonl") if r["stage"] != name]
         shared = [r for r in read_rows(other / "metrics.jsonl") if r["stage"] == name]
         if not _same_sampling(config, run.config):  # scores while training are of their sampler
