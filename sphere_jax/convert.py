@@ -40,8 +40,8 @@ def main(argv: list[str]) -> None:
     flags.add_argument(
         "--export", nargs="?", const="", default=None, metavar="PART",
         help="write what a run trained: its 'network' in PyTorch's published layout, its "
-        "'tokenizer' (with the finetuned decoder) or its 'decoder'; a converted generator in "
-        "PyTorch's layout",
+        "'tokenizer' (with the finetuned decoder), its 'decoder', or all that a stage of this name "
+        "trained; a converted generator in PyTorch's layout",
     )  # fmt: skip
     flags.add_argument(
         "--out", type=user_path, default="", metavar="F.safetensors", help="the file to write"

@@ -1,18 +1,24 @@
 """Whole runs of Sphere Encoder and Sphere Latent Encoder on tiny models, and editing with them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tiny_run
 from PIL import Image
+from refusals import refusal_of
 
-from sphere_jax import edit, evaluate, main, sample
+from sphere_jax import convert, edit, evaluate, main, sample
 from sphere_jax.common.errors import UserError
 from sphere_jax.geometry import sphere
 from sphere_jax.runs.drawing import Drawer
 from sphere_jax.runs.loading import load_run
+from sphere_jax.runs.network_files import load_tokenizer
+from sphere_jax.runs.provenance import check_pretrained, initial_params
+from sphere_jax.runs.system import build_tokenizer
 from sphere_jax.studies import editing
 
 CONFIGS = tiny_run.ROOT / "configs"
@@ -112,6 +118,38 @@ def test_a_run_of_sphere_latent_encoder(tmp_path):
         edit.main(
             ["interpolate", f"--workdir={tmp_path / 'latent'}", f"--out={tmp_path / 'b.png'}"]
         )
+
+
+def test_its_stage_is_exported_and_starts_another_one(encoder, tmp_path):
+    file = tmp_path / "stage.safetensors"
+    convert.main([f"--from={encoder}", "--export=sphere_encoder", f"--out={file}"])
+    given = [*TINY_ENCODER, "--config.sphere_encoder.steps=0"]
+    trained = load_run(encoder).artifacts
+    for source in (file, encoder):
+        flags = [*given, f"--config.sphere_encoder.pretrained={source}"]
+        run = tiny_run.unstarted(tmp_path / "again", *flags)
+        check_pretrained(run)
+        found = initial_params(run, run.task("sphere_encoder"))
+        for half in ("encoder", "decoder"):
+            jax.tree.map(np.testing.assert_array_equal, found[half], trained[half])
+        run = tiny_run.unstarted(tmp_path / "again", *flags, "--config.tokenizer.heads=1")
+        words = refusal_of(check_pretrained, run)
+        assert "was trained with config.tokenizer.heads=2, not 1" in words
+
+
+def test_it_is_exported_as_a_tokenizer(encoder, tmp_path):
+    file = tmp_path / "tokenizer.safetensors"
+    convert.main([f"--from={encoder}", "--export=tokenizer", f"--out={file}"])
+    first = load_run(encoder)
+    for source in (file, encoder):
+        options = dataclasses.replace(first.config.tokenizer, pretrained=str(source))
+        tokenizer = build_tokenizer(first.config.data, options)
+        found = load_tokenizer(tokenizer, options)
+        assert found.keys() == set(tokenizer.parts) == tokenizer.shapes().keys()
+        for part, tree in found.items():
+            jax.tree.map(np.testing.assert_array_equal, tree, first.artifacts[part])
+    words = refusal_of(convert.main, [f"--from={encoder}", "--export=network", f"--out={file}"])
+    assert "has tokenizer, decoder, sphere_encoder." in words
 
 
 def test_sampling_from_the_command_line(encoder, tmp_path, capsys):

@@ -9,12 +9,9 @@ import tiny_run
 from refusals import refusal_of
 
 from sphere_jax import convert, main, sample
-from sphere_jax.config.config_files import load_config
 from sphere_jax.config.reading import read_config
-from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.runs.loading import load_run, stored_config
 from sphere_jax.runs.provenance import check_pretrained, initial_params, override_weights
-from sphere_jax.runs.run import Run
 from sphere_jax.weights.stored import fingerprint_of, trained_as
 
 FEW = [
@@ -31,8 +28,7 @@ def train(workdir, *flags):
 
 def opened(workdir, *flags):
     """A run before its first stage, with a tokenizer that comes from elsewhere."""
-    config, *more = [*tiny_run.FLAGS, *FEW, *map(str, flags)]
-    run = Run(load_config(config.removeprefix("--config="), more), workdir, make_mesh())
+    run = tiny_run.unstarted(workdir, *tiny_run.FLAGS, *FEW, *flags)
     run.load_tokenizer()
     return run
 

@@ -68,6 +68,16 @@ def finish(process: subprocess.Popen, code: int = 0, timeout: float = 400) -> tu
     return out, err
 
 
+def unstarted(workdir: Path, config: str, *flags):
+    """A run of `--config=FILE` and more flags, before its first stage: nothing is written."""
+    from sphere_jax.config.config_files import load_config
+    from sphere_jax.distribution.mesh import make_mesh
+    from sphere_jax.runs.run import Run
+
+    loaded = load_config(config.removeprefix("--config="), list(map(str, flags)))
+    return Run(loaded, workdir, make_mesh())
+
+
 def write_tiny_vae(file: Path, rng, kind: str = "taesd") -> None:
     """Weights of a tiny VAE drawn from `rng`, as `sphere_jax.convert` writes them."""
     import jax  # here, because some set what JAX reads at its import

@@ -20,21 +20,21 @@ from sphere_jax.weights.tensors import export
 
 
 def export_run(workdir: Path, part: str, out: Path) -> str:
-    """Writes the part of a finished run, one of `PARTS` or "" for the first that it has, and
-    returns a sentence about it.
+    """Writes a part of a finished run and returns a sentence about it.
+
+    `part` is one of `PARTS`, the name of a stage for all that it trained, or "" for the first that
+    the run has.
 
     Raises:
       UserError: the run is not finished or has no such part; the file cannot be written.
     """
-    if part and part not in PARTS:
-        raise UserError(f"--export={part} must be one of {', '.join(PARTS)}.")
     run = load_run(workdir)
-    if not part:
-        part = next((name for name, has in HAS.items() if has(run)), "")
-    if not part or not HAS[part](run):
-        having = ", ".join(name for name, has in HAS.items() if has(run)) or "nothing to export"
-        raise UserError(f"{workdir} has no {part or 'weights'}: it has {having}.")
-    return PARTS[part](run, out)
+    parts = [name for name, has in HAS.items() if has(run)]
+    having = [*parts, *(stage for stage in run.config.stages if stage not in parts)]
+    if part and part not in having:
+        raise UserError(f"--export={part}: {workdir} has {', '.join(having)}.")
+    part = part or having[0]
+    return PARTS[part](run, out) if part in parts else _stage(run, part, out)
 
 
 def _network(run: Run, out: Path) -> str:
@@ -78,6 +78,12 @@ def _decoder(run: Run, out: Path) -> str:
     about |= {"projection": run.config.space.projection}
     params = {"decoder": _parts(run, ("decoder",))["decoder"]}
     return _write(run, out, params, f"{run.config.tokenizer.name} decoder", about, "decoder")
+
+
+def _stage(run: Run, name: str, out: Path) -> str:
+    """All that a stage trained, to go on from."""
+    params = _parts(run, run.methods[name].trains)
+    return _write(run, out, params, f"stage {name}", provenance(run, name), "weights of")
 
 
 def _write(run: Run, out: Path, params: Params, network: str, about: dict, what: str) -> str:

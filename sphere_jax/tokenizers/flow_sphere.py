@@ -15,12 +15,13 @@ from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.geometry import sphere
 from sphere_jax.models.flow_sphere import Decoder, Encoder
+from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.tokenizers.base import Tokenizer, TokenizerOptions
+from sphere_jax.tokenizers.trained import Trained, TrainedOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowSphereTokenizerOptions(TokenizerOptions):
+class FlowSphereTokenizerOptions(TrainedOptions):
     """Trained by a 'flow_sphere' stage (docs/systems/flow_sphere.md#networks)."""
 
     name: str = "flow_sphere"
@@ -44,7 +45,7 @@ class FlowSphereTokenizerOptions(TokenizerOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowSphere(Tokenizer):
+class FlowSphere(Trained):
     """Its parameters are {"encoder", "decoder", "statistics"}: the last are those of the batch norm
     over the training images, measured when the stage ends.
 
@@ -60,7 +61,6 @@ class FlowSphere(Tokenizer):
     num_classes: int
 
     Options = FlowSphereTokenizerOptions
-    trained_here = True
     parts: ClassVar = ("encoder", "decoder", "statistics")
     last_layer: ClassVar = "pixels"
 
@@ -97,6 +97,16 @@ class FlowSphere(Tokenizer):
             )
         except ValueError as error:
             raise UserError(f"config.tokenizer: {error}.") from error
+
+    @property
+    def given(self) -> bool:
+        return self.options.pretrained != ""
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        shape = self.latent_shape
+        statistics = Network(lambda rngs: LatentStatistics(shape, "variance", rngs=rngs))
+        return {"encoder": self.encoder, "decoder": self.decoder, "statistics": statistics}
 
     def raw(self, params: Params, images: Images, labels: Labels | None = None) -> Latents:
         """Float images to latents (B, h, w, d) before they are put on the sphere: normalised with
