@@ -2,12 +2,14 @@
 
 import os
 import socket
+import tomllib
 from pathlib import Path
 
 import pytest
 from refusals import refusal_of
 
 from sphere_jax.common import files
+from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import (
     cache_folder,
     check_parents,
@@ -18,6 +20,19 @@ from sphere_jax.common.files import (
     make_parent,
     write_whole,
 )
+from sphere_jax.config.config_files import load_config
+from sphere_jax.config.options import DataOptions
+from sphere_jax.data.class_names import read_classes
+from sphere_jax.data.latent_cache import read_cache, read_index
+from sphere_jax.data.npz_files import read_npz
+from sphere_jax.data.pictures import read_files
+from sphere_jax.runs.loading import bare_run, load_run, stored_config
+from sphere_jax.training.ema_snapshots import read_snapshots
+from sphere_jax.training.run_log import read_rows
+from sphere_jax.weights.opening import open_tensors
+from sphere_jax.weights.stored import fingerprint_of
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_cache_folders(monkeypatch, tmp_path):
@@ -165,3 +180,42 @@ def test_json_that_is_damaged(tmp_path, content):
     message = refusal_of(files.read_json, tmp_path / "a.json", "restore it")
     assert "a.json is damaged" in message and message.endswith("; restore it.")
     assert files.read_json(tmp_path / "b.json") is None
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        stored_config,
+        load_run,
+        read_npz,
+        read_index,
+        read_cache,
+        open_tensors,
+        fingerprint_of,
+        load_config,
+        lambda path: bare_run(path, path, {}),
+        lambda path: read_files([path], DataOptions()),
+    ],
+)
+def test_library_functions_take_paths_as_text_or_objects(tmp_path, read):
+    path = tmp_path / "nowhere"
+    sentences = set()
+    for given in (path, str(path)):
+        with pytest.raises((UserError, ValueError), match="nowhere") as caught:
+            read(given)
+        sentences.add(str(caught.value))
+    assert len(sentences) == 1
+    assert read_classes(str(path)) is None and read_rows(str(path)) == []
+    assert read_snapshots(str(path)) == []
+
+
+def test_the_wheel_brings_configs_and_scripts():
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    shared = [pattern for patterns in tools["data-files"].values() for pattern in patterns]
+    brought = {file for pattern in shared for file in ROOT.glob(pattern)}
+    for folder in ("configs", "configs/arms", "launch"):
+        files = {file for file in (ROOT / folder).iterdir() if file.is_file()}
+        assert files and files <= brought
+    for package, patterns in tools["package-data"].items():
+        for pattern in patterns:
+            assert list((ROOT / package.replace(".", "/")).glob(pattern)), pattern

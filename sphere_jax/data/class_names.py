@@ -7,6 +7,7 @@ name of label k, or a pair of the name and words for it: `["n01440764", "tench, 
 import dataclasses
 import difflib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -94,17 +95,18 @@ def with_classes_counted(config: Config) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, num_classes=count))
 
 
-def write_classes(folder: Path, classes: Classes) -> None:
+def write_classes(folder: str | os.PathLike, classes: Classes) -> None:
     """Writes `classes.json`, if the classes have names."""
     if classes.names:
         titles = classes.titles or [""] * len(classes.names)
         pairs = zip(classes.names, titles, strict=True)
-        write_json(folder / FILE, [[name, title] if title else name for name, title in pairs])
+        write_json(Path(folder) / FILE, [[name, title] if title else name for name, title in pairs])
 
 
-def read_classes(folder: Path, count: int = 0) -> Classes | None:
+def read_classes(folder: str | os.PathLike, count: int = 0) -> Classes | None:
     """The classes that `classes.json` of a folder names, `count` of them or as many as there are
     names; None where there is no such file. Raises UserError if it holds something else."""
+    folder = Path(folder)
     found = _read(folder / FILE)
     if found is None:
         return None

@@ -15,6 +15,7 @@ other shards.
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -181,12 +182,13 @@ class CachedLatents:
         return dict(zip(("latents", "latent_std"), found, strict=False))
 
 
-def read_cache(folder: Path) -> dict[str, tuple[CachedLatents, np.ndarray]]:
+def read_cache(folder: str | os.PathLike) -> dict[str, tuple[CachedLatents, np.ndarray]]:
     """Latents and labels int32 (N,) of "train" and "heldout". Only the index is read.
 
     Raises:
       UserError: the cache is not finished, or not all of it is here.
     """
+    folder = Path(folder)
     index = read_index(folder)
     labels = read_npz(str(folder / "labels.npz"), PARTS)
     made = {key: index[key] for key in ("made_with", "latent_shape", "dtype")}
@@ -213,8 +215,9 @@ def read_cache(folder: Path) -> dict[str, tuple[CachedLatents, np.ndarray]]:
     return parts
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: str | os.PathLike) -> dict[str, Any]:
     """What `index.json` holds. Raises UserError if there is no finished cache in `folder`."""
+    folder = Path(folder)
     index = read_json(folder / "index.json")
     if index is None:
         started = (folder / "plan.json").is_file()

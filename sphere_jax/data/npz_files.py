@@ -1,9 +1,9 @@
 """Arrays of `.npz` files: headers are read before memory is taken, and nothing is unpickled."""
 
 import math
+import os
 import zipfile
 from collections.abc import Collection
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -23,7 +23,7 @@ HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def read_npz(
-    path: str, needed: tuple[str, ...] = (), wanted: Collection[str] | None = None
+    path: str | os.PathLike, needed: tuple[str, ...] = (), wanted: Collection[str] | None = None
 ) -> dict[str, np.ndarray]:
     """All arrays of an `.npz`, or those of them that `wanted` names; the others are not touched.
 
@@ -31,7 +31,7 @@ def read_npz(
       UserError: no such file, not an npz, an array that is empty, damaged or of Python objects,
         more than there is memory for, or an array of `needed` is missing.
     """
-    if not path or not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UserError(f"There is no file '{path}'; give the path of an .npz.")
     try:
         with zipfile.ZipFile(path) as archive:

@@ -11,6 +11,7 @@ all, and processes take files in turn.
 
 import io
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from sphere_jax.data.tf_examples import write_example
 TOGETHER = 256  # images in memory at once
 
 
-def write_images(data: DataOptions, folder: Path, shard_size: int) -> dict[str, int]:
+def write_images(data: DataOptions, folder: str | os.PathLike, shard_size: int) -> dict[str, int]:
     """Writes what is not in `folder` yet; returns how many images a part has.
 
     Images are brought to size and split as `data` says; read back with the same options they are
@@ -42,7 +43,7 @@ def write_images(data: DataOptions, folder: Path, shard_size: int) -> dict[str, 
     """
     if not source_of(data).holds_images:
         raise UserError(f"config.data.source='{data.source}' holds no images to write.")
-    parts = vars(load(data))
+    folder, parts = Path(folder), vars(load(data))
     counts = {part: len(parts[part]) for part in PARTS}
     plan = {
         "images": counts,

@@ -1,7 +1,7 @@
 """Drawing samples from a trained run, the same ones whatever the batch size or the mesh."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -51,7 +51,7 @@ def balanced_labels(count: int, num_classes: int) -> np.ndarray:
     return np.arange(count, dtype=np.int32) % num_classes
 
 
-def draw(run: Run, labels: np.ndarray, seed: int, sampler: Any = None) -> Samples:
+def draw(run: Run, labels: np.ndarray | Sequence[int], seed: int, sampler: Any = None) -> Samples:
     """One sample for each label, by `sampler` or the config's own.
 
     Sample i is a function of (seed, i) alone. Raises what `Drawer` raises.
@@ -86,7 +86,7 @@ class Drawer:
 
     def draw(
         self,
-        labels: np.ndarray,
+        labels: np.ndarray | Sequence[int],
         sampler: Any = None,
         decode: bool = True,
         trained: dict | None = None,
@@ -99,6 +99,7 @@ class Drawer:
         Raises UserError for labels outside the data's classes.
         """
         method, sampler = self.method, sampler or self.method.sampler
+        labels = np.asarray(labels)
         if len(labels) == 0:
             raise UserError("There are no samples to draw; --num must be at least 1.")
         if labels.min() < 0 or labels.max() > method.num_classes:

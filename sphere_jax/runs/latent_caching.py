@@ -1,5 +1,6 @@
 """A data set encoded into a latent cache, sharded over devices and processes, and resumable."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sphere_jax.runs.system import build_tokenizer
 
 
 def encode_data_set(
-    config: Config, folder: Path, shard_size: int, dtype: str, batch: int
+    config: Config, folder: str | os.PathLike, shard_size: int, dtype: str, batch: int
 ) -> dict[str, Any]:
     """Encodes what is not in `folder` yet, `batch` images a device at a time; returns the index.
 
@@ -26,7 +27,7 @@ def encode_data_set(
       UserError: the config's tokenizer is trained by a run, its weights or the data are wrong, or
         the folder holds another cache.
     """
-    tokenizer = config.tokenizer_class
+    folder, tokenizer = Path(folder), config.tokenizer_class
     if tokenizer.trained_by_run(config.tokenizer) or not tokenizer.decodes:
         raise UserError(
             f"config.tokenizer.name='{config.tokenizer.name}' is trained by a run; only "

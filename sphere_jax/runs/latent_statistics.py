@@ -3,6 +3,7 @@
 """
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sphere_jax.runs.encoder import Encoder
 from sphere_jax.weights.stored import fingerprint_of, write_weights
 
 
-def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
+def write_statistics(config: Config, out: str | os.PathLike, batch: int) -> dict[str, Any]:
     """Writes mean and standard deviation of the channels of the training images' latents, `batch`
     images a device at a time; returns them as `data.moments.statistics_of` does. A latent cache
     stores them: nothing is encoded.
@@ -33,6 +34,7 @@ def write_statistics(config: Config, out: Path, batch: int) -> dict[str, Any]:
         are wrong; the file cannot be written.
     """
     unpacked = config.tokenizer_class.without_statistics(config.tokenizer)
+    out = Path(out)
     if out.suffix != ".safetensors":
         raise UserError(f"--out={out} must end with .safetensors.")
     make_parent(out)

@@ -1,6 +1,7 @@
 """Opening the folder of a finished run, or a bare data set, for sampling and scoring."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from sphere_jax.runs.finished import check_data, load_stages
 from sphere_jax.runs.run import Run, open_run
 
 
-def stored_config(workdir: Path) -> dict[str, Any]:
+def stored_config(workdir: str | os.PathLike) -> dict[str, Any]:
     """The config of a run folder, as stored. Raises UserError for another folder."""
-    file = workdir / "config.json"
+    file = Path(workdir) / "config.json"
     if not file.is_file():
         raise UserError(
             f"{workdir} is not a run folder (no config.json); give the --workdir of a run."
@@ -33,7 +34,7 @@ def config_of_run(workdir: Path) -> Config:
 
 
 def load_run(
-    workdir: Path,
+    workdir: str | os.PathLike,
     sampler: dict[str, Any] | None = None,
     evaluation: dict[str, Any] | None = None,
     data: bool = False,
@@ -51,6 +52,7 @@ def load_run(
     Raises:
       UserError: not a run folder, not finished, or damaged; weights of another network.
     """
+    workdir = Path(workdir)
     raw = stored_config(workdir)
     try:
         raw |= {"sampler": raw.get("sampler", {}) | (sampler or {}), "mesh": {}}
@@ -72,7 +74,9 @@ def load_run(
     return run
 
 
-def bare_run(reference: str, workdir: Path, evaluation: dict[str, Any]) -> Run:
+def bare_run(
+    reference: str | os.PathLike, workdir: str | os.PathLike, evaluation: dict[str, Any]
+) -> Run:
     """A run without stages around the data of FILE.npz (`images`, `labels`), to score against it
     with these values of the config's evaluation group.
 
@@ -85,7 +89,7 @@ def bare_run(reference: str, workdir: Path, evaluation: dict[str, Any]) -> Run:
     check_classes(labels, reference)
     data = DataOptions(
         source="npz",
-        path=reference,
+        path=os.fspath(reference),
         image_size=images.shape[1],
         channels=images.shape[-1],
         num_classes=int(labels.max()) + 1,
@@ -95,5 +99,7 @@ def bare_run(reference: str, workdir: Path, evaluation: dict[str, Any]) -> Run:
     return open_run(config, workdir, make_mesh())
 
 
-def _damaged(workdir: Path, error: Exception) -> UserError:
-    return UserError(f"{workdir / 'config.json'} is damaged ({error}); run sphere_jax.main again.")
+def _damaged(workdir: str | os.PathLike, error: Exception) -> UserError:
+    return UserError(
+        f"{Path(workdir) / 'config.json'} is damaged ({error}); run sphere_jax.main again."
+    )

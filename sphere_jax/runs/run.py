@@ -9,6 +9,7 @@ W/metrics.jsonl, W/tensorboard/, W/samples/*.png, W/report.html, W/results.json
 """
 
 import dataclasses
+import os
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ TOGETHER = 256  # images per device and batch, fewer if they have more than PIXE
 PIXELS = 2**20  # of an autoencoder's widest maps in memory: 256 images of 64 px, 16 of 256 px
 
 
-def open_run(config: Config, workdir: Path, mesh) -> "Run":
+def open_run(config: Config, workdir: str | os.PathLike, mesh) -> "Run":
     """Loads and checks the data, makes the folder; `config.data.num_classes=0` becomes the number
     that the data have. Raises UserError."""
     run = Run(with_classes_counted(config), workdir, mesh)
@@ -57,6 +58,9 @@ class Run:
     metrics: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     arrays: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
     override: str = ""
+
+    def __post_init__(self):
+        self.workdir = Path(self.workdir)
 
     @cached_property
     def system(self) -> System:

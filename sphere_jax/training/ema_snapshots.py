@@ -5,6 +5,7 @@ both. None is deleted: a profile that ends early in the run is computed from ear
 """
 
 import dataclasses
+import os
 from pathlib import Path
 
 import jax
@@ -77,10 +78,10 @@ def delete_snapshots_after(folder: Path, step: int) -> None:
                 path.unlink()
 
 
-def read_snapshots(folder: Path) -> list[Snapshot]:
+def read_snapshots(folder: str | os.PathLike) -> list[Snapshot]:
     """All in `folder`, the oldest first. Raises UserError if one is damaged."""
     found = []
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(Path(folder).glob("*.safetensors")):
         try:
             metadata = open_safetensors(path).metadata() or {}
             numbers = int(metadata["step"]), int(metadata["updates"]), float(metadata["sigma_rel"])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -75,7 +76,7 @@ class RunLog:
                 self._board.close()
 
 
-def read_rows(path: Path) -> list[dict]:
+def read_rows(path: str | os.PathLike) -> list[dict]:
     """The rows of a `metrics.jsonl`, if it exists. A last line cut off by a kill is ignored;
     another damaged one is left out, and a line says so."""
     try:

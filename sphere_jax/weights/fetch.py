@@ -20,7 +20,11 @@ LOCAL = "127.0.0.1"  # where http is allowed: the connection stays on this machi
 
 
 def fetch(
-    url: str, folder: Path, sha256: str = "", log: Callable[[str], None] = print, name: str = ""
+    url: str,
+    folder: str | os.PathLike,
+    sha256: str = "",
+    log: Callable[[str], None] = print,
+    name: str = "",
 ) -> Path:
     """The file at `url`, downloaded into `folder` unless it is there; returns its path.
 
@@ -35,6 +39,7 @@ def fetch(
         wrong checksum (what arrived is then deleted).
     """
     _check_address(url, local=True)
+    folder = Path(folder)
     path = folder / (name or Path(urlsplit(url).path).name)
     note = path.with_name(f"{path.name}.sha256")
     try:

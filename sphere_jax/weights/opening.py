@@ -4,6 +4,7 @@ Tensors are read when they are indexed, so that a file may be larger than the fr
 """
 
 import json
+import os
 import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -54,7 +55,7 @@ class StoredTensors(Mapping):
         return self.entries[name].shape
 
 
-def open_tensors(*paths: str | Path) -> StoredTensors:
+def open_tensors(*paths: str | os.PathLike) -> StoredTensors:
     """All tensors of files, or of the weights files of a folder, by their published names.
 
     .safetensors; .pth, .pt, .bin and .ckpt of PyTorch (which must be installed; `weights_only`);
