@@ -255,7 +255,7 @@ def test_arms_in_another_decoder_share_the_generator_but_no_curve(copied, capsys
         (("--vary=data.source=digits,npz",), "There is no file ''"),
         (
             ("--vary=decoder.lpips=a.pth,b.pth", "--config.stages=vae,decoder,flow"),
-            "a.pth cannot be",
+            "a.pth is not there",
         ),
         (
             ("--vary=space.path=slerp", "--config.evaluation.features=inception_fid"),

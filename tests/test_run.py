@@ -308,7 +308,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         (("--config.decoder.lpips=none.safetensors",), "none.safetensors is not there"),
         (
             ("--config.evaluation.lpips=n.pth", "--config.data.image_size=32"),
-            "n.pth cannot be read",
+            "n.pth is not there",
         ),
         (
             ("--config.sampler.auto_guidance=none",),
