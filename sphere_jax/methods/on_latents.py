@@ -189,10 +189,13 @@ class OnLatents(Generator):
             return split
         return encoded_split(self.tokenizer, split, frozen, map_over)
 
-    def latents_of(self, frozen: Params, batch: Batch, keys: Keys) -> Latents:
+    def latents_of(self, frozen: Params, batch: Batch, keys: Keys | None = None) -> Latents:
         """Normalised latents (B, h, w, d) of a batch, which holds them or its images.
 
         Where the tokenizer samples, they are drawn by keys made from those (B,) of the examples.
+
+        Raises:
+          ValueError: it samples, and there are no keys.
         """
         if "latents" in batch:
             mean, std = batch["latents"], batch.get("latent_std")
@@ -202,6 +205,8 @@ class OnLatents(Generator):
             mean, std = self.tokenizer.encode(frozen, to_float(batch["images"])), None
         if std is None:
             return mean
+        if keys is None:
+            raise ValueError("latents that are sampled need the keys of the examples")
         keys = jax.vmap(lambda key: jax.random.fold_in(key, POSTERIOR))(keys)
         return mean + std * noise_of(keys, mean.shape[1:])
 

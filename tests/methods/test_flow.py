@@ -292,6 +292,8 @@ def test_a_sample_of_the_posterior_belongs_to_its_key():
     def draw(keys, batch):
         return method.latents_of({}, batch, keys)
 
+    with pytest.raises(ValueError, match="need the keys"):
+        method.latents_of({}, moments)
     first, again, other = (draw(keys_of(4000, seed), moments) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     few = {name: rows[7:9] for name, rows in moments.items()}
