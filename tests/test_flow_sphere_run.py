@@ -10,6 +10,8 @@ from PIL import Image
 
 from sphere_jax import edit, evaluate, main, sample
 from sphere_jax.common.errors import UserError
+from sphere_jax.runs.drawing import Drawer
+from sphere_jax.runs.loading import load_run
 
 pytestmark = pytest.mark.slow
 TINY = [
@@ -52,7 +54,11 @@ def test_it_is_scored_with_and_without_refinement(run):
     text = json.dumps(results)
     assert "frechet_distance_small_classifier" in text
     assert "NFE 6" in (run / "report.html").read_text() or '"nfe": 6' in text
-    assert (run / "report.html").read_text().count("data:image/png") >= 3
+    assert (run / "report.html").read_text().count("data:image/png") >= 4
+    drawer = Drawer(load_run(run), 0)
+    path, drawn = drawer.path(np.arange(3), 9), drawer.draw(np.arange(3)).images
+    assert list(path) == [0, 1, 2, 3]
+    assert np.abs(path[3].astype(int) - drawn).max() <= 1 and (path[0] != drawn).any()
 
 
 def test_samples_are_the_same_for_a_seed_and_differ_from_the_decode(run, tmp_path):

@@ -46,6 +46,7 @@ from sphere_jax.methods.base import (
     MapOver,
     Outcome,
     Params,
+    Passed,
     Pictures,
     Tools,
     Trace,
@@ -126,6 +127,7 @@ class FlowSphereTraining(Generator):
 
     Options = FlowSphereOptions
     SamplerOptions = FlowSphereSamplerOptions
+    shows_path = True
     trains_tokenizer = FlowSphere.Options.name
     noise_options = ("batch_size",)
     edits: ClassVar = {"reconstruct": {}, "interpolate": {}, "manipulate": {}}
@@ -312,6 +314,12 @@ class FlowSphereTraining(Generator):
     ) -> tuple[Drawn, Trace]:
         return self.rough_and_refined(params, keys, labels, scale, sampler)[1], {}
 
+    def path(
+        self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: Refinement
+    ) -> Passed:
+        """The images (steps + 1, B, H, W, C) of the refinement, the first mixed with noise."""
+        return self.rough_and_refined(params, keys, labels, scale, sampler, states=True)[1]
+
     def rough_and_refined(
         self,
         params: Params,
@@ -320,9 +328,11 @@ class FlowSphereTraining(Generator):
         scale: Scalar,
         sampler: Refinement,
         latents: Latents | None = None,
-    ) -> tuple[Images, Images]:
-        """The decode of a point of the sphere, by default a random one, and its refinement: two
-        float images (B, H, W, C) in [-1, 1] (docs/systems/flow_sphere.md#sampling)."""
+        states: bool = False,
+    ) -> tuple[Images, Images | Passed]:
+        """The decode of a point of the sphere, by default a random one, and its refinement, or all
+        `states` of it (steps + 1, B, ...): float images (B, H, W, C) in [-1, 1]
+        (docs/systems/flow_sphere.md#sampling)."""
         first, second = jax.vmap(lambda k: jax.random.split(k))(keys).T
         if latents is None:
             latents = sphere.spherify(noise_of(first, self.tokenizer.latent_shape))
@@ -334,7 +344,15 @@ class FlowSphereTraining(Generator):
             return self.predict(params, x, t, v, h, labels)
 
         refined = refine_steps(
-            sampler, predict, rough, noise, (latents, tokens), labels, self.num_classes, scale
+            sampler,
+            predict,
+            rough,
+            noise,
+            (latents, tokens),
+            labels,
+            self.num_classes,
+            scale,
+            states,
         )
         return jnp.clip(rough, -1.0, 1.0), jnp.clip(refined, -1.0, 1.0)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32
 
 from sphere_jax.common.shapes import AnyArray, Images, Labels, Scalar
 from sphere_jax.geometry.spaces import Euclidean
@@ -65,7 +66,8 @@ def refine_steps(
     labels: Labels,
     null_label: int,
     scale: Scalar,
-) -> Images:
+    states: bool = False,
+) -> Images | Float32[AnyArray, "points batch height width channels"]:
     """Images (B, H, W, C), not clipped: N - 1 Heun steps of length 1 / N from the mix of `rough`
     and `noise`, then the prediction; `rough` itself for 0 steps.
 
@@ -73,9 +75,10 @@ def refine_steps(
       predict: `(x_t, t (B,), *context, labels) -> x_hat`, clean images. The velocity is
         `(x_t - x_hat) / max(t, 0.05)`.
       scale: of guidance, where `settings` turn it on.
+      states: return all (N + 1, B, H, W, C) instead: the mix, x after every step, the prediction.
     """
     if settings.steps == 0:
-        return rough
+        return rough[None] if states else rough
 
     def x_hat(x, t):
         inputs = (x, jnp.full(len(x), t, jnp.float32), *context)
@@ -87,10 +90,14 @@ def refine_steps(
         return (x - x_hat(x, t)) / jnp.maximum(t, CLAMP)
 
     def step(x, times):
-        return heun(velocity, Euclidean(), x, *times), None
+        x = heun(velocity, Euclidean(), x, *times)
+        return x, x if states else None
 
     x = mix(rough, noise, settings.rho)
+    passed = [x[None]]
     times = np.linspace(1.0, 0.0, settings.steps + 1, dtype=np.float32)
     if settings.steps > 1:
-        x, _ = jax.lax.scan(step, x, (times[:-2], times[1:-1]))
-    return x_hat(x, times[-2])
+        x, along = jax.lax.scan(step, x, (times[:-2], times[1:-1]))
+        passed.append(along)
+    last = x_hat(x, times[-2])
+    return jnp.concatenate([*passed, last[None]]) if states else last

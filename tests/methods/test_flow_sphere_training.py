@@ -171,7 +171,16 @@ def test_heun_steps_by_hand():
     rng = np.random.default_rng(0)
     rough, noise = (rng.normal(size=(2, 4, 4, 1)).astype(np.float32) for _ in "ab")
     predict, _ = counted(lambda x, t: (1.0 - 0.5 * t[:, None, None, None]) * x)
-    got = refine_steps(Refinement(3, rho=0.6), predict, rough, noise, (), jnp.zeros(2, int), 0, 1.0)
+    given = (predict, rough, noise, (), jnp.zeros(2, int), 0, 1.0)
+    got = refine_steps(Refinement(3, rho=0.6), *given)
+    states = refine_steps(Refinement(3, rho=0.6), *given, states=True)
+    assert len(states) == 4
+    np.testing.assert_array_equal(states[-1], got)
+    np.testing.assert_array_equal(states[0], mix(rough, noise, 0.6))
+    for steps in (0, 1):
+        states = refine_steps(Refinement(steps), *given, states=True)
+        assert len(states) == steps + 1
+        np.testing.assert_array_equal(states[-1], refine_steps(Refinement(steps), *given))
     x, h = 0.6 * noise + 0.4 * rough, 1.0 / 3.0
 
     def velocity(x, t):
