@@ -14,7 +14,9 @@ from sphere_jax.runs.network_files import load_files
 from sphere_jax.runs.system import System
 from sphere_jax.training.ema_profiles import gamma_of
 from sphere_jax.training.ema_snapshots import save_snapshots, snapshot_folder
+from sphere_jax.weights.layouts import generators
 from sphere_jax.weights.stored import trained_as
+from sphere_jax.weights.tensors import convert, export
 
 RAW = {
     "stages": ("flow",),
@@ -124,6 +126,14 @@ def test_a_denoiser_starts_from_averages_too(tmp_path):
         load_files(flow(str(out)).pretrained())
     with pytest.raises(UserError, match="uses config.sphere_latent.pretrained unchanged"):
         denoiser("")
+
+
+def test_a_denoiser_is_exported_in_the_layout_of_its_blocks():
+    network = denoiser().network
+    params = jax.tree.map(np.asarray, network.init(jax.random.key(0)))
+    known = generators.layouts(network)
+    back = convert(export(params, known[0]), known, network)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
 @pytest.mark.parametrize(

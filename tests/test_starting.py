@@ -12,6 +12,7 @@ from sphere_jax import convert, main, sample
 from sphere_jax.config.reading import read_config
 from sphere_jax.runs.loading import load_run, stored_config
 from sphere_jax.runs.provenance import check_pretrained, initial_params, override_weights
+from sphere_jax.weights.layouts import generators
 from sphere_jax.weights.stored import fingerprint_of, trained_as
 
 FEW = [
@@ -128,10 +129,24 @@ def test_exported_files_come_back_to_the_bit(first, exported, folder):
     )
 
 
+def test_a_network_that_nobody_publishes_is_written_by_our_names(
+    first, folder, monkeypatch, capsys
+):
+    """As one of another package."""
+    monkeypatch.setattr(generators, "PUBLISHED", {})
+    file = folder / "ours.safetensors"
+    convert.main([f"--from={first}", "--export", f"--out={file}"])
+    assert "the network of stage 'flow', by our names" in capsys.readouterr().out
+    given = [FROM, f"--config.tokenizer.pretrained={first}", f"--config.flow.pretrained={file}"]
+    run = opened(folder / "no", *given)
+    check_pretrained(run)
+    same(initial_params(run, run.task("flow"))["network"], load_run(first).artifacts["network"])
+
+
 def test_a_decoder_stage_starts_from_a_finetuned_decoder(first, exported, folder):
     given = ["--config.stages=decoder,", f"--config.tokenizer.pretrained={first}"]
     finetuned = load_run(first).artifacts["decoder"]
-    for source in (first, exported["decoder"], exported["tokenizer"]):
+    for source in (first, exported["decoder"]):
         run = opened(folder / "no", *given, f"--config.decoder.pretrained={source}")
         check_pretrained(run)
         assert initial_params(run, run.task("decoder")).keys() == {"decoder"}
