@@ -36,7 +36,8 @@ After an interruption the same command checks finished files and reuses them.
 """,
     "statistics": """\
 Of the training images, original and mirrored. tiny_vae and kl_vae normalise by them before anything
-is projected on a sphere. A latent cache (--config.data.source=cache) stores its own, so nothing is
+is projected on a sphere; rae whitens every number of a latent, and its file holds as many means and
+variances. A latent cache (--config.data.source=cache) stores its own, so nothing is
 encoded. It is normalised as it is read: one cache serves runs with statistics and without.
 --config.a.b=v overrides a value of the config.
 """,

@@ -63,6 +63,17 @@ def _tokenizer(run: Run, out: Path) -> str:
     return _write(run, out, params, name, tokenizer_provenance(run.config), "tokenizer")
 
 
+def _released(run: Run, out: Path) -> str:
+    """The tokenizer in its authors' layout."""
+    file = _tokenizer_file(run, str(out))
+    params = that_has(_parts(run, tuple(file.network.shapes)), file.network.shapes)
+    layout = file.layouts(file.network)[0]
+    tensors = export(params, layout)
+    about = {"format": "pt"} | as_metadata(tokenizer_provenance(run.config))
+    write_safetensors(out, tensors, about)
+    return f"{out}: {len(tensors)} tensors of the tokenizer in the layout of {layout.name}"
+
+
 def _tokenizer_file(run: Run, path: str) -> WeightsFile | None:
     """That of all its parts, as a run whose `config.tokenizer.pretrained` is `path` takes it; None
     if it takes several files."""
@@ -107,9 +118,11 @@ PARTS: dict[str, Callable[[Run, Path], str]] = {
     "network": _network,
     "tokenizer": _tokenizer,
     "decoder": _decoder,
+    "released": _released,
 }
 HAS: dict[str, Callable[[Run], bool]] = {
     "network": lambda run: bool(run.generator and run.generator.network_parameters),
     "tokenizer": lambda run: _tokenizer_file(run, "F.safetensors") is not None,
     "decoder": lambda run: "decoder" in run.tokenizer.parts,
+    "released": lambda run: run.config.tokenizer_class.released_layout,
 }

@@ -86,6 +86,8 @@ def _loss_section(rows: list[dict]) -> list[page.Section]:
     captions = {
         "loss": "Training loss, one panel a stage.",
         "heldout_loss": "Held-out loss of the EMA weights.",
+        "discriminator": "Loss of the discriminator.",
+        "adversarial": "What the decoder is told by it.",
     }
     blocks, single = [], []
     for key, caption in captions.items():

@@ -58,6 +58,9 @@ class Tokenizer:
       Options: its options, a subclass of `TokenizerOptions` whose `name` is its name.
       trained_here: its weights come from a stage of the run, not from files.
       decodes: it has a decoder; without one, latents are all there is.
+      whitens_positions: measured statistics are mean and variance of every number of a latent, not
+        mean and deviation of a channel.
+      released_layout: what a run trained can be written as its authors' file has it.
       encoder_parts: those of `parts` that only `encode` reads.
       not_of_latents: its options that do not change latents, but their rounding or the decoder.
 
@@ -72,6 +75,8 @@ class Tokenizer:
     Options: ClassVar[type[TokenizerOptions]]
     trained_here: ClassVar[bool] = False
     decodes: ClassVar[bool] = True
+    whitens_positions: ClassVar[bool] = False
+    released_layout: ClassVar[bool] = False
     encoder_parts: ClassVar[tuple[str, ...]] = ("encoder",)
     not_of_latents: ClassVar[tuple[str, ...]] = ("compute_dtype", "remat", "unroll")
 
@@ -154,3 +159,8 @@ class Tokenizer:
         from sphere_jax.common.errors import UserError
 
         raise UserError(f"config.tokenizer.name='{options.name}' takes no measured statistics.")
+
+    @classmethod
+    def statistics_source(cls, data: DataOptions, options: Any) -> tuple[str, str]:
+        """The name of these statistics in a file, and the path of the weights they are of."""
+        raise NotImplementedError

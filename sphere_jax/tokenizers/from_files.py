@@ -116,6 +116,10 @@ class PublishedVAE(FromFiles):
         return options
 
     @classmethod
+    def statistics_source(cls, data: DataOptions, options: Any) -> tuple[str, str]:
+        return f"{options.kind}_statistics", options.pretrained
+
+    @classmethod
     def _statistics_file(cls, options: Any) -> WeightsFile:
         """Mean and std of the channels, (d,) each, before packing."""
         network = _channel_statistics(cls.channels(options.kind))

@@ -105,6 +105,7 @@ class HAE(FromFiles):
     encoder_parts: ClassVar = ("stem", "vit")
     last_layer: ClassVar = "project_out"
     statistics: ClassVar = None
+    released_layout: ClassVar = True
     not_of_latents: ClassVar = (
         *("compute_dtype", "remat", "unroll", "decoder_widths", "decoder_depths"),
         *("attention_levels", "decoder_norm", "attention_norm"),
@@ -200,7 +201,11 @@ class HAE(FromFiles):
                 vit=Network(lambda rngs: vit(rngs=rngs)),
                 decoder=Network(lambda rngs: decoder(rngs=rngs)),
                 whole=Network(
-                    lambda rngs: Autoencoder(stem(rngs), vit(rngs=rngs), decoder(rngs=rngs))
+                    lambda rngs: Autoencoder(
+                        stem(rngs),
+                        DINOv3(**sizes | {"embeds": False}, **running, rngs=rngs),
+                        decoder(rngs=rngs),
+                    )
                 ),
                 stored=given,
                 latent_shape=(side, side, width),

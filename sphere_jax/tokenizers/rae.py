@@ -67,7 +67,20 @@ class RAE(FromFiles):
 
     Options = RAEOptions
     last_layer: ClassVar = "output"
+    whitens_positions: ClassVar = True
     not_of_latents: ClassVar = ("compute_dtype", "decoder", "pretrained_decoder", "train_decoder")
+
+    @classmethod
+    def without_statistics(cls, options: RAEOptions) -> RAEOptions:
+        check(
+            options.pretrained_statistics == "",
+            "config.tokenizer.pretrained_statistics must be empty to measure them.",
+        )
+        return dataclasses.replace(options, whiten=False, train_decoder=True)  # no decoder is read
+
+    @classmethod
+    def statistics_source(cls, data: DataOptions, options: RAEOptions) -> tuple[str, str]:
+        return f"rae_statistics_{data.image_size}", options.pretrained_encoder
 
     @classmethod
     def trained_by_run(cls, options: RAEOptions) -> bool:
