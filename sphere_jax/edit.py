@@ -67,6 +67,8 @@ def main(argv: list[str]) -> None:
     config = read_config(stored_config(workdir), stored=True)
     editing.check_edits(config, workdir, action)
     given = editing.defaults(config, action) | sampler_values(workdir, arguments.sampler)
+    if arguments.sampler and not any(samples(action)(config.method(n)) for n in config.stages):
+        raise UserError(f"{action} takes no --{min(arguments.sampler)} of {workdir}; leave it out.")
     run = load_run(workdir, given)
     method, labels = editing.editor(run), parse_labels(arguments.labels, run.classes)
 

@@ -320,7 +320,7 @@ def test_a_group_has_the_options_of_its_kind():
         (ENCODER, {"sphere_encoder__label_dropout": 0.0}, "which config.sphere_encoder.label_drop"),
         (ENCODER, {"sphere_encoder__max_angle": 90.0}, "must be at most 89.0"),
         (ENCODER, {"tokenizer": SMALL["tokenizer"]}, "must begin with a 'vae' stage"),
-        (ENCODER, {"evaluation__at_steps": (0,)}, "must hold positive numbers"),
+        (ENCODER, {"evaluation__at_steps": (0,)}, "must hold numbers from 1 on"),
         (DENOISER, {"space__sphere": "token"}, "lives on the global sphere"),
         (DENOISER, {"space__path": "linear"}, "lives on the global sphere"),
         (

@@ -226,7 +226,7 @@ def test_a_direction_changes_the_edit(encoder, pictures, tmp_path):
         (["interpolate", "--labels=99"], "must be 0..9, or 10 for no class"),
         (["interpolate", "--columns=1"], "a whole number, 2 to 100"),
         (["interpolate", "--stitch=diagonal"], "config.sampler has no 'stitch'"),
-        (["reconstruct", "--images", "0", "--strength=1"], "There is no flag --strength"),
+        (["reconstruct", "--images", "0", "--strength=1"], "reconstruct takes no --strength"),
         (["crossover", "--images", "0", "--share_noise=True"], "shows every --share_noise"),
         (["reconstruct", "--images", "nowhere.png"], "There is no image 'nowhere.png'"),
     ],

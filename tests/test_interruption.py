@@ -60,12 +60,14 @@ def test_two_signals_end_a_command_that_saves_without_end():
         [
             "from sphere_jax.common.interruption import held",
             "with held(lambda: print('saving', flush=True), lambda: True):",
+            "    print('held', flush=True)",
             "    while True:",
             "        try: time.sleep(60)",
             "        except KeyboardInterrupt: pass",
         ]
     )
     with start(body) as process:
+        assert process.stdout.readline() == "held\n"
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "saving\n"
         time.sleep(interruption.ONE + 1)

@@ -248,7 +248,7 @@ def test_a_sweep_resumes_from_what_it_wrote(run, reference, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         sweeping.sweep(run, points, 12, 3, None, cut_off)
     (before,) = written
-    assert len(before["rows"]) == 1 and sweeping.curves(before).startswith(b"\x89PNG")
+    assert len(before["rows"]) == 1 and sweeping.curves(before) is None  # of one point
 
     decoded = []
     real = Drawer.decode
@@ -386,7 +386,7 @@ def test_checks_of_a_weaker_runs_record(run, guided_by, tmp_path, changes, words
         depends = {key: value for key, value in depends.items() if value is not None}
         (own.workdir / "stages").mkdir(parents=True)
         record = own.workdir / "stages" / "flow.json"
-        record.write_text(json.dumps({"depends": depends, "finished": True}))
+        record.write_text(json.dumps({"depends": depends, "finished": True, "metrics": {}}))
     guided = dataclasses.replace(guided_by(other), workdir=ours.workdir)
     if not words:
         with_weaker(guided)

@@ -177,8 +177,9 @@ def remove_leftovers(folder: Path) -> None:
     """
     for file in folder.rglob(".*.tmp"):
         *_, process, _ = file.name.split(".")
-        if process.isdigit() and not _may_write(file, int(process)):
-            file.unlink(missing_ok=True)
+        with suppress(OSError):  # gone meanwhile, or a folder: none of ours
+            if process.isdigit() and not _may_write(file, int(process)):
+                file.unlink()
 
 
 def _may_write(file: Path, process: int) -> bool:

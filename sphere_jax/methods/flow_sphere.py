@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import (
@@ -24,7 +24,6 @@ from sphere_jax.common.shapes import (
     OneKey,
     PerSample,
     Scalar,
-    Tokens,
 )
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
@@ -295,7 +294,7 @@ class FlowSphereTraining(Generator):
         x_t: Images,
         t: PerSample,
         latents: Latents,
-        tokens: Tokens,
+        tokens: Float[AnyArray, "batch tokens features"],
         labels: Labels | None,
     ) -> Images:
         """The refiner's clean images (B, H, W, C) of noisy ones at times t (B,), float32."""
