@@ -375,7 +375,8 @@ def test_a_weaker_run_must_have_the_same_latents(run, guided_by, tmp_path):
         ({}, ""),
         ({"config.tokenizer.blocks": None}, ""),  # from before that option, at its default
         ({"config.tokenizer.pretrained_decoder fingerprint": "abc"}, ""),
-        ({"config.tokenizer.pretrained_encoder fingerprint": "abc"}, "='abc', not None"),
+        # Weights that a run trained are compared themselves.
+        ({"config.tokenizer.pretrained_encoder fingerprint": "abc"}, ""),
         ({"config.tokenizer.blocks": 7}, "config.tokenizer.blocks=7, not 1"),
     ],
 )
