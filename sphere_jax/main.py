@@ -29,7 +29,10 @@ def main(argv: list[str]) -> None:
         return
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument(
-        "--config", type=user_path, required=True, help="a file, or a name in configs/"
+        "--config",
+        type=user_path,
+        required=True,
+        help="a file, a name in configs/, or config.json of a run",
     )
     flags.add_argument(
         "--workdir", type=user_path, default="", help="the run folder; resumed if it exists"
