@@ -14,7 +14,8 @@ EPILOG = """\
 any value of the config can be overridden (--help=GROUP lists the options of a group, say
 --help=flow, --help=model.sit or --help=sampler; --help=all lists all, as docs/options.md does):
   --config.space.path=linear          the Euclidean baseline, all else identical
-  --config.flow.steps=2000            train longer (in a new --workdir)
+  --config.flow.steps=2000            train longer: goes on where the schedule is constant, else
+                                      in a new --workdir with --from_run=OLD_WORKDIR
   --config.sampler.guidance=1.5       guidance scale; 1 is off and halves the cost
   --config.mesh.fsdp=4                shard parameters over 4 devices
 
@@ -37,6 +38,10 @@ def main(argv: list[str]) -> None:
     flags.add_argument(
         "--workdir", type=user_path, default="", help="the run folder; resumed if it exists"
     )
+    flags.add_argument(
+        "--from_run", type=user_path, default="", metavar="W",
+        help="take the finished stages of run W that this config would train to the same weights",
+    )  # fmt: skip
     flags.add_argument(
         "--dry_run",
         action="store_true",
@@ -64,16 +69,19 @@ def main(argv: list[str]) -> None:
         raise UserError("--workdir is missing; name a folder for the run, say runs/first.")
     run = open_run(config, Path(arguments.workdir), mesh)
     with only_writer(run.workdir):
-        _train(run)
+        _train(run, arguments.from_run)
 
 
-def _train(run) -> None:
+def _train(run, from_run: str) -> None:
     from sphere_jax.runs.scoring import Scorer, score_run
+    from sphere_jax.runs.sharing import take_stages
     from sphere_jax.runs.stages import start, train_stages
     from sphere_jax.training.run_log import RunLog
 
     scorer = Scorer(run)  # raises for what is missing before anything trains
     start(run)
+    if from_run:
+        take_stages(run, Path(from_run))
     log = RunLog(run.workdir)
     try:
         for line in run.classes.lines():

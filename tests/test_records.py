@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from refusals import refusal_of
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.reading import read_config
@@ -93,6 +94,38 @@ def test_a_changed_name_is_reported_before_its_options(depends):
     before |= {"config.model.name": "lightning_dit", "config.model.aardvark": 1}
     message = difference(before, now, config_of())
     assert message == "config.model.name='lightning_dit', not 'sit'"
+
+
+def test_a_last_stage_goes_on_where_its_first_steps_are_the_same(tmp_path):
+    """In more steps at a constant rate; else the refusal says why it does not."""
+
+    def records(raw):
+        return Run(read_config(raw), tmp_path, None).records
+
+    def claimed(**flow):
+        return records(RAW | {"flow": RAW["flow"] | flow}).claim("flow")
+
+    claimed(steps=7)
+    finished = tmp_path / "stages" / "flow.json"
+    content = json.loads(finished.read_text()) | {"finished": True, "metrics": {}}
+    finished.write_text(json.dumps(content))
+    (tmp_path / "results.json").write_text("{}")
+    assert claimed(steps=7)["finished"] and (tmp_path / "results.json").exists()
+    record = claimed(steps=9)
+    assert record["depends"]["config.flow.steps"] == 9 and not record["finished"]
+    assert json.loads(finished.read_text()) == record and not (tmp_path / "results.json").exists()
+    assert "config.flow.steps=9, not 8; give another" in refusal_of(claimed, steps=8)
+    both = refusal_of(claimed, steps=10, time_shift=3.0)
+    assert "config.flow.steps=9, not 10; give another --workdir (--from_run=" in both
+    finished.unlink()
+    claimed(optimizer={"schedule": "cosine"})
+    message = refusal_of(claimed, steps=9, optimizer={"schedule": "cosine"})
+    assert "and cannot go on, because its learning rates ('cosine') depend on its length" in message
+    finished.unlink()
+    claimed()
+    two = RAW | {"stages": ("flow", "more"), "flow": RAW["flow"] | {"steps": 9}}
+    later = records(two | {"more": RAW["flow"] | {"method": "flow"}})
+    assert "because later stages were trained on it" in refusal_of(later.claim, "flow")
 
 
 def test_a_run_restarts_in_an_older_folder(tmp_path):

@@ -214,7 +214,8 @@ def test_killed_at_many_moments(without_flow, finished):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("--config.flow.steps=13", "config.flow.steps=12, not 13"),
+        ("--config.vae.steps=7", "config.vae.steps=6, not 7, and cannot go on, because later"),
+        ("--config.flow.steps=11", "config.flow.steps=12, not 11"),
         ("--config.seed=1", "config.seed=0, not 1"),
         ("--config.space.path=linear", "sphere of radius sqrt(d)', not 'none'"),
         ("--config.vae.kl_weight=0.5", "config.vae.kl_weight"),
@@ -549,6 +550,28 @@ def test_evaluate_refusals(finished, tmp_path, flags, words):
 
 
 # Sharing
+
+
+def test_finished_stages_of_another_run_are_taken(finished, tmp_path, capsys):
+    """Those that this config would train to the same weights."""
+    workdir = tmp_path / "run"
+    taken = (f"--workdir={workdir}", f"--from_run={finished}", NO_SCORES)
+    message = refusal(main, *tiny_run.FLAGS, "--config.seed=1", *taken)
+    assert "has nothing to take: its stage 'vae' was trained with config.seed=0, not 1" in message
+    message = refusal(main, *tiny_run.FLAGS, *taken[::2], f"--from_run={tmp_path}")
+    assert "is not a run folder" in message
+    shutil.rmtree(workdir)
+    flags = [*tiny_run.FLAGS, *taken, "--config.flow.steps=13"]
+    main.main(flags)
+    out = capsys.readouterr().out
+    assert f"vae: taken from {finished}" in out and f"decoder: taken from {finished}" in out
+    assert f"flow: taken from {finished}, to go on in more steps" in out  # all in the warm-up
+    assert "flow: resuming from step 12 of 13" in out
+    for a, b in zip(averages(workdir, "vae", 6), averages(finished, "vae", 6), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert out.count("finished before, skipped") == 2 and "flow 13/13" in out
+    main.main(flags)  # again: everything is there
+    assert capsys.readouterr().out.count("finished before, skipped") == 3
 
 
 def test_one_stage_changed_trains_all_that_follow(finished, tmp_path):

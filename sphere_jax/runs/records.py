@@ -15,6 +15,7 @@ from sphere_jax.common.files import read_json, write_json
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.config.option import Leaf, leaves
 from sphere_jax.config.options import Config
+from sphere_jax.training.optimizers import learning_rates
 from sphere_jax.weights.stored import fingerprint_of
 
 FINGERPRINT = " fingerprint"  # of the file that an option names
@@ -72,22 +73,49 @@ class Records:
         Raises UserError if it is damaged or, with `check`, of another config.
         """
         record = read_record(self.file(name))
-        differs = (
-            check and record and difference(record["depends"], self.depends(name), self.config)
-        )
-        if differs:
-            raise UserError(
-                f"{self.workdir} holds stage '{name}' with {differs}; give another --workdir, or "
-                "the config and the version that started this one."
-            )
+        if check and record:
+            self.compare(name, record, f"{self.workdir} holds stage '{name}'")
         return record
 
+    def compare(self, name: str, record: dict, what: str) -> None:
+        """Raises UserError, about `what`, unless `record` is one of this config, or of a last
+        stage in fewer steps that can go on."""
+        now = self.depends(name)
+        differs = difference(record["depends"], now, self.config)
+        if differs and not self._goes_on(name, record["depends"], now, what):
+            raise UserError(f"{what} with {differs}; {_elsewhere(self.workdir)}")
+
+    def _goes_on(self, name: str, before: dict, now: dict, what: str) -> bool:
+        """Whether `now` differs in nothing but more steps, with the same first ones.
+
+        Raises UserError where it has more steps and they would be others.
+        """
+        key, optimizer = f"config.{name}.steps", self.config.stage(name).optimizer
+        old, new = renamed(before, self.config).get(key), now[key]
+        if type(old) is not int or not 0 < old < new:
+            return False
+        if difference(before | {key: new}, now, self.config):
+            return False
+        reason = ""
+        if name != self.config.stages[-1]:
+            reason = "later stages were trained on it"
+        elif (learning_rates(optimizer, old) != learning_rates(optimizer, new)[:old]).any():
+            reason = f"its learning rates ('{optimizer.schedule}') depend on its length"
+        if reason:
+            raise UserError(
+                f"{what} with {key}={old}, not {new}, and cannot go on, because {reason}; "
+                f"{_elsewhere(self.workdir)}"
+            )
+        return True
+
     def claim(self, name: str) -> dict:
-        """That of stage `name`, started if new. Raises UserError as `read` does with `check`."""
+        """That of stage `name`, started if new or if it goes on in more steps. Raises UserError as
+        `read` does with `check`."""
         record = self.read(name, check=True)
-        if record is None:
+        if record is None or difference(record["depends"], self.depends(name), self.config):
             record = {"depends": self.depends(name), "finished": False}
             if is_main_process():
+                (self.workdir / "results.json").unlink(missing_ok=True)  # of a finished run
                 write_json(self.file(name), record)
         return record
 
@@ -152,6 +180,13 @@ class Records:
     def _until(self, name: str) -> tuple[str, ...]:
         stages = self.config.stages
         return stages[: stages.index(name) + 1]
+
+
+def _elsewhere(workdir: Path) -> str:
+    return (
+        f"give another --workdir (--from_run={workdir} takes the finished stages that do not "
+        "differ), or the config and the version that started this one."
+    )
 
 
 def moves_weights(leaf: Leaf) -> bool:

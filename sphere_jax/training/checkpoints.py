@@ -7,6 +7,7 @@ each complete step and compared before reading. A step without checksums was int
 ignored; a damaged one is set aside. Nothing is lost, because training is deterministic.
 """
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,10 @@ from sphere_jax.common.processes import barrier, is_main_process, told_by_main_p
 from sphere_jax.common.progress import log
 
 ITEMS = ("params", "ema", "optimizer", "progress", "profiles")
+# What `wait` raises is not logged before, with a traceback, by orbax's thread.
+logging.getLogger("absl").addFilter(
+    lambda record: "_SignalingThread.run() raised" not in record.getMessage()
+)
 UNFINISHED = "*.orbax-checkpoint-tmp*"  # what orbax has not completed
 
 

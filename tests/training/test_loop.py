@@ -184,6 +184,11 @@ def test_a_finished_stage_is_not_trained_again(start, task, tmp_path, whole):
     assert shown == []
 
 
+def test_more_steps_at_a_constant_rate_go_on_to_the_same_bits(start, task, whole):
+    start(task(steps=6))
+    assert_equal(start(task()), whole.params)
+
+
 def test_logging_intervals_do_not_change_the_weights(start, task):
     often = start(task(log_every=1, checkpoint_every=1, preview_every=1), "often")
     seldom = start(task(log_every=99, checkpoint_every=99, preview_every=99), "seldom")

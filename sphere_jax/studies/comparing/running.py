@@ -1,22 +1,21 @@
 """Trains arms or loads finished ones; a stage that two arms share is copied, not trained again."""
 
 import re
-import shutil
 from pathlib import Path
 
-from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import read_json, write_json
+from sphere_jax.common.files import read_json
 from sphere_jax.config.options import Config
 from sphere_jax.config.reading import read_config
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.runs.loading import stored_config
-from sphere_jax.runs.records import difference, options_of, read_record
+from sphere_jax.runs.records import options_of
 from sphere_jax.runs.run import Run, open_run
 from sphere_jax.runs.scoring import Scorer, score_run
+from sphere_jax.runs.sharing import take_stage
 from sphere_jax.runs.stages import start, train_stages
 from sphere_jax.studies.comparing.matched import write_matched
-from sphere_jax.training.run_log import RunLog, read_rows, write_rows
+from sphere_jax.training.run_log import RunLog
 from sphere_jax.weights.stored import fingerprint_of
 
 OWN_FILE = re.compile(r"comparison(\.(md|json|html)|-\d+\.png)")
@@ -91,56 +90,8 @@ def share_stage(run: Run, name: str, root: Path) -> None:
     """Copies a finished stage of another arm, if it depends on the same values."""
     if (run.workdir / "stages" / f"{name}.json").exists():
         return
-    depends = run.records.depends(name)
-    needed = _weights_depend_on(name, depends)
     for record in sorted(root.glob(f"*/stages/{name}.json")):
-        content, other = read_record(record), record.parent.parent
-        theirs = _weights_depend_on(name, content["depends"])
-        if not content["finished"] or difference(theirs, needed, run.config):
-            continue
-        print(f"{name}: shared with {other.name}", flush=True)
-        for folder in (name, f"{name}.crc32"):
-            target = run.workdir / "checkpoints" / folder
-            shutil.copytree(other / "checkpoints" / folder, target, dirs_exist_ok=True)
-        config = read_config(stored_config(other), stored=True)
-        own = [r for r in read_rows(run.workdir / "metrics.jsonl") if r["stage"] != name]
-        shared = [r for r in read_rows(other / "metrics.jsonl") if r["stage"] == name]
-        if not _same_sampling(config, run.config):  # scores while training are of their sampler
-            shared = [row for row in shared if "images_trained" not in row]
-        write_rows(run.workdir / "metrics.jsonl", own + shared)
-        if (other / "evaluator").exists() and config.evaluation == run.config.evaluation:
-            shutil.copytree(other / "evaluator", run.workdir / "evaluator", dirs_exist_ok=True)
-        (run.workdir / "stages").mkdir(exist_ok=True)
-        shutil.copy2(record.with_suffix(".npz"), run.workdir / "stages")
-        own_record = run.workdir / "stages" / f"{name}.json"
-        write_json(own_record, content | {"depends": depends})  # last: it marks it as finished
-        return
-
-
-def _weights_depend_on(name: str, depends: dict) -> dict:
-    """Of a record's `depends`, what the weights of stage `name` are a function of: a generator of
-    latents never reads the decoder that an earlier stage finetunes."""
-    methods = {
-        key.split(".")[1]: plugins.find("methods", "METHOD", value, key)
-        for key, value in depends.items()
-        if key.endswith(".method")
-    }
-    if name not in methods or not methods[name].on_latents:
-        return depends
-    tuned = [stage for stage, method in methods.items() if not method.changes_latents]
-    starts = tuple(f"config.{stage}." for stage in tuned)
-    rest = {key: value for key, value in depends.items() if not key.startswith(starts)}
-    earlier = [stage for stage in depends["earlier stages"] if stage not in tuned]
-    return rest | {"earlier stages": earlier}
-
-
-def _same_sampling(one: Config, other: Config) -> bool:
-    """Whether the same weights would draw the same images."""
-    groups = ("sampler", "space", "evaluation", "data")
-    alike = all(getattr(one, group) == getattr(other, group) for group in groups)
-    return alike and _decoders(one) == _decoders(other)
-
-
-def _decoders(config: Config) -> list:
-    """What finetunes the decoder."""
-    return [(n, config.stage(n)) for n in config.stages if not config.method(n).changes_latents]
+        other = record.parent.parent
+        if other != run.workdir and take_stage(run, name, other):
+            print(f"{name}: shared with {other.name}", flush=True)
+            return

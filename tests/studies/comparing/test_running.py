@@ -9,11 +9,11 @@ import tiny_run
 from sphere_jax.config.config_files import load_config
 from sphere_jax.runs.records import difference
 from sphere_jax.runs.run import open_run
+from sphere_jax.runs.sharing import _same_sampling, _weights_depend_on
 from sphere_jax.studies.comparing import matched
 from sphere_jax.studies.comparing.curve_sections import _reached
 from sphere_jax.studies.comparing.matched import read_matched, write_matched
 from sphere_jax.studies.comparing.outcomes import Reached
-from sphere_jax.studies.comparing.running import _same_sampling, _weights_depend_on
 
 
 def config_of(*overrides):
