@@ -141,6 +141,11 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         self._argv = list(args or ())
+        for name, _, value in (text.partition("=") for text in self._argv):
+            if name == "--" or value == "--":  # argparse would give the flag an empty list
+                raise UserError(
+                    f"{quoted(name + '=--' if value else name)} is no flag with a value."
+                )
         try:
             found, rest = super().parse_known_args(args, namespace)
         except argparse.ArgumentError as error:

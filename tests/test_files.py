@@ -18,6 +18,8 @@ from sphere_jax.common.files import (
     make_cache_folder,
     make_folder,
     make_parent,
+    remove_leftovers,
+    temporary_beside,
     write_whole,
 )
 from sphere_jax.config.config_files import load_config
@@ -219,3 +221,23 @@ def test_the_wheel_brings_configs_and_scripts():
     for package, patterns in tools["package-data"].items():
         for pattern in patterns:
             assert list((ROOT / package.replace(".", "/")).glob(pattern)), pattern
+
+
+def test_leftovers_below_a_folder_and_in_it_alone(tmp_path):
+    dead = f"{socket.gethostname()}.{2**22 + 1}.tmp"  # beyond the largest process number
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    gone = [tmp_path / f".x.npz.{dead}", inner / f".y.json.{dead}"]
+    kept = [temporary_beside(tmp_path / "mine"), inner / ".7.tmp", inner / f"x.npz.{dead}"]
+    for file in (*gone, *kept):
+        file.touch()
+    kept = kept[1:]  # of this very process: of an earlier one with its number
+    remove_leftovers(tmp_path, below=False)
+    assert not gone[0].exists() and gone[1].exists()
+    remove_leftovers(tmp_path)
+    assert not gone[1].exists() and all(file.exists() for file in kept)
+    remove_leftovers(tmp_path / "nowhere")
+
+
+def test_the_root_is_no_folder_for_results():
+    assert "/ is the root of the file system; name a folder in it." in refusal_of(make_folder, "/")

@@ -24,6 +24,7 @@ import numpy as np
 from sphere_jax.common.errors import UserError, shortened
 
 SILENT = 600.0  # seconds without a write after which another host's process is taken to be gone
+LEFTOVER = re.compile(r"\..+\..+\.\d+\.tmp")  # as `temporary_beside` names it
 PATH_LENGTH, NAME_LENGTH = 4096, 255  # bytes, on all common file systems
 
 
@@ -77,7 +78,7 @@ def make_parent(file: str | os.PathLike) -> None:
     check_parents(file)
     if os.path.isdir(file):
         raise UserError(f"{file} is a folder; name a file.")
-    make_folder(Path(file).parent)
+    _make_writable(Path(file).parent)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -118,9 +119,15 @@ def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None
 
 
 def make_folder(folder: str | os.PathLike) -> None:
-    """Makes `folder`. Raises UserError if its path looks mistyped, or if nothing can be written
-    there."""
+    """Makes `folder`. Raises UserError if its path looks mistyped, if it is `/`, or if nothing can
+    be written there."""
     check_parents(folder)
+    if os.path.abspath(folder) == os.path.abspath(os.sep):
+        raise UserError(f"{folder} is the root of the file system; name a folder in it.")
+    _make_writable(folder)
+
+
+def _make_writable(folder: str | os.PathLike) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -171,15 +178,18 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes the temporary files of `write_whole` that killed processes left in `folder` and
-    below. Those of processes that may still write, on this host or another, stay.
+def remove_leftovers(folder: Path, below: bool = True) -> None:
+    """Deletes the temporary files of `write_whole` that killed processes left in `folder` and, if
+    `below`, in its folders. Those of processes that may still write, on this host or another, stay.
     """
-    for file in folder.rglob(".*.tmp"):
-        *_, process, _ = file.name.split(".")
-        with suppress(OSError):  # gone meanwhile, or a folder: none of ours
-            if process.isdigit() and not _may_write(file, int(process)):
-                file.unlink()
+    for place, inner, names in os.walk(folder):  # folders that vanish meanwhile are passed over
+        for file in (Path(place, name) for name in names if LEFTOVER.fullmatch(name)):
+            process = int(file.name.split(".")[-2])
+            with suppress(OSError):  # gone meanwhile
+                if not _may_write(file, process):
+                    file.unlink()
+        if not below:
+            inner.clear()
 
 
 def _may_write(file: Path, process: int) -> bool:

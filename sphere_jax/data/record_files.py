@@ -63,7 +63,7 @@ def open_records(file: Path):
     """A reader. Raises RuntimeError if it is not a whole ArrayRecord file."""
     from array_record.python.array_record_module import ArrayRecordReader
 
-    reader = ArrayRecordReader(str(file), RANDOM_ACCESS)
+    reader = ArrayRecordReader(_as_text(file), RANDOM_ACCESS)
     if not reader.ok():  # else it reports 0 records
         raise RuntimeError("it is cut off, or of another kind")
     return reader
@@ -80,7 +80,7 @@ def whole_records(file: Path) -> Iterator[Callable[[Iterable[bytes]], None]]:
 
     temporary, count = temporary_beside(file), 0
     with _writing(file):
-        writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+        writer = ArrayRecordWriter(_as_text(temporary), "group_size:1,uncompressed")
 
     def add(records: Iterable[bytes]) -> None:
         nonlocal count
@@ -100,6 +100,15 @@ def whole_records(file: Path) -> Iterator[Callable[[Iterable[bytes]], None]]:
     finally:
         if temporary.is_file():
             temporary.unlink()
+
+
+def _as_text(file: Path) -> str:
+    """Its path, which ArrayRecord takes as text alone. Raises UserError for one that is none."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{file} is no valid text, which record files need; rename it.") from None
+    return str(file)
 
 
 @contextlib.contextmanager

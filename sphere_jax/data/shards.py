@@ -56,7 +56,7 @@ def write_missing(
     Every process writes its share; all of them return once every share is written.
     """
     if is_main_process():
-        remove_leftovers(folder)
+        remove_leftovers(folder, below=False)
     own = shards[jax.process_index() :: jax.process_count()]
     todo = [shard for shard in own if not is_whole(shard)]
     if len(todo) < len(own):
