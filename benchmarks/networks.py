@@ -39,6 +39,7 @@ CALLS = {  # of a network's module, where it is not the module itself
     "decode": lambda module, x: module.decoder(x),
     "tokens": lambda module, x: module(x).patches,
     "pooled": lambda module, x: module.features(x)["2048"],
+    "latents": lambda module, x: module.encode(x),
     "distance": lambda module, x: module(x, x[::-1]),
 }
 
@@ -187,6 +188,13 @@ def all_cases() -> dict[str, Case]:
             "sd_vae", kl_vae, lambda m, x: m.decoder(m.post_quant_conv(x)), CALLS["decode"],
             (32, 32, 4),
         ),
+        "hae_encode": Case(
+            "hae_autoencoder", hae, lambda m, x: m.latents(x), CALLS["latents"], (256, 256, 3)
+        ),
+        "hae_decode": Case(
+            "hae_autoencoder", hae, lambda m, x: m.decode(x)["images"], CALLS["decode"],
+            (16, 16, 1024),
+        ),
     }  # fmt: skip
 
 
@@ -263,6 +271,32 @@ def kl_vae() -> "nn.Module":
         layers_per_block=2,
         latent_channels=4,
     )
+
+
+def hae() -> "nn.Module":
+    """Stem, DINOv3-L and decoder by the names of HAE's file, as the parity tests have them."""
+    import torch
+
+    from sphere_jax.models.imagenet import MEAN, STD
+    from tests.originals_dc_ae import TorchHAE
+    from tests.originals_dino import TorchDINOv3
+
+    class Whole(TorchHAE):
+        def latents(self, x):
+            mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+            embedded = self.stem(((x + 1) / 2 - mean) / std)["tokens"]
+            vit, (height, width) = self.dino_model, embedded.shape[2:]
+            first = torch.cat([vit.cls_token, vit.storage_tokens], dim=1).expand(len(x), -1, -1)
+            tokens = torch.cat([first, embedded.flatten(2).mT], 1)
+            rope = vit.rope_embed(height, width)
+            for block in vit.blocks:
+                tokens = block(tokens, rope)
+            return vit.norm(tokens)[:, first.shape[1] :].mT.unflatten(2, (height, width))
+
+    model, vit = Whole((1024, 1024, 512, 512, 256), (3, 3, 3, 5, 5)), TorchDINOv3(1024, 24, 16)
+    vit.patch_embed = model.dino_model.patch_embed
+    model.dino_model = vit
+    return model
 
 
 if __name__ == "__main__":

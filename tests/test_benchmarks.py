@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS = sorted(
     file.stem for file in (ROOT / "benchmarks").glob("*.py") if "__main__" in file.read_text()
 )
+LONG = ("hae",)  # four stages to compile
 AGAINST_TORCH = ("networks", "sample", "train_step")
 
 
@@ -28,7 +29,10 @@ def smoke(tmp_path, monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+             for name in BENCHMARKS]
+)  # fmt: skip
 def test_the_smoke_mode_prints_its_table_and_that_the_numbers_mean_nothing(name, smoke):
     first, *rest = smoke(name)
     assert first.startswith("Smoke mode") and first.endswith("the numbers mean nothing.")
