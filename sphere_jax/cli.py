@@ -43,33 +43,33 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     """Runs `main(argv)`: exit code 2 and a sentence for a user error, 130 for an interruption, 1
     where another process of the run has ended."""
     with listening(partial(peers.leave, "stopped")) as reported:
-        code, sentence, told = 0, "", "done"
+        code, sentence, kind = 0, "", "done"
         try:
             _set_precision()
             sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
             main(sys.argv[1:])
             sys.stdout.flush()
         except UserError as error:
-            code, sentence, told = 2, f"error: {error}", "error"
+            code, sentence, kind = 2, f"error: {error}", "error"
         except BrokenPipeError:  # as in `| head`: the reader has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code, told = 1, "error"
+            code, kind = 1, "error"
         except OSError as error:
             if error.errno not in USERS_TO_MEND or not error.filename:
                 raise
-            code, sentence, told = 2, f"error: {error.filename}: {error.strerror}.", "error"
+            code, sentence, kind = 2, f"error: {error.filename}: {error.strerror}.", "error"
         except Interrupted as stop:
             sentence = f"Stopped. {stop}. The same command resumes from there."
-            code, told = INTERRUPTED, "done"  # all processes have agreed
+            code, kind = INTERRUPTED, "done"  # all processes have agreed
         except KeyboardInterrupt:
-            code, sentence, told = INTERRUPTED, STOPPED, "stopped"
+            code, sentence, kind = INTERRUPTED, STOPPED, "stopped"
         except Exception:
             if not (cause := peers.leave("error", wait=peers.UNEXPLAINED)):
                 peers.end_with_traceback()
                 raise
-            code, sentence, told = peers.EXIT_CODE, f"error: {cause}", ""
+            code, sentence, kind = peers.EXIT_CODE, f"error: {cause}", ""
         reported.set()
-        if told and (cause := peers.leave(told)):
+        if kind and (cause := peers.leave(kind)):
             code, sentence = peers.EXIT_CODE, f"error: {cause}"
         if sentence:
             print(sentence, file=sys.stderr)
