@@ -72,7 +72,7 @@ FROM = "--config.stages=flow,"
 
 @pytest.fixture(scope="module")
 def other_data(first, folder):
-    """Flags of a flow that goes on from the first's, with its tokenizer, on other classes."""
+    """Flags of a flow that starts from the first's, with its tokenizer, on other classes."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (90, 16, 16, 1), np.uint8)
     np.savez(folder / "images.npz", images=images, labels=np.arange(90) % 3)

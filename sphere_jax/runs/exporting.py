@@ -92,7 +92,7 @@ def _decoder(run: Run, out: Path) -> str:
 
 
 def _stage(run: Run, name: str, out: Path) -> str:
-    """All that a stage trained, to go on from."""
+    """All that a stage trained, to start from."""
     params = _parts(run, run.methods[name].trains)
     return _write(run, out, params, f"stage {name}", provenance(run, name), "weights of")
 

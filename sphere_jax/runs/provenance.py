@@ -2,7 +2,7 @@
 
 A network on latents is good for the latents, the path, the space and the parameterization that it
 was trained with. Weights of another kind have the same shapes and give noise, so they are refused
-unless `pretrained_anyway` says that training goes on from them.
+unless `pretrained_anyway` says to start from them.
 """
 
 import dataclasses
