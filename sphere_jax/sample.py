@@ -5,8 +5,6 @@ python -m sphere_jax.sample --workdir=runs/mnist_slerp --num=64 --seed=1 --out=d
 
 from pathlib import Path
 
-import numpy as np
-
 from sphere_jax.cli import (
     Parser,
     add_weights_flag,
@@ -41,6 +39,8 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--labels", default="", help="classes, say 0,1 or cat,dog; default: all")
     add_weights_flag(flags)
     arguments = flags.parse_sampler(argv)
+
+    import numpy as np
 
     from sphere_jax.common.errors import UserError
     from sphere_jax.common.files import make_parent, write_npz

@@ -55,6 +55,17 @@ def test_a_signal_ends_a_command(body):
     assert err == f"{interruption.SENTENCE}\n"
 
 
+def test_signals_are_handled_before_anything_slow_is_imported():
+    """Importing JAX takes seconds; no command does so before `run_command`."""
+    names = [file.stem for file in (tiny_run.ROOT / "sphere_jax").glob("[a-z]*.py")]
+    assert {"main", "sample", "convert"} < set(names)
+    lines = [f"import sphere_jax.{name}" for name in names]
+    lines += ["import sys", "print({'jax', 'numpy'} & sys.modules.keys())"]
+    line = [sys.executable, "-c", "\n".join(lines)]
+    found = subprocess.run(line, cwd=tiny_run.ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
+
+
 def test_two_signals_end_a_command_that_saves_without_end():
     body = "\n    ".join(
         [

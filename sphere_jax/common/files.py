@@ -19,8 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sphere_jax.common.errors import UserError, shortened
 
 SILENT = 600.0  # seconds without a write after which another host's process is taken to be gone
@@ -110,7 +108,9 @@ def read_json(file: Path, fix: str = "delete it") -> dict[str, Any] | None:
     return found
 
 
-def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+def write_npz(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
+    import numpy as np  # slow, and commands handle signals only after their first imports
+
     def fill(temporary: Path) -> None:
         with temporary.open("wb") as file:  # of a path, numpy would change the name
             np.savez(file, **arrays)
@@ -232,7 +232,7 @@ def reason(error: OSError, folder: Path) -> str:
 
 
 def _finite(content: Any) -> Any:
-    if isinstance(content, (np.ndarray, np.generic)):
+    if hasattr(content, "tolist"):  # of NumPy
         content = content.tolist()
     if isinstance(content, float):
         return content if math.isfinite(content) else None
