@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
     from sphere_jax.evaluation.protocol import protocol
     from sphere_jax.evaluation.sample_files import read_samples
     from sphere_jax.evaluation.score_tables import describe, reading, remark_of
-    from sphere_jax.runs.drawing import balanced_labels, draw
+    from sphere_jax.runs.drawing import balanced_labels, check_count, draw
     from sphere_jax.runs.loading import bare_run, load_run
     from sphere_jax.runs.reference import reference_of
     from sphere_jax.runs.scoring import generation_of, labels_of, score_images
@@ -117,6 +117,7 @@ def main(argv: list[str]) -> None:
             images, labels = read_samples(arguments.samples, shape, run.classes)
         reference = reference_of(run)  # raises before sampling
         if images is None:
+            check_count(run, arguments.num)
             labels = balanced_labels(arguments.num, run.config.data.num_classes)
             samples = draw(run, labels, arguments.seed)
             if samples.images is None:

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     from sphere_jax.common.files import make_parent, write_npz
     from sphere_jax.data.class_names import parse_labels
     from sphere_jax.evaluation.figures import save_grid
-    from sphere_jax.runs.drawing import balanced_labels, draw
+    from sphere_jax.runs.drawing import balanced_labels, check_count, draw
     from sphere_jax.runs.loading import load_run
 
     out = Path(arguments.out)
@@ -64,6 +64,7 @@ def main(argv: list[str]) -> None:
         raise UserError("This run has latents only and no decoder; use --out=FILE.npz.")
     classes = run.config.data.num_classes
     chosen = parse_labels(arguments.labels, run.classes)
+    check_count(run, arguments.num)
     labels = balanced_labels(arguments.num, classes)
     if chosen:
         labels = np.resize(np.array(chosen), max(arguments.num, 0))

@@ -367,6 +367,8 @@ def test_a_grid_of_given_classes(finished, tmp_path, capsys):
     [
         (("--num=0",), "at least 1"),
         (("--num=-3", "--labels=1"), "at least 1"),
+        (("--num=9999999999999999", "--out=new.npz"), "The samples would take"),
+        (("--num=2501",), "more than a .png shows (2,500); use --out=FILE.npz"),
         (("--labels=11",), "must be 0..9, or 10 for no class"),
         (("--labels=-1",), "must be 0..9, or 10"),
         (("--labels=99999999999999999999999",), "must be 0..9, or 10"),

@@ -1,6 +1,7 @@
 """Drawing samples from a trained run, the same ones whatever the batch size or the mesh."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.data.memory import check_fits
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.distribution.mesh import batch_sharding
 from sphere_jax.nn.compilation import quick_products
@@ -49,6 +51,14 @@ class Samples:
 def balanced_labels(count: int, num_classes: int) -> np.ndarray:
     """0, 1, ..., K - 1, 0, 1, ...: equal numbers of every class."""
     return np.arange(count, dtype=np.int32) % num_classes
+
+
+def check_count(run: Run, count: int) -> None:
+    """Raises UserError for more samples than there is memory for."""
+    made = run.tokenizer
+    bytes_each = math.prod(made.image_shape) if made.decodes else 4 * math.prod(made.latent_shape)
+    fix = "give a smaller --num, and draw again in other seeds"
+    check_fits("The samples", count * (bytes_each + 8), fix)
 
 
 def draw(run: Run, labels: np.ndarray | Sequence[int], seed: int, sampler: Any = None) -> Samples:

@@ -18,7 +18,7 @@ from sphere_jax.evaluation import figures
 from sphere_jax.evaluation.protocol import protocol, with_current_keys
 from sphere_jax.evaluation.score_tables import describe, remark_of
 from sphere_jax.methods.on_latents import latent_bytes
-from sphere_jax.runs.drawing import Drawer, Samples, balanced_labels
+from sphere_jax.runs.drawing import Drawer, Samples, balanced_labels, check_count
 from sphere_jax.runs.reference import reference_of
 from sphere_jax.runs.run import Run
 from sphere_jax.runs.scoring import generation_of, score_images
@@ -89,6 +89,7 @@ def sweep(
     if not drawer.method.has_images:
         raise UserError("This run has latents only and no decoder; nothing to score here.")
     reference = reference_of(run)
+    check_count(run, count)
     labels = balanced_labels(count, run.config.data.num_classes)
     neighbours = run.config.evaluation.neighbours
     source = run.config.source.images_behind(run.config).source
