@@ -9,6 +9,7 @@ ignored; a damaged one is set aside. Nothing is lost, because training is determ
 
 import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,11 +24,32 @@ from sphere_jax.common.processes import barrier, is_main_process, told_by_main_p
 from sphere_jax.common.progress import log
 
 ITEMS = ("params", "ema", "optimizer", "progress", "profiles")
-# What `wait` raises is not logged before, with a traceback, by orbax's thread.
-logging.getLogger("absl").addFilter(
-    lambda record: "_SignalingThread.run() raised" not in record.getMessage()
-)
 UNFINISHED = "*.orbax-checkpoint-tmp*"  # what orbax has not completed
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Of a save that fails, orbax logs tracebacks in several threads; `wait` raises the error."""
+    return record.exc_info is None or "orbax" not in record.pathname
+
+
+logging.getLogger("absl").addFilter(_is_news)
+
+
+class _WithoutClosedLoops:
+    """While a save goes on, and after one that failed: of such a one, threads of tensorstore print
+    many times that orbax's event loop is closed."""
+
+    def __init__(self):
+        self._before = sys.unraisablehook
+        sys.unraisablehook = self
+
+    def __call__(self, unraisable) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            self._before(unraisable)
+
+    def end(self) -> None:
+        if sys.unraisablehook is self:
+            sys.unraisablehook = self._before
 
 
 class Damaged(UserError):
@@ -75,6 +97,7 @@ class Checkpoints:
                 self._checksum_file(old).unlink(missing_ok=True)
         items = {name: ocp.args.StandardSave(tree) for name, tree in _filled(state).items()}
         items["data"] = ocp.args.JsonSave(data_state)
+        self._quiet = _WithoutClosedLoops()
         with self._completing(step):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         self._pending = step
@@ -91,19 +114,21 @@ class Checkpoints:
             self._manager.wait_until_finished()
             if is_main_process():
                 self._write_checksums(step)
+        self._quiet.end()
 
     @contextmanager
     def _completing(self, step: int) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # orbax raises its own, tensorstore's and the system's errors
+            free = in_bytes(free_bytes(self._folder))
             if is_main_process():
                 for left in (*self._folder.glob(UNFINISHED), self._folder / str(step)):
                     shutil.rmtree(left, ignore_errors=True)
             raise UserError(
                 f"Cannot save step {step} to {self._folder} ({_short(error)}): a checkpoint "
-                f"takes {in_bytes(self._size)} there, and {in_bytes(free_bytes(self._folder))} are "
-                "free; make room, and the same command resumes from the one before."
+                f"takes {in_bytes(self._size)} there, and {free} were left; make "
+                "room, and the same command resumes from the one before."
             ) from error
 
     def poll(self) -> None:

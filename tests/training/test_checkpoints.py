@@ -158,7 +158,7 @@ def test_a_full_disk_leaves_nothing_half_written(folder, monkeypatch, when):
     monkeypatch.setattr(checkpoints._manager, when, full)
     message = refusal_of(lambda: (checkpoints.save(12, state_of(12), {}), checkpoints.wait()))
     assert f"Cannot save step 12 to {folder} (No space left on device): a checkpoint" in message
-    assert "takes 14.4 kB there, and" in message and "make room" in message
+    assert "takes 14.4 kB there, and" in message and "make room, and" in message
     assert sorted(path.name for path in folder.iterdir()) == ["6", "9"]
     assert Checkpoints(folder).newest_whole() == 9
 
