@@ -93,7 +93,7 @@ def test_a_run_without_decoder_leaves_latents_at_the_decode_radius(tmp_path):
 
 
 def test_latents_too_many_for_memory_are_refused_before_they_are_drawn(run, reference, monkeypatch):
-    monkeypatch.setattr("sphere_jax.data.memory.available_bytes", lambda: 100)
+    monkeypatch.setattr(sweeping, "latent_bytes", lambda tokenizer: 10**15)
     points = sweep_configs(run.config, ["decode_radius=0,0.3"])
     with pytest.raises(UserError, match="The latents that all radii decode would take"):
         sweeping.sweep(run, points, 12, 3)
