@@ -43,7 +43,7 @@ class _WithoutClosedLoops:
         self._before = sys.unraisablehook
         sys.unraisablehook = self
 
-    def __call__(self, unraisable) -> None:
+    def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
         if "Event loop is closed" not in str(unraisable.exc_value):
             self._before(unraisable)
 
