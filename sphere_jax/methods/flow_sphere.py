@@ -40,9 +40,7 @@ from sphere_jax.methods.base import (
     Arrays,
     Batch,
     Drawn,
-    Generator,
     Loss,
-    MapOver,
     Outcome,
     Params,
     Passed,
@@ -51,6 +49,7 @@ from sphere_jax.methods.base import (
     Trace,
 )
 from sphere_jax.methods.on_latents import spaced_subset
+from sphere_jax.methods.spherical_autoencoder import SphericalAutoencoder
 from sphere_jax.models.flow_sphere import Refiner
 from sphere_jax.nn.functional import Network
 from sphere_jax.nn.pixels import to_float, to_uint8
@@ -114,7 +113,7 @@ class FlowSphereSamplerOptions(SamplerOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowSphereTraining(Generator):
+class FlowSphereTraining(SphericalAutoencoder):
     """Encoder, decoder and refiner, from scratch."""
 
     tokenizer: FlowSphere
@@ -124,6 +123,7 @@ class FlowSphereTraining(Generator):
     sampler: Refinement
     features: VGGFeatures | None
 
+    system = "flow-sphere"
     Options = FlowSphereOptions
     SamplerOptions = FlowSphereSamplerOptions
     shows_path = True
@@ -132,10 +132,6 @@ class FlowSphereTraining(Generator):
     edits: ClassVar = {"reconstruct": {}, "interpolate": {}, "manipulate": {}}
     trains = ("encoder", "decoder", "refiner")
     network_parameters = ""
-
-    @classmethod
-    def title(cls, config: Config) -> str:
-        return "flow-sphere"
 
     @classmethod
     def check(cls, config: Config, name: str) -> None:
@@ -150,17 +146,6 @@ class FlowSphereTraining(Generator):
             f"config.{name}.accumulate={stage.accumulate} would change the statistics of the batch "
             "norm, which are those of a micro-batch: set config.tokenizer.normalize=False.",
         )
-
-    @classmethod
-    def check_sampler(cls, config: Config) -> None:
-        check(
-            config.tokenizer.conditional or config.sampler.guidance == 1.0,
-            "config.sampler.guidance needs classes, and config.tokenizer.conditional is False.",
-        )
-
-    @classmethod
-    def has_null_label(cls, config: Config, name: str) -> bool:
-        return config.stage(name).label_dropout > 0.0
 
     @classmethod
     def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "FlowSphereTraining":
@@ -192,10 +177,6 @@ class FlowSphereTraining(Generator):
         rho = config.stage(name).rho if s.rho < 0.0 else s.rho
         return Refinement(s.steps, s.guidance, rho, s.strength)
 
-    @property
-    def conditional(self) -> bool:
-        return self.tokenizer.num_classes > 0
-
     def files(self) -> dict[str, Any]:
         return {} if self.features is None else {"vgg": self.features.file(self.options.lpips)}
 
@@ -217,14 +198,6 @@ class FlowSphereTraining(Generator):
             "decoder": self.tokenizer.decoder.init(decoder),
             "refiner": self.refiner.init(refiner),
         }
-
-    def training_data(self, split: Split, frozen: Params, map_over: MapOver) -> Split:
-        if len(split.heldout) < 3:
-            raise UserError(
-                f"{len(split.heldout)} held-out images are too few to measure flow-sphere on; "
-                "hold out 3 or more."
-            )
-        return split
 
     def schedule(self, step: Int[AnyArray, ""]) -> dict[str, Scalar]:
         """1 from the step on with which the refiner joins, 0 before."""
@@ -376,9 +349,6 @@ class FlowSphereTraining(Generator):
             sigma = sampler.strength * math.tan(math.radians(self.options.max_angle))
             latents = self.noised(latents, e, sigma)
         return self.rough_and_refined(params, keys, labels, scale, sampler, latents)[1]
-
-    def images(self, params: Params, samples: Drawn, radius: Scalar = 0.0) -> Pictures:
-        return to_uint8(samples)
 
     def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
         """Rows of decodes above rows of their refinements; always the same noise."""

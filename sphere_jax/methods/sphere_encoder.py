@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import Images, Keys, Labels, Latents, OneKey, PerSample, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
@@ -30,7 +29,6 @@ from sphere_jax.methods.base import (
     Arrays,
     Batch,
     Drawn,
-    Generator,
     Loss,
     MapOver,
     Outcome,
@@ -41,6 +39,7 @@ from sphere_jax.methods.base import (
     Trace,
 )
 from sphere_jax.methods.on_latents import spaced_subset
+from sphere_jax.methods.spherical_autoencoder import SphericalAutoencoder
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import FewSteps, decode_rounds, noise_of, stratified
 from sphere_jax.tokenizers.base import Tokenizer
@@ -87,7 +86,7 @@ class SphereEncoderSamplerOptions(SamplerOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class SphereEncoderTraining(Generator):
+class SphereEncoderTraining(SphericalAutoencoder):
     """Encoder and decoder from scratch, with reconstruction-type losses only."""
 
     tokenizer: SphereEncoder
@@ -96,6 +95,7 @@ class SphereEncoderTraining(Generator):
     sampler: FewSteps
     perceptual: Perceptual
 
+    system = "Sphere Encoder"
     Options = SphereEncoderOptions
     SamplerOptions = SphereEncoderSamplerOptions
     shows_path = True
@@ -110,10 +110,6 @@ class SphereEncoderTraining(Generator):
     trains = ("encoder", "decoder")
 
     @classmethod
-    def title(cls, config: Config) -> str:
-        return "Sphere Encoder"
-
-    @classmethod
     def check(cls, config: Config, name: str) -> None:
         stage = config.stage(name)
         check(
@@ -121,17 +117,6 @@ class SphereEncoderTraining(Generator):
             f"config.{name}.batch_size={stage.batch_size} must be a multiple of "
             f"strata={stage.strata}.",
         )
-
-    @classmethod
-    def check_sampler(cls, config: Config) -> None:
-        check(
-            config.tokenizer.conditional or config.sampler.guidance == 1.0,
-            "config.sampler.guidance needs classes, and config.tokenizer.conditional is False.",
-        )
-
-    @classmethod
-    def has_null_label(cls, config: Config, name: str) -> bool:
-        return config.stage(name).label_dropout > 0.0
 
     @classmethod
     def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "SphereEncoderTraining":
@@ -149,10 +134,6 @@ class SphereEncoderTraining(Generator):
         return FewSteps(s.steps, s.guidance, s.schedule, s.strength, s.share_noise, s.guidance_at)
 
     @property
-    def conditional(self) -> bool:
-        return self.tokenizer.num_classes > 0
-
-    @property
     def rates(self) -> dict[str, float]:
         return {"encoder": self.options.encoder_rate}
 
@@ -162,14 +143,6 @@ class SphereEncoderTraining(Generator):
 
     def notes(self) -> list[str]:
         return [describe(self.perceptual)]
-
-    def training_data(self, split: Split, frozen: Params, map_over: MapOver) -> Split:
-        if len(split.heldout) < 3:  # radii are stratified over as many
-            raise UserError(
-                f"{len(split.heldout)} held-out images are too few to measure Sphere Encoder on; "
-                "hold out 3 or more."
-            )
-        return split
 
     def frozen(self, artifacts: Params) -> Params:
         return {"perceptual": artifacts.get("perceptual", {})}
@@ -299,9 +272,6 @@ class SphereEncoderTraining(Generator):
     ) -> Passed:
         """The images (steps, B, H, W, C) that are decoded one after the other."""
         return self.refine(params, keys, labels, scale, sampler, states=True)[1]
-
-    def images(self, params: Params, samples: Drawn, radius: Scalar = 0.0) -> Pictures:
-        return to_uint8(samples)
 
     def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
         """Held-out reconstruction, coverage of the sphere, and PSNR under noise."""

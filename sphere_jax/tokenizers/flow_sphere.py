@@ -10,14 +10,13 @@ import jax.numpy as jnp
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import Images, Labels, Latents, Tokens
-from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
-from sphere_jax.config.options import Config, DataOptions
-from sphere_jax.geometry import sphere
+from sphere_jax.config.options import DataOptions
 from sphere_jax.models.flow_sphere import Decoder, Encoder
 from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.tokenizers.trained import Trained, TrainedOptions
+from sphere_jax.tokenizers.spherical import Spherical
+from sphere_jax.tokenizers.trained import TrainedOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +44,7 @@ class FlowSphereTokenizerOptions(TrainedOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowSphere(Trained):
+class FlowSphere(Spherical):
     """Its parameters are {"encoder", "decoder", "statistics"}: the last are those of the batch norm
     over the training images, measured when the stage ends.
 
@@ -63,14 +62,6 @@ class FlowSphere(Trained):
     Options = FlowSphereTokenizerOptions
     parts: ClassVar = ("encoder", "decoder", "statistics")
     last_layer: ClassVar = "pixels"
-
-    @classmethod
-    def check(cls, config: Config) -> None:
-        size, patch = config.data.image_size, config.tokenizer.patch
-        check(
-            size % patch == 0,
-            f"config.data.image_size={size} must be a multiple of config.tokenizer.patch={patch}.",
-        )
 
     @classmethod
     def build(cls, data: DataOptions, options: FlowSphereTokenizerOptions) -> "FlowSphere":
@@ -120,10 +111,6 @@ class FlowSphere(Trained):
         encoder = self.encoder.bind(params["encoder"])
         return encoder.before_norm(images, self._labels(images, None))
 
-    def encode(self, params: Params, images: Images, labels: Labels | None = None) -> Latents:
-        """Float images to points of the global sphere (B, h, w, d), RMS 1."""
-        return sphere.spherify(self.raw(params, images, labels))
-
     def decode(self, params: Params, latents: Latents, labels: Labels | None = None) -> Images:
         """Points of the sphere to float images (B, H, W, C), not clipped."""
         return self.decode_with_tokens(params, latents, labels)[0]
@@ -133,11 +120,6 @@ class FlowSphere(Trained):
     ) -> tuple[Images, Tokens]:
         """Images, and the decoder's tokens (B, N, width) that they are made of."""
         return self.decoder.apply(params["decoder"], latents, self._labels(latents, labels))
-
-    def _labels(self, like: Images | Latents, labels: Labels | None) -> Labels | None:
-        if self.num_classes == 0:
-            return None
-        return jnp.full(len(like), self.num_classes, jnp.int32) if labels is None else labels
 
 
 TOKENIZER = FlowSphere

@@ -11,14 +11,13 @@ import jax.numpy as jnp
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import Images, Labels, Latents
-from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
-from sphere_jax.config.options import Config, DataOptions
-from sphere_jax.geometry import sphere
+from sphere_jax.config.options import DataOptions
 from sphere_jax.models.sphere_encoder import SIZES, Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.tokenizers.base import Tokenizer
-from sphere_jax.tokenizers.trained import Trained, TrainedOptions
+from sphere_jax.tokenizers.spherical import Spherical
+from sphere_jax.tokenizers.trained import TrainedOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ class SphereEncoderTokenizerOptions(TrainedOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class SphereEncoder(Trained):
+class SphereEncoder(Spherical):
     """Its parameters are {"encoder", "decoder"}.
 
     Labels are (B,) int32 in [0, num_classes] or mixtures (B, num_classes + 1), None for the null
@@ -64,14 +63,6 @@ class SphereEncoder(Trained):
     parts: ClassVar = ("encoder", "decoder")
     not_of_latents: ClassVar = (*Tokenizer.not_of_latents, "pixel_head")
     last_layer: ClassVar = "pixels"
-
-    @classmethod
-    def check(cls, config: Config) -> None:
-        size, patch = config.data.image_size, config.tokenizer.patch
-        check(
-            size % patch == 0,
-            f"config.data.image_size={size} must be a multiple of config.tokenizer.patch={patch}.",
-        )
 
     @classmethod
     def build(cls, data: DataOptions, options: SphereEncoderTokenizerOptions) -> "SphereEncoder":
@@ -110,18 +101,9 @@ class SphereEncoder(Trained):
         """Float images to latents (B, h, w, d) before they are put on the sphere."""
         return self.encoder.apply(params["encoder"], images, self._labels(images, labels))
 
-    def encode(self, params: Params, images: Images, labels: Labels | None = None) -> Latents:
-        """Float images to points of the global sphere (B, h, w, d), RMS 1."""
-        return sphere.spherify(self.raw(params, images, labels))
-
     def decode(self, params: Params, latents: Latents, labels: Labels | None = None) -> Images:
         """Points of the sphere to float images (B, H, W, C) in (-1, 1)."""
         return self.decoder.apply(params["decoder"], latents, self._labels(latents, labels))
-
-    def _labels(self, like: Images | Latents, labels: Labels | None) -> Labels | None:
-        if self.num_classes == 0:
-            return None
-        return jnp.full(len(like), self.num_classes, jnp.int32) if labels is None else labels
 
 
 TOKENIZER = SphereEncoder
