@@ -152,3 +152,34 @@ def test_a_run_restarts_in_an_older_folder(tmp_path):
     record.rename(record.with_name("vae.json"))  # of a config that had no stage in common
     with pytest.raises(UserError, match="holds stage 'vae', which this config does not have"):
         start(run)
+
+
+def test_a_stage_depends_on_what_it_reads_of_the_tokenizer(tmp_path):
+    """HAE's first stage trains its ViT alone: another decoder or stem leaves it as it is."""
+
+    def run_of(**tokenizer):
+        sizes = {"stem_widths": (8, 8), "decoder_widths": (8,) * 4, "decoder_depths": (1,) * 4}
+        stages = {"teacher": {"method": "vit_classifier"}, "align": {"method": "hae"}}
+        raw = {
+            "stages": tuple(stages),
+            "data": {"source": "npz", "image_size": 16, "channels": 3, "num_classes": 3},
+            "tokenizer": {"name": "hae", "vit": ""} | sizes | tokenizer,
+        }
+        return Run(read_config(raw | stages), tmp_path, None)
+
+    def differs(name, **tokenizer):
+        before, now = run_of().records, run_of(**tokenizer)
+        return difference(before.depends(name), now.records.depends(name), now.config)
+
+    other = {"decoder_depths": (1, 1, 1, 2), "stem": "patch"}
+    assert differs("teacher", **other) is None
+    assert differs("align", **other) == "config.tokenizer.decoder_depths=[1, 1, 1, 1], not " + (
+        "[1, 1, 1, 2]"
+    )
+    assert differs("teacher", vit_width=64) == "config.tokenizer.vit_width=128, not 64"
+
+    records = run_of().records  # older records of the stage have all options of the tokenizer
+    every = {k: v for k, v in records.depends("align").items() if k.startswith("config.tokenizer")}
+    now = records.depends("teacher")
+    assert every.keys() - now.keys()
+    assert difference(every | now, now, records.config) is None

@@ -61,6 +61,7 @@ class Method:
       SamplerOptions: those of its sampler; None for a method that does not generate.
       reads: what its weights depend on besides seed, data, tokenizer and its own options: names of
         config groups, or "projection", what `config.space` does to latents before decoding.
+      reads_of_tokenizer: the options of the tokenizer that its weights depend on; None: all.
       on_latents: it trains on latents, and needs no images where the data are latents.
       changes_latents: later stages on latents depend on what it trains.
       trains_tokenizer: name of the tokenizer that it trains from scratch, if any.
@@ -81,6 +82,7 @@ class Method:
     Options: ClassVar[type[StageOptions]]
     SamplerOptions: ClassVar["type[SamplerOptions] | None"] = None
     reads: ClassVar[tuple[str, ...]] = ()
+    reads_of_tokenizer: ClassVar[tuple[str, ...] | None] = None
     on_latents: ClassVar[bool] = False
     changes_latents: ClassVar[bool] = True
     trains_tokenizer: ClassVar[str] = ""

@@ -19,7 +19,7 @@ from sphere_jax.nn.functional import Network
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.pixels import to_float
 from sphere_jax.tokenizers.base import Tokenizer
-from sphere_jax.tokenizers.hae import HAE
+from sphere_jax.tokenizers.hae import OWN, HAE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,7 @@ class ViTClassifier(Method):
 
     Options = ViTClassifierOptions
     trains_tokenizer = HAE.Options.name
+    reads_of_tokenizer = ("name", "vit", *OWN, "compute_dtype")
     trains = ("vit", "head")
     is_transformer = True
 

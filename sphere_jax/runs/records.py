@@ -155,14 +155,15 @@ class Records:
         files = {
             f"{key}{FINGERPRINT}": fingerprint_of(leaf.value)
             for key, leaf in options_of(self.config, self._groups_of(name)).items()
-            if leaf.file and leaf.value
+            if leaf.file and leaf.value and self._reads(name)(key)
         }
         return self._values(name) | files | {DATA: self.data_fingerprint()}
 
     def _values(self, name: str) -> dict[str, Any]:
         """Those of them that the config holds, as JSON gives them back."""
-        options = options_of(self.config, self._groups_of(name))
-        flat = {key: leaf.value for key, leaf in options.items() if moves_weights(leaf)}
+        read = self._reads(name)
+        options = options_of(self.config, self._groups_of(name)).items()
+        flat = {k: leaf.value for k, leaf in options if moves_weights(leaf) and read(k)}
         if "projection" in self._read_for(name):
             flat["projection"] = self.config.space.projection
         flat["earlier stages"] = self._until(name)[:-1]
@@ -176,6 +177,14 @@ class Records:
     def _read_for(self, name: str) -> set[str]:
         """What stage `name` reads, and the earlier stages that it builds on."""
         return {group for stage in self._until(name) for group in self.config.method(stage).reads}
+
+    def _reads(self, name: str) -> Callable[[str], bool]:
+        """Whether the weights of stage `name` depend on the option of a key, if on its group."""
+        parts = [self.config.method(stage).reads_of_tokenizer for stage in self._until(name)]
+        if None in parts:
+            return lambda key: True
+        known = {f"config.tokenizer.{key}" for part in parts for key in part}
+        return lambda key: not key.startswith("config.tokenizer.") or key in known
 
     def _until(self, name: str) -> tuple[str, ...]:
         stages = self.config.stages
@@ -209,9 +218,14 @@ def difference(before: dict[str, Any], now: dict[str, Any], config: Config) -> s
     for key in sorted(before.keys() - now.keys()):
         if key.endswith(FINGERPRINT) or not key.startswith("config."):
             return f"{key}={before[key]!r}, not None"
-        if key not in options or moves_weights(options[key]):
+        if key not in options or (moves_weights(options[key]) and not _of_tokenizer(key)):
             return f"{key}={before[key]!r}, which this version does not know"
     return None
+
+
+def _of_tokenizer(key: str) -> bool:
+    """An older record of a stage has all options of the tokenizer, where now some are enough."""
+    return key.startswith("config.tokenizer.")
 
 
 def renamed(depends: dict[str, Any], config: Config) -> dict[str, Any]:

@@ -5,6 +5,7 @@ where it is given none; or a file holds all three.
 """
 
 import dataclasses
+import itertools
 import math
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -151,6 +152,18 @@ class HAE(FromFiles):
             min(*s.decoder_widths, *s.decoder_depths, *s.stem_widths, 1) > 0,
             "config.tokenizer: widths and depths must be positive.",
         )
+        latent, coarsest = _vit_sizes(s)["width"], s.decoder_widths[-1]
+        check(
+            coarsest % latent == 0,
+            f"config.tokenizer.decoder_widths={s.decoder_widths}: the last must be a multiple of "
+            f"the ViT's width {latent}.",
+        )
+        for fine, coarse in itertools.pairwise(s.decoder_widths):
+            check(  # a level's shortcut repeats channels: nn/dc_ae_blocks.py, Upsample
+                4 * fine % coarse == 0,
+                f"config.tokenizer.decoder_widths={s.decoder_widths}: {coarse} must divide 4 times "
+                f"the {fine} of the finer level.",
+            )
         check(
             s.attention_levels <= levels + 1,
             f"config.tokenizer.attention_levels={s.attention_levels} is more than {levels + 1} "

@@ -246,6 +246,8 @@ def raw(**groups):
         (dict(align=dict(encoder="frozen", align="none")), "needs a stage before it that trains"),
         (dict(tokenizer=dict(patch=6)), "patch=6 must be 2, 4, 8 or 16"),
         (dict(tokenizer=dict(stem_widths=(8, 8))), "must hold 1 widths"),
+        (dict(tokenizer=dict(decoder_widths=(8, 16, 48))), "48 must divide 4 times the 16"),
+        (dict(tokenizer=dict(decoder_widths=(8, 16, 24))), "must be a multiple of the ViT's width"),
         (dict(tokenizer=dict(vit="dinov3_vits16", vit_width=16)), "fixes its sizes"),
         (dict(align=dict(dino="d.safetensors")), "adversarial_weight=0 has no discriminator"),
         (dict(align=dict(adversarial_weight=1, norm_group=3)), "must be a multiple of norm_group"),
