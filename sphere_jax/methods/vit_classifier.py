@@ -19,7 +19,7 @@ from sphere_jax.nn.functional import Network
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.pixels import to_float
 from sphere_jax.tokenizers.base import Tokenizer
-from sphere_jax.tokenizers.hae import OWN, HAE
+from sphere_jax.tokenizers.hae import HAE, OWN
 
 
 @dataclasses.dataclass(frozen=True)
