@@ -2,10 +2,11 @@
 
     python -m benchmarks.hae --data FLOWERS.npz --out runs/hae_orderings
 
-Base: configs/flowers_hae.py. Arms change one value each; sphere_jax.compare checks that the rest is
-equal and trains shared stages once. `--config.a.b=v` changes the base. The same command resumes. At
-the end the orderings of arXiv 2601.22904 are printed as a table, with the numbers of every seed,
-whether they appear or not; then the baseline's decode radius is swept.
+Base: configs/flowers_hae.py. Arms change one value each, and shared stages are trained once: those
+of GENERATORS by sphere_jax.compare, which checks that the rest is equal; those of ENCODERS are
+measured behind the stage that they change, and have no flow. `--config.a.b=v` changes the base. The
+same command resumes. At the end the orderings of arXiv 2601.22904 are printed as a table, with the
+numbers of every seed, whether they appear or not; then the baseline's decode radius is swept.
 """
 
 import argparse
@@ -18,15 +19,18 @@ import numpy as np
 
 from benchmarks import smoke
 from sphere_jax import compare, evaluate
+from sphere_jax import main as training
 from sphere_jax.cli import run_command
 
 CONFIG = smoke.ROOT / "configs" / "flowers_hae.py"
 BASELINE = "HAE"
-ARMS = {
-    BASELINE: "",
+ENCODERS = {
     "patch embedding": "tokenizer.stem=patch",
     "MSE alignment": "align.align=mse",
     "no alignment": "align.align=none",
+}
+GENERATORS = {
+    BASELINE: "",
     "no smoothing": ",".join(
         f"decode.latent_noise{end}" for end in ("=0.0", "_end=0.0", "_ramp=0")
     ),
@@ -67,19 +71,32 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--data", required=True, help="photographs with labels, .npz")
     flags.add_argument("--out", required=True, help="a folder for all runs")
     flags.add_argument("--seeds", default="0,1")
-    flags.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    known = [*GENERATORS, *ENCODERS]
+    flags.add_argument("--arms", nargs="+", default=known, choices=known)
     args = smoke.parse(flags, [flag for flag in argv if flag not in shared], _smoke)
     if args.smoke:
         shared = [*(f"--config.{key}={value}" for key, value in SMALL.items()), *shared]
-    arms = {name: values for name, values in ARMS.items() if name in (BASELINE, *args.arms)}
-    command = [f"--config={CONFIG}", f"--workdir={args.out}", f"--seeds={args.seeds}"]
-    command += [f"--config.data.path={args.data}", f"--baseline={BASELINE}", *shared]
-    command += [f"--arm={name}:{values}" for name, values in arms.items()]
+    wanted, seeds = {BASELINE, *args.arms}, args.seeds.split(",")
+    shared += [f"--config.data.path={args.data}"]
     with contextlib.redirect_stdout(sys.stderr):
+        command = [f"--config={CONFIG}", f"--workdir={args.out}", f"--seeds={args.seeds}"]
+        command += [f"--baseline={BASELINE}", *shared]
+        command += [f"--arm={name}:{GENERATORS[name]}" for name in GENERATORS if name in wanted]
         compare.main(command)
-    found = {name: results(Path(args.out), name, args.seeds.split(",")) for name in arms}
+        for seed in seeds:
+            for name in (name for name in ENCODERS if name in wanted):
+                train_encoder(Path(args.out), name, seed, shared)
+    arms = [name for name in (*GENERATORS, *ENCODERS) if name in wanted]
+    found = {name: results(Path(args.out), name, seeds) for name in arms}
     print_table(found)
-    print_radii(Path(args.out), args.seeds.split(","))
+    print_radii(Path(args.out), seeds)
+
+
+def train_encoder(root: Path, name: str, seed: str, shared: list[str]) -> None:
+    """The arm of ENCODERS up to the stage that it changes, on the baseline's teacher."""
+    command = [f"--config={CONFIG}", f"--workdir={folder_of(root, name, seed)}", *shared]
+    command += [f"--from_run={folder_of(root, BASELINE, seed)}", f"--config.seed={seed}"]
+    training.main([*command, "--config.stages=teacher,align", f"--config.{ENCODERS[name]}"])
 
 
 def results(root: Path, name: str, seeds: list[str]) -> list[dict[str, float]]:
@@ -94,15 +111,16 @@ def results(root: Path, name: str, seeds: list[str]) -> list[dict[str, float]]:
 
 
 def folder_of(root: Path, name: str, seed: str) -> Path:
-    """Of an arm's run: `compare` makes names fit for files."""
+    """Of an arm's run. `compare` makes names fit for files, and keeps its folder for its own."""
     from sphere_jax.studies.comparing.arms import named_arm
 
+    root = root.with_name(f"{root.name}-encoders") if name in ENCODERS else root
     return root / named_arm(f"{name}:").folder(int(seed))
 
 
 def print_table(found: dict[str, list[dict[str, float]]]) -> None:
     """Every arm's numbers, and what of the published orderings they show."""
-    keys = [key for key in next(iter(found.values()))[0] if _shown(key)]
+    keys = [key for key in found[BASELINE][0] if _shown(key)]
     print("| measured | " + " | ".join(found) + " |")
     print("| --- |" + " --- |" * len(found))
     for key in keys:
@@ -146,8 +164,9 @@ def print_radii(root: Path, seeds: list[str]) -> None:
         norm = stored["stages"]["decode"]["norm_student"]
         radii = ",".join(f"{multiple * norm:.2f}" for multiple in MULTIPLES)
         print(f"\nseed {seed}: decode radius around the mean norm {norm:.2f}")
-        evaluate.main([f"--workdir={run}", f"--sweep=decode_radius={radii}",
-                       f"--out={run / 'radii.json'}"])  # fmt: skip
+        command = [f"--workdir={run}", f"--sweep=decode_radius={radii}"]
+        command += [f"--num={stored['protocol']['samples']}", f"--out={run / 'radii.json'}"]
+        evaluate.main(command)
 
 
 def _smoke() -> list[str]:
@@ -159,8 +178,9 @@ def _smoke() -> list[str]:
         f"--out={folder / 'runs'}",
         "--seeds=0",
         "--arms",
-        "Euclidean",
-    ]  # which shares all stages but the last
+        "Euclidean",  # which shares all stages but the last
+        "MSE alignment",
+    ]
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ def get_config():
     config.tokenizer.patch = 8  # 8x8 tokens of 128 channels
     config.tokenizer.stem = "conv"  # published; "patch" is the control
     config.tokenizer.stem_widths = (32, 64)
-    config.tokenizer.decoder_widths = (32, 64, 128, 128)  # published: 256 to 1024
-    config.tokenizer.decoder_depths = (1, 1, 2, 2)
+    config.tokenizer.decoder_widths = (16, 32, 64, 128)  # published: 256 to 1024
+    config.tokenizer.decoder_depths = (1, 1, 1, 2)
     config.tokenizer.attention_levels = 2  # published
 
     config.space = ConfigDict()
@@ -50,7 +50,7 @@ def get_config():
     # data have labels.
     config.teacher = ConfigDict()
     config.teacher.method = "vit_classifier"
-    config.teacher.steps = 1200
+    config.teacher.steps = 1000
     config.teacher.batch_size = 32
     config.teacher.ema_decay = 0.99
     config.teacher.optimizer = ConfigDict()
@@ -62,7 +62,7 @@ def get_config():
 
     config.align = ConfigDict()  # published losses; rates and lengths are of this size
     config.align.method = "hae"
-    config.align.steps = 2000
+    config.align.steps = 1500
     config.align.batch_size = 16
     config.align.ema_decay = 0.995
     config.align.l1_weight = 1.0
@@ -79,19 +79,19 @@ def get_config():
     config.decode.method = "hae"
     config.decode.encoder = "frozen"
     config.decode.align = "none"
-    config.decode.steps = 1500
+    config.decode.steps = 1200
     config.decode.batch_size = 16
     config.decode.ema_decay = 0.99  # published: 0.9975
     config.decode.lpips = ""
     config.decode.latent_noise = 0.8  # published, of DINOv3's tokens, whose channels vary by about
     config.decode.latent_noise_end = 1.2  # as much as those of any LayerNorm
-    config.decode.latent_noise_ramp = 750
+    config.decode.latent_noise_ramp = 600
     config.decode.noise_per = "batch"
     config.decode.adversarial_weight = 0.1  # published: 0.5 of the one on DINO
     config.decode.discriminator = "patch"  # "dino_released" where there are weights of DINO
     config.decode.discriminator_width = 24
     config.decode.discriminator_from = 300
-    config.decode.adversarial_from = 500
+    config.decode.adversarial_from = 450
     config.decode.optimizer = ConfigDict()
     config.decode.optimizer.learning_rate = 5e-4
     config.decode.optimizer.b1 = 0.5  # published
@@ -99,8 +99,8 @@ def get_config():
     config.decode.optimizer.clip_norm = 1.0
 
     config.flow = ConfigDict()
-    config.flow.steps = 3000
-    config.flow.batch_size = 64
+    config.flow.steps = 2500
+    config.flow.batch_size = 32
     config.flow.ema_decay = 0.999
     config.flow.time_density = "logit_normal"  # published, as the shift and the radial weight
     config.flow.time_shift = 0.0
@@ -114,7 +114,7 @@ def get_config():
     config.model = ConfigDict()
     config.model.name = "lightning_dit"  # published: XL/1
     config.model.width = 192
-    config.model.depth = 6
+    config.model.depth = 4
     config.model.heads = 6
 
     config.sampler = ConfigDict()
