@@ -11,7 +11,7 @@ from sphere_jax.common.progress import Progress
 from sphere_jax.config.options import EvaluationOptions, features_of
 from sphere_jax.evaluation.batches import padded_batches
 from sphere_jax.evaluation.features.base import Features
-from sphere_jax.evaluation.metrics import frechet_distance_of
+from sphere_jax.evaluation.frechet import frechet_distance_of
 from sphere_jax.evaluation.preconditions import Images
 from sphere_jax.evaluation.reconstruction import WINDOW, psnr, ssim
 from sphere_jax.evaluation.statistics import Statistics

@@ -16,8 +16,9 @@ from sphere_jax.common.progress import log
 from sphere_jax.data.array_checks import require_images
 from sphere_jax.data.source import Source, Split
 from sphere_jax.evaluation.features.base import Features
+from sphere_jax.evaluation.frechet import frechet_distance_of
 from sphere_jax.evaluation.memorisation import memorisation, nearest_training_image, searchable
-from sphere_jax.evaluation.metrics import frechet_distance_of, precision_recall
+from sphere_jax.evaluation.neighbours import precision_recall
 from sphere_jax.evaluation.pixel_classifier import (
     PixelClassifier,
     class_agreement,

@@ -9,7 +9,7 @@ from sphere_jax.config.options import EvaluationOptions
 from sphere_jax.evaluation import fidelity as module
 from sphere_jax.evaluation.features.base import Features
 from sphere_jax.evaluation.fidelity import BATCH, Fidelity
-from sphere_jax.evaluation.metrics import frechet_distance_of
+from sphere_jax.evaluation.frechet import frechet_distance_of
 from sphere_jax.evaluation.reconstruction import mean_psnr, ssim
 from sphere_jax.evaluation.statistics import Statistics
 from sphere_jax.models.lpips import LPIPS

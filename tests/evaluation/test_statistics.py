@@ -3,7 +3,7 @@ import pytest
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.evaluation.batches import padded_batches
-from sphere_jax.evaluation.statistics import Statistics
+from sphere_jax.evaluation.statistics import BLOCK, Statistics, Stream
 
 
 def features(n=101, f=7):
@@ -73,6 +73,52 @@ def test_errors_name_what_is_wrong(tmp_path):
         _ = Statistics.of(np.ones((1, 3))).sigma
     with pytest.raises(ValueError, match="length 3 and 4"):
         Statistics.empty(3).merge(Statistics.empty(4))
-    np.savez(tmp_path / "foreign.npz", mu=np.zeros(2), sigma=np.eye(2))
-    with pytest.raises(UserError, match="lacks the array 'n'"):
+    np.savez(tmp_path / "foreign.npz", mu=np.zeros(2), cov=np.eye(2))
+    with pytest.raises(UserError, match="lacks the array 'sigma'"):
         Statistics.load(tmp_path / "foreign.npz")
+    np.savez(tmp_path / "foreign.npz", mu=np.zeros(2), sigma=np.eye(3))
+    with pytest.raises(UserError, match=r"foreign.npz: mu and sigma must have shapes \(F,\)"):
+        Statistics.load(tmp_path / "foreign.npz")
+    np.savez(tmp_path / "foreign.npz", mu=np.zeros(2), sigma=np.eye(2) * np.nan)
+    with pytest.raises(UserError, match="must not hold NaN"):
+        Statistics.load(tmp_path / "foreign.npz")
+
+
+def test_files_of_other_tools_load_without_a_count_and_are_not_merged(tmp_path):
+    """pytorch-fid's file has mu and sigma; ADM's has images and the spatial features' beside them,
+    with a mean of shape (1, F) in some."""
+    pooled, spatial = Statistics.of(features()), Statistics.of(features(50, 3))
+    arrays = pooled.arrays() | spatial.arrays("_s")
+    arrays = {key: value for key, value in arrays.items() if not key.startswith("n")}
+    arrays["mu_s"] = arrays["mu_s"].reshape(1, -1)
+    np.savez(tmp_path / "adm.npz", arr_0=np.zeros((2, 8, 8, 3), np.uint8), **arrays)
+    for suffix, expected in (("", pooled), ("_s", spatial)):
+        loaded, protocol = Statistics.load(tmp_path / "adm.npz", suffix)
+        assert loaded.n is None and protocol is None
+        np.testing.assert_array_equal(loaded.mu, expected.mu)
+        np.testing.assert_array_equal(loaded.sigma, expected.sigma)
+        with pytest.raises(ValueError, match="unknown number of vectors"):
+            loaded.merge(expected)
+        again = Statistics.from_arrays(loaded.arrays())
+        np.testing.assert_array_equal(again.sigma, expected.sigma)
+
+
+@pytest.mark.parametrize("batch_size", [128, 256, 512, 999, 3000])
+def test_a_stream_has_the_same_bits_whatever_its_batches(batch_size):
+    x = features(2 * BLOCK + 100).astype(np.float32)
+    one_by_one, stream = Stream(), Stream()
+    for row in x:
+        one_by_one.add(row[None])
+    for batch, mask in padded_batches(x, batch_size):
+        stream.add(batch, mask)
+    found, expected = stream.statistics(), one_by_one.statistics()
+    assert found.n == len(x)
+    np.testing.assert_array_equal(found.scatter, expected.scatter)
+    np.testing.assert_array_equal(found.mu, expected.mu)
+    exact = np.cov(x.astype(np.float64), rowvar=False)
+    np.testing.assert_allclose(found.sigma, exact, rtol=1e-12, atol=1e-12)
+
+
+def test_an_empty_stream_has_no_statistics():
+    with pytest.raises(ValueError):
+        Stream().statistics()
