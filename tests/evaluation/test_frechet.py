@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from sphere_jax.evaluation import frechet
 from sphere_jax.evaluation.frechet import frechet_distance
 
 
@@ -56,3 +57,30 @@ def test_frechet_refuses_what_is_no_gaussian():
         frechet_distance(mu, sigma, mu, np.eye(3))
     with pytest.raises(ValueError, match="not symmetric"):
         frechet_distance(mu, sigma, mu, np.array([[1.0, 0.5], [0, 1]]))
+
+
+@pytest.mark.parametrize("decades", [1, 4, 10])
+@pytest.mark.parametrize("rows", [30, 64, 70, 400])
+def test_the_quick_way_is_the_exact_one_or_is_not_taken(decades, rows):
+    """Spectra of many decades and ranks, near and far."""
+    scale = 10.0 ** -np.linspace(0, decades, 64)
+    for seed, factor in ((0, 1.0), (1, 1.001), (2, 3.0)):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(rows, 64)) * scale
+        y = factor * (x if seed == 1 else rng.normal(size=(rows, 64)) * scale)
+        a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+        found = frechet.frechet_distance(np.zeros(64), a, np.zeros(64), b)
+        exact = np.trace(a + b) - 2 * frechet._overlap(a, b)
+        assert found == pytest.approx(exact, rel=2e-7, abs=1e-14)
+
+
+def test_two_sets_of_enough_images_take_the_quick_way(monkeypatch):
+    def refused(*args):
+        raise AssertionError("the slow way")
+
+    rng = np.random.default_rng(0)
+    a, b = (np.cov(rng.normal(size=(400, 64)), rowvar=False) for _ in range(2))
+    monkeypatch.setattr(frechet, "_overlap", refused)
+    assert frechet.frechet_distance(np.zeros(64), a, np.zeros(64), b) > 1
+    with pytest.raises(AssertionError, match="slow way"):
+        frechet.frechet_distance(np.zeros(64), a, np.zeros(64), a)
