@@ -84,28 +84,52 @@ def test_the_most_likely_class_is_that_of_the_network(network):
     np.testing.assert_array_equal(network.classes(features), np.argmax(logits, -1))
 
 
+class Mirror(Published):
+    """A network that returns what it is given."""
+
+    outputs = ("features", "first")
+
+    def prepare(self, images):
+        return images
+
+    def read(self, module, x):
+        return {"features": x.mean((1, 2)), "first": x[:, 0, 0]}
+
+
+class NoModule(Network):
+    def __init__(self):
+        pass
+
+    def bind(self, params):
+        return None
+
+
+def mirror(shape):
+    return PublishedFeatures(Mirror("mirror"), "", shape, NoModule(), {"w": np.zeros(1)})
+
+
 def test_grey_images_are_repeated():
-    """Through a network that returns what it is given."""
-
-    class Mirror(Published):
-        def prepare(self, images):
-            return images
-
-        def read(self, module, x):
-            return x.mean((1, 2))
-
-    class Module(Network):
-        def __init__(self):
-            pass
-
-        def bind(self, params):
-            return None
-
-    network = PublishedFeatures(Mirror("mirror"), "", (16, 16, 1), Module(), {"w": np.zeros(1)})
-    grey = images(3, 1)
+    network, grey = mirror((16, 16, 1)), images(3, 1)
     expected = np.repeat(grey.mean((1, 2)), 3, axis=1)
     np.testing.assert_allclose(network.features(grey, 2), expected, rtol=1e-5)
     assert network.classes(expected.astype(np.float32)) is None
+    with pytest.raises(ValueError, match=r"Images must be \(16, 16, 1\) here"):
+        network.features(images(3))
+
+
+def test_a_batch_of_any_size_stays_on_its_devices():
+    network, sharding = mirror(None), batch_sharding(make_mesh())
+    found = network.batch(images(4), ("features", "first"), sharding)
+    for name, values in (("features", images(4).mean((1, 2))), ("first", images(4)[:, 0, 0])):
+        assert isinstance(found[name], jax.Array) and found[name].dtype == np.float32
+        assert found[name].sharding.is_equivalent_to(sharding, 2)
+        np.testing.assert_allclose(found[name], values, rtol=1e-5)
+    wide = jnp.asarray(images(4)[:, :8])
+    assert list(network.batch(wide)) == ["features"]
+    inside = jax.jit(lambda params, x: network.compute(params, x, ("first",)))(network.params, wide)
+    np.testing.assert_array_equal(inside["first"], images(4)[:, 0, 0])
+    with pytest.raises(ValueError, match="mirror has no output 'logits', but features, first"):
+        network.batch(images(4), ("logits",))
 
 
 def test_inputs_are_normalised():
@@ -140,6 +164,8 @@ def test_a_network_of_another_package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     network = named("my_package.means")
     found = network.train(images(4), np.arange(4) % 2, 2, EvaluationOptions())
-    assert found.features(images(4)).shape == (4, 3)
+    assert found.features(images(4)).shape == found.batch(images(4))["features"].shape == (4, 3)
+    with pytest.raises(ValueError, match="my_package.means has no output but 'features': logits"):
+        found.batch(images(4), ("logits",))
     assert describe(f"frechet_distance_{network.name}")[0] == "Distance of mean colours"
     assert describe(f"recall_{network.name}")[0] == "Recall (real inside generated), means features"

@@ -6,23 +6,28 @@ package. Nothing outside that file knows it.
 """
 
 import os
+from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
-from jaxtyping import Float32, Int, Shaped
+from jaxtyping import Array, Float32, Int, Shaped, UInt8
 
+from sphere_jax.common.shapes import AnyArray
 from sphere_jax.config.options import EvaluationOptions
 from sphere_jax.evaluation.preconditions import Images
 
 Shape = tuple[int, int, int]  # of an image: H, W, C
+FIRST = "features"  # the output that every network has
 
 
 class Features:
-    """A feature network with its weights, for images of one shape.
+    """A feature network with its weights.
 
     name: that of its `FeatureNetwork`; the keys of scores end in it.
     fingerprint: of its weights, 16 hex digits.
-    image_shape: (H, W, C).
+    image_shape: (H, W, C) of the images that `features` takes; None where any one shape will do.
     accuracy: on images that its training here held out; None where nothing was trained here.
     trained_with: where it was trained here, what `FeatureNetwork.trained_with` gave then; None of a
       file that does not contain it.
@@ -30,7 +35,7 @@ class Features:
 
     name: str
     fingerprint: str
-    image_shape: Shape
+    image_shape: Shape | None
     accuracy: float | None
     trained_with: int | None
 
@@ -46,6 +51,26 @@ class Features:
           ValueError: the images are not uint8 of `image_shape`.
         """
         raise NotImplementedError
+
+    def batch(
+        self,
+        images: UInt8[AnyArray, "b h w c"],
+        names: Sequence[str] = (FIRST,),
+        sharding: NamedSharding | None = None,
+    ) -> dict[str, Float32[Array, "b ..."]]:
+        """The named outputs of one batch, float32, on the device: one jitted program.
+
+        `images` are of any one size, on the host (every process then gives the same) or already on
+        the devices. `sharding` spreads them over a mesh by rows, and the outputs with them. There
+        is one compilation for each shape of `images`, so batches should have one size.
+
+        Raises:
+          ValueError: the network has no such output, or takes no images of this shape.
+        """
+        if tuple(names) != (FIRST,):
+            raise ValueError(f"{self.name} has no output but '{FIRST}': {', '.join(names)}.")
+        found = self.features(np.asarray(images), len(images), sharding)
+        return {FIRST: jax.device_put(jnp.asarray(found), sharding)}
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the file that `FeatureNetwork.load` reads, where the network was trained here.
@@ -64,11 +89,13 @@ class FeatureNetwork:
     needs_weights: its weights come from `config.evaluation.pretrained`; else `train` makes them.
     needs_classes: training needs labels of at least two classes.
     semantic: the cosine of two images' features tells whether they show the same thing.
+    outputs: what `Features.batch` gives by name; "features" is first, and what `features` gives.
     """
 
     needs_weights = True
     needs_classes = False
     semantic = True
+    outputs: tuple[str, ...] = (FIRST,)
 
     def __init__(self, name: str):
         self.name = name
@@ -83,8 +110,12 @@ class FeatureNetwork:
         """What the Fréchet distance in its features is called. It is FID for Inception alone."""
         return f"Fréchet distance, {self.title} features"
 
-    def load(self, path: str | os.PathLike, image_shape: Shape) -> Features:
-        """With the weights of a file. Raises UserError for one that holds something else."""
+    def load(self, path: str | os.PathLike, image_shape: Shape | None = None) -> Features:
+        """With the weights of a file, for images of this shape, or of any.
+
+        Raises:
+          UserError: the file holds something else.
+        """
         raise NotImplementedError
 
     # Of a network that is trained here, not loaded:

@@ -18,5 +18,5 @@ class ClassToken(Published):
         images = bicubic(images.astype(jnp.float32), SIDE, SIDE, antialias=True)
         return normalize(jnp.clip(images / 255, 0, 1))
 
-    def read(self, module: Any, x: Float[Array, "b y x 3"]) -> Float[Array, "b f"]:
-        return module(x).cls
+    def read(self, module: Any, x: Float[Array, "b y x 3"]) -> dict[str, Float[Array, "b f"]]:
+        return {"features": module(x).cls}

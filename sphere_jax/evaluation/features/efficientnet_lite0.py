@@ -20,8 +20,8 @@ class Lite0(Published):
         images = bicubic(images.astype(jnp.float32) / 127.5 - 1, SIDE, SIDE, antialias=True)
         return efficientnet_input(images)
 
-    def read(self, module: Any, x: Float[Array, "b y x 3"]) -> Float[Array, "b 1280"]:
-        return module.features(x)["pooled"]
+    def read(self, module: Any, x: Float[Array, "b y x 3"]) -> dict[str, Float[Array, "b 1280"]]:
+        return {"features": module.features(x)["pooled"]}
 
     def classes(
         self, params: Params, features: Float32[np.ndarray, "n 1280"]

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,10 +13,11 @@ from jax.sharding import NamedSharding
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32, Int, UInt8
 
+from sphere_jax.common.shapes import AnyArray
 from sphere_jax.data.array_checks import require_images
 from sphere_jax.distribution.mesh import put_global, replicated, tree_shardings
 from sphere_jax.evaluation.batches import padded_batches
-from sphere_jax.evaluation.features.base import FeatureNetwork, Features, Shape
+from sphere_jax.evaluation.features.base import FIRST, FeatureNetwork, Features, Shape
 from sphere_jax.evaluation.preconditions import Images
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, Params
@@ -34,8 +35,9 @@ class Published(FeatureNetwork):
         """Its input."""
         raise NotImplementedError
 
-    def read(self, module: Any, x: Float[Array, "b y x 3"]) -> Float[Array, "b f"]:
-        """The features that `module`, with its parameters, makes of its input."""
+    def read(self, module: Any, x: Float[Array, "b y x 3"]) -> dict[str, Float[Array, "b f"]]:
+        """All `outputs` that `module`, with its parameters, makes of its input. It is compiled, so
+        what is not asked for costs nothing."""
         raise NotImplementedError
 
     def classes(
@@ -45,7 +47,10 @@ class Published(FeatureNetwork):
         return None
 
     def load(
-        self, path: str | os.PathLike, image_shape: Shape, dtype: DTypeLike = jnp.float32
+        self,
+        path: str | os.PathLike,
+        image_shape: Shape | None = None,
+        dtype: DTypeLike = jnp.float32,
     ) -> "PublishedFeatures":
         """From a weights file, converted or as published; `dtype` is that of the products.
 
@@ -57,7 +62,8 @@ class Published(FeatureNetwork):
         entry = catalogue()[self.name]
         network = entry.network(dtype=jnp.dtype(dtype))
         params = load_weights(path, self.name, network, entry.layouts)
-        return PublishedFeatures(self, fingerprint_of(path), tuple(image_shape), network, params)
+        shape = None if image_shape is None else tuple(image_shape)
+        return PublishedFeatures(self, fingerprint_of(path), shape, network, params)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,7 +72,7 @@ class PublishedFeatures(Features):
 
     kind: Published
     fingerprint: str
-    image_shape: Shape
+    image_shape: Shape | None
     network: Network
     params: Params
     accuracy: None = None  # nothing was trained here
@@ -81,37 +87,69 @@ class PublishedFeatures(Features):
         """Grey images are repeated in three channels. Batches are padded to one shape, so there is
         one compilation and the last batch is exact. On a mesh the parameters are spread, too."""
         images = require_images(images, "images")
-        if images.shape[1:] != self.image_shape:
+        if self.image_shape not in (None, images.shape[1:]):
             raise ValueError(f"Images must be {self.image_shape} here, not {images.shape[1:]}.")
         params, everywhere = self._placed(sharding), sharding and replicated(sharding.mesh)
         rows = []
-        forward = _forward(self.network, self.kind, everywhere)
+        forward = _forward(self.network, self.kind, (FIRST,), everywhere)
         for batch, mask in padded_batches(images, batch_size, f"{self.name} features"):
-            rows.append(np.asarray(forward(params, jax.device_put(batch, sharding)))[mask])
+            rows.append(np.asarray(forward(params, jax.device_put(batch, sharding))[FIRST])[mask])
         return np.concatenate(rows)
+
+    def batch(
+        self,
+        images: UInt8[AnyArray, "b h w c"],
+        names: Sequence[str] = (FIRST,),
+        sharding: NamedSharding | None = None,
+    ) -> dict[str, Float32[Array, "b ..."]]:
+        if unknown := [name for name in names if name not in self.kind.outputs]:
+            raise ValueError(
+                f"{self.name} has no output '{unknown[0]}', but {', '.join(self.kind.outputs)}."
+            )
+        forward = _forward(self.network, self.kind, tuple(names), sharding)
+        return forward(self._placed(sharding), jax.device_put(images, sharding))
+
+    def compute(
+        self, params: Params, images: UInt8[Array, "b h w c"], names: Sequence[str]
+    ) -> dict[str, Float32[Array, "b ..."]]:
+        """`batch` as a pure function of `params`, for use inside another compiled program."""
+        return _outputs(self.network, self.kind, tuple(names), params, images)
 
     def classes(self, features: Float32[np.ndarray, "n f"]) -> Int[np.ndarray, " n"] | None:
         return self.kind.classes(self.params, features)
 
     def _placed(self, sharding: NamedSharding | None) -> Params:
-        if sharding is None:
-            return self._on_one_device
-        shardings = tree_shardings(sharding.mesh, self.params)
-        return put_global(sharding.mesh, self.params, shardings)
+        """The parameters on the devices of `sharding`; they are moved there once."""
+        if sharding not in self._on_devices:
+            if sharding is None:
+                placed = jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)), self.params)
+            else:
+                shardings = tree_shardings(sharding.mesh, self.params)
+                placed = put_global(sharding.mesh, self.params, shardings)
+            self._on_devices.clear()  # not twice on a device
+            self._on_devices[sharding] = placed
+        return self._on_devices[sharding]
 
     @functools.cached_property
-    def _on_one_device(self) -> Params:
-        return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)), self.params)
+    def _on_devices(self) -> dict[NamedSharding | None, Params]:
+        return {}
 
 
 @functools.cache  # compiled once
-def _forward(network: Network, kind: Published, out_sharding) -> Callable:
-    def forward(params: Params, images: jax.Array) -> jax.Array:
-        images = jnp.broadcast_to(images, (*images.shape[:-1], 3))
-        with exact_products():
-            found = kind.read(network.bind(params), kind.prepare(images)).astype(jnp.float32)
+def _forward(
+    network: Network, kind: Published, names: tuple[str, ...], out_sharding: NamedSharding | None
+) -> Callable[[Params, jax.Array], dict[str, jax.Array]]:
+    def forward(params: Params, images: jax.Array) -> dict[str, jax.Array]:
+        found = _outputs(network, kind, names, params, images)
         if out_sharding is None:
             return found
         return jax.lax.with_sharding_constraint(found, out_sharding)
 
     return jax.jit(forward, compiler_options=quick_products())
+
+
+def _outputs(network, kind, names, params, images):
+    images = jnp.broadcast_to(images, (*images.shape[:-1], 3))
+    with exact_products():
+        found = kind.read(network.bind(params), kind.prepare(images))
+    return {name: found[name].astype(jnp.float32) for name in names}

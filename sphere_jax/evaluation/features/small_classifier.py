@@ -9,16 +9,18 @@ import functools
 import json
 import math
 import os
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import NamedSharding
-from jaxtyping import Float32, Shaped
+from jaxtyping import Array, Float32, Shaped, UInt8
 from safetensors import SafetensorError, safe_open
 
 from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.shapes import AnyArray
 from sphere_jax.config.options import EvaluationOptions
 from sphere_jax.data.array_checks import require_images, require_labels
 from sphere_jax.distribution.mesh import replicated
@@ -45,6 +47,7 @@ class SmallClassifierFeatures(FeatureNetwork):
     needs_weights = False
     needs_classes = True
     semantic = False
+    outputs = ("features", "logits")
     file = "classifier.safetensors"
 
     def trained_with(self, evaluation: EvaluationOptions) -> int:
@@ -59,7 +62,7 @@ class SmallClassifierFeatures(FeatureNetwork):
     ) -> "Classifier":
         return train_classifier(images, labels, num_classes, steps=evaluation.classifier_steps)
 
-    def load(self, path: str | os.PathLike, image_shape: Shape) -> "Classifier":
+    def load(self, path: str | os.PathLike, image_shape: Shape | None = None) -> "Classifier":
         try:
             return Classifier.load(path)
         except ValueError as error:
@@ -96,6 +99,20 @@ class Classifier(Features):
           ValueError: the images are not uint8 of this classifier's shape.
         """
         return self._run(images, batch_size, sharding)[0]
+
+    def batch(
+        self,
+        images: UInt8[AnyArray, "b h w c"],
+        names: Sequence[str] = ("features",),
+        sharding: NamedSharding | None = None,
+    ) -> dict[str, Float32[Array, "b ..."]]:
+        """As `Features.batch`; also "logits", of the K classes."""
+        if unknown := set(names) - {"features", "logits"}:
+            raise ValueError(f"{self.name} has no output '{min(unknown)}', but features, logits.")
+        network = self._network_for(images.shape[1:])
+        params = jax.device_put(self.params, sharding and replicated(sharding.mesh))
+        found = _forward(network, sharding, params, jax.device_put(images, sharding))
+        return {name: found[name == "logits"] for name in names}
 
     def logits(
         self, images: Images, batch_size: int = 256, sharding: NamedSharding | None = None
@@ -145,11 +162,7 @@ class Classifier(Features):
 
     def _run(self, images, batch_size, sharding) -> tuple[np.ndarray, np.ndarray]:
         images = require_images(images, "images")
-        if images.shape[1:] != self.image_shape:
-            raise ValueError(
-                f"This classifier takes images of shape {self.image_shape}, not {images.shape[1:]}."
-            )
-        network = _network(self.image_shape, self.num_classes)
+        network = self._network_for(images.shape[1:])
         everywhere = sharding and replicated(sharding.mesh)
         params, rows = jax.device_put(self.params, everywhere), []
         for batch, mask in padded_batches(images, batch_size, f"{self.name} features"):
@@ -157,6 +170,14 @@ class Classifier(Features):
             rows.append([np.asarray(output)[mask] for output in outputs])
         features, logits = zip(*rows, strict=True)
         return np.concatenate(features), np.concatenate(logits)
+
+    def _network_for(self, shape: Shape) -> Network:
+        """Raises ValueError for images of another shape."""
+        if tuple(shape) != self.image_shape:
+            raise ValueError(
+                f"This classifier takes images of shape {self.image_shape}, not {tuple(shape)}."
+            )
+        return _network(self.image_shape, self.num_classes)
 
 
 def train_classifier(
