@@ -30,6 +30,7 @@ from sphere_jax.config.config_files import load_config, parse_value
 from sphere_jax.config.option_reference import sampler_help, sampler_names
 from sphere_jax.config.options import SamplerOptions
 from sphere_jax.config.reading import option_at, read_config
+from sphere_jax.data import image_choices
 
 EXIT_CODES = "exit codes: 0 done, 2 user error (the message says how to fix it), 130 interrupted"
 user_path = expand_path  # type of a flag that names a file or folder
@@ -281,3 +282,25 @@ def parse_with_config(parser: argparse.ArgumentParser, argv: list[str]):
     from sphere_jax.data.class_names import with_classes_counted  # slow: after signals are handled
 
     return arguments, with_classes_counted(load_config(arguments.config, overrides))
+
+
+def add_side_flags(flags: Parser) -> None:
+    """How the images of a side are read: arguments of `evaluation.api.evaluate`."""
+    flags.add_argument("--size", type=whole(8), help="pixels that all images are brought to")
+    flags.add_choice("--resize", image_choices.RESIZES, help="how (default bicubic)")
+    flags.add_choice("--crop", image_choices.CROPS, help="or stretched (default center)")
+    flags.add_choice("--rounding", image_choices.ROUNDINGS, help="of floats in [-1, 1] to uint8")
+    flags.add_choice("--split", image_choices.SPLITS, help="of a run's data (default train)")
+    flags.add_argument("--skip_bad", action="store_true", help="leave out images that are damaged")
+    flags.add_argument("--fetch", action="store_true", help="download a named reference")
+    flags.add_argument("--feature_batch", type=whole(1), help="images at once (default 64)")
+
+
+def side_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those of `add_side_flags` that were given, but for --split, by the names of `evaluate`."""
+    names = {name: name for name in ("size", "resize", "crop", "rounding", "skip_bad", "fetch")}
+    given = {
+        to: getattr(arguments, name)
+        for name, to in (names | {"feature_batch": "batch_size"}).items()
+    }
+    return {name: value for name, value in given.items() if value}

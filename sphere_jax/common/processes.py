@@ -117,6 +117,21 @@ def told_by_main_process(answer: bool) -> bool:
     return bool(_from_main_process(answer)) if jax.process_count() > 1 else answer
 
 
+def gathered(content: bytes) -> list[bytes]:
+    """What each process gives, in their order, on every process; all must call it."""
+    if jax.process_count() == 1:
+        return [content]
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    sizes = multihost_utils.process_allgather(np.array([len(content)], np.uint32)).reshape(-1)
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[: len(content)] = np.frombuffer(content, np.uint8)
+    everything = multihost_utils.process_allgather(padded)
+    rows = zip(everything.reshape(len(sizes), -1), sizes, strict=True)
+    return [row[: int(size)].tobytes() for row, size in rows]
+
+
 def is_main_process() -> bool:
     """The process that writes logs, records and reports."""
     return jax.process_index() == 0

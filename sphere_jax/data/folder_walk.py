@@ -49,8 +49,11 @@ def all_integers(names: Iterable[str]) -> bool:
     return all(name.isascii() and name.isdigit() for name in names)
 
 
-def pictures_in(folder: Path, left_out: LeftOut, deep: bool = True) -> Found:
-    """Pictures in `folder` and, if `deep`, in all folders below it, sorted by path.
+def pictures_in(
+    folder: Path, left_out: LeftOut, deep: bool = True, suffixes: tuple[str, ...] = SUFFIXES
+) -> Found:
+    """Files with one of `suffixes` in `folder` and, if `deep`, in all folders below it, sorted by
+    path.
 
     Links are followed, except to a folder that they are in. Only regular files count: a pipe with
     the name of a picture would block whoever opens it. Hidden names are passed over.
@@ -75,7 +78,7 @@ def pictures_in(folder: Path, left_out: LeftOut, deep: bool = True) -> Found:
                     broken = entry.is_symlink() and not os.path.exists(entry.path)
                     kind = "links to nothing" if broken else "pipes, sockets or devices"
                     left_out.add(kind, entry.path)
-                elif entry.name.lower().endswith(SUFFIXES):
+                elif entry.name.lower().endswith(suffixes):
                     found.append((f"{prefix}{entry.name}", entry.stat().st_size))
                 else:
                     left_out.add("files that are no images", entry.path)

@@ -1,9 +1,11 @@
 """Arrays of `.npz` files: headers are read before memory is taken, and nothing is unpickled."""
 
+import contextlib
 import math
 import os
+import struct
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -31,24 +33,37 @@ def read_npz(
       UserError: no such file, not an npz, an array that is empty, damaged or of Python objects,
         more than there is memory for, or an array of `needed` is missing.
     """
+    with _open_archive(path) as archive:
+        members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+        check_has(members, needed, path)
+        if wanted is not None:
+            members = {name: m for name, m in members.items() if name in wanted}
+        size = 0
+        for name, member in members.items():
+            with archive.open(member) as stream:
+                size += _checked_size(stream, member.file_size, f"'{name}' of {path}")
+        check_fits(f"The arrays of {path}", size, READ_IN_BATCHES)
+        arrays = {}
+        for name, member in members.items():
+            with archive.open(member) as stream:
+                arrays[name] = npy.read_array(stream, allow_pickle=False)
+        return arrays
+
+
+def names_in(path: str | os.PathLike) -> list[str]:
+    """Of the arrays of an `.npz`. Raises UserError where it is none."""
+    with _open_archive(path) as archive:
+        return [member.filename.removesuffix(".npy") for member in archive.infolist()]
+
+
+@contextlib.contextmanager
+def _open_archive(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
+    """Raises UserError for no such file, one that is no npz, and whatever reading it raises."""
     if not os.path.isfile(path):
         raise UserError(f"There is no file '{path}'; give the path of an .npz.")
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
-            check_has(members, needed, path)
-            if wanted is not None:
-                members = {name: m for name, m in members.items() if name in wanted}
-            size = 0
-            for name, member in members.items():
-                with archive.open(member) as stream:
-                    size += _checked_size(stream, member.file_size, f"'{name}' of {path}")
-            check_fits(f"The arrays of {path}", size, READ_IN_BATCHES)
-            arrays = {}
-            for name, member in members.items():
-                with archive.open(member) as stream:
-                    arrays[name] = npy.read_array(stream, allow_pickle=False)
-            return arrays
+            yield archive
     except UserError:
         raise
     except zipfile.BadZipFile as error:
@@ -95,3 +110,37 @@ def _checked_size(stream: BinaryIO, size: int, what: str) -> int:
             f"{in_bytes(size - stream.tell())}; {AGAIN}."
         )
     return taken
+
+
+def mapped(path: str | os.PathLike, name: str) -> np.ndarray | None:
+    """An array of an `.npz` that stays on disk and is read where it is indexed; None where it is
+    compressed. Raises what `read_npz` raises."""
+    with _open_archive(path) as archive:
+        member = archive.getinfo(f"{name}.npy")
+        with archive.open(member) as stream:
+            _checked_size(stream, member.file_size, f"'{name}' of {path}")
+        if member.compress_type != zipfile.ZIP_STORED:
+            return None
+        with open(path, "rb") as file:
+            file.seek(member.header_offset + 26)  # lengths of what comes before the content
+            file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+            version = npy.read_magic(file)
+            shape, fortran, dtype = HEADERS[version](file)
+            order = "F" if fortran else "C"
+            return np.memmap(path, dtype, "r", file.tell(), shape, order)
+
+
+def streamed(path: str | os.PathLike, name: str) -> Iterator[np.ndarray]:
+    """The rows of an array of an `.npz`, read and inflated one after the other. Raises what
+    `read_npz` raises."""
+    with _open_archive(path) as archive, archive.open(f"{name}.npy") as stream:
+        version = npy.read_magic(stream)
+        (count, *shape), fortran, dtype = HEADERS[version](stream)
+        if fortran:
+            raise UserError(
+                f"'{name}' of {path} is stored column by column; save "
+                "numpy.ascontiguousarray of it."
+            )
+        size = math.prod(shape) * dtype.itemsize
+        for _ in range(count):
+            yield np.frombuffer(stream.read(size), dtype).reshape(shape)

@@ -12,20 +12,23 @@ from PIL import Image, UnidentifiedImageError
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions
+from sphere_jax.data.image_choices import RESIZES
 from sphere_jax.data.memory import check_fits
 from sphere_jax.data.npz_files import READ_IN_BATCHES, check_has
 
-BICUBIC, NEAREST, BOX = (Image.Resampling[name] for name in ("BICUBIC", "NEAREST", "BOX"))
+FILTERS = {name: Image.Resampling[name.upper()] for name in RESIZES if name != "adm"}
+BICUBIC, BOX = FILTERS["bicubic"], FILTERS["box"]
 BLOCK = 8  # pictures that a thread decodes in one task: one 32-pixel JPEG is too little work
 
 
 def fit(picture: Image.Image, size: int, resize: str) -> Image.Image:
-    """The shorter side brought to `size`, then the central (size, size).
+    """The shorter side brought to `size`, then the central (size, size); `resize` is of `RESIZES`.
 
-    "bicubic" and "nearest" are torchvision's Resize and CenterCrop, pixel for pixel; Pillow's
-    bicubic is antialiased (arXiv 2602.15030; docs/systems/sphere_encoder.md#optimization). "adm" is
-    the preprocessing of the ADM reference statistics: halved with a box while the shorter side is
-    at least 2 `size`, then bicubic. The two round the longer side and the crop differently.
+    "bicubic", "bilinear" and "nearest" are torchvision's Resize and CenterCrop, pixel for pixel;
+    "box" and "lanczos" are Pillow's other filters. All but "nearest" are antialiased (arXiv
+    2602.15030; docs/systems/sphere_encoder.md#optimization). "adm" is the preprocessing of the ADM
+    reference statistics: halved with a box while the shorter side is at least 2 `size`, then
+    bicubic. It rounds the longer side and the crop differently from the others.
     """
     adm = resize == "adm"
     while adm and min(picture.size) >= 2 * size:
@@ -41,12 +44,31 @@ def fit(picture: Image.Image, size: int, resize: str) -> Image.Image:
     else:
         wide, high = size * width // short, size * height // short
         left, top = round((wide - size) / 2), round((high - size) / 2)
-    picture = picture.resize((wide, high), NEAREST if resize == "nearest" else BICUBIC)
+    picture = picture.resize((wide, high), FILTERS.get(resize, BICUBIC))
     return picture.crop((left, top, left + size, top + size))
 
 
 def decode(file: str | PathLike | BinaryIO, name: str, data: DataOptions) -> np.ndarray:
     """One encoded picture as uint8 (image_size, image_size, channels).
+
+    Raises:
+      UserError: it cannot be decoded, or has more than 8 bits a channel; the sentence has `name`.
+    """
+
+    def pixels(picture: Image.Image) -> np.ndarray:
+        fitted = np.asarray(fit(picture, data.image_size, data.resize))
+        return fitted.reshape(data.image_size, data.image_size, data.channels)
+
+    return decoded(file, name, data.channels, pixels)
+
+
+def decoded(
+    file: str | PathLike | BinaryIO,
+    name: str,
+    channels: int,
+    pixels: Callable[[Image.Image], np.ndarray],
+) -> np.ndarray:
+    """`pixels` of an encoded picture, which is grey for one channel and RGB for three.
 
     Transparency is dropped and EXIF rotation ignored, as in torchvision's ImageFolder and in ADM.
 
@@ -57,9 +79,7 @@ def decode(file: str | PathLike | BinaryIO, name: str, data: DataOptions) -> np.
         with Image.open(file) as picture:
             mode = picture.mode
             if not mode.startswith(("I", "F")):  # converting those would clip at 255
-                picture = picture.convert("L" if data.channels == 1 else "RGB")
-                pixels = np.asarray(fit(picture, data.image_size, data.resize))
-                return pixels.reshape(data.image_size, data.image_size, data.channels)
+                return pixels(picture.convert("L" if channels == 1 else "RGB"))
     except UnidentifiedImageError as error:
         raise UserError(f"{name} is not an image; replace or delete it.") from error
     except Exception as error:  # Pillow's decoders raise many kinds
@@ -107,30 +127,40 @@ def unpack(arrays: dict[str, np.ndarray], prefix: str, data: DataOptions) -> np.
     Raises:
       UserError: an array is missing or of the wrong kind, or a picture cannot be decoded.
     """
-    names = f"{prefix}jpeg_bytes", f"{prefix}offsets"
-    check_has(arrays, names, data.path)
-    content, offsets = (arrays[name] for name in names)
-    if content.dtype != np.uint8 or content.ndim != 1:
-        raise UserError(
-            f"{names[0]} of {data.path} is {content.dtype} of shape {content.shape}; it must be "
-            "uint8 (bytes,)."
-        )
-    whole = np.issubdtype(offsets.dtype, np.integer) and offsets.ndim == 1 and len(offsets) > 1
-    if not whole or offsets[0] < 0 or (offsets[1:] < offsets[:-1]).any():
-        raise UserError(f"{names[1]} of {data.path} must be N + 1 integers that never decrease.")
-    if offsets[-1] > len(content):
-        raise UserError(
-            f"{names[1]} of {data.path} ends at {offsets[-1]} but {names[0]} has "
-            f"{len(content)} bytes; the file is not whole."
-        )
+    content, offsets = packed(arrays, prefix, data.path)
 
     def read(i: int) -> np.ndarray:
         encoded = io.BytesIO(content[offsets[i] : offsets[i + 1]].tobytes())
-        return decode(encoded, f"Picture {i} of {names[0]} in {data.path}", data)
+        return decode(encoded, f"Picture {i} of {prefix}jpeg_bytes in {data.path}", data)
 
     shape = (data.image_size, data.image_size, data.channels)
     check_images_fit(len(offsets) - 1, data)
     return read_by_threads(read, len(offsets) - 1, shape)
+
+
+def packed(arrays: dict[str, np.ndarray], prefix: str, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """`jpeg_bytes` and `offsets`, with `prefix` before their names, of encoded pictures.
+
+    Raises:
+      UserError: an array is missing or of the wrong kind.
+    """
+    names = f"{prefix}jpeg_bytes", f"{prefix}offsets"
+    check_has(arrays, names, path)
+    content, offsets = (arrays[name] for name in names)
+    if content.dtype != np.uint8 or content.ndim != 1:
+        raise UserError(
+            f"{names[0]} of {path} is {content.dtype} of shape {content.shape}; it must be "
+            "uint8 (bytes,)."
+        )
+    whole = np.issubdtype(offsets.dtype, np.integer) and offsets.ndim == 1 and len(offsets) > 1
+    if not whole or offsets[0] < 0 or (offsets[1:] < offsets[:-1]).any():
+        raise UserError(f"{names[1]} of {path} must be N + 1 integers that never decrease.")
+    if offsets[-1] > len(content):
+        raise UserError(
+            f"{names[1]} of {path} ends at {offsets[-1]} but {names[0]} has "
+            f"{len(content)} bytes; the file is not whole."
+        )
+    return content, offsets
 
 
 def check_images_fit(count: int, data: DataOptions) -> None:

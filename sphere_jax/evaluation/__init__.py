@@ -1,4 +1,8 @@
-"""Feature networks in use, streaming statistics, metrics, their protocol, and the report.
-
-`score.py` puts the metrics together; `report.py` and `figures.py` show them.
+"""Scores of images against others: sides, feature networks, streaming statistics, measures, and
+their protocol. `evaluate` needs no config and no run; `score.py` scores runs, and `page.py` and
+`figures.py` show that.
 """
+
+from sphere_jax.evaluation.api import evaluate
+
+__all__ = ["evaluate"]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.data.memory import check_fits
-from sphere_jax.data.pipeline import map_batched
-from sphere_jax.distribution.mesh import batch_sharding
+from sphere_jax.data.pipeline import map_batched, to_host
+from sphere_jax.distribution.mesh import batch_sharding, put_global
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.runs.run import Run
 from sphere_jax.runs.weaker import with_weaker
@@ -108,15 +108,7 @@ class Drawer:
         `trained` are parameters used instead of the run's own, while it still trains.
         Raises UserError for labels outside the data's classes.
         """
-        method, sampler = self.method, sampler or self.method.sampler
-        labels = np.asarray(labels)
-        if len(labels) == 0:
-            raise UserError("There are no samples to draw; --num must be at least 1.")
-        if labels.min() < 0 or labels.max() > method.num_classes:
-            raise UserError(
-                f"Labels must be 0..{method.num_classes - 1}, or {method.num_classes} for no class."
-            )
-        labels = labels.astype(np.int32)
+        sampler, labels = sampler or self.method.sampler, self._checked(labels)
         generate, scale = self._generator(sampler), jnp.float32(sampler.scale)
         radius = jnp.float32(sampler.decode_radius)
         params = self.params | (trained or {})
@@ -130,12 +122,46 @@ class Drawer:
         indices = np.arange(len(labels), dtype=np.uint32)
         out = self._map(sample_batch, (indices, labels), "" if quiet else "samples")
         trace = {name: rows.mean(0) for name, rows in out["trace"].items()}
-        if not np.isfinite(trace.get("evaluations", 0.0)):
-            raise UserError(
-                f"{sampler} did not reach its tolerance in {MAX_STEPS:,} steps: raise "
-                "config.sampler.rtol and atol, or check the weights for NaN."
-            )
+        _check_reached(sampler, trace)
         return Samples(out["drawn"], labels, trace, sampler)
+
+    def batches(
+        self, labels: np.ndarray | Sequence[int], sampler: Any = None
+    ) -> Iterator[tuple[jax.Array, int, dict[str, np.ndarray]]]:
+        """The images that `draw` gives for the same labels, batch by batch and on the devices:
+        uint8 (B, H, W, C), how many of their first rows count, and the trace of those.
+
+        Drawing and decoding are one compiled program. Raises UserError as `draw` does.
+        """
+        sampler, labels = sampler or self.method.sampler, self._checked(labels)
+        generate, scale = self._generator(sampler), jnp.float32(sampler.scale)
+        radius, finish = jnp.float32(sampler.decode_radius), self.method.images
+
+        @partial(jax.jit, compiler_options=quick_products())
+        def images_of(params, indices, labels):
+            samples, trace = generate(params, indices, labels, scale)
+            return finish(params, samples, radius), trace
+
+        for start in range(0, len(labels), size := self._batch_size(len(labels))):
+            rows = np.arange(start, start + size)
+            count = min(size, len(labels) - start)
+            rows = np.where(rows < len(labels), rows, 0).astype(np.uint32)
+            given = put_global(
+                self._run.mesh, (rows, labels[rows]), (batch_sharding(self._run.mesh),) * 2
+            )
+            images, trace = images_of(self.params, *given)
+            trace = {name: to_host(values)[:count] for name, values in trace.items()}
+            _check_reached(sampler, {name: values.mean(0) for name, values in trace.items()})
+            yield images, count, trace
+
+    def _checked(self, labels: np.ndarray | Sequence[int]) -> np.ndarray:
+        """int32 (N,). Raises UserError for labels outside the data's classes, or none."""
+        labels, classes = np.asarray(labels), self.method.num_classes
+        if len(labels) == 0:
+            raise UserError("There are no samples to draw; --num must be at least 1.")
+        if labels.min() < 0 or labels.max() > classes:
+            raise UserError(f"Labels must be 0..{classes - 1}, or {classes} for no class.")
+        return labels.astype(np.int32)
 
     def path(self, labels: np.ndarray, most: int, sampler: Any = None) -> dict[int, np.ndarray]:
         """What the sampler passes through: by step, at most `most` of them evenly spaced and the
@@ -202,7 +228,19 @@ class Drawer:
 
     def _map(self, function, arrays, what=""):
         """`function` over host arrays, in batches of the sampler's size on the run's mesh."""
-        devices = self._run.mesh.devices.size
-        size = min(self._run.config.sampler.batch_size, len(arrays[0]))
-        size = -(-size // devices) * devices
+        size = self._batch_size(len(arrays[0]))
         return map_batched(function, arrays, size, batch_sharding(self._run.mesh), what)
+
+    def _batch_size(self, count: int) -> int:
+        devices = self._run.mesh.devices.size
+        size = min(self._run.config.sampler.batch_size, count)
+        return -(-size // devices) * devices
+
+
+def _check_reached(sampler: Any, trace: dict[str, np.ndarray]) -> None:
+    """Raises UserError where an adaptive solver has given up."""
+    if not np.isfinite(trace.get("evaluations", 0.0)):
+        raise UserError(
+            f"{sampler} did not reach its tolerance in {MAX_STEPS:,} steps: raise "
+            "config.sampler.rtol and atol, or check the weights for NaN."
+        )

@@ -6,7 +6,8 @@ package. Nothing outside that file knows it.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float32, Int, Shaped, UInt8
 
+from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import AnyArray
 from sphere_jax.config.options import EvaluationOptions
 from sphere_jax.evaluation.preconditions import Images
@@ -72,6 +74,19 @@ class Features:
         found = self.features(np.asarray(images), len(images), sharding)
         return {FIRST: jax.device_put(jnp.asarray(found), sharding)}
 
+    def batch_of_sizes(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_h _w _c"]],
+        names: Sequence[str] = (FIRST,),
+        sharding: NamedSharding | None = None,
+    ) -> dict[str, Shaped[Array, "b ..."]]:
+        """`batch` of images of different sizes, each brought to the network's input by itself.
+
+        Raises:
+          UserError: its input depends on the size of the images.
+        """
+        raise UserError(f"{self.name} takes images of one size at a time; give --size.")
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes the file that `FeatureNetwork.load` reads, where the network was trained here.
         Raises UserError."""
@@ -90,12 +105,15 @@ class FeatureNetwork:
     needs_classes: training needs labels of at least two classes.
     semantic: the cosine of two images' features tells whether they show the same thing.
     outputs: what `Features.batch` gives by name; "features" is first, and what `features` gives.
+    stored_as: of outputs whose statistics other tools store, what the names of the arrays `mu` and
+      `sigma` end in.
     """
 
     needs_weights = True
     needs_classes = False
     semantic = True
     outputs: tuple[str, ...] = (FIRST,)
+    stored_as: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, name: str):
         self.name = name

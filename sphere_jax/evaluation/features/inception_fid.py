@@ -13,6 +13,7 @@ class InceptionFID(Published):
     TensorFlow's mixed_6/conv; of the Inception Score the 1008 logits without their bias."""
 
     outputs = ("features", "spatial", "logits")
+    stored_as = {"features": "", "spatial": "_s"}  # by pytorch-fid and ADM
     semantic = False  # published for distributions, not for pairs of images
     distance_title = "FID (Inception-v3, pytorch-fid's resizing)"
 

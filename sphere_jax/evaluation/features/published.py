@@ -109,6 +109,19 @@ class PublishedFeatures(Features):
         forward = _forward(self.network, self.kind, tuple(names), sharding)
         return forward(self._placed(sharding), jax.device_put(images, sharding))
 
+    def batch_of_sizes(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_h _w _c"]],
+        names: Sequence[str] = (FIRST,),
+        sharding: NamedSharding | None = None,
+    ) -> dict[str, Float32[Array, "b ..."]]:
+        prepare = _prepare(self.kind)
+        inputs = [np.asarray(prepare(image[None]))[0] for image in images]
+        if len({each.shape for each in inputs}) > 1:
+            return super().batch_of_sizes(images, names, sharding)  # raises
+        read = _read(self.network, self.kind, tuple(names), sharding)
+        return read(self._placed(sharding), jax.device_put(np.stack(inputs), sharding))
+
     def compute(
         self, params: Params, images: UInt8[Array, "b h w c"], names: Sequence[str]
     ) -> dict[str, Float32[Array, "b ..."]]:
@@ -140,16 +153,41 @@ def _forward(
     network: Network, kind: Published, names: tuple[str, ...], out_sharding: NamedSharding | None
 ) -> Callable[[Params, jax.Array], dict[str, jax.Array]]:
     def forward(params: Params, images: jax.Array) -> dict[str, jax.Array]:
-        found = _outputs(network, kind, names, params, images)
-        if out_sharding is None:
-            return found
-        return jax.lax.with_sharding_constraint(found, out_sharding)
+        return _spread(_outputs(network, kind, names, params, images), out_sharding)
 
     return jax.jit(forward, compiler_options=quick_products())
 
 
+@functools.cache  # compiled once for each size
+def _prepare(kind: Published) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(lambda images: _input(kind, images))
+
+
+@functools.cache  # compiled once
+def _read(
+    network: Network, kind: Published, names: tuple[str, ...], out_sharding: NamedSharding | None
+) -> Callable[[Params, jax.Array], dict[str, jax.Array]]:
+    def read(params: Params, inputs: jax.Array) -> dict[str, jax.Array]:
+        return _spread(_output(network, kind, names, params, inputs), out_sharding)
+
+    return jax.jit(read, compiler_options=quick_products())
+
+
+def _spread(found: dict[str, jax.Array], sharding: NamedSharding | None) -> dict[str, jax.Array]:
+    return found if sharding is None else jax.lax.with_sharding_constraint(found, sharding)
+
+
 def _outputs(network, kind, names, params, images):
+    return _output(network, kind, names, params, _input(kind, images))
+
+
+def _input(kind, images):
     images = jnp.broadcast_to(images, (*images.shape[:-1], 3))
     with exact_products():
-        found = kind.read(network.bind(params), kind.prepare(images))
+        return kind.prepare(images)
+
+
+def _output(network, kind, names, params, inputs):
+    with exact_products():
+        found = kind.read(network.bind(params), inputs)
     return {name: found[name].astype(jnp.float32) for name in names}

@@ -177,6 +177,18 @@ def find_measure(text: str, where: str = "metrics") -> Measure:
         raise UserError(f"{where}='{shortened(text)}': {error}") from error
 
 
+def names_in(text: str) -> list[str]:
+    """Measures separated by commas, as in "fid,precision_recall:neighbours=5,network=x,kid": a
+    setting belongs to the measure before it."""
+    found: list[str] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        if "=" in part and ":" not in part and found:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
+
+
 def all_measures() -> list[str]:
     """The names of the measures of this folder, sorted."""
     return plugins.known(PACKAGE, ATTRIBUTE)
