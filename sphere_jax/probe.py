@@ -69,9 +69,10 @@ def main(argv: list[str]) -> None:
     out, started = Path(arguments.out), time.monotonic()
     make_folder(out)
 
-    run, params = _open(arguments, overrides)
+    run = _open(arguments, overrides)
     config, tokenizer, heldout = run.config, run.tokenizer, run.images.heldout
-    images, labels = choose(heldout, arguments.num, arguments.seed)
+    images, labels = choose(heldout, arguments.num, arguments.seed)  # raises for too few
+    params = _params(run, arguments.workdir != "")
     networks = arguments.lpips, arguments.features, arguments.pretrained
     compare = Comparison.load(*networks, tokenizer.image_shape, run.mesh, arguments.batch)
     probed = Probe(tokenizer, params, compare, arguments.seed, _log)(images, labels)
@@ -96,17 +97,16 @@ def main(argv: list[str]) -> None:
 
 
 def _open(arguments, overrides):
-    """The run of --workdir or --config, and its tokenizer's parameters."""
+    """The run of --workdir or --config, without weights."""
     from sphere_jax.common.errors import UserError
     from sphere_jax.data.class_names import with_classes_counted
     from sphere_jax.distribution.mesh import make_mesh
-    from sphere_jax.runs.loading import load_run
-    from sphere_jax.runs.network_files import load_tokenizer
+    from sphere_jax.runs.loading import unloaded_run
     from sphere_jax.runs.run import Run
 
     if arguments.workdir:
         images = {"data_path": arguments.data_path, "data_source": arguments.data_source}
-        run = load_run(Path(arguments.workdir), data=True, evaluation=images)
+        run = unloaded_run(Path(arguments.workdir), evaluation=images)
     else:
         config = with_classes_counted(load_config(arguments.config, overrides))
         run = Run(config, Path(arguments.out), make_mesh())
@@ -121,11 +121,22 @@ def _open(arguments, overrides):
         raise UserError(f"config.data.source='{source}' has no images to probe with.")
     if tokenizer.latent_shape[-1] < 2:
         raise UserError("A token of one channel has no direction; give another tokenizer.")
-    trained = dict(run.artifacts)
-    if not set(tokenizer.parts) <= trained.keys():  # a config, or a run on cached latents
+    return run
+
+
+def _params(run, trained: bool) -> dict:
+    """The tokenizer's parameters, of a finished run if `trained`."""
+    from sphere_jax.runs.finished import check_data, load_stages
+    from sphere_jax.runs.network_files import load_tokenizer
+
+    if trained:
+        load_stages(run)
+        check_data(run)
+    tokenizer, found = run.tokenizer, dict(run.artifacts)
+    if not set(tokenizer.parts) <= found.keys():  # a config, or a run on cached latents
         run.add_artifacts(load_tokenizer(tokenizer, run.config.tokenizer))
-    params = run.artifacts | trained
-    return run, {part: params[part] for part in tokenizer.parts}
+    params = run.artifacts | found
+    return {part: params[part] for part in tokenizer.parts}
 
 
 def _log(line: str) -> None:

@@ -28,7 +28,14 @@ from sphere_jax.common.files import crc32, make_folder, read_json, write_json, w
 from sphere_jax.data.moments import drawn, merged, moments_of, statistics_of
 from sphere_jax.data.npz_files import check_has, read_npz
 from sphere_jax.data.record_files import RecordFiles, whole_records
-from sphere_jax.data.shards import PARTS, Shard, check_plan, first_difference, shards_of
+from sphere_jax.data.shards import (
+    PARTS,
+    Shard,
+    check_not_foreign,
+    check_plan,
+    first_difference,
+    shards_of,
+)
 
 DTYPES = {
     "float16": np.dtype(np.float16),
@@ -45,7 +52,7 @@ class CacheWriter:
     resumed.
 
     Raises:
-      UserError: the folder cannot be written, or was started with another plan.
+      UserError: the folder cannot be written, was started with another plan or holds other files.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class CacheWriter:
     ):
         self.folder, self.plan, self._labels = folder, json.loads(json.dumps(plan)), labels
         self._images = dict(images or {})
+        check_not_foreign(folder, "plan.json", "index.json")
         make_folder(folder)
         before = read_json(folder / "plan.json")
         written = [file for part in PARTS for file in folder.glob(f"{part}-*.json")]

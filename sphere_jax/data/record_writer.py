@@ -24,7 +24,14 @@ from sphere_jax.common.processes import is_main_process
 from sphere_jax.config.options import DataOptions, source_of
 from sphere_jax.data.class_names import classes_of, write_classes
 from sphere_jax.data.record_files import open_records, whole_records
-from sphere_jax.data.shards import PARTS, Shard, check_plan, shards_of, write_missing
+from sphere_jax.data.shards import (
+    PARTS,
+    Shard,
+    check_not_foreign,
+    check_plan,
+    shards_of,
+    write_missing,
+)
 from sphere_jax.data.source import Source, load
 from sphere_jax.data.sources.array_record import PLAN
 from sphere_jax.data.tf_examples import write_example
@@ -39,11 +46,14 @@ def write_images(data: DataOptions, folder: str | os.PathLike, shard_size: int) 
     the same bits.
 
     Raises:
-      UserError: there are no images, or `folder` cannot be written or was started with others.
+      UserError: there are no images, or `folder` cannot be written, holds other files, or was
+        started with other images.
     """
     if not source_of(data).holds_images:
         raise UserError(f"config.data.source='{data.source}' holds no images to write.")
-    folder, parts = Path(folder), vars(load(data))
+    folder = Path(folder)
+    check_not_foreign(folder, PLAN)
+    parts = vars(load(data))
     counts = {part: len(parts[part]) for part in PARTS}
     plan = {
         "images": counts,

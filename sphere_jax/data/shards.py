@@ -69,6 +69,18 @@ def write_missing(
     barrier(f"all of {folder} is {what}")
 
 
+def check_not_foreign(folder: Path, *ours: str) -> None:
+    """Raises UserError for a folder that holds files, none of which is named as one of `ours`, the
+    first that is written there. Hidden files do not count: temporary ones, or of the system."""
+    held = sorted(file.name for file in folder.glob("*") if not file.name.startswith("."))
+    if held and not set(held) & set(ours):
+        more = f" and {len(held) - 1:,} more" if len(held) > 1 else ""
+        raise UserError(
+            f"{folder} holds {held[0]}{more} and no {ours[0]}, so it was not started here; give "
+            "another --out."
+        )
+
+
 def check_plan(folder: Path, before: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
     """Raises UserError if `folder` was started with another plan, `before`, than this one."""
     if found := first_difference(before, plan):

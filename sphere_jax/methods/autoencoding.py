@@ -249,6 +249,11 @@ class Autoencoding(Method):
             return self.discriminator.network.init(key)
         return self.tokenizer.decoder.init(key)
 
+    def made_by_frozen(self, frozen: Params, batch: Batch) -> Latents | None:
+        if set(self.tokenizer.encoder_parts) & set(self.learns):
+            return None
+        return self.tokenizer.encode(frozen, to_float(batch["images"]))
+
     def advance(self, params: Params) -> Params:
         if self.discriminator is None:
             return params

@@ -159,6 +159,11 @@ class Method:
         """The loss, a float32 scalar, and more scalars by name."""
         raise NotImplementedError
 
+    def made_by_frozen(self, frozen: Params, batch: Batch) -> AnyArray | None:
+        """What frozen parts make of the examples of a batch in every step, (B, ...), to look for
+        the cause where a step is not finite; None where they make nothing."""
+        return None
+
     def schedule(self, step: Int[AnyArray, ""]) -> dict[str, Scalar]:
         """Scalars that depend on the number of steps before this one, int32 and traced. Where there
         are any, training (and nothing else) gives them to `loss` as `frozen["schedule"]`.

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.shapes import AnyArray, Keys, OneKey, Scalar
+from sphere_jax.common.shapes import AnyArray, Keys, Latents, OneKey, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, EvaluationOptions, StageOptions
@@ -232,6 +232,9 @@ class DecoderFinetuning(Method):
         if self.discriminator is not None:
             params["discriminator"] = self.discriminator.network.init(key)
         return params
+
+    def made_by_frozen(self, frozen: Params, batch: Batch) -> Latents:
+        return self.tokenizer.encode(frozen, to_float(batch["images"]))
 
     def schedule(self, step: Int[AnyArray, ""]) -> dict[str, Scalar]:
         """Whether the discriminator is in the decoder's loss: 0 or 1."""

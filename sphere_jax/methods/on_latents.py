@@ -210,6 +210,11 @@ class OnLatents(Generator):
         keys = jax.vmap(lambda key: jax.random.fold_in(key, POSTERIOR))(keys)
         return mean + std * noise_of(keys, mean.shape[1:])
 
+    def made_by_frozen(self, frozen: Params, batch: Batch) -> Latents | None:
+        if "latents" in batch:
+            return None
+        return self.tokenizer.encode(frozen, to_float(batch["images"]))
+
     def batch_shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
         if self.options.encode == "every_step":
             return super().batch_shapes()

@@ -33,6 +33,24 @@ def config_of_run(workdir: Path) -> Config:
     return read_config(stored_config(workdir) | {"mesh": {}}, stored=True)
 
 
+def unloaded_run(
+    workdir: str | os.PathLike,
+    sampler: dict[str, Any] | None = None,
+    evaluation: dict[str, Any] | None = None,
+    mesh=None,
+) -> Run:
+    """The run of `workdir` without its weights (`runs.finished.load_stages`); its data are read on
+    first use. Arguments as of `load_run`. Raises UserError for another folder."""
+    workdir = Path(workdir)
+    raw = stored_config(workdir)
+    try:
+        raw |= {"sampler": raw.get("sampler", {}) | (sampler or {}), "mesh": {}}
+        raw |= {"evaluation": raw.get("evaluation", {}) | (evaluation or {})}
+    except TypeError as error:
+        raise _damaged(workdir, error) from error
+    return Run(read_config(raw, stored=True), workdir, mesh or make_mesh())
+
+
 def load_run(
     workdir: str | os.PathLike,
     sampler: dict[str, Any] | None = None,
@@ -52,16 +70,7 @@ def load_run(
     Raises:
       UserError: not a run folder, not finished, or damaged; weights of another network.
     """
-    workdir = Path(workdir)
-    raw = stored_config(workdir)
-    try:
-        raw |= {"sampler": raw.get("sampler", {}) | (sampler or {}), "mesh": {}}
-        raw |= {"evaluation": raw.get("evaluation", {}) | (evaluation or {})}
-    except TypeError as error:
-        raise _damaged(workdir, error) from error
-    config = read_config(raw, stored=True)
-    mesh = mesh or make_mesh()
-    run = Run(config, workdir, mesh)
+    run = unloaded_run(workdir, sampler, evaluation, mesh)
     if data:
         _ = run.split  # raises for data that are not there
     load_stages(run, generators)

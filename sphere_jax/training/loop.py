@@ -23,6 +23,7 @@ from sphere_jax.training.ema_snapshots import (
 )
 from sphere_jax.training.evaluator import Curve, Evaluator
 from sphere_jax.training.flops import step_flops
+from sphere_jax.training.nonfinite import frozen_cause
 from sphere_jax.training.run_log import RunLog
 from sphere_jax.training.signals import StopRequest
 from sphere_jax.training.step_log import NotFinite, StepLog
@@ -105,9 +106,11 @@ def train(
         if steps == 0 and resumed is None:  # published weights, used as they are
             checkpoints.save(0, state, batches.state)
             evaluator.preview(0, state[task.weights_item])
+        fed = {}  # the last two batches by their steps: numbers are read one step late
         try:
             for step in range(first + 1, steps + 1):
-                state, metrics = task.train_step(state, task.frozen, next(batches))
+                fed = {n: fed[n] for n in fed if n == step - 1} | {step: next(batches)}
+                state, metrics = task.train_step(state, task.frozen, fed[step])
                 stop.worth_saving = True
                 step_log.add(step, metrics)  # reads the numbers of the step before
 
@@ -134,10 +137,13 @@ def train(
             with Checkpoints(folder.with_name(f"{folder.name}-nonfinite")) as dump:
                 dump.save(error.step, state, batches.state)
             checkpoints.close()
+            fix = frozen_cause(task, feed.train, error.step, fed[error.step]) or (
+                f"lower config.{name}.optimizer.learning_rate, clip more by "
+                f"config.{name}.optimizer.clip_norm (0 is off), or allow skips with "
+                f"config.{name}.skip_nonfinite"
+            )
             raise UserError(
-                f"{name}: {error}; the state is dumped in {folder}-nonfinite; lower "
-                f"config.{name}.optimizer.learning_rate, set config.{name}.optimizer.clip_norm, "
-                f"or allow skips with config.{name}.skip_nonfinite."
+                f"{name}: {error}; the state is dumped in {folder}-nonfinite; {fix}."
             ) from error
     return state[task.weights_item]
 

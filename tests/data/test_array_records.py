@@ -217,6 +217,20 @@ def test_writing_resumes_and_incomplete_caches_are_refused(tmp_path, monkeypatch
     assert "holds no images to write" in refusal_of(prepared, DataOptions(source="latents"), out)
 
 
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    original, out = originals(tmp_path), tmp_path / "thesis"
+    out.mkdir()
+    (out / ".DS_Store").touch()  # not the user's
+    for name in ("thesis.tex", "figure.png"):
+        (out / name).touch()
+    words = refusal_of(prepared, original, out)
+    assert "thesis holds figure.png and 1 more and no images.json, so it was not" in words
+    assert len(list(out.iterdir())) == 3
+    for name in ("thesis.tex", "figure.png"):
+        (out / name).unlink()
+    prepared(original, out)
+
+
 def test_a_failed_write_is_a_user_error(tmp_path):
     temporary_beside(tmp_path / "out" / "train-00000.array_record").mkdir(parents=True)
     assert "Cannot write" in refusal_of(prepared, originals(tmp_path), tmp_path / "out")

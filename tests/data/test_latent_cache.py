@@ -189,6 +189,12 @@ def test_latents_that_do_not_fit_the_type_are_refused(tmp_path):
     assert not cache.is_finished(cache.shards[1])
 
 
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    words = refusal_of(writer, tmp_path)
+    assert "holds thesis.tex and no plan.json" in words and list(tmp_path.glob("plan*")) == []
+
+
 def test_a_failed_write_is_a_user_error(tmp_path):
     cache = writer(tmp_path)
     shard = cache.shards[0]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusals import refusal_of
 from safetensors.numpy import load_file
 
 from sphere_jax.common import interruption
@@ -16,7 +17,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.interruption import Interrupted
 from sphere_jax.common.progress import duration
 from sphere_jax.config.options import OptimizerOptions
-from sphere_jax.data.pipeline import Batches
+from sphere_jax.data.pipeline import Batches, index_batches
 from sphere_jax.distribution.mesh import batch_sharding
 from sphere_jax.methods.base import Method
 from sphere_jax.training.ema_snapshots import snapshot_totals
@@ -215,6 +216,20 @@ def test_nan_stops_with_one_sentence_and_a_dump(start, task, feed, tmp_path):
     assert (dump / "params").is_dir()
     written = [row for row in rows(tmp_path / "run") if row["step"] == 3]
     assert len(written) == 1 and written[0]["loss"] == "nan" and not written[0]["finite"]
+
+
+def test_nan_that_a_frozen_part_makes_names_its_image(start, task, feed, mesh):
+    class OnFrozen(type(task().method)):
+        def made_by_frozen(self, frozen, batch):
+            return batch["latents"]
+
+    encoding = Task("toy", OnFrozen(), task().options, {}, seed=0, mesh=mesh)
+    third = index_batches(64, 8, seed=0)[2][0].tolist()
+    words = refusal_of(start, encoding, feed=feed([third[5]]))
+    assert f"not finite for image {third[5]} of 64: check its weights" in words
+    assert "at step 3" in words and "learning_rate" not in words
+    words = refusal_of(start, encoding, "two", feed=feed(third[1:4]))
+    assert f"image {third[1]} of 64 and 2 more of the 8 images of this step" in words
 
 
 def test_nan_within_the_budget_is_skipped(start, task, feed, tmp_path):

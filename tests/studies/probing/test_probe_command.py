@@ -108,6 +108,12 @@ def test_an_error_is_one_sentence(folder, more, sentence):
     assert sentence in refusal_of(probe.main, flags(folder, **more))
 
 
+def test_too_few_images_are_refused_before_weights_are_read(folder):
+    """The file of weights is not there, and the images come first."""
+    few = flags(folder, num=2, seed=0, **{"config.tokenizer.pretrained": folder / "nowhere"})
+    assert "2 images hold no two of one class; give a larger --num" in refusal_of(probe.main, few)
+
+
 def test_networks_that_do_not_fit_are_refused(folder):
     lpips, shape = folder / "lpips.safetensors", (32, 32, 3)
     assert "at least 31 pixels" in refusal_of(load_perceptual, lpips, (16, 16, 3))
