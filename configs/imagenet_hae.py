@@ -79,6 +79,7 @@ def get_config():
     config.align.optimizer.b1 = 0.9  # published
     config.align.optimizer.b2 = 0.999  # published
     config.align.optimizer.weight_decay = 0.0  # published
+    config.align.optimizer.clip_norm = 0.0  # inferred: HAE names no clipping here, nor below
 
     config.decode = ConfigDict()
     config.decode.method = "hae"
@@ -111,6 +112,7 @@ def get_config():
     config.decode.optimizer.b1 = 0.5  # published
     config.decode.optimizer.b2 = 0.9  # published
     config.decode.optimizer.weight_decay = 0.0  # published
+    config.decode.optimizer.clip_norm = 0.0
 
     config.model = flow.model
     config.flow = flow.flow

@@ -75,6 +75,7 @@ def get_config():
     config.decode.optimizer.b1 = 0.9
     config.decode.optimizer.b2 = 0.95
     config.decode.optimizer.weight_decay = 0.0
+    config.decode.optimizer.clip_norm = 0.0  # inferred: none is named
 
     config.evaluation = ConfigDict()
     config.evaluation.samples = 0

@@ -35,6 +35,7 @@ def get_config():
     config.flow.optimizer.b1 = 0.9
     config.flow.optimizer.b2 = 0.999
     config.flow.optimizer.weight_decay = 0.0
+    config.flow.optimizer.clip_norm = 0.0  # published: none
     config.sampler.solver = "euler_maruyama"  # published; its default for the ODE is "dopri5"
     config.sampler.steps = 250  # published
     config.sampler.last_step = 0.04  # published: a mean

@@ -86,6 +86,7 @@ def get_config():
     config.decoder.optimizer.b1 = 0.5
     config.decoder.optimizer.b2 = 0.9
     config.decoder.optimizer.weight_decay = 0.0
+    config.decoder.optimizer.clip_norm = 0.0  # inferred: A names no clipping
 
     config.flow = ConfigDict()
     config.flow.method = "flow"
@@ -107,6 +108,7 @@ def get_config():
     config.flow.optimizer.b1 = 0.9
     config.flow.optimizer.b2 = 0.999
     config.flow.optimizer.weight_decay = 0.0
+    config.flow.optimizer.clip_norm = 0.0  # inferred: A names no clipping, and SiT has none
 
     config.sampler = ConfigDict()
     config.sampler.solver = "euler"  # published: along the exponential map

@@ -112,7 +112,7 @@ class OptimizerOptions:
     b2: float = option(0.999, 0.0, 0.999999, help="decay of the second moment")
     eps: float = option(1e-8, 0.0, help="of AdamW, beside the root of the second moment")
     weight_decay: float = option(0.0, 0.0, help="on matrices and kernels only")
-    clip_norm: float = option(0.0, 0.0, help="global gradient norm; 0 is off")
+    clip_norm: float = option(1.0, 0.0, help="most of the global gradient norm; 0 is off")
 
 
 @dataclasses.dataclass(frozen=True)
