@@ -32,7 +32,10 @@ from sphere_jax.config.options import SamplerOptions
 from sphere_jax.config.reading import option_at, read_config
 from sphere_jax.data import image_choices
 
-EXIT_CODES = "exit codes: 0 done, 2 user error (the message says how to fix it), 130 interrupted"
+EXIT_CODES = (
+    "exit codes: 0 done, 2 user error (the message says how to fix it), 130 interrupted,\n"
+    "75 another process of the run was lost or did not answer"
+)
 user_path = expand_path  # type of a flag that names a file or folder
 USERS_TO_MEND = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG,
@@ -41,8 +44,8 @@ USERS_TO_MEND = {
 
 
 def run_command(main: Callable[[list[str]], None]) -> None:
-    """Runs `main(argv)`: exit code 2 and a sentence for a user error, 130 for an interruption, 1
-    where another process of the run has ended."""
+    """Runs `main(argv)`: exit code 2 and a sentence for a user error, 130 for an interruption, and
+    that of `common/peers.py` where another process of the run has ended."""
     with listening(partial(peers.leave, "stopped")) as reported:
         code, sentence, kind = 0, "", "done"
         try:
@@ -51,7 +54,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
             main(sys.argv[1:])
             sys.stdout.flush()
         except UserError as error:
-            code, sentence, kind = 2, f"error: {error}", "error"
+            code, sentence, kind = error.exit_code, f"error: {error}", "error"
         except BrokenPipeError:  # as in `| head`: the reader has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code, kind = 1, "error"
@@ -68,10 +71,10 @@ def run_command(main: Callable[[list[str]], None]) -> None:
             if not (cause := peers.leave("error", wait=peers.UNEXPLAINED)):
                 peers.end_with_traceback()
                 raise
-            code, sentence, kind = peers.EXIT_CODE, f"error: {cause}", ""
+            code, sentence, kind = peers.code(), f"error: {cause}", ""
         reported.set()
         if kind and (cause := peers.leave(kind)):
-            code, sentence = peers.EXIT_CODE, f"error: {cause}"
+            code, sentence = peers.code(), f"error: {cause}"
         if sentence:
             print(sentence, file=sys.stderr)
         peers.end(code)

@@ -260,7 +260,7 @@ def test_help_names_the_sampler_options_of_each_method():
 
 
 COMMANDS = [
-    *("main", "sample", "evaluate", "compare", "convert", "ema", "probe"),
+    *("main", "sample", "evaluate", "compare", "convert", "ema", "probe", "preflight"),
     *(f"edit {action}" for action in ("reconstruct", "interpolate", "crossover", "manipulate")),
     *(f"prepare {action}" for action in ("latents", "images", "statistics")),
 ]
@@ -373,6 +373,7 @@ def test_help_and_errors_from_the_shell(command):
         ("convert", ["--from", "a", "C"]),
         ("convert", ["--out=C"]),
         ("ema", ["--workdir=C"]),
+        *(("preflight", [f"--{flag}=C"]) for flag in ("config", "workdir", "out")),
         ("prepare", ["latents", "--config=c", "--out=C"]),
         *(("probe", [f"--{flag}=C"]) for flag in ("lpips", "pretrained", "data_path", "out")),
     ],

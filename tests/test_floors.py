@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "sphere_jax"
-COMMANDS = {"main", "sample", "edit", "evaluate", "compare", "convert", "ema", "prepare", "probe"}
+COMMANDS = {
+    "main",
+    "sample",
+    "edit",
+    "evaluate",
+    "compare",
+    "convert",
+    "ema",
+    "prepare",
+    "preflight",
+    "probe",
+}
 FLOORS = [  # from the ground up
     {"common"},
     {"config", "geometry", "distribution"},

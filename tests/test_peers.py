@@ -76,9 +76,28 @@ def test_a_process_that_waits_is_ended(hub, monkeypatch, capsys):
     deadline = time.monotonic() + 20
     while not codes and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert codes == [1]
+    assert codes == [75]
     assert "error: Process 1 of this run has ended, so this one stops" in capsys.readouterr().err
 
 
 def test_one_process_alone_has_nobody_to_tell():
     assert peers.leave("error") == "" and peers.end(2) is None
+
+
+def test_the_host_of_the_coordinator_vanishes(monkeypatch, capsys):
+    """With it the first process is lost; the end of a coordinator that is done is no loss."""
+    codes = []
+    monkeypatch.setattr(peers, "GRACE", 0.0)
+    monkeypatch.setattr(peers, "end_at_once", codes.append)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        waiting, done = (peers.Peers(listener.getsockname(), number) for number in (1, 2))
+        connections = [listener.accept()[0] for _ in range(2)]
+        assert done.leave("done", wait=1.0) == ""
+        for connection in connections:
+            connection.close()
+    assert waiting._known.wait(20) and not done._known.wait(0.5)
+    deadline = time.monotonic() + 20
+    while not codes and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert codes == [75]
+    assert capsys.readouterr().err.count("error: Process 0 of this run has ended") == 1

@@ -29,8 +29,17 @@ class UserError(Exception):
     lose their middle; texts with spaces are cut where they are quoted (`quoted`, `shortened`).
     """
 
+    exit_code = 2
+
     def __init__(self, message: object):
         line = " ".join(str(message).splitlines())
         line = re.sub(r"\S+", lambda word: shortened(word[0]), line)
         line = shortened(line, SENTENCE)
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line))
+
+
+class Unanswered(UserError):
+    """Another process or host did not answer: the same command may work when it is started again,
+    and the launchers do so."""
+
+    exit_code = 75

@@ -1,7 +1,8 @@
 """What a process knows of the others of its run: whether one of them has ended before its time.
 
 The others cannot go on without it, and would wait for it without end. `Peers` ends this process
-with one sentence and exit code 1 instead. See `coordinator.py` for the other side.
+with one sentence and an exit code instead, by which launchers decide whether to start all again.
+See `coordinator.py` for the other side.
 """
 
 import socket
@@ -16,7 +17,7 @@ from sphere_jax.common.interruption import end_at_once
 
 GRACE = 2.0  # seconds in which an error of this process's own, perhaps the same, is reported first
 UNEXPLAINED = 25.0  # seconds for the end of another process to be known, after an unknown error
-EXIT_CODE = 1
+EXIT_CODES = {"lost": 75, "error": 1, "stopped": 130}  # 75: what failed may work when repeated
 KINDS = {
     "lost": "has ended",
     "error": "has stopped with an error (see its message)",
@@ -32,18 +33,26 @@ class Peers:
         self._connection.settimeout(None)
         keep_alive(self._connection)
         self._known, self._reporting = threading.Event(), threading.Lock()
+        self._left = threading.Event()  # this process has said how it ends
         self._number, self._kind = "", ""
         self._send(str(number))
         threading.Thread(target=self._watch, daemon=True).start()
 
     def leave(self, kind: str, wait: float) -> str:
         """As `leave` below. From now on nothing but the caller reports here."""
+        if kind == "done":
+            self._left.set()
         if kind != "done":
             self._known.wait(wait)
             self._reporting.acquire()  # never released: the process ends
         self._send(kind)
         own = kind == "stopped" or (self._kind != "lost" and wait < UNEXPLAINED)
         return "" if own or not self._known.is_set() else self._sentence()
+
+    @property
+    def code(self) -> int:
+        """The exit code of this process where the end of another one is its cause."""
+        return EXIT_CODES.get(self._kind, 1)
 
     def _sentence(self) -> str:
         return (
@@ -57,14 +66,18 @@ class Peers:
 
     def _watch(self) -> None:
         try:
-            self._number, self._kind = self._connection.makefile().readline().split()
-        except (OSError, ValueError):  # closed
+            said = self._connection.makefile().readline().split()
+        except OSError:
+            said = []
+        if not said and self._left.is_set():  # the coordinator ends after the first process
             return
+        # Without a word, the coordinator itself has gone, with the host of the first process.
+        self._number, self._kind = said or ("0", "lost")
         self._known.set()
         time.sleep(GRACE)
         if self._reporting.acquire(blocking=False):
             print(f"error: {self._sentence()}", file=sys.stderr)
-            end_at_once(EXIT_CODE)
+            end_at_once(self.code)
 
 
 _peers: Peers | None = None
@@ -85,6 +98,11 @@ def leave(kind: str, wait: float = 1.0) -> str:
     return _peers.leave(kind, wait) if _peers is not None else ""
 
 
+def code() -> int:
+    """The exit code that goes with the sentence of `leave`."""
+    return _peers.code if _peers is not None else 1
+
+
 def end(code: int) -> None:
     """Ends one of several processes without waiting for the others, if `code` is not 0."""
     if code and _peers is not None:
@@ -95,4 +113,4 @@ def end_with_traceback() -> None:
     """Ends one of several processes by the exception that is being handled."""
     if _peers is not None:
         traceback.print_exc()
-        end(EXIT_CODE)
+        end(1)

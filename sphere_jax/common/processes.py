@@ -7,7 +7,8 @@ import sys
 import jax
 
 from sphere_jax.common import peers
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import Unanswered, UserError
+from sphere_jax.common.local_devices import local_devices
 
 
 def start_processes(timeout_seconds: int = 300) -> None:
@@ -20,7 +21,8 @@ def start_processes(timeout_seconds: int = 300) -> None:
     it explicitly.
 
     Raises:
-      UserError: some of the variables are missing, or the others do not answer in time.
+      UserError: some of the variables are missing, or the GPUs of a node cannot be shared.
+      Unanswered: the others do not answer in time.
     """
     found = _from_environment(timeout_seconds)
     if found is None:
@@ -35,11 +37,12 @@ def start_processes(timeout_seconds: int = 300) -> None:
             count,
             number,
             local_device_ids=devices,
+            cluster_detection_method="deactivate",  # else JAX takes one GPU of a Slurm task's
             initialization_timeout=timeout_seconds,
             coordinator_bind_address="127.0.0.1:0",  # of a service that nobody uses
         )
     except RuntimeError as error:
-        raise UserError(
+        raise Unanswered(
             f"The other processes did not answer within {timeout_seconds} s ({error}); check that "
             "the same command was started on every host."
         ) from error
@@ -81,7 +84,7 @@ def _detected(timeout_seconds: int) -> tuple[str, int, int, list[int] | None]:
             "SPHERE_JAX_POD=1 is set but JAX finds no pod, Slurm or MPI here; unset it, or set "
             "SPHERE_JAX_COORDINATOR, SPHERE_JAX_PROCESSES and SPHERE_JAX_PROCESS."
         )
-    return address, count, number, devices
+    return address, count, number, local_devices(devices)
 
 
 def _start_coordinator(bind_address: str, count: int) -> int:
@@ -130,6 +133,11 @@ def gathered(content: bytes) -> list[bytes]:
     everything = multihost_utils.process_allgather(padded)
     rows = zip(everything.reshape(len(sizes), -1), sizes, strict=True)
     return [row[: int(size)].tobytes() for row, size in rows]
+
+
+def gathered_texts(text: str) -> list[str]:
+    """The `text` of every process, as `gathered` gives it."""
+    return [part.decode() for part in gathered(text.encode())]
 
 
 def is_main_process() -> bool:
