@@ -21,16 +21,16 @@ def get_config():
 
     config.tokenizer = ConfigDict()
     config.tokenizer.name = "flow_sphere"
-    config.tokenizer.width = 128
-    config.tokenizer.depth = 3  # layers, of encoder and decoder each
-    config.tokenizer.heads = 4
+    config.tokenizer.width = 96
+    config.tokenizer.depth = 4  # layers, of encoder and decoder each
+    config.tokenizer.heads = 3
     config.tokenizer.head_dim = 32
-    config.tokenizer.hidden = 256
-    config.tokenizer.patch = 4  # 64 tokens
-    config.tokenizer.latent_channels = 8  # L = 512, half the pixels
+    config.tokenizer.hidden = 192
+    config.tokenizer.patch = 8  # 16 tokens
+    config.tokenizer.latent_channels = 32  # L = 512, half the pixels
     config.tokenizer.normalize = True  # published for small images
     config.tokenizer.rope = "2d"  # published: 1d, along the raster
-    config.tokenizer.conditional = False  # published: no classes
+    config.tokenizer.conditional = True  # published: no classes
 
     config.flow_sphere = ConfigDict()
     config.flow_sphere.method = "flow_sphere"
@@ -51,13 +51,13 @@ def get_config():
     config.flow_sphere.rho = 0.75  # published: part of noise in the start
     config.flow_sphere.encoder_gradients = True  # published
     config.flow_sphere.time = "continuous"  # published: a table of 100 rows
-    config.flow_sphere.width = 128  # of the refiner, as the three below
-    config.flow_sphere.depth = 3
+    config.flow_sphere.width = 96  # of the refiner, as the three below
+    config.flow_sphere.depth = 4
     config.flow_sphere.head_dim = 32
-    config.flow_sphere.hidden = 256
+    config.flow_sphere.hidden = 192
     config.flow_sphere.lpips = ""  # LPIPS-VGG weights, if you have them: they hold VGG-16
     config.flow_sphere.optimizer = ConfigDict()
-    config.flow_sphere.optimizer.learning_rate = 1e-3
+    config.flow_sphere.optimizer.learning_rate = 2e-3
     config.flow_sphere.optimizer.schedule = "cosine"
     config.flow_sphere.optimizer.warmup = 50
     config.flow_sphere.optimizer.b2 = 0.95  # published

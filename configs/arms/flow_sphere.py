@@ -1,4 +1,4 @@
-"""What flow-sphere's design is worth, part by part (docs/systems/flow_sphere.md#measured):
+"""What flow-sphere's design is worth, part by part (docs/systems/flow_sphere.md#not-measured-yet):
 
     python -m sphere_jax.compare --config=configs/mnist_flow_sphere.py \\
         --arms=configs/arms/flow_sphere.py --workdir=runs/flow_sphere --seeds=0,1

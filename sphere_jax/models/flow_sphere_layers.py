@@ -185,7 +185,9 @@ class Layers(nnx.Module):
             return MixerLayer(tokens, width, rngs=rngs, dtype=compute_dtype)
 
         options = dict(unroll=unroll, remat=remat, rngs=rngs)
-        self.label = LabelEmbedding(num_classes, width, rngs=rngs) if num_classes else None
+        # As large as the tokens that it is added to; PyTorch's embeddings start so.
+        embedding = partial(LabelEmbedding, init=nnx.initializers.normal(1.0))
+        self.label = embedding(num_classes, width, rngs=rngs) if num_classes else None
         self.blocks = Stack(layer, depth, **options)
         self.mixers = Stack(mixer, MIXER_DEPTH, **options)
         self.mixer_norm = RMSNorm(width)

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32
 
 from sphere_jax.common.shapes import Labels, Latents, PerSample, Tokens
-from sphere_jax.nn.linear import Linear, small_normal
+from sphere_jax.nn.linear import Initializer, Linear, small_normal
 from sphere_jax.nn.precision import exact_products
 
 TIME_FEATURES = 256  # sinusoids, or Fourier frequencies
@@ -98,11 +98,18 @@ class LabelEmbedding(nnx.Module):
     """Labels (B,) int32 -> (B, width); row `num_classes` is the null label of guidance.
 
     Labels may also be mixtures, float weights (B, num_classes + 1): the result is the same mixture
-    of embeddings, for example half of one class and half of another.
+    of embeddings, for example half of one class and half of another. `init` draws the table.
     """
 
-    def __init__(self, num_classes: int, width: int, *, rngs: nnx.Rngs):
-        self.table = nnx.Param(small_normal(rngs.params(), (num_classes + 1, width), jnp.float32))
+    def __init__(
+        self,
+        num_classes: int,
+        width: int,
+        *,
+        rngs: nnx.Rngs,
+        init: Initializer = small_normal,
+    ):
+        self.table = nnx.Param(init(rngs.params(), (num_classes + 1, width), jnp.float32))
 
     def __call__(self, labels: Labels) -> Float[Array, "batch width"]:
         if labels.ndim == 2:
