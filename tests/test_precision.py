@@ -96,7 +96,7 @@ def test_spaces_have_no_product_that_a_setting_lowers(path, kind):
 @pytest.mark.parametrize("kind", [INCEPTION, DINO], ids=lambda kind: kind.name)
 def test_published_features_are_exact(kind):
     network = catalogue()[kind.name].network()
-    forward = published._forward(network, kind, None)
+    forward = published._forward(network, kind, ("features",), None)
     used = products(forward, params_of(network), IMAGES)
     assert len(used) > 10 and set(used) == {HIGHEST}
 

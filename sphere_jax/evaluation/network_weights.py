@@ -20,33 +20,39 @@ def load_networks(names: Collection[str], weights: Weights = ()) -> dict[str, Fe
     is read.
 
     Raises:
-      UserError: a network has no weights, or a file is of none of them.
+      UserError: networks have no weights (all of them are named), or a file is of none of them.
     """
     files = [weights] if isinstance(weights, (str, os.PathLike)) else list(weights)
     kinds = {
         name: plugins.find("evaluation.features", "FEATURES", name, "features")
         for name in sorted(names)
     }
-    loaded = {name: kind.load(_file(kind, files, kinds)) for name, kind in kinds.items()}
-    return loaded
+    found = {name: _file(kind, files, kinds) for name, kind in kinds.items()}
+    missing = dict.fromkeys(kinds[name].weights for name, file in found.items() if file is None)
+    if missing:
+        folder = cache_folder("weights")
+        one = next(iter(missing))
+        raise UserError(
+            f"The weights of {' and of '.join(missing)} are missing; give their files "
+            f"(--pretrained), which python -m sphere_jax.convert --network {one} --fetch --out "
+            f"{one}.safetensors writes, or put them into {folder}."
+        )
+    return {name: kind.load(found[name]) for name, kind in kinds.items()}
 
 
-def _file(kind: FeatureNetwork, files: list, kinds: dict[str, FeatureNetwork]) -> str | os.PathLike:
+def _file(
+    kind: FeatureNetwork, files: list, kinds: dict[str, FeatureNetwork]
+) -> str | os.PathLike | None:
+    """None where there is none."""
     if not kind.needs_weights:
         raise UserError(
             f"{kind.name} is trained on a data set with classes; python -m sphere_jax.evaluate "
             "without --metrics scores with it."
         )
     held = {network_of(file): file for file in files}
-    if kind.name in held:
-        return held[kind.name]
-    if len(files) == len(kinds) == 1 and "" in held:
+    if kind.weights in held:
+        return held[kind.weights]
+    if len(files) == 1 and "" in held and len({other.weights for other in kinds.values()}) == 1:
         return held[""]
-    cached = cache_folder("weights") / f"{kind.name}.safetensors"
-    if cached.is_file():
-        return cached
-    raise UserError(
-        f"The weights of {kind.name} are missing; give their file (--pretrained), which python -m "
-        f"sphere_jax.convert --network {kind.name} --fetch --out {cached.name} writes, or put it "
-        f"at {cached}."
-    )
+    cached = cache_folder("weights") / f"{kind.weights}.safetensors"
+    return cached if cached.is_file() else None

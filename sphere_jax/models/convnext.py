@@ -1,4 +1,6 @@
-"""ConvNeXt (2201.03545), the ImageNet classifier."""
+"""ConvNeXt (2201.03545) and ConvNeXt V2 (2301.00808), the ImageNet classifiers."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,19 +35,45 @@ class Depthwise(nnx.Module):
         return y + per_channel(self.bias[...].astype(self.dtype), y.ndim)
 
 
-class Block(nnx.Module):
-    """`x + scale * contract(gelu(expand(norm(depthwise(x)))))`, (B, h, w, width) to the same."""
+class GlobalResponseNorm(nnx.Module):
+    """`x + scale * x * size / mean(size) + bias`, `size` the norm of a channel over all places:
+    (B, h, w, C) to the same, in the dtype of x."""
 
-    def __init__(self, width: int, *, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32):
+    def __init__(self, channels: int, *, eps: float = 1e-6):
+        self.scale = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        size = jnp.sqrt(jnp.square(y).sum((1, 2), keepdims=True))
+        share = size / (size.mean(-1, keepdims=True) + self.eps)
+        scale, bias = (per_channel(v[...], y.ndim) for v in (self.scale, self.bias))
+        return (y + (scale * share * y + bias)).astype(x.dtype)
+
+
+class Block(nnx.Module):
+    """`x + scale * contract(gelu(expand(norm(depthwise(x)))))`, (B, h, w, width) to the same.
+
+    With `grn` (V2) there is no scale, and a `GlobalResponseNorm` before the contraction.
+    """
+
+    def __init__(
+        self, width: int, *, rngs: nnx.Rngs, grn: bool = False, dtype: jnp.dtype = jnp.float32
+    ):
         self.depthwise = Depthwise(width, rngs=rngs, dtype=dtype)
         self.norm = LayerNorm(width)
         self.expand = Linear(width, 4 * width, rngs=rngs, dtype=dtype)
         self.contract = Linear(4 * width, width, rngs=rngs, dtype=dtype)
-        self.scale = nnx.Param(jnp.full((width,), 1e-6, jnp.float32))
+        self.grn = GlobalResponseNorm(4 * width) if grn else None
+        self.scale = None if grn else nnx.Param(jnp.full((width,), 1e-6, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         h = self.expand(self.norm(self.depthwise(x)))
-        h = self.contract(nnx.gelu(h, approximate=False))
+        h = nnx.gelu(h, approximate=False)
+        h = self.contract(h if self.grn is None else self.grn(h))
+        if self.scale is None:
+            return x + h
         return x + h * per_channel(self.scale[...].astype(h.dtype), h.ndim)
 
 
@@ -55,6 +83,7 @@ class ConvNeXt(nnx.Module):
     `depths` and `widths` are the blocks and channels of the stages (`SIZES`). `dtype` is that of
     the products and of the residual stream; parameters and the classifier are float32. The blocks
     of a stage are stacked on a depth axis and scanned. No stochastic depth: it is used frozen.
+    `grn` makes it ConvNeXt V2.
     """
 
     def __init__(
@@ -64,9 +93,10 @@ class ConvNeXt(nnx.Module):
         num_classes: int = 1000,
         *,
         rngs: nnx.Rngs,
+        grn: bool = False,
         dtype: jnp.dtype = jnp.float32,
     ):
-        self.depths = depths
+        self.depths, self.grn = depths, grn
         self.smallest_side = 4 * 2 ** (len(depths) - 1)  # one pixel is left in the last stage
         convs, norms, stages, channels = [], [], [], 3
         for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
@@ -83,7 +113,8 @@ class ConvNeXt(nnx.Module):
                 )
             )
             norms.append(LayerNorm(channels if stage else width))
-            stages.append(Stack(lambda r, w=width: Block(w, rngs=r, dtype=dtype), depth, rngs=rngs))
+            make = partial(Block, width, grn=grn, dtype=dtype)
+            stages.append(Stack(lambda rngs, make=make: make(rngs=rngs), depth, rngs=rngs))
             channels = width
         self.convs, self.norms, self.stages = map(nnx.List, (convs, norms, stages))
         self.norm = LayerNorm(channels)

@@ -1,5 +1,9 @@
-"""DINO (2104.14294) and DINOv2 (2304.07193; registers 2309.16588): learned positions."""
+"""Vision transformers with learned positions: DINO (2104.14294), DINOv2 (2304.07193; registers
+2309.16588), and what MAE, CLIP and SigLIP share with them."""
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -20,14 +24,15 @@ for _size, (_width, _depth, _heads) in SIZES.items():
 
 
 class DINO(VisionTransformer):
-    """A vision transformer with a learned table of positions, (1 + grid^2, width), class first.
+    """A vision transformer with a learned table of positions, (1 + grid^2, width), class first;
+    (grid^2, width) without a class token.
 
     Called with ImageNet-normalised images (B, H, W, 3); see `VisionTransformer`. On any other grid
     than `grid` x `grid` the table is resized bicubically, and there the originals differ: DINO and
     DINOv2 without registers ask PyTorch for the scale (h + 0.1) / grid, which shifts all positions
     (`offset=0.1`); DINOv2 with registers asks for the size, with antialiasing (`offset=0`,
     `antialias=True`). `KINDS` are those of Meta. transformers agrees with them for registers; for
-    the others its models are `offset=0`.
+    the others its models are `offset=0`. timm asks for the size, with antialiasing, in all models.
 
     Raises:
         ValueError: if `heads` does not divide `width`.
@@ -50,6 +55,9 @@ class DINO(VisionTransformer):
         antialias: bool = False,
         final_affine: bool = True,
         exact_gelu: bool = True,
+        activation: Callable[[jax.Array], jax.Array] | None = None,
+        pre_norm: bool = False,
+        class_token: bool = True,
         dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
         remat: bool = False,
@@ -67,24 +75,28 @@ class DINO(VisionTransformer):
             eps=eps,
             final_affine=final_affine,
             exact_gelu=exact_gelu,
+            activation=activation,
+            pre_norm=pre_norm,
+            class_token=class_token,
             dtype=dtype,
             unroll=unroll,
             remat=remat,
             rngs=rngs,
         )
         self.positions = nnx.Param(
-            small_normal(rngs.params(), (1 + grid * grid, width), jnp.float32)
+            small_normal(rngs.params(), (class_token + grid * grid, width), jnp.float32)
         )
         self.grid, self.offset, self.antialias = grid, offset, antialias
 
     def _place(self, cls, patches, grid):
-        cls_position, table = jnp.split(self.positions[...], [1])
+        cls_position, table = jnp.split(self.positions[...], [0 if cls is None else 1])
         if grid != (self.grid, self.grid):
             rows, columns = (placing(self.grid, n, self.offset, self.antialias) for n in grid)
             table = table.reshape(self.grid, self.grid, self.width)
             table = jnp.einsum("wc,rcd->rwd", columns, table, precision="highest")
             table = jnp.einsum("hr,rwd->hwd", rows, table, precision="highest")
-        return cls + cls_position, patches + table.reshape(1, -1, self.width)
+        cls = None if cls is None else cls + cls_position
+        return cls, patches + table.reshape(1, -1, self.width)
 
 
 def placing(grid: int, target: int, offset: float, antialias: bool) -> np.ndarray:

@@ -14,11 +14,12 @@ from flax import nnx
 
 from sphere_jax.nn.batch_norm import BatchNorm
 from sphere_jax.nn.linear import Linear
-from sphere_jax.nn.resize import bilinear
+from sphere_jax.nn.resize import bicubic, bilinear
 
 SIDE = 299  # pixels, to which the metrics resize
 SMALLEST_SIDE = 75  # one pixel is left in the last block
 NUM_CLASSES = 1008
+RESIZES = ("pytorch_fid", "tensorflow", "clean")
 SPATIAL_CHANNELS = 7  # of 17x17 places, together 2,023 numbers
 
 
@@ -257,23 +258,27 @@ class Inception(nnx.Module):
 def inception_input(images: jax.Array, resize: str = "pytorch_fid") -> jax.Array:
     """Images (B, H, W, 3), uint8 or float in [-1, 1], to (B, 299, 299, 3) float32 in [-1, 1].
 
-    `resize` names the implementation to match; both are bilinear without antialiasing:
+    `resize` names the implementation to match. The first two are bilinear without antialiasing:
       "pytorch_fid": places between pixel centres, then 0..255 to -1..1.
       "tensorflow": places counted from the corner (`bilinear_tf1`), then (x - 128) / 128, as the
         original graph does it, and with it the ADM suite and torch-fidelity.
+      "clean": Pillow's bicubic filter, antialiased, in floats, clipped to 0..255 and not rounded
+        (2104.11222, clean-fid), then (x - 128) / 128.
 
     Metrics are defined on uint8. Floats are not rounded here, so that gradients pass.
 
     Raises:
       ValueError: another `resize`.
     """
-    if resize not in {"pytorch_fid", "tensorflow"}:
-        raise ValueError(f'resize must be "pytorch_fid" or "tensorflow", not {resize!r}')
+    if resize not in RESIZES:
+        raise ValueError(f"resize must be one of {', '.join(RESIZES)}, not {resize!r}")
     x = images.astype(jnp.float32)
     if jnp.issubdtype(images.dtype, jnp.floating):
         x = (x + 1) * 127.5
     if resize == "tensorflow":
         return (bilinear_tf1(x, SIDE, SIDE) - 128) / 128
+    if resize == "clean":
+        return (jnp.clip(bicubic(x, SIDE, SIDE, antialias=True), 0, 255) - 128) / 128
     return bilinear(x, SIDE, SIDE) / 127.5 - 1
 
 

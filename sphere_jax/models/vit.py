@@ -1,10 +1,10 @@
-"""The vision transformer of DINO, DINOv2 and DINOv3, used as a frozen feature network.
+"""The vision transformer of DINO, MAE, CLIP and SigLIP, used as a frozen feature network.
 
 Tokens are class, registers, patches in raster order. Positions come from a subclass: a learned
 table that is added (`models/dino.py`) or rotations in the attention (`models/dinov3.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ Rotation = tuple[np.ndarray, np.ndarray]  # cos and sin, (tokens, head_dim) each
 class Tokens(NamedTuple):
     """Behind the final norm, float32."""
 
-    cls: jax.Array  # (B, width)
+    cls: jax.Array  # (B, width); (B, 0, width) where there is no class token
     registers: jax.Array  # (B, registers, width)
     patches: jax.Array  # (B, h * w, width), raster order
 
@@ -101,10 +101,11 @@ class Block(nnx.Module):
         layer_scale: bool,
         swiglu: bool,
         exact_gelu: bool,
+        activation: Callable[[jax.Array], jax.Array] | None,
         eps: float,
         dtype: jnp.dtype,
     ):
-        mlp = SwiGLU if swiglu else partial(MLP, exact=exact_gelu)
+        mlp = SwiGLU if swiglu else partial(MLP, exact=exact_gelu, activation=activation)
         self.norm1, self.norm2 = LayerNorm(width, eps=eps), LayerNorm(width, eps=eps)
         self.attention = Attention(width, heads, key_bias=key_bias, rngs=rngs, dtype=dtype)
         self.mlp = mlp(width, hidden, rngs=rngs, dtype=dtype)
@@ -127,8 +128,10 @@ class VisionTransformer(nnx.Module):
     `dtype` is that of the products; parameters, the residual stream and the output are float32.
     With `final_affine=False` the final norm has neither scale nor bias, so that every token has
     norm sqrt(width) (arXiv 2510.11690; docs/systems/sphere_latent.md#frozen-tokenizer-rae). With
-    `embeds=False` there is no patch embedding: another stem takes its place. `unroll` and `remat`
-    are those of `nn.transformer.Stack`.
+    `embeds=False` there is no patch embedding: another stem takes its place. With `pre_norm` a norm
+    stands before the blocks, and the patch embedding has no bias, as in CLIP. `class_token=False`
+    leaves that token out, as SigLIP does. `activation` takes the place of GELU. `unroll` and
+    `remat` are those of `nn.transformer.Stack`.
 
     Raises:
         ValueError: if `heads` does not divide `width`.
@@ -154,6 +157,9 @@ class VisionTransformer(nnx.Module):
         remat: bool,
         embeds: bool = True,
         exact_gelu: bool = True,
+        activation: Callable[[jax.Array], jax.Array] | None = None,
+        pre_norm: bool = False,
+        class_token: bool = True,
     ):
         self.width, self.depth, self.heads, self.patch = width, depth, heads, patch
         self.registers, self.swiglu = registers, swiglu
@@ -168,20 +174,26 @@ class VisionTransformer(nnx.Module):
                 layer_scale=layer_scale,
                 swiglu=swiglu,
                 exact_gelu=exact_gelu,
+                activation=activation,
                 eps=eps,
                 dtype=dtype,
                 rngs=rngs,
             )
 
         self.patch_embedding = (
-            Linear(patch * patch * 3, width, rngs=rngs, dtype=dtype) if embeds else None
+            Linear(patch * patch * 3, width, bias=not pre_norm, rngs=rngs, dtype=dtype)
+            if embeds
+            else None
         )
-        self.cls_token = nnx.Param(small_normal(rngs.params(), (1, width), jnp.float32))
+        self.cls_token = (
+            nnx.Param(small_normal(rngs.params(), (1, width), jnp.float32)) if class_token else None
+        )
         self.register_tokens = (
             nnx.Param(small_normal(rngs.params(), (registers, width), jnp.float32))
             if registers
             else None
         )
+        self.pre_norm = LayerNorm(width, eps=eps) if pre_norm else None
         self.blocks = Stack(block, depth, unroll=unroll, remat=remat, rngs=rngs)
         self.norm = LayerNorm(width, affine=final_affine, eps=eps)
 
@@ -207,6 +219,8 @@ class VisionTransformer(nnx.Module):
         """Embedded patches (B, h, w, width), of `embed` or of another stem, to tokens."""
         x, rotation = self._tokens(patches)
         x = self.norm(self.blocks(x, rotation))
+        if self.cls_token is None:
+            return Tokens(x[:, :0], x[:, : self.registers], x[:, self.registers :])
         first = 1 + self.registers
         return Tokens(x[:, 0], x[:, 1:first], x[:, first:])
 
@@ -231,14 +245,19 @@ class VisionTransformer(nnx.Module):
         """Class, registers and patches (B, N, width) float32, and the rotation of the attention."""
         batch, height, width, _ = patches.shape
         patches = patches.reshape(batch, height * width, -1).astype(jnp.float32)
-        cls, patches = self._place(self.cls_token[...], patches, (height, width))
-        first = [cls] if self.register_tokens is None else [cls, self.register_tokens[...]]
-        first = jnp.concatenate(first)[None]
-        first = jnp.broadcast_to(first, (batch, *first.shape[1:]))
-        return jnp.concatenate([first, patches], axis=1), self._rotation((height, width))
+        cls = None if self.cls_token is None else self.cls_token[...]
+        cls, patches = self._place(cls, patches, (height, width))
+        registers = None if self.register_tokens is None else self.register_tokens[...]
+        first = [token for token in (cls, registers) if token is not None]
+        if first:
+            first = jnp.concatenate(first)[None]
+            first = jnp.broadcast_to(first, (batch, *first.shape[1:]))
+            patches = jnp.concatenate([first, patches], axis=1)
+        x = patches if self.pre_norm is None else self.pre_norm(patches)
+        return x, self._rotation((height, width))
 
     def _place(self, cls, patches, grid):
-        """With positions added: cls (1, width), patches (B, h w, width)."""
+        """With positions added: cls (1, width) or None, patches (B, h w, width)."""
         return cls, patches
 
     def _rotation(self, grid) -> Rotation | None:

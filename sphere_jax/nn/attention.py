@@ -4,15 +4,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+from jaxtyping import Float
 
-from sphere_jax.common.shapes import Heads, Tokens
+from sphere_jax.common.shapes import AnyArray, Heads, Tokens
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.norms import RMSNorm
 from sphere_jax.nn.rope import axial_angles, rotate
 
+Keys = Float[AnyArray, "batch keys heads head_dim"]
 
-def attend(q: Heads, k: Heads, v: Heads) -> Heads:
-    """`softmax(q k^T / sqrt(head_dim)) v`; all (B, N, heads, head_dim); softmax in float32."""
+
+def attend(q: Heads, k: Keys, v: Keys) -> Heads:
+    """`softmax(q k^T / sqrt(head_dim)) v`; q (B, N, heads, head_dim), k and v (B, M, heads,
+    head_dim); softmax in float32."""
     return jax.lax.platform_dependent(
         q,
         k,
@@ -22,7 +26,7 @@ def attend(q: Heads, k: Heads, v: Heads) -> Heads:
     )
 
 
-def _attend_heads_first(q: Heads, k: Heads, v: Heads) -> Heads:
+def _attend_heads_first(q: Heads, k: Keys, v: Keys) -> Heads:
     """`attend` with the heads next to the batch, where XLA on CPU runs the batched matmuls and
     their gradients in about three quarters of the time (docs/performance.md)."""
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))

@@ -1,5 +1,7 @@
 """The two feed-forward layers of a transformer block: (..., width) -> (..., width)."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,8 +11,14 @@ from sphere_jax.common.shapes import Hidden
 from sphere_jax.nn.linear import Linear
 
 
+def quick_gelu(x: Hidden) -> Hidden:
+    """`x sigmoid(1.702 x)`, which OpenAI's CLIP was trained with in place of GELU."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
 class MLP(nnx.Module):
-    """`W2 gelu(W1 x)` with biases; GELU is the tanh approximation unless `exact`."""
+    """`W2 gelu(W1 x)` with biases; GELU is the tanh approximation unless `exact`. Another
+    `activation` takes its place."""
 
     def __init__(
         self,
@@ -19,14 +27,18 @@ class MLP(nnx.Module):
         *,
         rngs: nnx.Rngs,
         exact: bool = False,
+        activation: Callable[[Hidden], Hidden] | None = None,
         dtype: DTypeLike = jnp.float32,
     ):
-        self.exact = exact
+        self.exact, self.activation = exact, activation
         self.expand = Linear(width, hidden, rngs=rngs, dtype=dtype)
         self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype)
 
     def __call__(self, x: Hidden) -> Hidden:
-        return self.contract(jax.nn.gelu(self.expand(x), approximate=not self.exact))
+        h = self.expand(x)
+        if self.activation is not None:
+            return self.contract(self.activation(h))
+        return self.contract(jax.nn.gelu(h, approximate=not self.exact))
 
 
 class SwiGLU(nnx.Module):

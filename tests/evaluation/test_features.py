@@ -145,14 +145,18 @@ def test_networks_are_found_by_name():
     assert {"small_classifier", "inception_fid", "dinov2_vitb14_reg", "dinov3_vitb16"} <= set(KNOWN)
     for name in KNOWN:
         assert named(name).name == name
-        assert named(name).needs_weights == (name in catalogue())
+        network = named(name)
+        assert network.needs_weights == isinstance(network, Published)
+        assert not network.needs_weights or network.weights in catalogue()
+        assert network.outputs[0] == "features"
     with pytest.raises(UserError, match="did you mean 'dinov3_vitb16'?"):
         named("dinov3_vitb14")
 
 
 def test_only_inceptions_distance_is_called_fid():
     for name in KNOWN:
-        assert ("FID" in describe(f"frechet_distance_{name}")[0]) == (name == "inception_fid")
+        inception = name.startswith("inception_")
+        assert ("FID" in describe(f"frechet_distance_{name}")[0]) == inception
     assert describe("recall_lost")[0] == "Recall (real inside generated), lost features"
 
 

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.models.inception import ConvNorm, Inception, bilinear_tf1, inception_input
+from sphere_jax.evaluation.features import inception_clean, inception_tensorflow
+from sphere_jax.evaluation.features.published import PublishedFeatures
+from sphere_jax.models.inception import RESIZES, ConvNorm, Inception, bilinear_tf1, inception_input
 from sphere_jax.nn.functional import Network, num_parameters
 from sphere_jax.weights.layouts.inception import layouts
 from sphere_jax.weights.tensors import convert, export
@@ -128,7 +130,7 @@ def test_input():
     tensorflow = inception_input(images, "tensorflow")
     np.testing.assert_array_equal(tensorflow, (np.float32(images) - 128) / 128)
     small = images[:, :40, :30]
-    for resize in ("pytorch_fid", "tensorflow"):
+    for resize in RESIZES:
         result = inception_input(small, resize)
         assert result.shape == (2, 299, 299, 3) and result.dtype == jnp.float32
         as_float = inception_input(jnp.asarray(small / 127.5 - 1, jnp.float32), resize)
@@ -203,4 +205,45 @@ def test_parity_with_pytorch_fid(monkeypatch):
     found = jax.jit(lambda p, x: net.bind(p).features(inception_input(x)))(params, images)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
+        assert relative_error(found[name], value) <= 1e-4, name
+
+
+FORMS = {"tensorflow": inception_tensorflow.FEATURES, "clean": inception_clean.FEATURES}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("resize", FORMS)
+def test_parity_with_torch_fidelity_and_clean_fid(resize, monkeypatch, tmp_path):
+    """uint8 to the outputs of the feature networks; both have torch-fidelity's network, and
+    clean-fid resizes each image with Pillow before it. Largest relative error seen: 4e-6."""
+    torch = pytest.importorskip("torch")
+    import torch_originals as originals
+    from torchvision_shim import importorskip
+
+    theirs = importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    state = random_original(monkeypatch)[0].state_dict()
+    torch.save({name: x for name, x in state.items() if "Aux" not in name}, tmp_path / "w.pth")
+    names = ["2048", "logits_unbiased"]
+    original = theirs.FeatureExtractorInceptionV3("", names, str(tmp_path / "w.pth"))
+    spatial = []
+    original.Mixed_6d.branch1x1.register_forward_hook(lambda *args: spatial.append(args[-1]))
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
+    if resize == "clean":
+        resizer = importorskip("cleanfid.resize").build_resizer("clean")
+        resized = np.stack([resizer(image) for image in images])
+        # torch-fidelity takes uint8 alone and leaves images of its own size as they are.
+        interpolate = "interpolate_bilinear_2d_like_tensorflow1x"
+        monkeypatch.setattr(theirs, interpolate, lambda *a, **k: originals.nchw(resized))
+    with torch.no_grad():
+        features, logits = original(originals.nchw(images))
+    net = network()
+    params = convert(originals.published(original), layouts(net), net)
+    kind = FORMS[resize]
+    found = PublishedFeatures(kind, "", None, net, params).batch(images, kind.outputs)
+    assert found["spatial"].shape == (2, 2023)
+    for name, value in (
+        ("features", features.numpy()),
+        ("logits", logits.numpy()),
+        ("spatial", originals.nhwc(spatial[0])[..., :7].reshape(2, -1)),
+    ):
         assert relative_error(found[name], value) <= 1e-4, name

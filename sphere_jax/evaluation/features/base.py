@@ -102,6 +102,8 @@ class FeatureNetwork:
 
     name: as `config.evaluation.features` has it.
     needs_weights: its weights come from `config.evaluation.pretrained`; else `train` makes them.
+    weights: whose weights, as files that `sphere_jax.convert` wrote name them: several networks may
+      share a file. By default those of `name`.
     needs_classes: training needs labels of at least two classes.
     semantic: the cosine of two images' features tells whether they show the same thing.
     outputs: what `Features.batch` gives by name; "features" is first, and what `features` gives.
@@ -115,8 +117,10 @@ class FeatureNetwork:
     outputs: tuple[str, ...] = (FIRST,)
     stored_as: Mapping[str, str] = MappingProxyType({})
 
+    weights: str = ""
+
     def __init__(self, name: str):
-        self.name = name
+        self.name, self.weights = name, self.weights or name
 
     @property
     def title(self) -> str:

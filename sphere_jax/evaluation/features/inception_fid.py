@@ -1,33 +1,5 @@
 """Inception-v3 as pytorch-fid has it, with its resizing: its Fréchet distance is called FID."""
 
-from typing import Any
+from sphere_jax.evaluation.features.inception import InceptionFeatures
 
-from jaxtyping import Array, Float, UInt8
-
-from sphere_jax.evaluation.features.published import Published
-from sphere_jax.models.inception import inception_input
-
-
-class InceptionFID(Published):
-    """The 2048 features before the classifier; of sFID the 2023 numbers (17, 17, 7) of
-    TensorFlow's mixed_6/conv; of the Inception Score the 1008 logits without their bias."""
-
-    outputs = ("features", "spatial", "logits")
-    stored_as = {"features": "", "spatial": "_s"}  # by pytorch-fid and ADM
-    semantic = False  # published for distributions, not for pairs of images
-    distance_title = "FID (Inception-v3, pytorch-fid's resizing)"
-
-    def prepare(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b y x 3"]:
-        return inception_input(images)
-
-    def read(self, module: Any, x: Float[Array, "b y x 3"]) -> dict[str, Float[Array, "b f"]]:
-        found = module.features(x)
-        spatial = found["spatial"].reshape(len(x), -1)  # places first, as in TensorFlow
-        return {
-            "features": found["2048"],
-            "spatial": spatial,
-            "logits": found["logits_unbiased"],
-        }
-
-
-FEATURES = InceptionFID("inception_fid")
+FEATURES = InceptionFeatures("inception_fid", "pytorch_fid", "pytorch-fid's")

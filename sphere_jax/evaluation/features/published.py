@@ -28,8 +28,12 @@ SIDE = 224  # pixels, of the images that all but Inception are given
 
 
 class Published(FeatureNetwork):
-    """The network of the same name in the catalogue: how images become its input, and its output
-    features."""
+    """A network of the catalogue: how images become its input, and its output features.
+
+    options: of the network's module, where this use of it differs from the published one.
+    """
+
+    options: dict[str, Any] = {}
 
     def prepare(self, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b y x 3"]:
         """Its input."""
@@ -59,9 +63,9 @@ class Published(FeatureNetwork):
         """
         from sphere_jax.weights.catalogue import catalogue  # all models: not to read a config
 
-        entry = catalogue()[self.name]
-        network = entry.network(dtype=jnp.dtype(dtype))
-        params = load_weights(path, self.name, network, entry.layouts)
+        entry = catalogue()[self.weights]
+        network = entry.network(dtype=jnp.dtype(dtype), **self.options)
+        params = load_weights(path, self.weights, network, entry.layouts)
         shape = None if image_shape is None else tuple(image_shape)
         return PublishedFeatures(self, fingerprint_of(path), shape, network, params)
 

@@ -1,4 +1,4 @@
-"""ConvNeXt weights."""
+"""Weights of ConvNeXt and ConvNeXt V2."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -27,6 +27,7 @@ class Names(NamedTuple):
     expand: str
     contract: str
     scale: str
+    grn: tuple[str, str]  # scale and bias
     last_norm: str
     head: str
 
@@ -40,6 +41,7 @@ TORCHVISION = Names(
     expand="block.3",
     contract="block.5",
     scale="layer_scale",
+    grn=("", ""),  # torchvision has no V2
     last_norm="classifier.0",
     head="classifier.2",
 )
@@ -52,6 +54,7 @@ TIMM = Names(
     expand="mlp.fc1",
     contract="mlp.fc2",
     scale="gamma",
+    grn=("mlp.grn.weight", "mlp.grn.bias"),
     last_norm="head.norm",
     head="head.fc",
 )
@@ -64,13 +67,17 @@ ORIGINAL = Names(
     expand="pwconv1",
     contract="pwconv2",
     scale="gamma",
+    grn=("grn.gamma", "grn.beta"),
     last_norm="norm",
     head="head",
 )
 
 
 def layouts(network: Network) -> list[Layout]:
-    """torchvision's, timm's and the authors' names; `network` is of the module `ConvNeXt`."""
+    """torchvision's, timm's and the authors' names; `network` is of the module `ConvNeXt`.
+
+    The V2 is not in torchvision.
+    """
     return [
         Layout(whose, _leaves(names, network))
         for whose, names in (
@@ -78,6 +85,7 @@ def layouts(network: Network) -> list[Layout]:
             ("timm", TIMM),
             ("the authors", ORIGINAL),
         )
+        if names is not TORCHVISION or not network.module.grn
     ]
 
 
@@ -88,15 +96,20 @@ def _leaves(names: Names, network: Network) -> dict[str, Source]:
         leaves |= torch_layer(f"convs/{k}", names.conv(k), conv_kernel)
         leaves |= torch_norm(f"norms/{k}", names.norm(k))
         ours = f"stages/{k}/layers"
-        leaves |= stack([_block(ours, names.block(k, n), names) for n in range(depth)])
+        grn = network.module.grn
+        leaves |= stack([_block(ours, names.block(k, n), names, grn) for n in range(depth)])
     return leaves
 
 
-def _block(ours: str, theirs: str, names: Names) -> dict[str, Source]:
-    return {
+def _block(ours: str, theirs: str, names: Names, grn: bool) -> dict[str, Source]:
+    leaves = {
         **torch_layer(f"{ours}/depthwise", f"{theirs}.{names.depthwise}", conv_kernel),
         **torch_norm(f"{ours}/norm", f"{theirs}.{names.block_norm}"),
         **torch_layer(f"{ours}/expand", f"{theirs}.{names.expand}", linear_kernel),
         **torch_layer(f"{ours}/contract", f"{theirs}.{names.contract}", linear_kernel),
-        f"{ours}/scale": Source(f"{theirs}.{names.scale}", flat),
     }
+    if not grn:
+        return leaves | {f"{ours}/scale": Source(f"{theirs}.{names.scale}", flat)}
+    for leaf, name in zip(("scale", "bias"), names.grn, strict=True):
+        leaves[f"{ours}/grn/{leaf}"] = Source(f"{theirs}.{name}", flat)
+    return leaves

@@ -1,4 +1,5 @@
-"""DINO and DINOv2 weights, and what their layouts share with that of DINOv3."""
+"""Weights of DINO, DINOv2 and MAE, and what their layouts share with those of other vision
+transformers."""
 
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ class Names(NamedTuple):
     contract: str
     scales: tuple[str, str]  # unused without LayerScale
     norm: str
+    cls_turn: Turn = Turn(lambda x: x[0], lambda x: x[None])
+    qkv_parts: tuple[str, str] = (".weight", ".bias")
 
 
 META = Names(
@@ -66,14 +69,16 @@ VIT = DINOV2._replace(
     expand="intermediate.dense",
     contract="output.dense",
 )
-# What only training masks, and a layer on the class token that no DINO was trained with.
-IGNORED = r"(embeddings\.)?mask_token|pooler\..*"
+# What only training masks, a layer on the class token that no DINO was trained with, and MAE's
+# decoder.
+IGNORED = r"(embeddings\.)?mask_token|pooler\..*|decoder_.*"
 
 batched = Turn(lambda x: x[0], lambda x: x[None])  # (1, tokens, width) and (tokens, width)
 
 
 def layouts(network: Network) -> list[Layout]:
-    """Of a `DINO`: Meta's files (torch.hub), and those of transformers.
+    """Of a `DINO` or a `MAE`: Meta's files (torch.hub), whose names timm has too, and those of
+    transformers.
 
     transformers has DINO as `ViTModel`, DINOv2 as `Dinov2Model` or `Dinov2WithRegistersModel`; the
     names are those in its files, which its version 5 renames when it loads them.
@@ -85,13 +90,8 @@ def layouts(network: Network) -> list[Layout]:
         (META, "pos_embed"),
         (transformers, "embeddings.position_embeddings"),
     ):
-        blocks = [f"{names.block.format(n)}." for n in range(module.depth)]
-        biases = [_each(block, names.qkv, ".bias") for block in blocks]
-        leaves = trunk(names, module)
-        leaves |= {
-            "positions": Source(positions, batched),
-            "blocks/layers/attention/qkv/bias": Source(biases),
-        }
+        leaves = trunk(names, module) | qkv_bias(names, module)
+        leaves["positions"] = Source(positions, batched)
         found.append(Layout(names.who, leaves, ignored=ignored(IGNORED, names, module)))
     return found
 
@@ -102,12 +102,22 @@ def trunk(names: Names, module) -> dict[str, Source]:
     if module.patch_embedding is not None:
         kernel = patch_kernel(module.patch)
         leaves |= torch_layer("patch_embedding", names.patch_embedding, kernel)
-    leaves["cls_token"] = Source(names.cls_token, batched)
+        if module.patch_embedding.bias is None:
+            del leaves["patch_embedding/bias"]
+    if module.cls_token is not None:
+        leaves["cls_token"] = Source(names.cls_token, names.cls_turn)
     if module.registers:
         leaves["register_tokens"] = Source(names.registers, batched)
     if module.final_affine:
         leaves |= torch_norm("norm", names.norm)
     return leaves | stack([_block(names, n, module.layer_scale) for n in range(module.depth)])
+
+
+def qkv_bias(names: Names, module) -> dict[str, Source]:
+    """The bias of qkv, which not all have."""
+    blocks = [f"{names.block.format(n)}." for n in range(module.depth)]
+    biases = [_each(block, names.qkv, names.qkv_parts[1]) for block in blocks]
+    return {"blocks/layers/attention/qkv/bias": Source(biases)}
 
 
 def ignored(pattern: str, names: Names, module) -> str:
@@ -118,7 +128,9 @@ def ignored(pattern: str, names: Names, module) -> str:
 def _block(names: Names, n: int, layer_scale: bool) -> dict[str, Source]:
     ours, theirs = "blocks/layers", f"{names.block.format(n)}."
     leaves = {
-        f"{ours}/attention/qkv/kernel": Source(_each(theirs, names.qkv, ".weight"), linear_kernel),
+        f"{ours}/attention/qkv/kernel": Source(
+            _each(theirs, names.qkv, names.qkv_parts[0]), linear_kernel
+        ),
         f"{ours}/mlp/expand/kernel": Source(_each(theirs, names.expand, ".weight"), linear_kernel),
         f"{ours}/mlp/expand/bias": Source(_each(theirs, names.expand, ".bias")),
         **torch_layer(f"{ours}/attention/projection", theirs + names.projection, linear_kernel),

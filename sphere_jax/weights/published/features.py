@@ -5,6 +5,8 @@ from functools import partial
 
 import jax.numpy as jnp
 
+from sphere_jax.models.clip import CLIP
+from sphere_jax.models.clip import KINDS as CLIP_KINDS
 from sphere_jax.models.convnext import SIZES as CONVNEXT_SIZES
 from sphere_jax.models.convnext import ConvNeXt
 from sphere_jax.models.dino import DINO
@@ -15,8 +17,20 @@ from sphere_jax.models.efficientnet_lite import SIZES as EFFICIENTNET_SIZES
 from sphere_jax.models.efficientnet_lite import EfficientNetLite
 from sphere_jax.models.inception import Inception
 from sphere_jax.models.lpips import LPIPS
-from sphere_jax.weights.layouts import convnext, dino, dinov3, efficientnet_lite, inception, lpips
-from sphere_jax.weights.published.entry import META, File, Published
+from sphere_jax.models.mae import MAE
+from sphere_jax.models.siglip import KINDS as SIGLIP_KINDS
+from sphere_jax.models.siglip import SigLIP
+from sphere_jax.weights.layouts import (
+    clip,
+    convnext,
+    dino,
+    dinov3,
+    efficientnet_lite,
+    inception,
+    lpips,
+    siglip,
+)
+from sphere_jax.weights.published.entry import META, File, Published, hub
 
 TORCHVISION = "https://download.pytorch.org/models/{}"
 
@@ -24,6 +38,7 @@ PARAMETERS = {  # numbers that a converted file holds; counting them takes a min
     "inception_fid": 23_885_392,
     "efficientnet_lite0": 4_694_024,
     "convnext_small": 50_223_688,
+    "convnextv2_base": 88_717_800,
     "lpips_vgg16": 14_716_160,
     "lpips_alexnet": 2_470_848,
     "dino_vits8": 21_670_272,
@@ -33,6 +48,10 @@ PARAMETERS = {  # numbers that a converted file holds; counting them takes a min
     "dinov2_vitb14_reg": 86_582_784,
     "dinov2_vitl14": 304_367_616,
     "dinov2_vitl14_reg": 304_371_712,
+    "mae_vitl16": 303_301_632,
+    "clip_vitl14": 303_966_208,
+    "clip_vitl14_336": 304_293_888,
+    "siglip2_so400m16_256": 427_888_064,
     "dinov3_vits16": 21_596_160,
     "dinov3_vits16_meta": 21_596_160,
     "dinov3_vitb16": 85_659_648,
@@ -49,6 +68,7 @@ def published() -> Iterator[Published]:
     yield from _classifiers()
     yield from _lpips()
     yield from _dino()
+    yield from _image_towers()
     yield from _dinov3()
 
 
@@ -74,6 +94,12 @@ def _classifiers() -> Iterator[Published]:
     about = "ConvNeXt-S, ImageNet-1k"
     yield _new("convnext_small", about, module, convnext.layouts, "torchvision", "BSD-3", files)
 
+    module = partial(ConvNeXt, *CONVNEXT_SIZES["base"], grn=True)
+    home = "timm/convnextv2_base.fcmae_ft_in22k_in1k"
+    about, files = "ConvNeXt V2-B, ImageNet-22k and 1k", hub(home, "model.safetensors")
+    licence = "CC-BY-NC-4.0"
+    yield _new("convnextv2_base", about, module, convnext.layouts, home, licence, files)
+
 
 def _lpips() -> Iterator[Published]:
     for net, trunk in (("vgg", "vgg16"), ("alex", "alexnet")):
@@ -92,6 +118,25 @@ def _dino() -> Iterator[Published]:
         home, about = f"github facebookresearch/{path.split('/')[0]}", "self-distilled ViT"
         files, module = (File(META.format(path)),), partial(DINO, **kind)
         yield _new(name, about, module, dino.layouts, home, "Apache-2.0", files)
+
+
+def _image_towers() -> Iterator[Published]:
+    home, licence = "github facebookresearch/mae", "CC-BY-NC-4.0"
+    files, about = (File(META.format("mae/pretrain/mae_pretrain_vit_large.pth")),), "MAE ViT-L/16"
+    yield _new("mae_vitl16", about, MAE, dino.layouts, home, licence, files)
+
+    # The repository of the larger one has no safetensors.
+    stored = {"clip_vitl14": "model.safetensors", "clip_vitl14_336": "pytorch_model.bin"}
+    for name, kind in CLIP_KINDS.items():
+        home = f"openai/{name.replace('_vitl14', '-vit-large-patch14').replace('_', '-')}"
+        about, module = "CLIP ViT-L/14, image tower", partial(CLIP, **kind)
+        yield _new(name, about, module, clip.layouts, home, "MIT", hub(home, stored[name]))
+
+    for name, kind in SIGLIP_KINDS.items():
+        home = "timm/vit_so400m_patch16_siglip_256.v2_webli"
+        about, module = "SigLIP 2 So400m/16, image tower", partial(SigLIP, **kind)
+        files = hub(home, "model.safetensors")
+        yield _new(name, about, module, siglip.layouts, home, "Apache-2.0", files)
 
 
 def _dinov3() -> Iterator[Published]:
