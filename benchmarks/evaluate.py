@@ -13,7 +13,7 @@ results are compared. Where a package is not installed, ours is timed alone.
 import argparse
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -106,7 +106,7 @@ def precision_and_recall(args: argparse.Namespace, clock: Callable[[], float]) -
     generated[:, : args.length // 8] *= 1.2
     ours = lambda: list(precision_recall(real, generated, 3).values())  # noqa: E731
     contenders = {"sphere_jax": ours}
-    with contextlib.suppress(ImportError):
+    with without("torch-fidelity"):
         import_packages()
         import torch
         from torch_fidelity.metric_prc import calculate_precision_recall_full
@@ -165,7 +165,7 @@ def random_weights(args: argparse.Namespace) -> tuple[Path, Callable | None]:
     entry, file = catalogue()[kind.weights], smoke.folder() / f"{kind.weights}.safetensors"
     network, original = entry.network(), None
     if args.network == PYTORCH_FID:
-        with contextlib.suppress(ImportError):
+        with without("pytorch-fid"):
             import_packages()
             import torch
             from pytorch_fid import inception as theirs
@@ -188,6 +188,15 @@ def random_weights(args: argparse.Namespace) -> tuple[Path, Callable | None]:
         params = jax.tree.map(leaf, network.shapes)
     write_weights(file, params, kind.weights, "random")
     return file, original
+
+
+@contextlib.contextmanager
+def without(name: str) -> Iterator[None]:
+    """Goes on without a package that does not import, and says why."""
+    try:
+        yield
+    except ImportError as error:
+        print(f"{name}: {error}; sphere_jax alone")
 
 
 def import_packages() -> None:

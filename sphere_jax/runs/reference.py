@@ -26,7 +26,7 @@ def check_reference(config: Config) -> Features | None:
     if not path:
         raise UserError(
             f"config.evaluation.pretrained is empty; give it the weights of '{features.name}', "
-            f"which python -m sphere_jax.convert --network {features.name} --out F.safetensors "
+            f"which python -m sphere_jax.convert --network {features.weights} --out F.safetensors "
             "writes."
         )
     return features.load(path, (data.image_size, data.image_size, data.channels))

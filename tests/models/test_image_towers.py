@@ -26,7 +26,7 @@ from sphere_jax.models.siglip import SigLIP
 from sphere_jax.nn.functional import Network
 from sphere_jax.nn.resize import bicubic, pillow_bicubic
 from sphere_jax.weights.layouts import clip, convnext, dino, siglip
-from sphere_jax.weights.tensors import convert
+from sphere_jax.weights.tensors import convert, export
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 40, 48, 3), np.uint8)
 SIZE = dict(width=32, depth=2, heads=4)
@@ -233,3 +233,27 @@ def test_a_global_response_norm_by_hand():
 
 def test_mae_is_a_vit_large():
     assert KIND["width"] == 1024 and KIND["depth"] == 24 and KIND["grid"] == 224 // KIND["patch"]
+
+
+def test_clip_as_openai_and_open_clip_have_it():
+    """There and back, with the names of the public code; the text tower is ignored."""
+    network = NETWORKS[clip_vitl14.FEATURES]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32), network.shapes)
+    layouts = clip.layouts(network)
+    tensors = export(params, layouts[-1])
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    assert len(shapes) == 8 + 12 * 2
+    assert shapes["visual.conv1.weight"] == (32, 3, 14, 14)
+    assert shapes["visual.class_embedding"] == (32,)
+    assert shapes["visual.positional_embedding"] == (257, 32)
+    assert shapes["visual.ln_pre.weight"] == shapes["visual.ln_post.bias"] == (32,)
+    assert shapes["visual.proj"] == (32, 24)
+    block = "visual.transformer.resblocks.1."
+    assert shapes[f"{block}attn.in_proj_weight"] == (96, 32)
+    assert shapes[f"{block}attn.in_proj_bias"] == (96,)
+    assert shapes[f"{block}attn.out_proj.weight"] == (32, 32)
+    assert shapes[f"{block}mlp.c_fc.weight"] == (128, 32)
+    assert shapes[f"{block}ln_2.weight"] == (32,)
+    tensors |= {"logit_scale": np.zeros(1), "token_embedding.weight": np.zeros((5, 3))}
+    jax.tree.map(np.testing.assert_array_equal, convert(tensors, layouts, network), params)
