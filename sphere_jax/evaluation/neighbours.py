@@ -5,13 +5,15 @@ four numbers say which points lie in balls of the other set. They take arrays, n
 """
 
 import dataclasses
+import itertools
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Shaped
+from jaxtyping import Bool, Float, Float64, Int, Integer, Shaped
 
 from sphere_jax.common.progress import Progress
 from sphere_jax.evaluation.preconditions import require_rows
-from sphere_jax.evaluation.tiles import Points, cuts, exact, tile
+from sphere_jax.evaluation.tiles import Points, cuts, exact, on_all_cores, tile
 
 SPARE = 4  # neighbours that float32 finds beyond the k-th, to choose from exactly
 RIM = 1e-9  # distances are rounded: a point on the rim of a ball counts as inside
@@ -98,18 +100,32 @@ def radii(points: Points, k: int) -> Float64[np.ndarray, " n"]:
     A tile serves its rows and its columns, for distances are symmetric.
     """
     nearest = Nearest(len(points), k + SPARE)
+
+    def found(rows: slice, columns: slice) -> list[Hits]:
+        squared = tile(points, points, rows, columns)
+        if rows == columns:
+            np.fill_diagonal(squared, np.inf)
+            return [nearest.closer(rows, columns, squared)]
+        other = nearest.closer(columns, rows, squared.T)
+        return [nearest.closer(rows, columns, squared), other]
+
     parts = list(cuts(len(points)))
-    progress = Progress("neighbours of", len(points))
-    for i, rows in enumerate(parts):
-        progress.done(rows.start)
-        for columns in parts[i:]:
-            squared = tile(points, points, rows, columns)
-            if rows == columns:
-                np.fill_diagonal(squared, np.inf)
-            else:
-                nearest.add(columns, rows, squared.T)
-            nearest.add(rows, columns, squared)
+    tiles = [(rows, columns) for i, rows in enumerate(parts) for columns in parts[i:]]
+    progress = Progress("neighbours: tile", len(tiles))
+    for done, hits in enumerate(on_all_cores(found, tiles)):
+        progress.done(done)
+        for each in hits:
+            nearest.add(each)
     return _settled(points, nearest, k)
+
+
+class Hits(NamedTuple):
+    """Distances of points of the slice `rows`: of row `row` of it to the point `index`."""
+
+    rows: slice
+    row: Integer[np.ndarray, " h"]
+    index: Integer[np.ndarray, " h"]
+    squared: Float[np.ndarray, " h"]
 
 
 class Nearest:
@@ -120,44 +136,46 @@ class Nearest:
         self.values = np.full((count, self.keep), np.inf, np.float32)
         self.indices = np.zeros((count, self.keep), np.int64)
 
-    def add(self, rows: slice, columns: slice, squared: Float[np.ndarray, "r c"]) -> None:
-        """Squared distances of some points, `rows`, to others, `columns`."""
-        values, indices = self.values[rows], self.indices[rows]
-        if np.isinf(values[0, -1]) or squared.shape[1] <= self.keep:  # as good as none yet
-            closer, found = squared, np.broadcast_to(np.arange(squared.shape[1]), squared.shape)
-            if squared.shape[1] > self.keep:
-                found = np.argpartition(squared, self.keep - 1, axis=1)[:, : self.keep]
-                closer = np.take_along_axis(squared, found, axis=1)
-        else:
-            mask = np.ascontiguousarray(squared < values.max(1, keepdims=True))
-            row, column = np.nonzero(mask)
-            if len(row) == 0:
-                return
-            counts = np.bincount(row, minlength=len(values))
-            place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-            closer = np.full((len(values), counts.max()), np.inf, np.float32)
-            found = np.zeros(closer.shape, np.int64)
-            closer[row, place], found[row, place] = squared[row, column], column
+    def closer(self, rows: slice, columns: slice, squared: Float[np.ndarray, "r c"]) -> Hits:
+        """The distances that may be among the nearest; those known may be of any earlier time."""
+        bound = self.values[rows].max(1, keepdims=True)
+        if np.isinf(bound).any() and squared.shape[1] > self.keep:
+            bound = np.partition(squared, self.keep - 1, axis=1)[:, self.keep - 1 : self.keep]
+        row, column = np.nonzero(np.ascontiguousarray(squared <= bound))
+        return Hits(rows, row, column + columns.start, squared[row, column])
+
+    def add(self, hits: Hits) -> None:
+        """Keeps the nearest of those known and these."""
+        if len(hits.row) == 0:
+            return
+        values, indices = self.values[hits.rows], self.indices[hits.rows]
+        counts = np.bincount(hits.row, minlength=len(values))
+        place = np.arange(len(hits.row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        shape = len(values), counts.max()
+        closer, found = np.full(shape, np.inf, np.float32), np.zeros(shape, np.int64)
+        closer[hits.row, place], found[hits.row, place] = hits.squared, hits.index
         values = np.concatenate([values, closer], axis=1)
-        indices = np.concatenate([indices, found + columns.start], axis=1)
+        indices = np.concatenate([indices, found], axis=1)
         best = np.argpartition(values, self.keep - 1, axis=1)[:, : self.keep]
-        self.values[rows] = np.take_along_axis(values, best, axis=1)
-        self.indices[rows] = np.take_along_axis(indices, best, axis=1)
+        self.values[hits.rows] = np.take_along_axis(values, best, axis=1)
+        self.indices[hits.rows] = np.take_along_axis(indices, best, axis=1)
 
 
 def _settled(points: Points, nearest: Nearest, k: int) -> np.ndarray:
     """The k-th smallest exact distance (N,), from neighbours that float32 chose."""
     count, keep = nearest.values.shape
-    first = np.repeat(np.arange(count), keep)
-    squared = exact(points, points, first, nearest.indices.reshape(-1)).reshape(count, keep)
+    squared = nearest.values.astype(np.float64)
+    error = points.error() * (points.squares + points.squares.max()).reshape(-1, 1)
+    kth = np.partition(squared, k - 1, axis=1)[:, k - 1 : k]
+    smaller, larger = squared < kth - 2 * error, squared > kth + 2 * error
+    squared[smaller], squared[larger] = -np.inf, np.inf  # it is none of these
+    row, column = np.nonzero(~(smaller | larger))
+    squared[row, column] = exact(points, points, row, nearest.indices[row, column])
     found = np.partition(squared, k - 1, axis=1)[:, k - 1]
-    if keep == count - 1:
-        return found
-    # What was left out is as far as the farthest found, but for its error.
-    error = points.error() * (points.squares + points.squares.max())
-    doubtful = np.flatnonzero(found > nearest.values.max(1) - error)
-    for part in cuts(len(doubtful)):
-        found[doubtful[part]] = _exactly(points, doubtful[part], k)
+    if keep < count - 1:  # others may be as near, where none of those kept is larger for certain
+        doubtful = np.flatnonzero(~larger.any(1))
+        for part in cuts(len(doubtful)):
+            found[doubtful[part]] = _exactly(points, doubtful[part], k)
     return found
 
 
@@ -182,33 +200,48 @@ def members(
     """Which points lie in balls, of squared radii, of the other set; one pass over all pairs."""
     around = np.zeros(len(generated), np.int64)
     holds, inside = np.zeros(len(real), bool), np.zeros(len(real), bool)
-    progress = Progress("compared", len(real))
-    for rows in cuts(len(real)):
-        progress.done(rows.start)
-        for columns in cuts(len(generated)):
-            squared = tile(real, generated, rows, columns)
-            within = _within(real, generated, rows, columns, squared, real_radii[rows], 0)
-            around[columns] += np.count_nonzero(within, axis=0)
-            holds[rows] |= within.any(1)
-            if generated_radii is not None:
-                reach = generated_radii[columns]
-                within = _within(real, generated, rows, columns, squared, reach, 1)
-                inside[rows] |= within.any(1)
+
+    def found(rows: slice, columns: slice) -> tuple[np.ndarray, ...]:
+        squared = tile(real, generated, rows, columns)
+        within = _within(real, generated, rows, columns, squared, real_radii[rows], 0)
+        balls, held = np.count_nonzero(within, axis=0), within.any(1)
+        if generated_radii is None:
+            return balls, held, held
+        reach = generated_radii[columns]
+        return balls, held, _within(real, generated, rows, columns, squared, reach, 1).any(1)
+
+    tiles = list(itertools.product(cuts(len(real)), cuts(len(generated))))
+    progress = Progress("compared: tile", len(tiles))
+    for done, (balls, held, within) in enumerate(on_all_cores(found, tiles)):
+        progress.done(done)
+        rows, columns = tiles[done]
+        around[columns] += balls
+        holds[rows] |= held
+        inside[rows] |= within
     return Balls(around, holds, inside if generated_radii is not None else None)
 
 
-def _within(a, b, rows, columns, squared, radii, axis, dtype=np.float32) -> np.ndarray:
+def _within(
+    a: Points,
+    b: Points,
+    rows: slice,
+    columns: slice,
+    squared: np.ndarray,
+    radii: np.ndarray,
+    axis: int,
+) -> np.ndarray:
     """(rows, columns), whether the distance is within the radius of the row or column."""
     shape = (-1, 1) if axis == 0 else (1, -1)
     reach = radii + RIM * (1 / a.unit + radii)
     mine, others = (a.squares[rows], b.squares[columns])[:: 1 if axis == 0 else -1]
-    error = a.error(dtype) * (mine + others.max() + reach)
-    within = squared <= (reach - error).astype(dtype).reshape(shape)
-    maybe = (squared <= (reach + error).astype(dtype).reshape(shape)) ^ within
-    if dtype == np.float32 and np.count_nonzero(maybe) > MANY * maybe.size:
-        squared = tile(a, b, rows, columns, np.float64)
-        return _within(a, b, rows, columns, squared, radii, axis, np.float64)
+    error = a.error(squared.dtype.type) * (mine + others.max() + reach)
+    within = squared <= (reach - error).astype(squared.dtype).reshape(shape)
+    maybe = squared <= (reach + error).astype(squared.dtype).reshape(shape)
+    maybe ^= within
     row, column = np.nonzero(maybe)
+    if squared.dtype == np.float32 and len(row) > MANY * maybe.size:
+        squared = tile(a, b, rows, columns, np.float64)
+        return _within(a, b, rows, columns, squared, radii, axis)
     distances = exact(a, b, row + rows.start, column + columns.start)
     within[row, column] = distances <= reach[row if axis == 0 else column]
     return within

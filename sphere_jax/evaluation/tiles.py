@@ -6,10 +6,14 @@ could change, with `exact`; results are then those of exact distances, and depen
 nor on the order of points.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Integer
+from threadpoolctl import threadpool_limits  # scikit-learn needs it
 
 TILE = 1024  # rows and columns of a tile
 PAIRS = 1024  # pairs whose exact distances are taken at once
@@ -35,8 +39,8 @@ class Points:
         self.rows = rows
         self.origin = mean(rows).reshape(1, -1) if like is None else like.origin
         self.unit = 1.0
-        parts = [np.square(self.part(part, np.float64)).sum(1) for part in cuts(len(rows))]
-        squares = np.concatenate(parts)
+        parts = [self.part(part, np.float64) for part in cuts(len(rows))]
+        squares = np.concatenate([np.einsum("nf,nf->n", part, part) for part in parts])
         self.unit = like.unit if like else float(squares.max()) or 1.0
         self.squares = squares / self.unit
 
@@ -45,8 +49,10 @@ class Points:
 
     def part(self, rows: slice, dtype: type = np.float32) -> Float[np.ndarray, "r f"]:
         """Some of the rows, centred and scaled."""
-        centred = self.rows[rows] - self.origin
-        return (centred / np.sqrt(self.unit)).astype(dtype)
+        kind = np.float32 if self.rows.dtype == np.float32 == dtype else np.float64
+        centred = self.rows[rows] - self.origin.astype(kind)
+        centred *= kind(1 / np.sqrt(self.unit))
+        return centred.astype(dtype, copy=False)
 
     def error(self, dtype: type = np.float32) -> float:
         """Of a squared distance in a tile, as a part of |a|^2 + |b|^2.
@@ -61,7 +67,10 @@ def tile(
     a: Points, b: Points, rows: slice, columns: slice, dtype: type = np.float32
 ) -> Float[np.ndarray, "r c"]:
     """Squared distances of rows of `a` and of `b`, in their unit."""
-    squared = (-2 * a.part(rows, dtype)) @ b.part(columns, dtype).T
+    part = a.part(rows, dtype)
+    other = part if a is b and rows == columns else b.part(columns, dtype)
+    squared = part @ other.T
+    squared *= -2
     squared += a.squares[rows].astype(dtype).reshape(-1, 1)
     squared += b.squares[columns].astype(dtype).reshape(1, -1)
     return squared
@@ -81,3 +90,11 @@ def exact(
 def mean(rows: Float[np.ndarray, "n f"]) -> Float64[np.ndarray, " f"]:
     """Mean of the rows, summed in float64."""
     return sum(rows[part].sum(0, dtype=np.float64) for part in cuts(len(rows))) / len(rows)
+
+
+def on_all_cores(function: Callable[..., Any], tiles: Iterable[tuple[slice, slice]]) -> Iterator:
+    """`function(rows, columns)` of each tile, in order. Each core takes tiles of its own, since
+    only the product inside would use several."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores) as pool:
+        yield from pool.map(lambda each: function(*each), tiles)

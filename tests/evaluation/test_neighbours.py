@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from sphere_jax.evaluation.neighbours import precision_recall
+from sphere_jax.evaluation import neighbours
+from sphere_jax.evaluation.neighbours import density_coverage, precision_recall
 
 
 def clusters(*centres, each=30):
@@ -52,3 +53,94 @@ def test_precision_recall_refuses_too_few_and_nan():
         precision_recall(points, points, k=0)
     with pytest.raises(ValueError, match="lengths 2 and 3"):
         precision_recall(points, np.zeros((10, 3)))
+
+
+def by_all_pairs(real, generated, k):
+    """The four numbers from float64 differences, of their definitions."""
+
+    def squared(a, b):
+        return np.square(a[:, None].astype(float) - b[None].astype(float)).sum(2)
+
+    def radii(x):
+        return np.sort(squared(x, x) + np.diag(np.full(len(x), np.inf)), axis=1)[:, k - 1]
+
+    apart = squared(real, generated)
+    of_real, of_generated = radii(real), radii(generated)
+    slack = 1 + 1e-9
+    within = apart <= of_real[:, None] * slack + 1e-9
+    return {
+        "precision": within.any(0).mean(),
+        "recall": (apart <= of_generated[None] * slack + 1e-9).any(1).mean(),
+        "density": within.sum() / k / len(generated),
+        "coverage": within.any(1).mean(),
+    }
+
+
+def in_general_position(rng):
+    return rng.normal(size=(130, 20)), rng.normal(size=(110, 20)) * 1.2
+
+
+def far_from_the_origin(rng):
+    return tuple(x + 3000 for x in in_general_position(rng))
+
+
+def in_two_far_clusters(rng):
+    real, generated = in_general_position(rng)
+    real[::2] += 1e5
+    generated[::3] += 1e5
+    return real, generated
+
+
+def on_a_grid(rng):
+    """Many distances are equal, and many points."""
+    return tuple(rng.integers(0, 3, (count, 3)).astype(float) for count in (130, 110))
+
+
+def with_copies(rng):
+    real, generated = in_general_position(rng)
+    generated[:40], real[60:90] = real[:40], real[:1]
+    return real, generated
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize(
+    "sets",
+    [in_general_position, far_from_the_origin, in_two_far_clusters, on_a_grid, with_copies],
+)
+def test_float32_tiles_decide_as_exact_distances_do(monkeypatch, sets, k, dtype):
+    real, generated = (x.astype(dtype) for x in sets(np.random.default_rng(k)))
+    expected = by_all_pairs(real, generated, k)
+    for size in (40, 1024):
+        monkeypatch.setattr("sphere_jax.evaluation.tiles.TILE", size)
+        found = precision_recall(real, generated, k) | density_coverage(real, generated, k)
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_few_pairs_are_looked_at_again(monkeypatch):
+    """In general position float32 decides nearly all."""
+    counted = []
+    exact = neighbours.exact
+    monkeypatch.setattr(neighbours, "exact", lambda *a: counted.append(len(a[2])) or exact(*a))
+    rng = np.random.default_rng(0)
+    real, generated = (rng.normal(size=(600, 128)).astype(np.float32) for _ in range(2))
+    precision_recall(real, generated)
+    assert sum(counted) < 1200 + 0.01 * 600 * 600  # a radius each, and pairs at rims
+
+
+def test_the_order_of_points_changes_nothing():
+    rng = np.random.default_rng(1)
+    real, generated = (rng.normal(size=(200, 8)) for _ in range(2))
+    mixed = precision_recall(rng.permutation(real), rng.permutation(generated))
+    assert mixed == precision_recall(real, generated)
+
+
+def test_density_is_about_one_of_equal_distributions_and_counts_no_outlier():
+    rng = np.random.default_rng(2)
+    real, generated = rng.normal(size=(600, 4)), rng.normal(size=(600, 4))
+    found = density_coverage(real, generated)
+    assert found["density"] == pytest.approx(1, abs=0.1) and found["coverage"] > 0.9
+    generated[0] = 1e4  # its ball would hold every real point, but is not looked at
+    generated[1:] += 100
+    assert density_coverage(real, generated) == {"density": 0, "coverage": 0}
+    assert density_coverage(real, real)["coverage"] == 1
