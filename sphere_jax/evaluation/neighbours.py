@@ -99,15 +99,17 @@ def radii(points: Points, k: int) -> Float64[np.ndarray, " n"]:
 
     A tile serves its rows and its columns, for distances are symmetric.
     """
-    nearest = Nearest(len(points), k + SPARE)
+    nearest = Nearest(len(points), min(k + SPARE, len(points) - 1))
 
     def found(rows: slice, columns: slice) -> list[Hits]:
         squared = tile(points, points, rows, columns)
         if rows == columns:
             np.fill_diagonal(squared, np.inf)
             return [nearest.closer(rows, columns, squared)]
-        other = nearest.closer(columns, rows, squared.T)
-        return [nearest.closer(rows, columns, squared), other]
+        return [
+            nearest.closer(rows, columns, squared),
+            nearest.closer(columns, rows, squared, by_column=True),
+        ]
 
     parts = list(cuts(len(points)))
     tiles = [(rows, columns) for i, rows in enumerate(parts) for columns in parts[i:]]
@@ -132,17 +134,29 @@ class Nearest:
     """The `keep` nearest so far of each of `count` points: values and indices (count, keep)."""
 
     def __init__(self, count: int, keep: int):
-        self.keep = min(keep, count - 1)
+        self.keep = keep
         self.values = np.full((count, self.keep), np.inf, np.float32)
         self.indices = np.zeros((count, self.keep), np.int64)
 
-    def closer(self, rows: slice, columns: slice, squared: Float[np.ndarray, "r c"]) -> Hits:
-        """The distances that may be among the nearest; those known may be of any earlier time."""
-        bound = self.values[rows].max(1, keepdims=True)
-        if np.isinf(bound).any() and squared.shape[1] > self.keep:
-            bound = np.partition(squared, self.keep - 1, axis=1)[:, self.keep - 1 : self.keep]
-        row, column = np.nonzero(np.ascontiguousarray(squared <= bound))
-        return Hits(rows, row, column + columns.start, squared[row, column])
+    def closer(
+        self,
+        rows: slice,
+        columns: slice,
+        squared: Float[np.ndarray, "_r _c"],
+        by_column: bool = False,
+    ) -> Hits:
+        """Those distances of the points `rows` to `columns` that may be among their nearest; what
+        is known of them may be of any earlier time. A tile `by_column` is (columns, rows)."""
+        bound = self.values[rows].max(1)
+        if np.isinf(bound).any() and squared.shape[0 if by_column else 1] > self.keep:
+            of_points = np.ascontiguousarray(squared.T) if by_column else squared
+            bound = np.partition(of_points, self.keep - 1, axis=1)[:, self.keep - 1]
+        row, column = np.nonzero(squared <= bound.reshape((1, -1) if by_column else (-1, 1)))
+        values = squared[row, column]
+        if by_column:
+            order = np.argsort(column, kind="stable")
+            row, column, values = column[order], row[order], values[order]
+        return Hits(rows, row, column + columns.start, values)
 
     def add(self, hits: Hits) -> None:
         """Keeps the nearest of those known and these."""
@@ -191,6 +205,42 @@ def _exactly(points: Points, chosen: np.ndarray, k: int) -> np.ndarray:
     return again.reshape(len(chosen), k).max(1)
 
 
+class NearestReference(NamedTuple):
+    """distances, indices: (N,) of the nearest reference point to each sample. within_reference:
+    (M,) the distance of each reference point to the nearest other one."""
+
+    distances: Float64[np.ndarray, " n"]
+    indices: Int[np.ndarray, " n"]
+    within_reference: Float64[np.ndarray, " m"]
+
+
+def nearest_reference(
+    samples: Shaped[np.ndarray, "..."], reference: Shaped[np.ndarray, "..."]
+) -> NearestReference:
+    """Distances of features (N, F) to their nearest ones of (M, F), and within the latter.
+
+    Raises:
+      ValueError: fewer than two reference rows, or a value that is not finite.
+    """
+    samples = require_rows(samples, "sample features", at_least=1)
+    others = Points(require_rows(reference, "reference features", at_least=2))
+    points = Points(samples, like=others)
+    nearest = Nearest(len(points), min(1 + SPARE, len(others)))
+
+    def found(rows: slice, columns: slice) -> Hits:
+        return nearest.closer(rows, columns, tile(points, others, rows, columns))
+
+    for hits in on_all_cores(found, itertools.product(cuts(len(points)), cuts(len(others)))):
+        nearest.add(hits)
+    first = np.repeat(np.arange(len(points)), nearest.keep)
+    squared = exact(points, others, first, nearest.indices.reshape(-1))
+    best = squared.reshape(nearest.indices.shape).argmin(1).reshape(-1, 1)
+    squared = np.take_along_axis(squared.reshape(nearest.indices.shape), best, axis=1)[:, 0]
+    indices = np.take_along_axis(nearest.indices, best, axis=1)[:, 0]
+    scale = np.sqrt(others.unit)
+    return NearestReference(np.sqrt(squared) * scale, indices, np.sqrt(radii(others, 1)) * scale)
+
+
 def members(
     real: Points,
     generated: Points,
@@ -203,21 +253,20 @@ def members(
 
     def found(rows: slice, columns: slice) -> tuple[np.ndarray, ...]:
         squared = tile(real, generated, rows, columns)
-        within = _within(real, generated, rows, columns, squared, real_radii[rows], 0)
-        balls, held = np.count_nonzero(within, axis=0), within.any(1)
+        row, column = _within(real, generated, rows, columns, squared, real_radii[rows], 0)
         if generated_radii is None:
-            return balls, held, held
+            return row, column, row[:0]
         reach = generated_radii[columns]
-        return balls, held, _within(real, generated, rows, columns, squared, reach, 1).any(1)
+        return row, column, _within(real, generated, rows, columns, squared, reach, 1)[0]
 
     tiles = list(itertools.product(cuts(len(real)), cuts(len(generated))))
     progress = Progress("compared: tile", len(tiles))
-    for done, (balls, held, within) in enumerate(on_all_cores(found, tiles)):
+    for done, (row, column, held) in enumerate(on_all_cores(found, tiles)):
         progress.done(done)
         rows, columns = tiles[done]
-        around[columns] += balls
-        holds[rows] |= held
-        inside[rows] |= within
+        around[columns] += np.bincount(column, minlength=columns.stop - columns.start)
+        holds[rows.start + row] = True
+        inside[rows.start + held] = True
     return Balls(around, holds, inside if generated_radii is not None else None)
 
 
@@ -229,19 +278,19 @@ def _within(
     squared: np.ndarray,
     radii: np.ndarray,
     axis: int,
-) -> np.ndarray:
-    """(rows, columns), whether the distance is within the radius of the row or column."""
-    shape = (-1, 1) if axis == 0 else (1, -1)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pairs whose distance is within the radius of the row or column."""
     reach = radii + RIM * (1 / a.unit + radii)
     mine, others = (a.squares[rows], b.squares[columns])[:: 1 if axis == 0 else -1]
     error = a.error(squared.dtype.type) * (mine + others.max() + reach)
-    within = squared <= (reach - error).astype(squared.dtype).reshape(shape)
-    maybe = squared <= (reach + error).astype(squared.dtype).reshape(shape)
-    maybe ^= within
-    row, column = np.nonzero(maybe)
-    if squared.dtype == np.float32 and len(row) > MANY * maybe.size:
+    most = (reach + error).astype(squared.dtype).reshape((-1, 1) if axis == 0 else (1, -1))
+    row, column = np.nonzero(squared <= most)
+    ball = row if axis == 0 else column
+    doubtful = np.flatnonzero(squared[row, column] > (reach - error)[ball])
+    if squared.dtype == np.float32 and len(doubtful) > MANY * squared.size:
         squared = tile(a, b, rows, columns, np.float64)
         return _within(a, b, rows, columns, squared, radii, axis)
-    distances = exact(a, b, row + rows.start, column + columns.start)
-    within[row, column] = distances <= reach[row if axis == 0 else column]
-    return within
+    distances = exact(a, b, row[doubtful] + rows.start, column[doubtful] + columns.start)
+    kept = np.ones(len(row), bool)
+    kept[doubtful] = distances <= reach[ball[doubtful]]
+    return row[kept], column[kept]

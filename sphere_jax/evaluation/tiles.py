@@ -6,6 +6,7 @@ could change, with `exact`; results are then those of exact distances, and depen
 nor on the order of points.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,30 +30,35 @@ def cuts(count: int, size: int = 0) -> Iterator[slice]:
 class Points:
     """Rows (N, F) about an origin and on a scale in which float32 loses few digits.
 
+    centred: the rows so, in float32, the only copy.
     squares: (N,) squared lengths about the origin; distances of tiles have the same unit, `unit`.
 
-    `like` gives the origin and scale of the points with which they are compared. Rows are centred
-    tile by tile, so that nothing of their size is copied.
+    `like` gives the origin and scale of the points with which they are compared.
     """
 
     def __init__(self, rows: Float[np.ndarray, "n f"], like: "Points | None" = None):
         self.rows = rows
         self.origin = mean(rows).reshape(1, -1) if like is None else like.origin
-        self.unit = 1.0
-        parts = [self.part(part, np.float64) for part in cuts(len(rows))]
-        squares = np.concatenate([np.einsum("nf,nf->n", part, part) for part in parts])
+        squares, self.unit = np.empty(len(rows)), 1.0
+        for part in cuts(len(rows)):
+            exact = self.part(part)
+            squares[part] = np.einsum("nf,nf->n", exact, exact)
         self.unit = like.unit if like else float(squares.max()) or 1.0
         self.squares = squares / self.unit
+        self.centred = np.empty(rows.shape, np.float32)
+        for part in cuts(len(rows)):
+            self.centred[part] = self.part(part)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def part(self, rows: slice, dtype: type = np.float32) -> Float[np.ndarray, "r f"]:
+    def part(self, rows: slice, dtype: type = np.float64) -> Float[np.ndarray, "r f"]:
         """Some of the rows, centred and scaled."""
-        kind = np.float32 if self.rows.dtype == np.float32 == dtype else np.float64
-        centred = self.rows[rows] - self.origin.astype(kind)
-        centred *= kind(1 / np.sqrt(self.unit))
-        return centred.astype(dtype, copy=False)
+        if dtype == np.float32:
+            return self.centred[rows]
+        centred = self.rows[rows] - self.origin
+        centred /= np.sqrt(self.unit)
+        return centred
 
     def error(self, dtype: type = np.float32) -> float:
         """Of a squared distance in a tile, as a part of |a|^2 + |b|^2.
@@ -67,9 +73,7 @@ def tile(
     a: Points, b: Points, rows: slice, columns: slice, dtype: type = np.float32
 ) -> Float[np.ndarray, "r c"]:
     """Squared distances of rows of `a` and of `b`, in their unit."""
-    part = a.part(rows, dtype)
-    other = part if a is b and rows == columns else b.part(columns, dtype)
-    squared = part @ other.T
+    squared = a.part(rows, dtype) @ b.part(columns, dtype).T
     squared *= -2
     squared += a.squares[rows].astype(dtype).reshape(-1, 1)
     squared += b.squares[columns].astype(dtype).reshape(1, -1)
@@ -95,6 +99,10 @@ def mean(rows: Float[np.ndarray, "n f"]) -> Float64[np.ndarray, " f"]:
 def on_all_cores(function: Callable[..., Any], tiles: Iterable[tuple[slice, slice]]) -> Iterator:
     """`function(rows, columns)` of each tile, in order. Each core takes tiles of its own, since
     only the product inside would use several."""
+    tiles = list(tiles)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if len(tiles) == 1 or cores == 1:
+        yield from itertools.starmap(function, tiles)
+        return
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores) as pool:
         yield from pool.map(lambda each: function(*each), tiles)

@@ -9,10 +9,22 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.evaluation.measures.base import Input, all_measures, find_measure
 from sphere_jax.evaluation.statistics import Statistics
 
+SETTINGS = {  # that suit small sets
+    "fid_infinity": "fid_infinity:least=40,points=4",
+    "inception_score": "inception_score:splits=1",
+}
+ALL = [SETTINGS.get(name, name) for name in all_measures()]
+
 
 def rows(n=40, f=6, seed=0, shift=0.0):
     values = np.random.default_rng(seed).normal(size=(n, f)) + shift
     return values.astype(np.float32)
+
+
+def scored(text, samples, reference, labels=None):
+    """The values of a measure, from rows that stand for all of its inputs."""
+    measure = find_measure(text)
+    return measure.result(*given(measure, samples, reference), labels).values
 
 
 def given(measure, samples, reference):
@@ -25,6 +37,139 @@ def given(measure, samples, reference):
         as_needed(measure.inputs(), samples),
         as_needed(measure.reference_inputs(), reference),
     )
+
+
+@pytest.mark.parametrize("text", ALL)
+def test_order_and_tiles_change_nothing(monkeypatch, text):
+    """To a part in a million; FID at infinity draws its samples by their order."""
+    samples, reference = rows(90, 8), rows(70, 8, seed=1, shift=0.3)
+    labels = np.arange(90) % 8
+    expected = scored(text, samples, reference, labels)
+    mix = np.random.default_rng(3).permutation(90)
+    monkeypatch.setattr("sphere_jax.evaluation.tiles.TILE", 32)
+    if not text.startswith("fid_infinity"):
+        found = scored(text, samples[mix], reference[::-1], labels[mix])
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert scored(text, samples, reference, labels) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("fid", {"fid": 0}),
+        ("sfid", {"sfid": 0}),
+        ("frechet_distance:network=x", {"frechet_distance_x": 0}),
+        ("cmmd", {"cmmd": 0}),
+        ("precision_recall", {"precision": 1, "recall": 1}),
+        ("density_coverage", {"coverage": 1}),
+        ("authenticity", {"authenticity": 0, "nearest_distance_ratio": 0, "nearest_too_close": 1}),
+    ],
+)
+def test_of_two_equal_sets(text, expected):
+    found = scored(text, rows(80), rows(80)[::-1])
+    assert {key: found[key] for key in expected} == pytest.approx(expected, abs=1e-6)
+
+
+def test_unbiased_kid_of_equal_distributions_is_zero_within_its_error():
+    """And below zero about as often as above."""
+    found = [scored("kid", rows(60, seed=i), rows(50, seed=100 + i)) for i in range(30)]
+    values = np.array([each["kid"] for each in found])
+    errors = np.array([each["kid_standard_error"] for each in found])
+    assert abs(values.mean()) < 3 * values.std() / np.sqrt(30)
+    assert 5 < np.count_nonzero(values < 0) < 25
+    assert np.mean(np.abs(values) < 2 * errors) > 0.9
+
+
+def test_the_standard_error_of_kid_is_the_deviation_between_draws():
+    found = [scored("kid", rows(60, seed=i), rows(80, seed=100 + i, shift=0.5)) for i in range(40)]
+    deviation = np.std([each["kid"] for each in found])
+    errors = [each["kid_standard_error"] for each in found]
+    assert np.mean(errors) == pytest.approx(deviation, rel=0.3)
+
+
+def test_the_mean_of_kid_over_subsets_estimates_that_of_all_pairs():
+    samples, reference = rows(200), rows(200, seed=1, shift=0.5)
+    whole = scored("kid", samples, reference)["kid"]
+    parts = scored("kid:subsets=20,subset_size=50", samples, reference)
+    assert parts.keys() == {"kid", "kid_std"}
+    assert parts["kid"] == pytest.approx(whole, abs=4 * parts["kid_std"] / np.sqrt(20))
+
+
+def test_the_inception_score_is_one_of_one_class_and_k_of_k_sure_ones():
+    sure = 100 * np.eye(8, dtype=np.float32)[np.arange(80) % 8]
+    assert scored("inception_score", sure[:1].repeat(80, 0), None) == pytest.approx(
+        {"inception_score": 1, "inception_score_std": 0}
+    )
+    assert scored("inception_score:splits=1", sure, None)["inception_score"] == pytest.approx(8)
+    by_class = sure[np.argsort(np.arange(80) % 8)]
+    apart = scored("inception_score:splits=8,shuffle=false", by_class, None)
+    assert apart["inception_score"] == pytest.approx(1)
+    unsure = scored("inception_score:splits=1", np.zeros((80, 8), np.float32), None)
+    assert unsure["inception_score"] == pytest.approx(1)
+
+
+def test_fid_at_infinity_removes_the_bias_of_few_samples():
+    """Of one Gaussian on both sides the distance is 0, and that of n samples is positive."""
+    reference = Statistics.of(rows(200_000, 8, seed=1))
+    measure = find_measure("fid_infinity:least=100,points=10")
+    measured = find_measure("fid")
+    biased, found = [], []
+    for seed in range(4):
+        samples = rows(1000, 8, seed=10 + seed)
+        found.append(measure.compute(samples, reference)["fid_infinity"])
+        biased.append(measured.compute(Statistics.of(samples), reference)["fid"])
+    assert np.mean(biased) > 0.015
+    assert abs(np.mean(found)) < 0.5 * np.mean(biased)
+
+
+def test_authenticity_counts_copies():
+    reference = rows(60, 8)
+    samples = np.concatenate([reference[:20] + 1e-3, rows(20, 8, seed=5, shift=9)])
+    found = scored("authenticity", samples, reference)
+    assert found["authenticity"] == 0.5 and found["nearest_too_close"] == 0.5
+
+
+def test_class_agreement_counts_the_first_and_the_first_five():
+    logits = np.tile(np.arange(10, dtype=np.float32), (4, 1))  # classes 9, 8, 7 and so on
+    found = scored("class_agreement", logits, None, np.array([9, 8, 5, 4]))
+    assert found == {"class_agreement_top1": 0.25, "class_agreement_top5": 0.75}
+    with pytest.raises(UserError, match=r"knows the classes 0..9, not 3..10"):
+        scored("class_agreement", logits, None, np.array([9, 10, 5, 3]))
+    with pytest.raises(UserError, match="needs the classes that samples were drawn for"):
+        scored("class_agreement", logits, None)
+
+
+@pytest.mark.parametrize(
+    "text, n, message",
+    [
+        ("kid:subsets=5", 40, "KID in subsets of 1000 needs as many images on each side, not 40"),
+        ("precision_recall", 3, "with neighbours=3 needs more images on each side than that"),
+        ("inception_score", 5, "needs at least 10 samples, not 5"),
+        ("fid_infinity", 40, "needs more than 5,000 samples, not 40"),
+        ("precision_recall:neighbours=0", 9, "neighbours must be at least 1"),
+        ("precision_recall:neighbours=x", 9, "'x' is no int"),
+        ("inception_score:shuffle=maybe", 9, "'maybe' is no bool"),
+    ],
+)
+def test_what_does_not_suit_is_refused_in_a_sentence(text, n, message):
+    with pytest.raises(UserError, match=message):
+        scored(text, rows(n), rows(n))
+
+
+@pytest.mark.parametrize("text", ["kid", "cmmd", "precision_recall", "authenticity"])
+def test_features_that_are_not_finite_are_refused(text):
+    broken = rows()
+    broken[3, 2] = np.nan
+    with pytest.raises(UserError, match="NaN or infinity"):
+        scored(text, broken, rows())
+
+
+def test_sets_of_unequal_size_are_remarked_on_and_counted():
+    measure = find_measure("precision_recall:neighbours=5")
+    found = measure.result(*given(measure, rows(40), rows(30)))
+    assert found.facts["samples"] == 40 and found.facts["reference"] == 30
+    assert found.facts["settings"] == {"neighbours": 5}
+    assert "40 samples against 30 reference images" in found.remarks[0]
 
 
 @pytest.mark.parametrize("name", all_measures())

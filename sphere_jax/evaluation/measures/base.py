@@ -146,7 +146,10 @@ class Measure:
         }
         length = min(_length(samples[each]) for each in self.inputs())
         remarks = self.remarks(counts["samples"], counts.get("reference"), length)
-        return Result(self.scores(samples, reference, labels), facts, tuple(remarks))
+        try:
+            return Result(self.scores(samples, reference, labels), facts, tuple(remarks))
+        except ValueError as error:  # of features that are not finite, say
+            raise UserError(f"{self.title}: {error}") from error
 
     def remarks(self, samples: int | None, reference: int | None, length: int) -> list[str]:
         """Reasons to doubt the values of so many images (None: unknown), features of `length`."""

@@ -6,6 +6,10 @@ import dataclasses
 from sphere_jax.evaluation.measures.base import Measure
 from sphere_jax.evaluation.measures.frechet_distance import FrechetDistance
 
+# One for all measures that are published on Inception, so that one pass serves them. ADM's and
+# torch-fidelity's own numbers resize as TensorFlow did: network=inception_tensorflow.
+INCEPTION = "inception_fid"
+
 
 @dataclasses.dataclass(frozen=True)
 class Fid(FrechetDistance):
@@ -14,7 +18,7 @@ class Fid(FrechetDistance):
     title = "FID"
     key = "fid"
 
-    network: str = "inception_fid"
+    network: str = INCEPTION
     suffix = Measure.suffix
 
 
