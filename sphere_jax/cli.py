@@ -273,8 +273,9 @@ def choose_action(argv: list[str], about: str, actions: Mapping[str, str]) -> st
 
 def add_weights_flag(flags: argparse.ArgumentParser) -> None:
     flags.add_argument(
-        "--weights", type=user_path, default="", metavar="F.safetensors",
-        help="used instead of the run's own, for example an average written by sphere_jax.ema",
+        "--weights", type=user_path, default="", metavar="{ema,raw,best,FILE}",
+        help="used instead of those that the stage names: averaged or raw ones, the best of "
+        "config.evaluation.keep_best, or a file, say of sphere_jax.ema",
     )  # fmt: skip
 
 

@@ -415,6 +415,58 @@ def test_weights_used_instead_of_the_runs_own(finished, tmp_path):
     assert "config.model" in refusal(sample, f"--workdir={finished}", "--out=a.png", flag)
 
 
+@pytest.mark.slow
+def test_both_weights_are_scored_and_the_best_are_used_by_name(without_flow, tmp_path):
+    scores = {"every": 4, "curve_samples": 20, "curve_weights": "both", "keep_best": "recall"}
+    options = [f"--config.evaluation.{name}={value}" for name, value in scores.items()]
+    main.main([*tiny_run.FLAGS, NO_SCORES, *options, f"--workdir={without_flow}"])
+    assert not (without_flow / "partial").exists()
+    rows = [r for r in read_rows(without_flow / "metrics.jsonl") if "images_trained" in r]
+    key = "frechet_distance_small_classifier"
+    assert len(rows) == 3 and all(row[key] != row[f"{key}_raw"] for row in rows)
+    best = max(rows, key=lambda row: row["recall_small_classifier"])["step"]
+
+    used, kept = (network_of(without_flow, name)[0] for name in ("ema", "best"))
+    assert np.array_equal(used, kept) == (best == 12)
+    out = tmp_path / "scores.json"
+    flags = [f"--workdir={without_flow}", "--num=12", f"--out={out}", "--weights=best"]
+    evaluate.main([*flags, "--labels=3,5"])
+    made = json.loads(out.read_text())["protocol"]["generation"]
+    assert made["weights"] == f"best, of step {best}" and made["labels"] == "3, 5 in turn"
+
+
+def network_of(workdir, weights):
+    run = load_run(workdir, weights=weights)
+    leaves = jax.tree.leaves(run.artifacts["network"])
+    return np.concatenate([np.ravel(leaf) for leaf in leaves]), run.override
+
+
+def test_averaged_raw_and_best_weights_are_used_by_name(copied):
+    checkpoints = copied / "checkpoints"
+    for end in ("", ".crc32"):  # as `keep_best` would have kept them
+        shutil.copytree(checkpoints / f"flow{end}", checkpoints / f"flow-best{end}")
+    found = {name: network_of(copied, name) for name in ("", "raw", "best")}
+    assert [override for _, override in found.values()] == ["", "raw", "best, of step 12"]
+    np.testing.assert_array_equal(found["best"][0], found[""][0])
+    assert (found["raw"][0] != found[""][0]).any()
+
+
+def test_best_weights_that_were_not_kept_are_refused(finished, tmp_path):
+    flags = [f"--workdir={finished}", f"--out={tmp_path / 'a.png'}", "--weights=best"]
+    words = refusal(sample, *flags)
+    assert "has kept no best weights of stage 'flow'; train with config.evaluation.every" in words
+
+
+def test_samples_in_the_layout_of_adm(finished, tmp_path):
+    flags = [f"--workdir={finished}", "--num=3", "--layout=adm", "--labels=2"]
+    sample.main([*flags, f"--out={tmp_path / 'a.npz'}"])
+    with np.load(tmp_path / "a.npz") as stored:
+        assert set(stored) == {"arr_0", "arr_1"}
+        assert stored["arr_0"].shape == (3, 16, 16, 3) and stored["arr_0"].dtype == np.uint8
+        assert stored["arr_1"].tolist() == [2, 2, 2] and stored["arr_1"].dtype == np.int64
+    assert "--layout=adm is of arrays" in refusal(sample, *flags, f"--out={tmp_path / 'a.png'}")
+
+
 def test_an_unfinished_run_is_not_sampled(without_flow, tmp_path):
     output = refusal(sample, f"--workdir={without_flow}", f"--out={tmp_path / 'a.png'}")
     assert "has no finished stage 'flow'" in output

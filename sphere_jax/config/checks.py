@@ -191,6 +191,15 @@ def _check_evaluation(config: Config) -> None:
         "config.evaluation.every needs images to score against; config.data.source="
         f"'{config.data.source}' has none.",
     )
+    check(
+        evaluation.every > 0 or (evaluation.keep_best, evaluation.curve_weights) == ("", "used"),
+        "config.evaluation.keep_best and curve_weights are about scores while a stage trains: set "
+        "config.evaluation.every to the steps between them.",
+    )
+    check(
+        evaluation.keep_best != "class_agreement" or config.data.num_classes != 1,
+        "config.evaluation.keep_best='class_agreement' needs two classes or more.",
+    )
     measured = any(config.method(name).measures_fidelity for name in config.groups)
     check(
         evaluation.lpips == "" or measured,

@@ -186,6 +186,12 @@ class EvaluationOptions:
         0, 0, help="steps between scores of the stage that generates; 0: only at its end"
     )
     curve_samples: int = option(1000, 2, help="samples for each of these scores")
+    curve_weights: Literal["used", "both"] = option(
+        "used", help="scored there: those that the stage uses, or averaged and raw ones"
+    )
+    keep_best: Literal["", "frechet_distance", "precision", "recall", "class_agreement"] = option(
+        "", help="the score whose best weights are kept, for --weights=best"
+    )
     data_source: str = option(
         "",
         plugin=("data.sources", "SOURCE"),

@@ -10,6 +10,7 @@ import dataclasses
 from functools import cached_property
 
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Float, Shaped
 
 from sphere_jax.common.progress import log
@@ -27,6 +28,8 @@ from sphere_jax.evaluation.pixel_classifier import (
 from sphere_jax.evaluation.preconditions import Images
 from sphere_jax.evaluation.statistics import Statistics
 
+BATCH = 256  # images at once over all devices
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
@@ -37,6 +40,7 @@ class Reference:
     pixel_classifier: PixelClassifier | None  # None where there is one class
     heldout_features: Float[np.ndarray, "m f"]  # in random order
     heldout_statistics: Statistics
+    sharding: NamedSharding | None = None  # of batches of images, on several devices
     distributions: dict[tuple[int, int], dict[str, float]] = dataclasses.field(default_factory=dict)
 
     @cached_property
@@ -59,15 +63,18 @@ class Reference:
         return dict(self.distributions[count, neighbours])
 
 
-def prepare_reference(split: Split, network: Features, num_classes: int) -> Reference:
+def prepare_reference(
+    split: Split, network: Features, num_classes: int, sharding: NamedSharding | None = None
+) -> Reference:
     """Features and statistics of the held-out split, and the pixel classifier fitted to the
-    training split if there are classes to tell apart.
+    training split if there are classes to tell apart. `sharding` spreads features over a mesh.
 
     Raises:
       ValueError: wrong or too few images or labels.
     """
     train, heldout = split.train.arrays, split.heldout.arrays
-    features = network.features(require_images(heldout["images"], "The held-out split", at_least=2))
+    images = require_images(heldout["images"], "The held-out split", at_least=2)
+    features = _features(network, images, sharding)
     shuffled = np.random.default_rng(0).permutation(features)  # files are often sorted by class
     classifier = None
     if num_classes > 1:
@@ -78,6 +85,7 @@ def prepare_reference(split: Split, network: Features, num_classes: int) -> Refe
         pixel_classifier=classifier,
         heldout_features=shuffled,
         heldout_statistics=Statistics.of(features),
+        sharding=sharding,
     )
 
 
@@ -156,13 +164,28 @@ def point_of_curve(
 
 def curve_metrics(features: str) -> list[str]:
     """The keys that `point_of_curve` gives in the features of that name."""
-    compared = ("frechet_distance", "precision", "recall")
-    return [*(f"{metric}_{features}" for metric in compared), "class_agreement"]
+    compared = ("frechet_distance", "precision", "recall", "class_agreement")
+    return [curve_key(metric, features) for metric in compared]
+
+
+def curve_key(metric: str, features: str) -> str:
+    """The key of one of them, as "precision"."""
+    return metric if metric == "class_agreement" else f"{metric}_{features}"
+
+
+def _features(
+    network: Features, images: Images, sharding: NamedSharding | None
+) -> Float[np.ndarray, "n f"]:
+    if sharding is None:
+        return network.features(images)
+    devices = sharding.mesh.devices.size
+    return network.features(images, -(-BATCH // devices) * devices, sharding)
 
 
 def _distribution(reference: Reference, images: Images, neighbours: int) -> dict[str, float]:
     """Frechet distance to the held-out split, and precision and recall against it."""
-    name, features = reference.network.name, reference.network.features(images)
+    name = reference.network.name
+    features = _features(reference.network, images, reference.sharding)
     heldout = reference.heldout_features
     count = min(len(features), len(heldout))  # precision and recall compare sets of equal size
     near = precision_recall(heldout[:count], features[:count], neighbours)

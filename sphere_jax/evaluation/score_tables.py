@@ -45,6 +45,11 @@ def describe(key: str) -> tuple[str, str]:
             "Part closer to a training image than 99% of held-out images", "near 0.01"),
         "class_agreement": ("Class agreement (by an RBF SVM on pixels)", "higher"),
     }  # fmt: skip
+    ends = {"_raw": "raw weights", "_ema": "averaged weights"}  # of scores while a stage trains
+    for end, weights in ends.items():
+        if key.endswith(end):
+            words, better = describe(key.removesuffix(end))
+            return f"{words}, {weights}", better
     if key in fixed:
         return fixed[key]
     starts = {

@@ -20,6 +20,7 @@ from sphere_jax.config.options import Config, SamplerOptions, StageOptions
 from sphere_jax.data.source import Split
 from sphere_jax.evaluation.page import Block, measured_table
 from sphere_jax.geometry.spaces import Space, make_space
+from sphere_jax.nn.pixels import Rounding
 from sphere_jax.sampling import sample_keys
 from sphere_jax.tokenizers.base import Tokenizer
 
@@ -159,7 +160,7 @@ class Method:
         """The loss, a float32 scalar, and more scalars by name."""
         raise NotImplementedError
 
-    def made_by_frozen(self, frozen: Params, batch: Batch) -> AnyArray | None:
+    def made_by_frozen(self, frozen: Params, batch: Batch) -> Drawn | None:
         """What frozen parts make of the examples of a batch in every step, (B, ...), to look for
         the cause where a step is not finite; None where they make nothing."""
         return None
@@ -262,9 +263,16 @@ class Generator(Method):
         it; the last is the sample."""
         raise NotImplementedError
 
-    def images(self, params: Params, samples: Drawn, radius: Scalar = 0.0) -> Pictures:
+    def images(
+        self,
+        params: Params,
+        samples: Drawn,
+        radius: Scalar = 0.0,
+        rounding: Rounding = "nearest",
+    ) -> Pictures:
         """Samples as uint8 images (B, H, W, C), their tokens brought to `radius` before they are
-        decoded; 0 leaves them. It is the sampler's `decode_radius`, and may be traced.
+        decoded; 0 leaves them. It is the sampler's `decode_radius`, and may be traced. `rounding`
+        of pixels as of `nn.pixels.to_uint8`.
         """
         raise NotImplementedError
 

@@ -25,7 +25,7 @@ from sphere_jax.data.memory import check_fits
 from sphere_jax.data.source import Source, Split
 from sphere_jax.geometry import sphere
 from sphere_jax.methods.base import Batch, Drawn, Generator, MapOver, Params, Pictures, space_of
-from sphere_jax.nn.pixels import to_float, to_uint8
+from sphere_jax.nn.pixels import Rounding, to_float, to_uint8
 from sphere_jax.sampling import noise_of
 from sphere_jax.tokenizers.base import Tokenizer
 from sphere_jax.weights.layouts import generators
@@ -233,9 +233,16 @@ class OnLatents(Generator):
     def fixed_tables(self) -> dict[str, int]:
         return {"network": self.network.module.fixed_table_size}
 
-    def images(self, params: Params, samples: Drawn, radius: Scalar = 0.0) -> Pictures:
+    def images(
+        self,
+        params: Params,
+        samples: Drawn,
+        radius: Scalar = 0.0,
+        rounding: Rounding = "nearest",
+    ) -> Pictures:
         """Decoded (B, H, W, C) uint8."""
-        return to_uint8(self.tokenizer.decode(params, self.at_radius(params, samples, radius)))
+        decoded = self.tokenizer.decode(params, self.at_radius(params, samples, radius))
+        return to_uint8(decoded, rounding)
 
     def at_radius(self, params: Params, samples: Latents, radius: Scalar) -> Latents:
         """Samples with tokens of another radius than the flow's, where a decoder is better there

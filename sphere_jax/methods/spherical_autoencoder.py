@@ -8,7 +8,7 @@ from sphere_jax.config.checks import check
 from sphere_jax.config.options import Config
 from sphere_jax.data.source import Split
 from sphere_jax.methods.base import Drawn, Generator, MapOver, Params, Pictures
-from sphere_jax.nn.pixels import to_uint8
+from sphere_jax.nn.pixels import Rounding, to_uint8
 from sphere_jax.tokenizers.spherical import Spherical
 
 
@@ -47,5 +47,11 @@ class SphericalAutoencoder(Generator):
             )
         return split
 
-    def images(self, params: Params, samples: Drawn, radius: Scalar = 0.0) -> Pictures:
-        return to_uint8(samples)
+    def images(
+        self,
+        params: Params,
+        samples: Drawn,
+        radius: Scalar = 0.0,
+        rounding: Rounding = "nearest",
+    ) -> Pictures:
+        return to_uint8(samples, rounding)

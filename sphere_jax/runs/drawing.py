@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -11,10 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.progress import Progress
 from sphere_jax.data.memory import check_fits
 from sphere_jax.data.pipeline import map_batched, to_host
 from sphere_jax.distribution.mesh import batch_sharding, put_global
 from sphere_jax.nn.compilation import quick_products
+from sphere_jax.nn.pixels import Rounding
+from sphere_jax.runs.partial import Partial, checksum
 from sphere_jax.runs.run import Run
 from sphere_jax.runs.weaker import with_weaker
 from sphere_jax.sampling import sample_keys
@@ -78,16 +82,21 @@ class Drawer:
     Raises UserError for a config without a generator, and a weaker run that does not fit.
     """
 
-    def __init__(self, run: Run, seed: int):
+    def __init__(self, run: Run, seed: int, rounding: Rounding = "nearest"):
         if run.generator is None:
             raise UserError("This config has no stage that generates; add a 'flow' stage, say.")
         if not 0 <= seed < 2**32:
             raise UserError(f"The seed {seed} must be 0..{2**32 - 1}.")
         self.method, self._weaker = with_weaker(run)
-        self._run, self._key = run, jax.random.key(seed)
+        self._run, self._key, self._seed = run, jax.random.key(seed), seed
+        self._rounding, self._kept = rounding, {}
         self._generators: dict[Any, Callable] = {}
-        finish = self.method.images if self.method.has_images else self.method.at_radius
-        self._finish = jax.jit(finish, compiler_options=quick_products())
+        self._whole: dict[Any, Callable] = {}
+        self._plain_finish = self.method.at_radius
+        if self.method.has_images:
+            more = {} if rounding == "nearest" else {"rounding": rounding}
+            self._plain_finish = partial(self.method.images, **more)
+        self._finish = jax.jit(self._plain_finish, compiler_options=quick_products())
 
     @property
     def params(self) -> dict:
@@ -101,11 +110,14 @@ class Drawer:
         decode: bool = True,
         trained: dict | None = None,
         quiet: bool = False,
+        resumes: str = "",
     ) -> Samples:
         """One sample for each label, by `sampler` or the config's own: images, or latents at the
         decode radius where the run has no decoder. If not `decode`, latents as the path ends.
 
-        `trained` are parameters used instead of the run's own, while it still trains.
+        `trained` are parameters used instead of the run's own, while it still trains. `resumes` is
+        a name under which what is drawn is kept in the run's folder, so that the same drawing goes
+        on after a kill (`runs.partial`); `used` deletes it.
         Raises UserError for labels outside the data's classes.
         """
         sampler, labels = sampler or self.method.sampler, self._checked(labels)
@@ -120,7 +132,12 @@ class Drawer:
             return {"drawn": samples, "trace": trace}
 
         indices = np.arange(len(labels), dtype=np.uint32)
-        out = self._map(sample_batch, (indices, labels), "" if quiet else "samples")
+        what = "" if quiet else "samples"
+        if resumes and decode:
+            kept = self._partial(resumes, labels, sampler, params)
+            out = self._resumed(kept, sample_batch, (indices, labels), what)
+        else:
+            out = self._map(sample_batch, (indices, labels), what)
         trace = {name: rows.mean(0) for name, rows in out["trace"].items()}
         _check_reached(sampler, trace)
         return Samples(out["drawn"], labels, trace, sampler)
@@ -134,13 +151,8 @@ class Drawer:
         Drawing and decoding are one compiled program. Raises UserError as `draw` does.
         """
         sampler, labels = sampler or self.method.sampler, self._checked(labels)
-        generate, scale = self._generator(sampler), jnp.float32(sampler.scale)
-        radius, finish = jnp.float32(sampler.decode_radius), self.method.images
-
-        @partial(jax.jit, compiler_options=quick_products())
-        def images_of(params, indices, labels):
-            samples, trace = generate(params, indices, labels, scale)
-            return finish(params, samples, radius), trace
+        images_of = self._images_of(sampler)
+        scale, radius = jnp.float32(sampler.scale), jnp.float32(sampler.decode_radius)
 
         for start in range(0, len(labels), size := self._batch_size(len(labels))):
             rows = np.arange(start, start + size)
@@ -149,7 +161,7 @@ class Drawer:
             given = put_global(
                 self._run.mesh, (rows, labels[rows]), (batch_sharding(self._run.mesh),) * 2
             )
-            images, trace = images_of(self.params, *given)
+            images, trace = images_of(self.params, *given, scale, radius)
             trace = {name: to_host(values)[:count] for name, values in trace.items()}
             _check_reached(sampler, {name: values.mean(0) for name, values in trace.items()})
             yield images, count, trace
@@ -201,30 +213,85 @@ class Drawer:
         radius = jnp.float32(radius)
         return self._map(lambda z: self._finish(self.params, z, radius), (latents,), "decoded")
 
+    def _generate(self, sampler) -> Callable:
+        """`(params, indices, labels, scale) -> samples, trace`, not compiled."""
+        shared = self._shared(sampler)
+
+        def generate(params, indices, labels, scale):
+            keys = sample_keys(self._key, indices)
+            samples, trace = self.method.generate(params, keys, labels, scale, shared)
+            rows = {
+                name: v if name == "evaluations" else jnp.broadcast_to(v, (len(labels), *v.shape))
+                for name, v in trace.items()
+            }
+            return samples, rows
+
+        return generate
+
     def _generator(self, sampler) -> Callable:
-        """The compiled `(params, indices, labels, scale) -> samples, trace`."""
+        """The same, compiled."""
         shared = self._shared(sampler)
         if shared not in self._generators:
-
-            def generate(params, indices, labels, scale):
-                keys = sample_keys(self._key, indices)
-                samples, trace = self.method.generate(params, keys, labels, scale, shared)
-                rows = {
-                    name: v
-                    if name == "evaluations"
-                    else jnp.broadcast_to(v, (len(labels), *v.shape))
-                    for name, v in trace.items()
-                }
-                return samples, rows
-
-            self._generators[shared] = jax.jit(generate, compiler_options=quick_products())
+            self._generators[shared] = jax.jit(
+                self._generate(sampler), compiler_options=quick_products()
+            )
         return self._generators[shared]
+
+    def _images_of(self, sampler) -> Callable:
+        """The compiled `(params, indices, labels, scale, radius) -> images, trace`."""
+        shared, generate = self._shared(sampler), self._generate(sampler)
+        if shared not in self._whole:
+
+            def images_of(params, indices, labels, scale, radius):
+                samples, trace = generate(params, indices, labels, scale)
+                return self._plain_finish(params, samples, radius), trace
+
+            self._whole[shared] = jax.jit(images_of, compiler_options=quick_products())
+        return self._whole[shared]
 
     @staticmethod
     def _shared(sampler):
         """The settings of all samplers that differ in their guidance scale alone, which is traced
         (but for 1, which is off)."""
         return sampler.with_scale(1.0 if sampler.scale == 1.0 else 2.0)
+
+    def used(self, resumes: str) -> None:
+        """The samples of that name are not needed any more."""
+        if kept := self._kept.pop(resumes, None):
+            kept.delete()
+
+    def _partial(self, name: str, labels: np.ndarray, sampler, params) -> Partial:
+        """The files of a drawing, which depends on nothing else."""
+        image = math.prod(self._run.tokenizer.image_shape or self._run.tokenizer.latent_shape)
+        about = {
+            "weights": int(checksum(params)),
+            "labels": zlib.crc32(labels.tobytes()),
+            "count": len(labels),
+            "sampler": repr(sampler),
+            "seed": self._seed,
+            "rounding": self._rounding,
+            "batch": self._batch_size(len(labels)),
+            "devices": f"{self._run.mesh.devices.size} x {jax.devices()[0].device_kind}",
+        }
+        self._kept[name] = Partial(self._run.workdir, name, about, image * len(labels))
+        return self._kept[name]
+
+    def _resumed(self, kept: Partial, function, arrays, what):
+        """`_map` of what is not in files yet, batch by batch, together with what is."""
+        size, count, parts = self._batch_size(len(arrays[0])), len(arrays[0]), kept.rows()
+        before = sum(len(rows["drawn"]) for rows in parts)
+        progress = Progress(what, count) if what else None
+        for start in range(before, count, size):
+            batch = tuple(array[start : start + size] for array in arrays)
+            out = map_batched(function, batch, size, batch_sharding(self._run.mesh))
+            rows = {"drawn": out["drawn"]} | {f"trace/{k}": v for k, v in out["trace"].items()}
+            kept.add(rows)
+            parts.append(rows)
+            if progress:
+                progress.done(start + len(batch[0]))
+        whole = {name: np.concatenate([rows[name] for rows in parts]) for name in parts[0]}
+        trace = {name.removeprefix("trace/"): v for name, v in whole.items() if name != "drawn"}
+        return {"drawn": whole["drawn"], "trace": trace}
 
     def _map(self, function, arrays, what=""):
         """`function` over host arrays, in batches of the sampler's size on the run's mesh."""

@@ -6,18 +6,22 @@ import numpy as np
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.runs.run import Run
+from sphere_jax.training.best import best_folder
 from sphere_jax.training.checkpoints import Checkpoints, Damaged
 
+WEIGHTS = {"ema": "ema", "raw": "params", "best": "best"}  # --weights: items of a checkpoint
 
-def load_stages(run: Run, generators: bool = True) -> None:
+
+def load_stages(run: Run, generators: bool = True, weights: str = "") -> None:
     """The artifacts of a finished run, for sampling; with `generators` False, without those of
-    stages on latents. Raises UserError if it is not finished, or its `config.json` is not the
-    config that it was trained with."""
+    stages on latents. `weights`, of `WEIGHTS`: those of the stage that generates that are used
+    instead of what its options name. Raises UserError if it is not finished, or its `config.json`
+    is not the config that it was trained with."""
     records = finished_records(run)
     run.load_tokenizer()
     for name, record in records.items():
         if generators or not run.methods[name].on_latents:
-            load_stage(run, name, record)
+            load_stage(run, name, record, weights if name == run.config.generator else "")
 
 
 def finished_records(run: Run) -> dict[str, dict]:
@@ -47,16 +51,28 @@ def check_data(run: Run) -> None:
             )
 
 
-def load_stage(run: Run, name: str, record: dict) -> None:
-    """A finished stage: its parameters onto the mesh, its arrays to the host. Raises UserError."""
-    task = run.task(name)
-    checkpoints = Checkpoints(run.workdir / "checkpoints" / name)
-    step = checkpoints.latest()
-    if step != task.options.steps:
-        raise Damaged(f"Stage '{name}' of {run.workdir} is finished but lacks its last checkpoint")
+def load_stage(run: Run, name: str, record: dict, weights: str = "") -> None:
+    """A finished stage: its parameters onto the mesh, its arrays to the host; `weights` as of
+    `load_stages`. Raises UserError."""
+    task, folder = run.task(name), run.workdir / "checkpoints" / name
     item = task.weights_item
+    if weights == "best":
+        folder = best_folder(folder)
+        if not folder.is_dir():
+            raise UserError(
+                f"{run.workdir} has kept no best weights of stage '{name}'; train with "
+                "config.evaluation.every and config.evaluation.keep_best."
+            )
+    elif weights:
+        item = WEIGHTS[weights]
+    checkpoints = Checkpoints(folder)
+    step = checkpoints.latest()
+    if step is None or (weights != "best" and step != task.options.steps):
+        raise Damaged(f"Stage '{name}' of {run.workdir} is finished but lacks its last checkpoint")
     params = checkpoints.restore_item(step, item, task.abstract_state[item])
     checkpoints.close()
+    if weights:
+        run.override = f"best, of step {step:,}" if weights == "best" else weights
     run.artifacts |= {part: params[part] for part in task.method.trains}
     run.metrics[name] = record["metrics"]
     run.arrays[name], artifacts = stored_arrays(run.workdir / "stages" / f"{name}.npz")

@@ -11,7 +11,7 @@ from sphere_jax.config.reading import read_config, read_group
 from sphere_jax.data.array_checks import check_classes, check_images, check_labels
 from sphere_jax.data.npz_files import read_npz
 from sphere_jax.distribution.mesh import make_mesh
-from sphere_jax.runs.finished import check_data, load_stages
+from sphere_jax.runs.finished import WEIGHTS, check_data, load_stages
 from sphere_jax.runs.run import Run, open_run
 
 
@@ -64,7 +64,8 @@ def load_run(
 
     `sampler` and `evaluation` replace values of these groups of the config. Its mesh is
     ignored: a run trained on 16 devices is sampled on the devices here. Its data set is read only
-    if `data` is true. `weights` is a file of weights used instead of the generator's own. Without
+    if `data` is true. `weights` are used instead of the generator's own: a file or another run, or
+    one of `finished.WEIGHTS`, those of this run that its options do not name. Without
     `generators`, stages on latents are left out: what remains is the tokenizer.
 
     Raises:
@@ -73,10 +74,11 @@ def load_run(
     run = unloaded_run(workdir, sampler, evaluation, mesh)
     if data:
         _ = run.split  # raises for data that are not there
-    load_stages(run, generators)
+    named = weights in WEIGHTS
+    load_stages(run, generators, weights if named else "")
     if data:
         check_data(run)
-    if weights:
+    if weights and not named:
         from sphere_jax.runs.provenance import override_weights  # which loads runs itself
 
         override_weights(run, weights)

@@ -8,6 +8,7 @@ from sphere_jax.common.processes import is_main_process
 from sphere_jax.common.progress import duration, log
 from sphere_jax.config.options import Config
 from sphere_jax.data.source import Split
+from sphere_jax.distribution.mesh import batch_sharding
 from sphere_jax.evaluation.features.base import Features
 from sphere_jax.evaluation.score import Reference, prepare_reference
 from sphere_jax.runs.run import Run
@@ -64,7 +65,10 @@ def reference_of(run: Run, known: dict | None = None) -> Reference:
         network, split = check_reference(config), run.images
         network = network or _trained(run, split)
         try:
-            known[key] = prepare_reference(split, network, config.data.num_classes)
+            several = run.mesh.devices.size > 1
+            sharding = batch_sharding(run.mesh) if several else None
+            classes = config.data.num_classes
+            known[key] = prepare_reference(split, network, classes, sharding)
         except ValueError as error:
             raise UserError(f"This data set cannot be scored against: {error}") from error
     elif not features.needs_weights and not _file(run).exists():

@@ -12,6 +12,8 @@ from sphere_jax.evaluation.protocol import protocol
 from sphere_jax.evaluation.score import Reference, Score, point_of_curve, score
 from sphere_jax.evaluation.score_tables import reading, remark_of
 from sphere_jax.runs.drawing import Drawer, Samples, balanced_labels
+from sphere_jax.runs.labels import BALANCED
+from sphere_jax.runs.partial import delete_partial
 from sphere_jax.runs.reference import check_enough, check_reference, reference_of
 from sphere_jax.runs.reporting import write_files, write_stages
 from sphere_jax.runs.run import Run
@@ -50,17 +52,20 @@ class Scorer:
         """Of the run's own seed."""
         return Drawer(self._run, self._run.config.seed)
 
-    def point_of_curve(self, trained: dict) -> dict[str, float]:
+    def point_of_curve(self, trained: dict, what: str) -> dict[str, float]:
         """Scores of `config.evaluation.curve_samples` images by the parameters `trained` of the
-        stage that generates: by the run's own sampler, always in the same noise and classes.
+        stage that generates: by the run's own sampler, always in the same noise and classes. After
+        a kill, drawing goes on where it was; `what` names these weights.
         """
         evaluation, classes = self._run.config.evaluation, self._run.config.data.num_classes
         labels = balanced_labels(evaluation.curve_samples, classes)
-        samples = self.drawer.draw(labels, trained=trained, quiet=True)
+        samples = self.drawer.draw(labels, trained=trained, quiet=True, resumes=what)
         labels = labels_of(self._run, samples)
-        return _scored(
+        found = _scored(
             point_of_curve, self.reference, samples.images, labels, evaluation.neighbours
         )
+        self.drawer.used(what)
+        return found
 
 
 def score_run(run: Run, log: RunLog, scorer: Scorer | None = None) -> dict:
@@ -72,7 +77,8 @@ def score_run(run: Run, log: RunLog, scorer: Scorer | None = None) -> dict:
         log.print("config.evaluation.samples = 0; no samples drawn, no report.")
         return {}
     seed, scorer = run.config.seed, scorer or Scorer(run)
-    samples = scorer.drawer.draw(balanced_labels(count, run.config.data.num_classes))
+    labels = balanced_labels(count, run.config.data.num_classes)
+    samples = scorer.drawer.draw(labels, resumes="final")
     results = {
         "seed": seed,
         "space": to_dict(run.config)["space"],
@@ -107,6 +113,7 @@ def score_run(run: Run, log: RunLog, scorer: Scorer | None = None) -> dict:
     path = scorer.drawer.path(samples.labels[:columns], PATH_POINTS)
     if is_main_process():
         write_files(run, samples, scored, stamp, results, others, path)
+    delete_partial(run.workdir)
     log.print(f"report: {run.workdir / 'report.html'}")
     return results
 
@@ -129,7 +136,7 @@ def _at_other_steps(run: Run, scorer: Scorer, samples: Samples, log: RunLog) -> 
     rows = []
     for steps in run.config.evaluation.at_steps:
         sampler = dataclasses.replace(samples.sampler, steps=steps)
-        drawn = scorer.drawer.draw(samples.labels, sampler)
+        drawn = scorer.drawer.draw(samples.labels, sampler, resumes=f"final-{steps}-steps")
         neighbours = run.config.evaluation.neighbours
         labels = labels_of(run, drawn)
         metrics = score_images(scorer.reference, drawn.images, labels, neighbours).metrics
@@ -164,10 +171,11 @@ def _scored(function, *given):
         raise UserError(f"These samples cannot be scored: {error}") from error
 
 
-def generation_of(run: Run, sampler, seed: int) -> dict:
-    """How samples were drawn: all that must be equal before two scores are compared."""
+def generation_of(run: Run, sampler, seed: int, labels: str = BALANCED) -> dict:
+    """How samples were drawn: all that must be equal before two scores are compared. `labels`: how
+    their classes were chosen, as `runs.labels` says it."""
     weights = run.override or run.config.stage(run.config.generator).weights
     known = sampler.evaluations
     nfe = "adaptive" if known is None else known
-    made = {"seed": seed, "evaluations": nfe, "weights": weights}
+    made = {"seed": seed, "labels": labels, "evaluations": nfe, "weights": weights}
     return made | dataclasses.asdict(sampler)

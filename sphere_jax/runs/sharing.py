@@ -66,14 +66,16 @@ def _copy(run: Run, name: str, other: Path, record: dict) -> None:
 
 def _copy_files(run: Run, name: str, other: Path) -> None:
     checkpoints = run.workdir / "checkpoints"
-    for folder in (name, f"{name}.crc32", f"{name}-ema"):
+    config = read_config(stored_config(other), stored=True)
+    alike = _same_sampling(config, run.config)
+    best = (f"{name}-best", f"{name}-best.crc32") if alike else ()
+    for folder in (name, f"{name}.crc32", f"{name}-ema", *best):
         if (other / "checkpoints" / folder).is_dir():
             source = other / "checkpoints" / folder
             shutil.copytree(source, checkpoints / folder, dirs_exist_ok=True)
-    config = read_config(stored_config(other), stored=True)
     own = [r for r in read_rows(run.workdir / "metrics.jsonl") if r["stage"] != name]
     shared = [r for r in read_rows(other / "metrics.jsonl") if r["stage"] == name]
-    if not _same_sampling(config, run.config):  # scores while training are of their sampler
+    if not alike:  # scores while training are of their sampler
         shared = [row for row in shared if "images_trained" not in row]
     write_rows(run.workdir / "metrics.jsonl", own + shared)
     if (other / "evaluator").exists() and config.evaluation == run.config.evaluation:

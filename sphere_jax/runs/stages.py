@@ -15,6 +15,7 @@ from sphere_jax.data.class_names import classes_of, write_classes
 from sphere_jax.distribution.mesh import check_batches
 from sphere_jax.evaluation.fidelity import Fidelity
 from sphere_jax.evaluation.figures import grid, save_grid
+from sphere_jax.evaluation.score import curve_key
 from sphere_jax.methods.base import Method, Tools
 from sphere_jax.runs.finished import load_stage
 from sphere_jax.runs.network_files import check_given, load_files
@@ -50,13 +51,12 @@ def start(run: Run) -> None:
 
 
 def train_stages(run: Run, log: RunLog, score=None) -> None:
-    """Trains what is not finished; `score(params)` scores the stage that generates while it trains,
-    every `config.evaluation.every` steps. Raises what `training.loop.train` raises.
+    """Trains what is not finished; `score(params, what)` scores the stage that generates while it
+    trains, every `config.evaluation.every` steps. Raises what `training.loop.train` raises.
     """
     settings = json.dumps(to_dict(run.config), indent=1)
     log.text("config", f"```json\n{settings}\n```")
-    every = run.config.evaluation.every
-    curve = Curve(score, every) if score and every else None
+    curve = _curve(run.config, score) if score and run.config.evaluation.every else None
     run.load_tokenizer()
     check_pretrained(run)
     peak_flops = None
@@ -85,6 +85,15 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
             partial(initial_params, run, task),
         )
         _measure(run, name, task.frozen, params, record, log, fidelity)
+
+
+def _curve(config: Config, score) -> Curve:
+    """Its scores while the stage that generates trains."""
+    evaluation = config.evaluation
+    best = evaluation.keep_best and curve_key(evaluation.keep_best, config.features.name)
+    lower = evaluation.keep_best == "frechet_distance"
+    both = evaluation.curve_weights == "both"
+    return Curve(score, evaluation.every, both, best, lower)
 
 
 def _loaded(run: Run, name: str, record: dict, log: RunLog) -> bool:

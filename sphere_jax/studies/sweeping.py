@@ -19,6 +19,7 @@ from sphere_jax.evaluation.protocol import protocol, with_current_keys
 from sphere_jax.evaluation.score_tables import describe, remark_of
 from sphere_jax.methods.on_latents import latent_bytes
 from sphere_jax.runs.drawing import Drawer, Samples, balanced_labels, check_count
+from sphere_jax.runs.labels import BALANCED
 from sphere_jax.runs.reference import reference_of
 from sphere_jax.runs.run import Run
 from sphere_jax.runs.scoring import generation_of, score_images
@@ -174,9 +175,9 @@ def _defaults(sampler: Any) -> dict[str, Any]:
 
 
 def _completed(protocol: dict, defaults: dict[str, Any]) -> dict:
-    """With the settings of samplers that are newer than this protocol, at their defaults."""
+    """With the settings that are newer than this protocol, at their defaults."""
     stored = protocol["generation"]
-    generation = defaults | stored
+    generation = {"labels": BALANCED} | defaults | stored
     for name, value in defaults.items():
         if isinstance(value, dict):
             generation[name] = value | stored.get(name, {})

@@ -13,6 +13,7 @@ from sphere_jax.common.interruption import Interrupted
 from sphere_jax.data.pipeline import Batches
 from sphere_jax.data.source import Source
 from sphere_jax.distribution.mesh import batch_sharding
+from sphere_jax.training.best import KeepBest
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.ema_snapshots import (
     delete_snapshots_after,
@@ -100,7 +101,10 @@ def train(
     timer = TrainingTimer(log.training_seconds(name, first))
     skipped = int(state["progress"]["step"]) - int(state["progress"]["updates"])
     step_log = StepLog(task, log, throughput, timer, skipped)
-    evaluator = Evaluator(task, feed.heldout, step_log, show, curve)
+    best = None
+    if curve and curve.keep_best:
+        best = KeepBest(folder, curve.keep_best, curve.lower, log.path, name, first)
+    evaluator = Evaluator(task, feed.heldout, step_log, show, curve, best)
 
     with checkpoints, StopRequest() as stop:
         if steps == 0 and resumed is None:  # published weights, used as they are
@@ -125,7 +129,7 @@ def train(
                 if saving:
                     checkpoints.save(step, state, batches.state)
                 if evaluator.due(step):  # before `poll`: a complete checkpoint never lacks its rows
-                    evaluator.evaluate(step, state[task.weights_item])
+                    evaluator.evaluate(step, state)
                 if stopping:
                     checkpoints.close()
                     raise Interrupted(f"{name}: saved at step {step:,} of {steps:,}")

@@ -18,10 +18,10 @@ from sphere_jax.common.progress import log
 
 
 class RunLog:
-    """Writes the metrics of the run in `workdir`, from the first process only."""
+    """Writes the metrics of the run in `workdir`, to `path`, from the first process only."""
 
     def __init__(self, workdir: Path):
-        self._path = Path(workdir) / "metrics.jsonl"
+        self.path = Path(workdir) / "metrics.jsonl"
         self._board = (
             SummaryWriter(str(Path(workdir) / "tensorboard")) if is_main_process() else None
         )
@@ -37,11 +37,11 @@ class RunLog:
         # JSON has no NaN: a non-finite number is written as its name.
         plain = {k: v if math.isfinite(v) else str(v) for k, v in metrics.items()}
         try:
-            with self._path.open("a") as file:
+            with self.path.open("a") as file:
                 file.write(json.dumps({"stage": stage, "step": step, **plain}) + "\n")
         except OSError as error:
-            why = reason(error, self._path.parent)
-            raise UserError(f"Cannot write {self._path} ({why}).") from error
+            why = reason(error, self.path.parent)
+            raise UserError(f"Cannot write {self.path} ({why}).") from error
         for name, value in metrics.items():
             self._board.add_scalar(f"{stage}/{name}", value, step)
 
@@ -64,11 +64,11 @@ class RunLog:
     def drop_rows_after(self, stage: str, step: int) -> None:
         """Deletes the rows that a resumed stage will write again."""
         if is_main_process():
-            rows = read_rows(self._path)
-            write_rows(self._path, [r for r in rows if r["stage"] != stage or r["step"] <= step])
+            rows = read_rows(self.path)
+            write_rows(self.path, [r for r in rows if r["stage"] != stage or r["step"] <= step])
 
     def training_seconds(self, stage: str, step: int) -> float:
-        return training_seconds(read_rows(self._path), stage, step)
+        return training_seconds(read_rows(self.path), stage, step)
 
     def close(self) -> None:
         if self._board is not None:

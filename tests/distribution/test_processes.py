@@ -47,9 +47,9 @@ def started(workdir, *flags):
             process.kill()
 
 
-def together(workdir, code=0):
+def together(workdir, *flags, code=0):
     """Their outputs."""
-    with started(workdir) as processes:
+    with started(workdir, *flags) as processes:
         return [tiny_run.finish(process, code) for process in processes]
 
 
@@ -64,10 +64,17 @@ def averages(workdir):
 @pytest.mark.slow
 def test_two_processes_train_score_and_resume_like_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    mesh = "--config.mesh.fsdp=2"
-    tiny_run.finish(tiny_run.launch("main", *tiny_run.FLAGS, mesh, f"--workdir={one}", devices=4))
-    (out, _), (silent, _) = together(two)
+    scores = {"every": 6, "curve_samples": 20, "keep_best": "frechet_distance"}
+    flags = [f"--config.evaluation.{name}={value}" for name, value in scores.items()]
+    alone = [*tiny_run.FLAGS, "--config.mesh.fsdp=2", *flags, f"--workdir={one}"]
+    tiny_run.finish(tiny_run.launch("main", *alone, devices=4))
+    (out, _), (silent, _) = together(two, *flags)
     assert "report: " in out and "img/s" not in silent
+    assert "frechet_distance_small_classifier so far" in out
+    kept = [
+        sorted(file.name for file in (w / "checkpoints/flow-best").iterdir()) for w in (one, two)
+    ]
+    assert kept[0] == kept[1] and len(kept[0]) == 1
     for a, b in zip(averages(one), averages(two), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
     losses = [
@@ -76,7 +83,7 @@ def test_two_processes_train_score_and_resume_like_one(tmp_path):
     ]
     assert losses[0].keys() == losses[1].keys()
     np.testing.assert_allclose(*(list(found.values()) for found in losses), rtol=1e-3)
-    (out, _), _ = together(two)  # again: everything is there
+    (out, _), _ = together(two, *flags)  # again: everything is there
     assert out.count("finished before, skipped") == 3
     results = json.loads((two / "results.json").read_text())
     assert 0 <= results["metrics"]["class_agreement"] <= 1

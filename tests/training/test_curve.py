@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from sphere_jax.common.interruption import Interrupted
+from sphere_jax.training.best import KeepBest, best_folder
+from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.evaluator import Curve
-from sphere_jax.training.run_log import read_rows, training_seconds
+from sphere_jax.training.run_log import RunLog, read_rows, training_seconds
 from sphere_jax.training.throughput import TrainingTimer
 
 
@@ -16,16 +18,21 @@ class Killed(BaseException):
     """The process is gone: nothing after this runs."""
 
 
-def scoring(then=lambda count: None):
+def scoring(then=lambda count: None, **options):
     """Scores the size of the weights every 3 steps; `then(count)` is called in every score."""
     calls = []
 
-    def score(params):
-        calls.append(float(np.abs(np.asarray(params["line"]["kernel"])).sum()))
+    def score(params, what):
+        assert what.startswith("toy-") and what.endswith(("-ema", "-raw"))
+        calls.append(size_of(params))
         then(len(calls))
         return {"size": calls[-1]}
 
-    return Curve(score, every=3)
+    return Curve(score, every=3, **options)
+
+
+def size_of(params):
+    return float(np.abs(np.asarray(params["line"]["kernel"])).sum())
 
 
 def points(folder):
@@ -65,6 +72,70 @@ def test_a_kill_neither_misses_nor_doubles_a_score(start, task, tmp_path, scored
             start(due, curve=scoring(die))
     start(due, curve=scoring())
     assert points(tmp_path / "run")[0] == points(scored[0])[0]
+
+
+def kept(folder):
+    """The step whose weights are kept, and their size."""
+    with Checkpoints(best_folder(folder / "checkpoints"), keep=1) as checkpoints:
+        step = checkpoints.latest()
+        shapes = {"line": {"kernel": jax.ShapeDtypeStruct((4, 3), np.float32),
+                           "bias": jax.ShapeDtypeStruct((3,), np.float32)}}  # fmt: skip
+        return step, size_of(checkpoints.restore_item(step, "ema", shapes))
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_the_weights_of_the_best_score_are_kept_whatever_kills_the_run(
+    start, task, tmp_path, scored, lower
+):
+    found, _ = points(scored[0])
+    step, _, size = (min if lower else max)(found, key=lambda point: point[2])
+    best = {"keep_best": "size", "lower": lower}
+    start(task(), "whole", curve=scoring(**best))
+    assert kept(tmp_path / "whole") == (step, pytest.approx(size))
+    for killed_in in (1, 2, 2):
+
+        def die(count, killed_in=killed_in):
+            if count == killed_in:
+                raise Killed
+
+        with pytest.raises(Killed):
+            start(task(checkpoint_every=4), curve=scoring(die, **best))
+    start(task(checkpoint_every=4), curve=scoring(**best))
+    assert kept(tmp_path / "run") == (step, pytest.approx(size))
+    assert points(tmp_path / "run")[0] == found
+
+
+def test_what_was_kept_by_another_score_is_replaced(tmp_path):
+    log, folder = RunLog(tmp_path), tmp_path / "checkpoints"
+    for step, value in ((3, 1.0), (6, float("nan")), (9, 2.0)):
+        log.write("toy", step, {"size": value, "loss": -value})
+    log.close()
+
+    def best(metric, lower, first=9):
+        return KeepBest(folder, metric, lower, log.path, "toy", first)
+
+    def offer(keeper, step, value):
+        weights = {"line": {"kernel": np.full((4, 3), step, np.float32),
+                            "bias": np.zeros(3, np.float32)}}  # fmt: skip
+        keeper.offer(step, {"size": value, "loss": value}, "ema", weights)
+        return kept(tmp_path)[0]
+
+    assert offer(best("size", lower=True), 12, 5.0) == 12  # nothing is kept yet: 1.0 is lost
+    log = RunLog(tmp_path)
+    log.write("toy", 12, {"size": 5.0, "loss": -5.0})
+    log.close()
+    assert offer(best("size", lower=False, first=12), 15, 4.0) == 12
+    assert offer(best("loss", lower=False, first=12), 15, -4.0) == 15  # 12 is not its best
+    assert offer(best("loss", lower=False, first=15), 18, float("nan")) == 15
+
+
+def test_both_kinds_of_weights_are_scored(start, task, tmp_path, scored):
+    start(task(), curve=scoring(both=True))
+    rows = [r for r in read_rows(tmp_path / "run" / "metrics.jsonl") if "images_trained" in r]
+    assert [(row["step"], row["size"]) for row in rows] == [
+        (step, size) for step, _, size in points(scored[0])[0]
+    ]
+    assert all(row["size_raw"] != row["size"] for row in rows)
 
 
 class Clock:

@@ -1,0 +1,122 @@
+"""Samples drawn so far, in files: after a kill the same drawing goes on where it was.
+
+W/partial/NAME/about.json   what is drawn; files of anything else are deleted
+W/partial/NAME/00000.npz    rows of the results, batch by batch
+
+Files are written once a minute, so short drawings write none, and deleted once the samples are
+used. A folder that cannot be written, or a disk without room, only costs the resumption.
+"""
+
+import json
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import free_bytes, read_json, write_json, write_npz
+from sphere_jax.common.processes import is_main_process
+from sphere_jax.common.progress import log
+
+EVERY = 60.0  # seconds between files
+FOLDER = "partial"
+Rows = dict[str, np.ndarray]  # by name, of as many samples each
+
+
+class Partial:
+    """The rows of one drawing that are in files, and new ones.
+
+    about: what the rows are a function of, ready for JSON. size: bytes of all of them.
+    """
+
+    def __init__(self, workdir: Path, name: str, about: dict[str, Any], size: int):
+        self._folder, self._about = workdir / FOLDER / name, json.loads(json.dumps(about))
+        self._new: list[Rows] = []
+        self._files = 0
+        self._written, self._usable = time.monotonic(), is_main_process()
+        with suppress(OSError):
+            self._usable &= free_bytes(workdir) > 2 * size
+
+    def rows(self) -> list[Rows]:
+        """Those in files, in order; every process must call it."""
+        found: list[Rows] = []
+        try:
+            if read_json(self._folder / "about.json") == self._about:
+                for file in sorted(self._folder.glob("*.npz")):
+                    with np.load(file, allow_pickle=False) as stored:
+                        found.append(dict(stored))
+        except Exception:  # damaged, for which zipfile raises its own kinds: drawn again
+            found = []
+        if not _all_have(len(found)):
+            found = []
+        if found:
+            self._files = len(found)
+            count = sum(len(next(iter(rows.values()))) for rows in found)
+            log(f"{self._folder.name}: {count:,} samples drawn before an interruption")
+        elif is_main_process():
+            shutil.rmtree(self._folder, ignore_errors=True)
+        return found
+
+    def add(self, rows: Rows) -> None:
+        """The next rows; perhaps written, with those before."""
+        if not self._usable:
+            return
+        self._new.append(rows)
+        if time.monotonic() - self._written < EVERY:
+            return
+        whole = {name: np.concatenate([new[name] for new in self._new]) for name in rows}
+        try:
+            write_json(self._folder / "about.json", self._about)
+            write_npz(self._folder / f"{self._files:05d}.npz", whole)
+        except UserError as error:
+            log(f"An interruption would lose the samples drawn so far: {error}")
+            self._usable = False
+        self._files, self._new, self._written = self._files + 1, [], time.monotonic()
+
+    def delete(self) -> None:
+        """Once the samples are used."""
+        if is_main_process():
+            shutil.rmtree(self._folder, ignore_errors=True)
+            with suppress(OSError):  # others are drawn, or there are none
+                self._folder.parent.rmdir()
+
+
+def delete_partial(workdir: Path) -> None:
+    """All of a run, when it has finished."""
+    if is_main_process():
+        shutil.rmtree(workdir / FOLDER, ignore_errors=True)
+
+
+def _all_have(count: int) -> bool:
+    """Whether every process found as many files as the first; all must call it."""
+    if jax.process_count() == 1:
+        return True
+    from jax.experimental import multihost_utils
+
+    return len(set(np.ravel(multihost_utils.process_allgather(np.array([count]))).tolist())) == 1
+
+
+@jax.jit
+def checksum(tree: PyTree) -> jax.Array:
+    """uint32 of the bits of arrays, wherever they are: equal weights have one, and other ones
+    hardly ever the same."""
+    total = jnp.uint32(0)
+    for leaf in jax.tree.leaves(tree):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
+            leaf = jax.random.key_data(leaf)
+        bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
+        place = jnp.zeros(bits.shape, jnp.uint32)
+        for axis, side in enumerate(bits.shape):
+            place = place * jnp.uint32(side) + jax.lax.broadcasted_iota(
+                jnp.uint32, bits.shape, axis
+            )
+        mixed = (bits ^ (place * jnp.uint32(2654435761))) * jnp.uint32(2246822519)
+        mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(3266489917)
+        total = total * jnp.uint32(31) + jnp.sum(mixed, dtype=jnp.uint32)
+    return total
