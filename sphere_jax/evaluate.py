@@ -4,6 +4,8 @@
         --pretrained=weights/inception.safetensors
     python -m sphere_jax.evaluate --samples=mine.npz --reference=imagenet256_adm --fetch \\
         --metrics=fid --pretrained=weights/inception.safetensors --against=theirs.json
+    python -m sphere_jax.evaluate --samples=decoded/ --reference=photos/ --pairs \\
+        --metrics=psnr,ssim,lpips_alex,rfid --pretrained=lpips.safetensors,inception.safetensors
     python -m sphere_jax.evaluate --workdir=runs/X --num=50000 --metrics=fid \\
         --pretrained=weights/inception.safetensors
 
@@ -54,8 +56,15 @@ def main(argv: list[str]) -> None:
     flags.add_argument(
         "--metrics", default="", metavar="NAMES", help="fid,kid,...: files of evaluation/measures/"
     )
+    flags.add_argument(
+        "--pairs", action="store_true", help="--metrics of reconstructions, paired by file name: "
+        "psnr, ssim, ssim_reflected, ms_ssim, ms_ssim_reflected, lpips_alex, lpips_vgg, rfid",
+    )  # fmt: skip
     flags.add_argument("--num", type=whole(1), help="samples to draw (default 1000)")
     flags.add_argument("--seed", type=seed, help="random seed of the samples (default 0)")
+    flags.add_argument(
+        "--labels", help="of the samples: balanced (default), random, or classes in turn, say 0,1"
+    )
     flags.add_argument(
         "--features", default="", help="inception_fid, efficientnet_lite0, ...; see convert --list"
     )
@@ -85,7 +94,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--out={arguments.out} must end in .json.")
     if arguments.out:
         make_parent(arguments.out)
-    if arguments.metrics:
+    if arguments.pairs:
+        _pairs(arguments)
+    elif arguments.metrics:
         _two_sides(arguments)
     else:
         _of_run(arguments)
@@ -124,17 +135,45 @@ def _two_sides(arguments) -> None:
         _show(arguments, found, lines(found), other)
 
 
+def _pairs(arguments) -> None:
+    """Reconstruction metrics of the images of two sides that have the same names."""
+    from sphere_jax.common.errors import UserError
+    from sphere_jax.common.processes import is_main_process, start_processes
+    from sphere_jax.evaluation.measures.base import names_in
+    from sphere_jax.evaluation.reconstructions import evaluate_pairs, lines
+    from sphere_jax.runs.sides import side_of
+
+    if not (arguments.samples and arguments.reference):
+        raise UserError("--pairs needs --samples, the reconstructions, and --reference.")
+    for name in ("workdir", "features", "sweep", "data_path", "data_source", "skip_bad", "fetch"):
+        if getattr(arguments, name):
+            raise UserError(f"--{name} has no meaning for --pairs of two sides of images.")
+    _check_nothing_is_drawn(arguments)
+    other = _read_scores(arguments.against)
+    start_processes()
+    found = evaluate_pairs(
+        arguments.samples,
+        side_of(arguments.reference, arguments.split or "train"),
+        names_in(arguments.metrics) or ["psnr", "ssim"],
+        weights=[user_path(file) for file in arguments.pretrained.split(",") if file],
+        **side_options(arguments),
+    )
+    if is_main_process():
+        _show(arguments, found, lines(found), other)
+
+
 def _samples_of_run(arguments, workdir: str):
     """A side of samples that are drawn while they are scored."""
-    from sphere_jax.runs.drawing import balanced_labels
+    from sphere_jax.runs.labels import chosen_labels
     from sphere_jax.runs.loading import load_run
     from sphere_jax.runs.sides import drawn_side
 
     values = sampler_values(Path(workdir), arguments.sampler)
     run = load_run(workdir, values, weights=arguments.weights)
     num = 1000 if arguments.num is None else arguments.num
-    labels = balanced_labels(num, run.config.data.num_classes)
-    return drawn_side(run, labels, arguments.seed or 0)
+    seed, rounding = arguments.seed or 0, arguments.rounding or "nearest"
+    labels, how = chosen_labels(arguments.labels or "", run.classes, num, seed)
+    return drawn_side(run, labels, seed, how, rounding)
 
 
 def _check_nothing_is_drawn(arguments) -> None:
@@ -142,7 +181,8 @@ def _check_nothing_is_drawn(arguments) -> None:
     from sphere_jax.common.errors import UserError
 
     check_sampler_names(arguments.sampler)
-    drawing = {"num": arguments.num, "seed": arguments.seed, "weights": arguments.weights or None}
+    drawing = {name: getattr(arguments, name) for name in ("num", "seed", "labels")}
+    drawing |= {"weights": arguments.weights or None}
     drawing |= arguments.sampler | {"sweep": arguments.sweep}
     for name in (name for name, value in drawing.items() if value is not None):
         raise UserError(f"--{name} draws samples of a run; give --workdir without --samples.")
@@ -196,7 +236,8 @@ def _of_run(arguments) -> None:
     from sphere_jax.evaluation.protocol import protocol
     from sphere_jax.evaluation.sample_files import read_samples
     from sphere_jax.evaluation.score_tables import describe, reading, remark_of
-    from sphere_jax.runs.drawing import balanced_labels, check_count, draw
+    from sphere_jax.runs.drawing import Drawer, check_count
+    from sphere_jax.runs.labels import chosen_labels
     from sphere_jax.runs.loading import bare_run, load_run
     from sphere_jax.runs.reference import reference_of
     from sphere_jax.runs.scoring import generation_of, labels_of, score_images
@@ -218,6 +259,8 @@ def _of_run(arguments) -> None:
             f"--reference={arguments.reference} needs --metrics, say --metrics=fid; without, it is "
             "an .npz of images and labels."
         )
+    if arguments.sweep and arguments.labels:
+        raise UserError("--labels does not go with --sweep, whose labels are balanced.")
     other = _read_scores(arguments.against)
     for name in ("data_path", "data_source"):
         if arguments.reference and getattr(arguments, name):
@@ -251,13 +294,17 @@ def _of_run(arguments) -> None:
         reference = reference_of(run)  # raises before sampling
         if images is None:
             check_count(run, arguments.num)
-            labels = balanced_labels(arguments.num, run.config.data.num_classes)
-            samples = draw(run, labels, arguments.seed)
+            given = (arguments.labels or "", run.classes, arguments.num, arguments.seed)
+            labels, how = chosen_labels(*given)
+            drawer = Drawer(run, arguments.seed)
+            samples = drawer.draw(labels, resumes="evaluate")
             if samples.images is None:
                 raise UserError("This run has latents only and no decoder; nothing to score here.")
             images, labels = samples.images, labels_of(run, samples)
-            generation = generation_of(run, samples.sampler, arguments.seed)
+            generation = generation_of(run, samples.sampler, arguments.seed, how)
         scored = score_images(reference, images, labels, run.config.evaluation.neighbours)
+        if samples is not None:
+            drawer.used("evaluate")
         name = arguments.reference or run.config.source.images_behind(run.config).source
         stamp = protocol(
             reference, name, scored.samples, run.config.evaluation.neighbours, generation

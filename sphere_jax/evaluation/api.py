@@ -68,7 +68,7 @@ def evaluate(
     Raises:
       UserError: something cannot be used; one sentence says what and how to mend it.
     """
-    fitting = _fitting(size, resize, crop)
+    fitting = fitting_of(size, resize, crop)
     if rounding and rounding not in ROUNDINGS:
         raise UserError(f"rounding='{rounding}' is not one of {', '.join(ROUNDINGS)}.")
     measures = [find_measure(name) for name in metrics]
@@ -120,7 +120,7 @@ def store_statistics(
     Raises:
       UserError: something cannot be used, or nothing can be written.
     """
-    fitting, side = _fitting(size, resize, crop), open_side(images, "images", rounding)
+    fitting, side = fitting_of(size, resize, crop), open_side(images, "images", rounding)
     networks = load_networks(features, weights)
     kept = {name: tuple(stored_as(name)) or (FIRST,) for name in networks}
     wanted = [Wanted(networks[name], output, False) for name in kept for output in kept[name]]
@@ -166,7 +166,8 @@ def _one_size(side: Side, found: Collected | None) -> tuple[int, int] | None:
     return getattr(side.images, "size", None)
 
 
-def _fitting(size: int, resize: str, crop: str) -> Fitting:
+def fitting_of(size: int, resize: str, crop: str) -> Fitting:
+    """What the arguments of `evaluate` ask for. Raises UserError for unknown names."""
     for name, value, known in (("resize", resize, RESIZES), ("crop", crop, CROPS)):
         if value not in known:
             raise UserError(f"{name}='{value}' is not one of {', '.join(known)}.")

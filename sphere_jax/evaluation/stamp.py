@@ -72,6 +72,13 @@ def stamp_of(
         "size": list(fitting.size) if fitting.size else "of each image",
         "resize": fitting.words if fitting.size else "by the network alone",
         "rounding_of_floats": rounding or "none: uint8 as given",
+        **made_here(),
+    }
+
+
+def made_here() -> dict[str, Any]:
+    """Versions and devices."""
+    return {
         "versions": {
             "sphere_jax": __version__,
             "python": platform.python_version(),

@@ -15,7 +15,9 @@ from sphere_jax.data.class_names import with_classes_counted
 from sphere_jax.data.source import Source, load
 from sphere_jax.evaluation.sides.array_side import as_rgb
 from sphere_jax.evaluation.sides.base import Drawn, Pictures, Side
+from sphere_jax.nn.pixels import Rounding
 from sphere_jax.runs.drawing import Drawer
+from sphere_jax.runs.labels import BALANCED
 from sphere_jax.runs.loading import config_of_run
 from sphere_jax.runs.run import Run
 from sphere_jax.runs.scoring import generation_of
@@ -56,12 +58,15 @@ def data_side(config: Config, split: str = "train") -> Side:
 class DrawnImages(Drawn):
     """One sample of a run for each label; `made` tells how, once all are drawn."""
 
-    def __init__(self, run: Run, labels: np.ndarray, seed: int):
+    def __init__(self, run: Run, labels: np.ndarray, seed: int, chosen: str, rounding: Rounding):
         self._run, self._labels, self._seed = run, labels, seed
-        self._drawer = Drawer(run, seed)
+        self._drawer = Drawer(run, seed, rounding)
         if not self._drawer.method.has_images:
             raise UserError("This run has latents only and no decoder; nothing to score here.")
-        self.made: Mapping[str, Any] = generation_of(run, self._drawer.method.sampler, seed)
+        self.made: Mapping[str, Any] = {
+            **generation_of(run, self._drawer.method.sampler, seed, chosen),
+            "rounding": rounding,
+        }
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -76,9 +81,16 @@ class DrawnImages(Drawn):
             self.made = {**self.made, "evaluations": round(mean, 1)}
 
 
-def drawn_side(run: Run, labels: np.ndarray, seed: int) -> Side:
-    """Samples of a run, drawn while they are scored. Raises UserError where it draws no images."""
-    images = DrawnImages(run, labels, seed)
+def drawn_side(
+    run: Run,
+    labels: np.ndarray,
+    seed: int,
+    chosen: str = BALANCED,
+    rounding: Rounding = "nearest",
+) -> Side:
+    """Samples of a run, drawn while they are scored. `chosen`: how their labels were, for the
+    protocol. Raises UserError where it draws no images."""
+    images = DrawnImages(run, labels, seed, chosen, rounding)
     shown = labels if run.generator.conditional else None
     return Side(str(run.workdir), "samples of a run", images, shown)
 

@@ -1,14 +1,19 @@
 """Pairs by name, their metrics for any mixture of sizes, and parity with published packages."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from refusals import refusal_of
 
+from sphere_jax import evaluate as command
 from sphere_jax.common.errors import UserError
 from sphere_jax.evaluation.pairing import pair_up
 from sphere_jax.evaluation.pairs import METRICS, ArrayImages, compare_pairs
 from sphere_jax.evaluation.reconstruction import ms_ssim, psnr, ssim
+from sphere_jax.evaluation.reconstructions import evaluate_pairs
 from sphere_jax.weights.catalogue import catalogue
 from sphere_jax.weights.stored import write_weights
 
@@ -181,3 +186,66 @@ def test_parity_of_lpips_with_its_package(net, tmp_path):
     with torch.no_grad():
         expected = model(a, b).flatten().numpy()
     np.testing.assert_allclose(found.values[name], expected, rtol=1e-4)
+
+
+def folders(tmp_path, count=5, side=20):
+    """Originals in class folders as PNG, and reconstructions in one folder, one of them new."""
+    originals, copies = smooth(count, side, side)
+    for name in ("originals/a", "originals/b", "made"):
+        (tmp_path / name).mkdir(parents=True)
+    for number, (x, y) in enumerate(zip(originals, copies, strict=True)):
+        Image.fromarray(x).save(tmp_path / f"originals/{'ab'[number % 2]}/{number}.png")
+        Image.fromarray(y).save(tmp_path / f"made/{number}.bmp")
+    Image.fromarray(y).save(tmp_path / "made/new.png")
+    return originals, copies
+
+
+def test_two_folders_are_compared_by_the_command(tmp_path, capsys):
+    originals, copies = folders(tmp_path)
+    out = tmp_path / "scores.json"
+    flags = [f"--samples={tmp_path / 'made'}", f"--reference={tmp_path / 'originals'}", "--pairs"]
+    command.main([*flags, "--metrics=psnr,ssim_reflected", f"--out={out}"])
+    found = json.loads(out.read_text())
+    assert found["metrics"]["psnr"] == pytest.approx(float(psnr(originals, copies).mean()))
+    expected = ssim(originals, copies, border="reflected")
+    assert found["metrics"]["ssim_reflected"] == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert found["standard_errors"]["ssim_reflected"] == pytest.approx(
+        float(np.std(expected, ddof=1) / 5**0.5), rel=1e-3
+    )
+    pairs = found["protocol"]["pairs"]
+    assert pairs == {"count": 5, "matched": "by name", "left_out": {"samples": 1, "reference": 0}}
+    said = capsys.readouterr().out
+    assert "have no partner and are left out: new" in said
+    assert "higher is better; 5 pairs" in said
+    again = [*flags, "--metrics=psnr,ssim_reflected", f"--against={out}"]
+    command.main(again)
+    assert "+0.0000" in capsys.readouterr().out
+
+
+def test_an_array_is_paired_by_order_and_brought_to_size(tmp_path):
+    originals, copies = smooth(4, 24, 24)
+    np.savez_compressed(tmp_path / "made.npz", images=copies)  # read as a stream
+    found = evaluate_pairs(tmp_path / "made.npz", originals, ("psnr",), size=12, resize="box")
+    small = [
+        np.stack([np.asarray(Image.fromarray(x).resize((12, 12), Image.Resampling.BOX)) for x in s])
+        for s in (originals, copies)
+    ]
+    assert found["metrics"]["psnr"] == pytest.approx(float(psnr(*small).mean()), rel=1e-6)
+    assert found["protocol"]["pairs"]["matched"] == "by order"
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--metrics=fid"], "'fid' is no metric of pairs; did you mean 'rfid'?"),
+        (["--metrics=rfid"], "The weights of inception_fid are missing; give their file"),
+        (["--metrics=ms_ssim"], "and ms_ssim needs sides of at least 161 pixels"),
+        (["--num=4"], "--num draws samples of a run"),
+        (["--skip_bad"], "--skip_bad has no meaning for --pairs"),
+    ],
+)
+def test_a_command_that_cannot_be_is_one_sentence(tmp_path, flags, sentence, monkeypatch):
+    monkeypatch.setenv("SPHERE_JAX_WEIGHTS", str(tmp_path))
+    folders(tmp_path, 2)
+    sides = [f"--samples={tmp_path / 'made'}", f"--reference={tmp_path / 'originals'}", "--pairs"]
+    assert sentence in refusal_of(command.main, [*sides, *flags])

@@ -11,6 +11,7 @@ from sphere_jax import evaluate as command
 from sphere_jax.data.record_files import whole_records
 from sphere_jax.data.tf_examples import write_example
 from sphere_jax.evaluation import evaluate
+from sphere_jax.evaluation.reconstructions import evaluate_pairs, lines
 from sphere_jax.evaluation.sides.array_side import rounded
 from sphere_jax.evaluation.stamp import differences
 
@@ -256,3 +257,11 @@ def test_the_command_and_its_comparison(tmp_path, weights, capsys):
     fewer = [f"--samples={tmp_path / 'b.npz'}", f"--against={one}", *common]
     assert "cannot be compared with those of" in refusal_of(command.main, fewer)
     assert "samples.images: 90 here, 70 there" in capsys.readouterr().out
+
+
+def test_pairs_are_compared_as_two_sets_too(weights, score):
+    found = evaluate_pairs(A, B[:70], ("psnr", f"r{METRIC}"), weights=weights)
+    alone = score(A, B[:70])
+    assert found["metrics"][f"r{KEY}"] == pytest.approx(alone["metrics"][KEY])
+    assert found["metrics"]["psnr"] > 0 and found["protocol"]["networks"]
+    assert any("lower is better; 70 pairs" in line for line in lines(found))
