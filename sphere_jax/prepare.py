@@ -1,4 +1,4 @@
-"""Prepares a data set for training: its latents, its images, or statistics of its latents.
+"""Prepares a data set: its latents, its images, or statistics of its latents or its features.
 
     python -m sphere_jax.prepare latents --config=configs/X.py --out=caches/X
     python -m sphere_jax.main --config=configs/X.py --workdir=runs/X \\
@@ -12,13 +12,26 @@
     python -m sphere_jax.main --config=configs/X.py --workdir=runs/X \\
         --config.tokenizer.pretrained_statistics=weights/X.safetensors
 
+    python -m sphere_jax.prepare statistics --features=inception_fid --images=photos/ \\
+        --pretrained=weights/inception.safetensors --out=photos.npz
+    python -m sphere_jax.evaluate --samples=samples/ --reference=photos.npz --metrics=fid \\
+        --pretrained=weights/inception.safetensors
+
 Latents and images resume after an interruption with the same command: finished files are checked
 and reused. Statistics start again.
 """
 
 from pathlib import Path
 
-from sphere_jax.cli import Parser, choose_action, parse_with_config, run_command, user_path
+from sphere_jax.cli import (
+    Parser,
+    add_side_flags,
+    choose_action,
+    parse_with_config,
+    run_command,
+    side_options,
+    user_path,
+)
 from sphere_jax.common.flags import whole
 
 EPILOG = {
@@ -39,6 +52,8 @@ Of the training images, original and mirrored. tiny_vae and kl_vae normalise by 
 is projected on a sphere; rae whitens every number of a latent, and its file holds as many means and
 variances. A latent cache (--config.data.source=cache) stores its own, so nothing is
 encoded. It is normalised as it is read: one cache serves runs with statistics and without.
+With --features, those of images in feature networks instead: a reference for sphere_jax.evaluate,
+made once. --images takes what its --reference does; --config the images of a config (--split).
 --config.a.b=v overrides a value of the config.
 """,
 }
@@ -46,7 +61,7 @@ HOSTS = "On several hosts start the same command on each, with --out on storage 
 ACTIONS = {
     "latents": "encodes every image once, original and mirrored",
     "images": "brings every image to size and stores it in record files",
-    "statistics": "mean and standard deviation of every channel of the latents",
+    "statistics": "of every channel of the latents, or of images in feature networks",
 }
 
 
@@ -55,10 +70,14 @@ def main(argv: list[str]) -> None:
     if not what:
         return
     flags = Parser(f"{ACTIONS[what].capitalize()}.", f"{EPILOG[what]}\n{HOSTS}", action=what)
+    of_features = what == "statistics" and any(a.startswith("--features") for a in argv)
     flags.add_argument(
-        "--config", type=user_path, required=True, help="a file, or a name in configs/"
-    )
-    target = "F.safetensors" if what == "statistics" else "FOLDER"
+        "--config", type=user_path, required=not of_features, default="",
+        help="a file, or a name in configs/",
+    )  # fmt: skip
+    if what == "statistics":
+        _add_feature_flags(flags)
+    target = {"statistics": "FILE"}.get(what, "FOLDER")
     flags.add_argument("--out", type=user_path, required=True, metavar=target, help="to write")
     if what != "statistics":
         flags.add_argument("--shard_size", type=whole(1), default=1024, help="images per file")
@@ -68,6 +87,9 @@ def main(argv: list[str]) -> None:
     if what != "images":
         text = "images encoded at once per device"
         flags.add_argument("--batch", type=whole(1), default=32, help=text)
+    if of_features:
+        _store_statistics(flags, argv[1:])
+        return
     arguments, config = parse_with_config(flags, argv[1:])
 
     # Slow imports come after the flags, so that --help and wrong flags answer at once.
@@ -91,6 +113,44 @@ def main(argv: list[str]) -> None:
     if is_main_process():
         _print_classes(out)
         _print_summary(out, index)
+
+
+def _add_feature_flags(flags: Parser) -> None:
+    flags.add_argument("--features", default="", metavar="NAMES", help="feature networks")
+    flags.add_argument("--images", type=user_path, default="", help="images, instead of a config's")
+    flags.add_argument("--pretrained", default="", metavar="FILES", help="weights of --features")
+    add_side_flags(flags)
+
+
+def _store_statistics(flags: Parser, argv: list[str]) -> None:
+    from sphere_jax.common.errors import UserError
+    from sphere_jax.common.files import make_parent
+    from sphere_jax.common.processes import start_processes
+    from sphere_jax.common.progress import log
+    from sphere_jax.evaluation.api import store_statistics
+    from sphere_jax.runs.sides import data_side, side_of
+
+    arguments = flags.parse_args([a for a in argv if not a.startswith("--config.")])
+    if bool(arguments.images) == bool(arguments.config):
+        raise UserError("Give --images, or --config for the images of its data.")
+    split = arguments.split or "train"
+    if arguments.config:
+        side = data_side(parse_with_config(flags, argv)[1], split)
+    else:
+        side = side_of(arguments.images, split)
+    if not arguments.out.endswith(".npz"):
+        raise UserError(f"--out={arguments.out} must end in .npz.")
+    make_parent(arguments.out)
+    start_processes()
+    protocol = store_statistics(
+        side,
+        arguments.out,
+        arguments.features.split(","),
+        weights=[user_path(file) for file in arguments.pretrained.split(",") if file],
+        **side_options(arguments),
+    )
+    outputs = [f"{n}: {', '.join(of['outputs'])}" for n, of in protocol["networks"].items()]
+    log(f"{arguments.out}: {protocol['images']['images']:,} images, {'; '.join(outputs)}")
 
 
 def _prepare_images(data, out: Path, shard_size: int) -> None:

@@ -107,6 +107,7 @@ def store_statistics(
     rounding: str = "",
     batch_size: int = 64,
     skip_bad: bool = False,
+    fetch: bool = False,
 ) -> dict[str, Any]:
     """Writes the statistics of images, which `evaluate` takes as a reference, to an `.npz`.
 
@@ -120,7 +121,7 @@ def store_statistics(
     Raises:
       UserError: something cannot be used, or nothing can be written.
     """
-    fitting, side = fitting_of(size, resize, crop), open_side(images, "images", rounding)
+    fitting, side = fitting_of(size, resize, crop), open_side(images, "images", rounding, fetch)
     networks = load_networks(features, weights)
     kept = {name: tuple(stored_as(name)) or (FIRST,) for name in networks}
     wanted = [Wanted(networks[name], output, False) for name in kept for output in kept[name]]

@@ -154,7 +154,8 @@ def npz_side(path: str | os.PathLike, rounding: str = "") -> Side:
             )
     elif encoded:
         prefix = encoded.removesuffix("jpeg_bytes")
-        arrays = read_npz(path, wanted=(encoded, f"{prefix}offsets"))
+        arrays = read_npz(path, wanted=(encoded, f"{prefix}offsets", f"{prefix}labels"))
+        labels = arrays.get(f"{prefix}labels")
         images = PackedPictures(name, *packed(arrays, prefix, name))
     elif not stored:
         raise UserError(
