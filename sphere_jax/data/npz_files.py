@@ -50,10 +50,10 @@ def read_npz(
         return arrays
 
 
-def names_in(path: str | os.PathLike) -> list[str]:
-    """Of the arrays of an `.npz`. Raises UserError where it is none."""
+def sizes_in(path: str | os.PathLike) -> dict[str, int]:
+    """Bytes of the arrays of an `.npz` by their names. Raises UserError where it is none."""
     with _open_archive(path) as archive:
-        return [member.filename.removesuffix(".npy") for member in archive.infolist()]
+        return {m.filename.removesuffix(".npy"): m.file_size for m in archive.infolist()}
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def evaluate(
         Pillow images, or a `Side`. The reference may be a name as "imagenet256_adm", and None where
         no metric needs one.
       metrics: names of files of `measures/`, with settings or not: "fid", "kid",
-        "precision_recall:neighbours=5", "frechet_distance:network=dinov2_vitl14_reg".
+        "precision_recall:neighbours=5", "frechet_distance:network=dinov2_vitl14".
       weights: files of the networks' weights, as `sphere_jax.convert` writes them.
       labels: (N,) the classes that samples were drawn for, where they have none of their own.
       size: pixels that all images are brought to; 0: those of the reference where all its images
@@ -155,7 +155,10 @@ def _scored(measures, mine, known, images, stamps, networks, fitting, rounding) 
     outputs: dict[str, list[str]] = {name: [] for name in networks}
     for each in sorted({i[:2] for m in measures for i in _inputs(m)}):
         outputs[each[0]].append(each[1])
-    facts = [{**result.facts, "keys": list(result.values)} for result in results]
+    facts = [
+        {**result.facts, "keys": list(result.values), "better": measure.better}
+        for measure, result in zip(measures, results, strict=True)
+    ]
     stamp = stamp_of(stamps, tuple(networks.values()), outputs, facts, fitting, rounding)
     return {"metrics": values, "remarks": list(dict.fromkeys(remarks)), "protocol": stamp}
 

@@ -6,7 +6,6 @@ from typing import Any
 from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
 from sphere_jax.evaluation.features.base import FeatureNetwork
-from sphere_jax.evaluation.measures.base import find_measure
 from sphere_jax.evaluation.page import Table
 from sphere_jax.evaluation.score import Score
 
@@ -102,11 +101,10 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     """What `evaluate` returns, for a screen: each value with the counts it is of, then remarks."""
     said = []
     for facts in found["protocol"]["measures"]:
-        better = find_measure(facts["measure"]).better
         counts = [(facts.get("samples"), "samples"), (facts.get("reference"), "reference images")]
         of = ", ".join(f"{count:,} {what}" for count, what in counts if count is not None)
         said += [
-            f"{key:<40} {found['metrics'][key]:12.6g}   {better} is better; {of}"
+            f"{key:<40} {found['metrics'][key]:12.6g}   {facts['better']} is better; {of}"
             for key in facts["keys"]
         ]
     return said + [f"remark: {remark}" for remark in found["remarks"]]

@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny_run
+from PIL import Image
 
 from sphere_jax.training.run_log import read_rows
 
@@ -21,25 +22,29 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@contextmanager
-def started(workdir, *flags):
-    """Both processes, two devices each, of one main command."""
+def launched(command, *flags, **more):
+    """Both processes, two devices each, of one command."""
     address = f"127.0.0.1:{free_port()}"
-    processes = [
+    return [
         tiny_run.launch(
-            "main",
-            *tiny_run.FLAGS,
-            "--config.mesh.fsdp=2",
+            command,
             *flags,
-            f"--workdir={workdir}",
             devices=2,
             SPHERE_JAX_COORDINATOR=address,
             SPHERE_JAX_PROCESSES="2",
             SPHERE_JAX_PROCESS=str(number),
             TF_CPP_MIN_LOG_LEVEL="3",  # as launch/ sets it
+            **more,
         )
         for number in range(2)
     ]
+
+
+@contextmanager
+def started(workdir, *flags):
+    """Both processes of one main command."""
+    mesh = "--config.mesh.fsdp=2"
+    processes = launched("main", *tiny_run.FLAGS, mesh, *flags, f"--workdir={workdir}")
     try:
         yield processes
     finally:
@@ -112,3 +117,40 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path):
         processes[1].send_signal(signal.SIGTERM)
         ends = [tiny_run.finish(process, 130, timeout=60)[1] for process in processes]
     assert ends[0] == ends[1] and "vae: saved at step" in ends[0]
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_folder_and_score_like_one(tmp_path):
+    """Each with two devices; the images have two sizes, and one cannot be read."""
+    rng, folder = np.random.default_rng(0), tmp_path / "samples"
+    folder.mkdir()
+    for number in range(150):
+        side = 16 if number % 7 else 24
+        image = rng.integers(0, 256, (side, side, 3), np.uint8)
+        Image.fromarray(image).save(folder / f"{number:03}.png")
+    (folder / "bad.png").write_bytes(b"no image")
+    np.savez(tmp_path / "b.npz", images=rng.integers(0, 200, (90, 16, 16, 3), np.uint8))
+    (tmp_path / "weights.bin").write_text("0" * 16)
+    flags = [
+        f"--samples={folder}",
+        f"--reference={tmp_path / 'b.npz'}",
+        f"--pretrained={tmp_path / 'weights.bin'}",
+        "--metrics=frechet_distance:network=other_lab.colours",
+        "--skip_bad",
+        "--feature_batch=10",
+    ]
+    path = {"PYTHONPATH": f"{tiny_run.ROOT}:{tiny_run.ROOT / 'tests'}"}
+    one, two = (tmp_path / f"{name}.json" for name in ("one", "two"))
+    tiny_run.finish(tiny_run.launch("evaluate", *flags, f"--out={one}", **path))
+    processes = launched("evaluate", *flags, f"--out={two}", **path)
+    try:
+        (out, _), (silent, _) = [tiny_run.finish(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert "150 samples, 90 reference images" in out and "samples" not in silent
+    one, two = (json.loads(file.read_text()) for file in (one, two))
+    for key, value in one["metrics"].items():
+        assert two["metrics"][key] == pytest.approx(value, rel=1e-6)
+    assert two["protocol"]["samples"] == one["protocol"]["samples"]
+    assert two["remarks"] == one["remarks"]

@@ -4,7 +4,7 @@ import dataclasses
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.data.array_checks import check_images, check_labels, check_pixels
-from sphere_jax.data.npz_files import mapped, names_in, read_npz, streamed
+from sphere_jax.data.npz_files import mapped, read_npz, sizes_in, streamed
 from sphere_jax.data.pictures import decoded, packed
 from sphere_jax.evaluation.sides.base import Pictures, Pixels, Side, Stream
 from sphere_jax.evaluation.sides.stored_statistics import stored_in
@@ -25,6 +25,7 @@ ROUNDINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 IMAGES, LABELS = ("images", "arr_0"), ("labels", "arr_1")  # ours, and what ADM's scripts write
 ENCODED = ("jpeg_bytes", "train_jpeg_bytes")
 CHECKED = 4096  # images whose values are looked at
+IN_MEMORY = 2**30  # bytes of a compressed array, above which it is read in order instead
 
 
 def rounded(images: Float[np.ndarray, "*_s"], how: str) -> UInt8[np.ndarray, "*_s"]:
@@ -136,15 +137,18 @@ def npz_side(path: str | os.PathLike, rounding: str = "") -> Side:
     Raises:
       UserError: it is none, is damaged, or holds neither images nor statistics.
     """
-    name, held = os.fspath(path), names_in(path)
+    name, held = os.fspath(path), sizes_in(path)
     stored, protocol = stored_in(path, held)
     key = next((key for key in IMAGES if key in held), "")
     encoded = next((key for key in ENCODED if key in held), "")
     images = labels = None
     if key:
         array = mapped(path, key)
-        images = _inflated(path, key, rounding)
-        if array is not None:
+        if array is None and held[key] <= IN_MEMORY:
+            array = read_npz(path, wanted=(key,))[key]
+        if array is None:
+            images = IteratedPictures(name, Restarting(partial(streamed, path, key)), rounding)
+        else:
             images = array_side(array, None, name, rounding).images
         found = next((label for label in LABELS if label in held), "")
         if found:
@@ -164,10 +168,6 @@ def npz_side(path: str | os.PathLike, rounding: str = "") -> Side:
         )
     kind = "npz of images" if images else "stored statistics"
     return Side(name, kind, images, labels, stored, protocol)
-
-
-def _inflated(path: str | os.PathLike, key: str, rounding: str) -> Stream:
-    return IteratedPictures(str(Path(path)), Restarting(lambda: streamed(path, key)), rounding)
 
 
 @dataclasses.dataclass(frozen=True)
