@@ -130,6 +130,7 @@ def store_statistics(
         log(f"{side.name}: {doubt}.")
     stamps = {"images": side_stamp(side, found, fitting)}
     protocol = stamp_of(stamps, tuple(networks.values()), kept, (), fitting, rounding)
+    protocol["image_size"] = fitting.size or _one_size(side, found)
     if is_main_process():
         write_statistics(path, dict(found.statistics), protocol)
     return protocol
@@ -164,10 +165,12 @@ def _scored(measures, mine, known, images, stamps, networks, fitting, rounding) 
 
 
 def _one_size(side: Side, found: Collected | None) -> tuple[int, int] | None:
-    """That of all images of a side, if they have one and it is known."""
+    """That of all images of a side, if they have one and it is known: from what was read, from
+    the file's header, or from the protocol of stored statistics."""
     if found is not None:
         return next(iter(found.looks.sizes)) if len(found.looks.sizes) == 1 else None
-    return getattr(side.images, "size", None)
+    stored = (side.protocol or {}).get("image_size")
+    return getattr(side.images, "size", None) or (tuple(stored) if stored else None)
 
 
 def fitting_of(size: int, resize: str, crop: str) -> Fitting:

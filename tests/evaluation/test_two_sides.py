@@ -120,6 +120,8 @@ def test_stored_statistics(tmp_path, score, weights):
     assert found["metrics"][KEY] == pytest.approx(direct["metrics"][KEY], rel=1e-12)
     stamp = found["protocol"]["reference"]
     assert stamp["statistics"]["images"] == 90 and stamp["statistics"]["made"]["networks"]
+    large = score(B.repeat(2, 1).repeat(2, 2), file)  # brought to the size that is stored
+    assert large["protocol"]["samples"]["resized"] == 90
     other = tmp_path / "other.bin"
     other.write_text("1" * 16)
     sentence = refusal_of(evaluate, A, file, (METRIC,), weights=other)
