@@ -14,6 +14,7 @@ from typing import Any
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.common.progress import log
+from sphere_jax.data.array_checks import check_labels
 from sphere_jax.data.image_choices import CROPS, RESIZES, ROUNDINGS
 from sphere_jax.evaluation.engine import Collected, Wanted, collect
 from sphere_jax.evaluation.features.base import FIRST, Features
@@ -74,7 +75,7 @@ def evaluate(
     measures = [find_measure(name) for name in metrics]
     mine = open_side(samples, "samples", rounding)
     if labels is not None:
-        mine = dataclasses.replace(mine, labels=labels)
+        mine = dataclasses.replace(mine, labels=check_labels(labels, len(labels), "the samples"))
     theirs = None if reference is None else open_side(reference, "reference", rounding, fetch)
     _check(measures, theirs)
     networks = load_networks({each.network for m in measures for each in _inputs(m)}, weights)
@@ -139,6 +140,8 @@ def store_statistics(
 def _scored(measures, mine, known, images, stamps, networks, fitting, rounding) -> dict[str, Any]:
     labels = mine.labels
     if labels is not None and "samples" in images:
+        if len(labels) <= images["samples"].order.max():
+            raise UserError(f"{mine.name} has {len(labels):,} labels and more images than that.")
         labels = labels[images["samples"].order]
     results = [m.result(known["samples"], known.get("reference", {}), labels) for m in measures]
     values, remarks = {}, []

@@ -23,7 +23,7 @@ from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 from sphere_jax.evaluation.features.base import Features
 from sphere_jax.evaluation.fitting import Fitting
 from sphere_jax.evaluation.read_ahead import Looks, Read, read_ahead
-from sphere_jax.evaluation.sides.base import Drawn, Side
+from sphere_jax.evaluation.sides.base import Drawn, Pictures, Side
 from sphere_jax.evaluation.statistics import Statistics, Stream
 
 IN_FLIGHT = 2  # batches on the devices
@@ -74,8 +74,11 @@ def collect(
         batches = _drawn(side.images, looks)
         sharding = None  # they are on the devices already
     else:
-        sharding = batch_sharding(make_mesh(devices=jax.local_devices()))
-        batch_size = -(-batch_size // len(jax.local_devices())) * len(jax.local_devices())
+        devices = jax.local_devices()
+        sharding = batch_sharding(make_mesh(devices=devices))
+        if isinstance(side.images, Pictures):
+            batch_size = min(batch_size, len(side.images))
+        batch_size = -(-max(batch_size, 1) // len(devices)) * len(devices)
         reads = read_ahead(side.images, fitting, 4 * batch_size, looks, skip_bad)
         batches = _batches(reads, batch_size)
     known = hasattr(side.images, "__len__")
@@ -145,6 +148,8 @@ def _in_flight(
     """Rows of each batch and its outputs on the host, while the devices work on the next ones."""
     waiting = []
     for rows, images in batches:
+        if isinstance(images, np.ndarray):
+            images = jax.device_put(images, sharding)  # once for all networks
         placed = sharding or images.sharding
         waiting.append((rows, _outputs(images, wanted, placed)))
         if len(waiting) > IN_FLIGHT:

@@ -20,8 +20,9 @@ PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-learn", "pillow")
 # was computed.
 FREE = (
     "samples.name", "samples.kind", "samples.fingerprint", "samples.generation",
-    "samples.exact_copies", "reference.name", "reference.kind", "versions", "device",
+    "samples.exact_copies", "reference.name", "reference.kind", "generation",
 )  # fmt: skip
+ANYWHERE = {"versions", "device"}
 
 
 def side_stamp(side: Side, collected: Collected | None, fitting: Fitting) -> dict[str, Any]:
@@ -91,7 +92,11 @@ def made_here() -> dict[str, Any]:
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """What differs between two protocols so that their scores cannot be compared, one line each."""
     mine, theirs = _flat(one), _flat(other)
-    keys = [key for key in mine | theirs if not key.startswith(FREE)]
+    keys = [
+        key
+        for key in mine | theirs
+        if not key.startswith(FREE) and not ANYWHERE & set(key.split("."))
+    ]
     return [
         f"{key}: {mine.get(key, 'not given')} here, {theirs.get(key, 'not given')} there"
         for key in sorted(keys)

@@ -1,13 +1,17 @@
 """Any two sides against each other: what they may be, how they are read, and what is said."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import tiny_run
 from PIL import Image
 from refusals import refusal_of
 
 from sphere_jax import evaluate as command
+from sphere_jax import prepare
 from sphere_jax.data.record_files import whole_records
 from sphere_jax.data.tf_examples import write_example
 from sphere_jax.evaluation import evaluate
@@ -244,3 +248,93 @@ def test_pairs_are_compared_as_two_sets_too(weights, score):
     assert found["metrics"][f"r{KEY}"] == pytest.approx(alone["metrics"][KEY])
     assert found["metrics"]["psnr"] > 0 and found["protocol"]["networks"]
     assert any("lower is better; 70 pairs" in line for line in lines(found))
+
+
+def test_a_reference_is_prepared_once_from_images_or_a_config(tmp_path, weights, capsys):
+    np.savez(tmp_path / "b.npz", images=B)
+    common = ["--features=other_lab.colours", f"--pretrained={weights}"]
+    stored = tmp_path / "stored.npz"
+    prepare.main(["statistics", f"--images={tmp_path / 'b.npz'}", f"--out={stored}", *common])
+    assert "90 images, other_lab.colours: features" in capsys.readouterr().out
+    found = evaluate(A, stored, (METRIC,), weights=weights)["metrics"][KEY]
+    assert found == pytest.approx(evaluate(A, B, (METRIC,), weights=weights)["metrics"][KEY])
+    digits = ["--config=mnist_slerp", "--config.data.source=digits", "--config.data.image_size=8"]
+    prepare.main(["statistics", *digits, "--split=heldout", f"--out={stored}", *common])
+    assert "359 images, other_lab.colours: features" in capsys.readouterr().out
+    both = [f"--images={tmp_path / 'b.npz'}", *digits, f"--out={stored}", *common]
+    assert "Give --images, or --config" in refusal_of(prepare.main, ["statistics", *both])
+
+
+def test_what_differs_between_protocols():
+    one = {
+        "samples": {"name": "a", "images": 5, "classes": None},
+        "networks": {"n": {"fingerprint": "0"}},
+        "measures": [{"measure": "kid", "settings": {"subsets": 3}}],
+        "versions": {"jax": "1"},
+    }
+    other = json.loads(json.dumps(one))
+    other["samples"]["name"], other["versions"]["jax"] = "b", "2"
+    assert differences(one, other) == []
+    other["networks"]["n"]["fingerprint"] = "1"
+    other["measures"][0]["settings"]["subsets"] = 4
+    assert differences(one, other) == [
+        "measures.kid.settings.subsets: 3 here, 4 there",
+        "networks.n.fingerprint: 0 here, 1 there",
+    ]
+    del other["networks"]
+    assert "networks.n.fingerprint: 0 here, not given there" in differences(one, other)
+
+
+def test_labels_are_those_of_the_images(score):
+    classes = score(A, labels=np.arange(70) % 4)["protocol"]["samples"]["classes"]
+    assert classes == {"classes": 4, "fewest": 17, "most": 18}
+    assert "69 labels and more images" in refusal_of(score, A, labels=np.zeros(69, int))
+
+
+MANY = """
+import resource
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sphere_jax.evaluation.engine import Wanted, collect
+from sphere_jax.evaluation.features.base import FIRST, Features
+from sphere_jax.evaluation.fitting import Fitting
+from sphere_jax.evaluation.sides.base import Pictures, Side
+
+PROJECTION = jax.random.normal(jax.random.key(0), (192, 2048))
+
+
+class Wide(Features):
+    name, fingerprint = "wide", "0"
+
+    def batch(self, images, names=(FIRST,), sharding=None):
+        x = images[:, ::16, ::16].astype(jnp.float32).reshape(len(images), -1)
+        return {FIRST: x @ PROJECTION}
+
+
+class Made(Pictures):
+    def __len__(self):
+        return 50_000
+
+    def read(self, row):
+        return np.random.default_rng(row).integers(0, 256, (128, 128, 3), np.uint8)
+
+
+side = Side("made", "made", Made())
+found = collect(side, [Wanted(Wide(), FIRST, True)], Fitting())
+assert found.rows["wide", FIRST].shape == (50_000, 2048)
+assert found.statistics["wide", FIRST].n == 50_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+"""
+
+
+@pytest.mark.slow
+def test_memory_of_fifty_thousand_images():
+    """2.5 GB of pixels, and rows of 0.4 GB that a measure needs. Seen: 1.4 GB in all."""
+    process = subprocess.run(
+        [sys.executable, "-c", MANY], cwd=tiny_run.ROOT, env=tiny_run.environment(),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert float(process.stdout.splitlines()[-1]) < 3

@@ -12,7 +12,7 @@ from sphere_jax.weights.layouts.inception import layouts
 from sphere_jax.weights.stored import write_weights
 from sphere_jax.weights.tensors import convert
 
-COUNT = 24  # images on each side
+COUNT = 12  # images on each side
 
 
 def write_pictures(folder, seed: int):

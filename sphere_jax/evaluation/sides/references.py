@@ -6,6 +6,7 @@ from pathlib import Path
 from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import cache_folder, make_cache_folder
+from sphere_jax.common.processes import barrier, is_main_process
 from sphere_jax.weights.fetch import fetch as download
 
 ADM = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/{}.npz"
@@ -57,8 +58,10 @@ def find(name: str, fetch: bool = False) -> Path:
         )
     url, folder = REFERENCES[name].url, cache_folder("references")
     file = folder / url.rsplit("/", 1)[-1]
+    if fetch and is_main_process():
+        download(url, make_cache_folder("references"))
     if fetch:
-        return download(url, make_cache_folder("references"))
+        barrier(f"{name} is here")
     if not file.is_file():
         raise UserError(
             f"The reference {name} is not here: give --fetch, or download {url} elsewhere and put "
