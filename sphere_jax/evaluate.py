@@ -254,11 +254,13 @@ def _of_run(arguments) -> None:
         raise UserError("--reference needs --samples, the file to score against it.")
     if arguments.samples:
         _check_nothing_is_drawn(arguments)
-    if arguments.reference and not arguments.reference.endswith(".npz"):
-        raise UserError(
-            f"--reference={arguments.reference} needs --metrics, say --metrics=fid; without, it is "
-            "an .npz of images and labels."
-        )
+    for name in ("samples", "reference"):
+        given = getattr(arguments, name)
+        if given and not given.endswith(".npz") and not Path(given).is_file():
+            raise UserError(
+                f"--{name}={given} needs --metrics, say --metrics=fid; without, it is an .npz of "
+                "images and labels."
+            )
     if arguments.sweep and arguments.labels:
         raise UserError("--labels does not go with --sweep, whose labels are balanced.")
     other = _read_scores(arguments.against)

@@ -144,7 +144,10 @@ def test_batches_on_the_devices_are_the_same_samples(run):
     """Drawing and decoding as one program, the last batch filled up."""
     drawer, labels = Drawer(run, 0), balanced_labels(20, 10)
     whole = drawer.draw(labels)
-    parts = [(np.asarray(images), count) for images, count, _ in drawer.batches(labels)]
+    parts = [
+        (np.asarray(images), count)
+        for images, count, _ in drawer.batches(labels, lambda _, x: x, None)
+    ]
     assert [(len(images), count) for images, count in parts] == [(6, 6)] * 3 + [(6, 2)]
     found = np.concatenate([images[:count] for images, count in parts])
     assert np.abs(found.astype(int) - whole.images).max() <= 1

@@ -553,6 +553,30 @@ def test_a_sweep_leaves_a_table_and_curves(finished, tmp_path, capsys):
     assert np.asarray(Image.open(out.with_suffix(".png"))).std() > 0
 
 
+@pytest.mark.parametrize("size", [16, 8])  # as drawn, by one program; and resized
+def test_samples_are_scored_as_they_are_drawn(finished, tmp_path, size):
+    mine, out, weights = (tmp_path / name for name in ("mine.npz", "out.json", "weights.bin"))
+    weights.write_text("0" * 16)
+    common = [
+        f"--reference={finished}",
+        "--metrics=frechet_distance:network=other_lab.colours",
+        f"--pretrained={weights}",
+        f"--size={size}",
+        f"--out={out}",
+    ]
+    evaluate.main([f"--workdir={finished}", "--num=40", *common])
+    drawn = json.loads(out.read_text())
+    assert drawn["protocol"]["samples"]["generation"]["steps"] == 4
+    assert drawn["protocol"]["samples"]["classes"] == {"classes": 10, "fewest": 4, "most": 4}
+    assert drawn["protocol"]["reference"]["images"] == 1442  # its training images
+    sample.main([f"--workdir={finished}", f"--out={mine}", "--num=40"])
+    evaluate.main([f"--samples={mine}", *common])
+    stored = json.loads(out.read_text())
+    assert stored["metrics"] == pytest.approx(drawn["metrics"], rel=1e-6)
+    one, other = (found["protocol"]["samples"] for found in (drawn, stored))
+    assert one["fingerprint"] == other["fingerprint"] and one["resized"] == other["resized"]
+
+
 def test_evaluating_files(finished, tmp_path, capsys):
     mine, data = tmp_path / "mine.npz", tmp_path / "data.npz"
     sample.main([f"--workdir={finished}", f"--out={mine}", "--num=40"])

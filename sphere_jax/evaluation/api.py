@@ -140,8 +140,6 @@ def store_statistics(
 def _scored(measures, mine, known, images, stamps, networks, fitting, rounding) -> dict[str, Any]:
     labels = mine.labels
     if labels is not None and "samples" in images:
-        if len(labels) <= images["samples"].order.max():
-            raise UserError(f"{mine.name} has {len(labels):,} labels and more images than that.")
         labels = labels[images["samples"].order]
     results = [m.result(known["samples"], known.get("reference", {}), labels) for m in measures]
     values, remarks = {}, []
@@ -240,6 +238,8 @@ def _collected(
     found = collect(side, wanted, fitting, batch_size, skip_bad)
     if len(found.order) < 2:
         raise UserError(f"{side.name} holds {len(found.order)} images, and 2 are the fewest.")
+    if side.labels is not None and len(side.labels) <= found.order.max():
+        raise UserError(f"{side.name} has {len(side.labels):,} labels and more images than that.")
     return found
 
 

@@ -23,7 +23,7 @@ from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 from sphere_jax.evaluation.features.base import Features
 from sphere_jax.evaluation.fitting import Fitting
 from sphere_jax.evaluation.read_ahead import Looks, Read, read_ahead
-from sphere_jax.evaluation.sides.base import Drawn, Pictures, Side
+from sphere_jax.evaluation.sides.base import Drawn, OnHost, Pictures, Side
 from sphere_jax.evaluation.statistics import Statistics, Stream
 
 IN_FLIGHT = 2  # batches on the devices
@@ -70,27 +70,33 @@ def collect(
     """
     looks, found = Looks(), {each.key: _Output(each.rows) for each in wanted}
     order: list[int] = []
-    if isinstance(side.images, Drawn):
-        batches = _drawn(side.images, looks)
-        sharding = None  # they are on the devices already
+    images = side.images
+    if isinstance(images, Drawn) and fitting.size not in (None, images.size):
+        images = OnHost(images)
+    together = isinstance(images, Drawn)  # every process has everything
+    if together:
+        batches = _drawn(images, wanted, looks)
     else:
         devices = jax.local_devices()
         sharding = batch_sharding(make_mesh(devices=devices))
-        if isinstance(side.images, Pictures):
-            batch_size = min(batch_size, len(side.images))
+        if isinstance(images, Pictures):
+            batch_size = min(batch_size, len(images))
         batch_size = -(-max(batch_size, 1) // len(devices)) * len(devices)
-        reads = read_ahead(side.images, fitting, 4 * batch_size, looks, skip_bad)
-        batches = _batches(reads, batch_size)
+        reads = read_ahead(images, fitting, 4 * batch_size, looks, skip_bad)
+        batches = (
+            (rows, _outputs(_placed(batch, sharding), wanted, sharding))
+            for rows, batch in _batches(reads, batch_size)
+        )
     known = hasattr(side.images, "__len__")
     progress = Progress(f"{side.name}:", len(side.images)) if known else None
-    for rows, outputs in _in_flight(batches, wanted, sharding):
+    for rows, outputs in _in_flight(batches):
         order += rows
         for key, values in outputs.items():
             found[key].add(values[: len(rows)])
         if progress:
-            progress.done(len(order) * (1 if sharding is None else jax.process_count()))
+            progress.done(len(order) * (1 if together else jax.process_count()))
     own = Collected(np.array(order, np.int64), *_finished(found), looks)
-    if sharding is None or jax.process_count() == 1:
+    if together or jax.process_count() == 1:
         return own
     return _together([pickle.loads(part) for part in gathered(pickle.dumps(own))])
 
@@ -131,40 +137,58 @@ def _stacked(batch: list[Read], size: int) -> UInt8[np.ndarray, "b h w 3"] | lis
     return filled
 
 
-def _drawn(images: Drawn, looks: Looks) -> Iterator[tuple[list[int], Any]]:
-    start = 0
-    for batch, count in images.batches():
-        for pixels in to_host(batch)[:count]:
-            looks.see(Read.of(start, pixels, Fitting()))
+def _drawn(
+    images: Drawn, wanted: Sequence[Wanted], looks: Looks
+) -> Iterator[tuple[list[int], dict[Key, jax.Array]]]:
+    """Rows and outputs of samples: drawn, decoded and run through the networks by one program."""
+    inside = [each for each in wanted if each.network.traceable]
+    rest, start = [each for each in wanted if each not in inside], 0
+    params = {each.network.name: each.network.placed(images.sharding) for each in inside}
+
+    def then(params, pixels):
+        found = {}
+        for network, names in _by_network(inside):
+            outputs = network.compute(params[network.name], pixels, names)
+            found |= {(network.name, name): outputs[name] for name in names}
+        return found
+
+    for pixels, count, found in images.batches(then, params):
+        outputs = found | _outputs(pixels, rest, images.sharding)
+        for image in to_host(pixels)[:count]:
+            looks.see(Read.of(start, image, Fitting()))
             start += 1
-        yield list(range(start - count, start)), batch
+        yield list(range(start - count, start)), outputs
 
 
 def _in_flight(
-    batches: Iterable[tuple[list[int], Any]],
-    wanted: Sequence[Wanted],
-    sharding: NamedSharding | None,
+    batches: Iterable[tuple[list[int], dict[Key, jax.Array]]],
 ) -> Iterator[tuple[list[int], dict[Key, np.ndarray]]]:
     """Rows of each batch and its outputs on the host, while the devices work on the next ones."""
     waiting = []
-    for rows, images in batches:
-        if isinstance(images, np.ndarray):
-            images = jax.device_put(images, sharding)  # once for all networks
-        placed = sharding or images.sharding
-        waiting.append((rows, _outputs(images, wanted, placed)))
+    for each in batches:
+        waiting.append(each)
         if len(waiting) > IN_FLIGHT:
             yield _on_host(*waiting.pop(0))
     for each in waiting:
         yield _on_host(*each)
 
 
+def _placed(images: Any, sharding: NamedSharding) -> Any:
+    """On the devices, once for all networks; images of several sizes stay on the host."""
+    return images if isinstance(images, list) else jax.device_put(images, sharding)
+
+
 def _outputs(images: Any, wanted: Sequence[Wanted], sharding) -> dict[Key, jax.Array]:
     found = {}
-    for network in dict.fromkeys(each.network for each in wanted):
-        names = tuple(each.output for each in wanted if each.network is network)
+    for network, names in _by_network(wanted):
         run = network.batch_of_sizes if isinstance(images, list) else network.batch
         found |= {(network.name, name): x for name, x in run(images, names, sharding).items()}
     return found
+
+
+def _by_network(wanted: Sequence[Wanted]) -> Iterator[tuple[Features, tuple[str, ...]]]:
+    for network in dict.fromkeys(each.network for each in wanted):
+        yield network, tuple(each.output for each in wanted if each.network is network)
 
 
 def _on_host(rows: list[int], outputs: dict[Key, jax.Array]):

@@ -103,8 +103,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     for facts in found["protocol"]["measures"]:
         counts = [(facts.get("samples"), "samples"), (facts.get("reference"), "reference images")]
         of = ", ".join(f"{count:,} {what}" for count, what in counts if count is not None)
-        said += [
-            f"{key:<40} {found['metrics'][key]:12.6g}   {facts['better']} is better; {of}"
-            for key in facts["keys"]
-        ]
+        for key in facts["keys"]:
+            spread = "standard_error" in key or "_std" in key  # of the value above it
+            reads = "" if spread else f"{facts['better']} is better; "
+            said.append(f"{key:<40} {found['metrics'][key]:12.6g}   {reads}{of}")
     return said + [f"remark: {remark}" for remark in found["remarks"]]

@@ -65,6 +65,7 @@ def stamp_of(
         "networks": {
             network.name: {
                 "fingerprint": network.fingerprint,
+                "dtype": "float32",
                 "outputs": list(outputs[network.name]),
             }
             for network in networks

@@ -91,7 +91,6 @@ class Drawer:
         self._run, self._key, self._seed = run, jax.random.key(seed), seed
         self._rounding, self._kept = rounding, {}
         self._generators: dict[Any, Callable] = {}
-        self._whole: dict[Any, Callable] = {}
         self._plain_finish = self.method.at_radius
         if self.method.has_images:
             more = {} if rounding == "nearest" else {"rounding": rounding}
@@ -143,28 +142,33 @@ class Drawer:
         return Samples(out["drawn"], labels, trace, sampler)
 
     def batches(
-        self, labels: np.ndarray | Sequence[int], sampler: Any = None
-    ) -> Iterator[tuple[jax.Array, int, dict[str, np.ndarray]]]:
-        """The images that `draw` gives for the same labels, batch by batch and on the devices:
-        uint8 (B, H, W, C), how many of their first rows count, and the trace of those.
+        self, labels: np.ndarray | Sequence[int], then: Callable, given: Any
+    ) -> Iterator[tuple[Any, int, dict[str, np.ndarray]]]:
+        """`then(given, images)` of the images that `draw` gives for the same labels, batch by batch
+        and on the devices, how many of the first rows count, and the trace of those.
 
-        Drawing and decoding are one compiled program. Raises UserError as `draw` does.
+        Drawing, decoding and `then` are one compiled program. Raises UserError as `draw` does.
         """
-        sampler, labels = sampler or self.method.sampler, self._checked(labels)
-        images_of = self._images_of(sampler)
+        sampler, labels = self.method.sampler, self._checked(labels)
+        generate, finish = self._generate(sampler), self._plain_finish
         scale, radius = jnp.float32(sampler.scale), jnp.float32(sampler.decode_radius)
+
+        @partial(jax.jit, compiler_options=quick_products())
+        def program(params, given, indices, labels):
+            samples, trace = generate(params, indices, labels, scale)
+            return then(given, finish(params, samples, radius)), trace
 
         for start in range(0, len(labels), size := self._batch_size(len(labels))):
             rows = np.arange(start, start + size)
             count = min(size, len(labels) - start)
             rows = np.where(rows < len(labels), rows, 0).astype(np.uint32)
-            given = put_global(
+            batch = put_global(
                 self._run.mesh, (rows, labels[rows]), (batch_sharding(self._run.mesh),) * 2
             )
-            images, trace = images_of(self.params, *given, scale, radius)
+            found, trace = program(self.params, given, *batch)
             trace = {name: to_host(values)[:count] for name, values in trace.items()}
             _check_reached(sampler, {name: values.mean(0) for name, values in trace.items()})
-            yield images, count, trace
+            yield found, count, trace
 
     def _checked(self, labels: np.ndarray | Sequence[int]) -> np.ndarray:
         """int32 (N,). Raises UserError for labels outside the data's classes, or none."""
@@ -236,18 +240,6 @@ class Drawer:
                 self._generate(sampler), compiler_options=quick_products()
             )
         return self._generators[shared]
-
-    def _images_of(self, sampler) -> Callable:
-        """The compiled `(params, indices, labels, scale, radius) -> images, trace`."""
-        shared, generate = self._shared(sampler), self._generate(sampler)
-        if shared not in self._whole:
-
-            def images_of(params, indices, labels, scale, radius):
-                samples, trace = generate(params, indices, labels, scale)
-                return self._plain_finish(params, samples, radius), trace
-
-            self._whole[shared] = jax.jit(images_of, compiler_options=quick_products())
-        return self._whole[shared]
 
     @staticmethod
     def _shared(sampler):

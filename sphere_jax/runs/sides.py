@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config
 from sphere_jax.config.options import Config
 from sphere_jax.data.class_names import with_classes_counted
 from sphere_jax.data.source import Source, load
+from sphere_jax.distribution.mesh import batch_sharding
 from sphere_jax.evaluation.sides.array_side import as_rgb
-from sphere_jax.evaluation.sides.base import Drawn, Pictures, Side
+from sphere_jax.evaluation.sides.base import Drawn, Pictures, Side, Then
 from sphere_jax.nn.pixels import Rounding
 from sphere_jax.runs.drawing import Drawer
 from sphere_jax.runs.labels import BALANCED
@@ -71,11 +74,23 @@ class DrawnImages(Drawn):
     def __len__(self) -> int:
         return len(self._labels)
 
-    def batches(self) -> Iterator[tuple[jax.Array, int]]:
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._run.tokenizer.image_shape[:2]
+
+    @property
+    def sharding(self) -> NamedSharding:
+        return batch_sharding(self._run.mesh)
+
+    def batches(self, then: Then, params: Any) -> Iterator[tuple[jax.Array, int, Any]]:
+        def in_rgb(params, images):
+            images = jnp.broadcast_to(images, (*images.shape[:-1], 3))
+            return images, then(params, images)
+
         evaluations = []
-        for images, count, trace in self._drawer.batches(self._labels):
+        for (images, found), count, trace in self._drawer.batches(self._labels, in_rgb, params):
             evaluations.append(trace.get("evaluations"))
-            yield images, count
+            yield images, count, found
         if evaluations[0] is not None:
             mean = float(np.concatenate(evaluations).mean())
             self.made = {**self.made, "evaluations": round(mean, 1)}

@@ -8,6 +8,7 @@ package. Nothing outside that file knows it.
 import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ class Features:
     accuracy: on images that its training here held out; None where nothing was trained here.
     trained_with: where it was trained here, what `FeatureNetwork.trained_with` gave then; None of a
       file that does not contain it.
+    traceable: it has `placed` and `compute`.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Features:
     image_shape: Shape | None
     accuracy: float | None
     trained_with: int | None
+    traceable: bool = False
 
     def features(
         self, images: Images, batch_size: int = 64, sharding: NamedSharding | None = None
@@ -73,6 +76,17 @@ class Features:
             raise ValueError(f"{self.name} has no output but '{FIRST}': {', '.join(names)}.")
         found = self.features(np.asarray(images), len(images), sharding)
         return {FIRST: jax.device_put(jnp.asarray(found), sharding)}
+
+    def placed(self, sharding: NamedSharding) -> Any:
+        """The parameters on the devices of `sharding`, for `compute`; where it is `traceable`."""
+        raise NotImplementedError
+
+    def compute(
+        self, params: Any, images: UInt8[Array, "b h w c"], names: Sequence[str]
+    ) -> dict[str, Float32[Array, "b ..."]]:
+        """`batch` as a pure function of `params`, for use inside another compiled program; where
+        it is `traceable`."""
+        raise NotImplementedError
 
     def batch_of_sizes(
         self,

@@ -80,6 +80,7 @@ class PublishedFeatures(Features):
     network: Network
     params: Params
     accuracy: None = None  # nothing was trained here
+    traceable: bool = True
 
     @property
     def name(self) -> str:
@@ -93,7 +94,7 @@ class PublishedFeatures(Features):
         images = require_images(images, "images")
         if self.image_shape not in (None, images.shape[1:]):
             raise ValueError(f"Images must be {self.image_shape} here, not {images.shape[1:]}.")
-        params, everywhere = self._placed(sharding), sharding and replicated(sharding.mesh)
+        params, everywhere = self.placed(sharding), sharding and replicated(sharding.mesh)
         rows = []
         forward = _forward(self.network, self.kind, (FIRST,), everywhere)
         for batch, mask in padded_batches(images, batch_size, f"{self.name} features"):
@@ -111,7 +112,7 @@ class PublishedFeatures(Features):
                 f"{self.name} has no output '{unknown[0]}', but {', '.join(self.kind.outputs)}."
             )
         forward = _forward(self.network, self.kind, tuple(names), sharding)
-        return forward(self._placed(sharding), jax.device_put(images, sharding))
+        return forward(self.placed(sharding), jax.device_put(images, sharding))
 
     def batch_of_sizes(
         self,
@@ -124,18 +125,17 @@ class PublishedFeatures(Features):
         if len({each.shape for each in inputs}) > 1:
             return super().batch_of_sizes(images, names, sharding)  # raises
         read = _read(self.network, self.kind, tuple(names), sharding)
-        return read(self._placed(sharding), jax.device_put(np.stack(inputs), sharding))
+        return read(self.placed(sharding), jax.device_put(np.stack(inputs), sharding))
 
     def compute(
         self, params: Params, images: UInt8[Array, "b h w c"], names: Sequence[str]
     ) -> dict[str, Float32[Array, "b ..."]]:
-        """`batch` as a pure function of `params`, for use inside another compiled program."""
         return _outputs(self.network, self.kind, tuple(names), params, images)
 
     def classes(self, features: Float32[np.ndarray, "n f"]) -> Int[np.ndarray, " n"] | None:
         return self.kind.classes(self.params, features)
 
-    def _placed(self, sharding: NamedSharding | None) -> Params:
+    def placed(self, sharding: NamedSharding | None) -> Params:
         """The parameters on the devices of `sharding`; they are moved there once."""
         if sharding not in self._on_devices:
             if sharding is None:

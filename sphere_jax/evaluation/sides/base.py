@@ -1,15 +1,18 @@
 """What a side of a comparison is: images that are read one by one, or their stored statistics."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Int32, Shaped, UInt8
 
+from sphere_jax.data.pipeline import to_host
 from sphere_jax.evaluation.statistics import Statistics
 
 Pixels = UInt8[np.ndarray, "h w 3"]
+Then = Callable[[Any, Any], Any]  # of parameters and a batch of images, pure
 
 
 class Pictures:
@@ -36,19 +39,34 @@ class Stream:
 
 
 class Drawn:
-    """Images that are made on the devices, in batches.
+    """Images of one size that are made on the devices, in batches.
 
-    made: how, for the protocol; it is complete once all are made.
+    made: how, for the protocol; it is complete once all are made. size: (height, width).
+    sharding: of a batch.
     """
 
     made: Mapping[str, Any]
+    size: tuple[int, int]
+    sharding: NamedSharding
 
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def batches(self) -> Iterator[tuple[Shaped[Any, "b h w c"], int]]:
-        """uint8 batches on the devices, and how many of their first rows count."""
+    def batches(self, then: Then, params: Any) -> Iterator[tuple[Shaped[Any, "b h w 3"], int, Any]]:
+        """uint8 batches on the devices, how many of their first rows count, and `then(params,
+        batch)`, which is compiled into the program that makes them."""
         raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OnHost(Stream):
+    """What is drawn, image by image on the host."""
+
+    drawn: Drawn
+
+    def __iter__(self) -> Iterator[Pixels]:
+        for batch, count, _ in self.drawn.batches(lambda params, images: None, None):
+            yield from to_host(batch)[:count]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
