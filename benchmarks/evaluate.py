@@ -155,7 +155,6 @@ def command(args: argparse.Namespace, clock: Callable[[], float]) -> None:
         paths = [str(folder) for folder in folders]
 
         def theirs():
-            fid_score.InceptionV3 = lambda blocks: original
             with contextlib.redirect_stderr(io.StringIO()):
                 # pytorch-fid's own default, but in the process whose processor time is counted
                 workers = 0 if args.threads == 1 else min(8, args.threads)
