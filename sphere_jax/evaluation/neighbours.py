@@ -4,19 +4,19 @@ The ball of a point reaches to its k-th nearest neighbour in its own set, itself
 four numbers say which points lie in balls of the other set. They take arrays, never networks.
 """
 
-import dataclasses
 import itertools
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Integer, Shaped
+from jaxtyping import Float, Float64, Int, Integer, Shaped
 
 from sphere_jax.common.progress import Progress
 from sphere_jax.evaluation.preconditions import require_rows
-from sphere_jax.evaluation.tiles import Points, cuts, exact, on_all_cores, tile
+from sphere_jax.evaluation.tiles import Points, cuts, exact, on_all_cores, tile, where
 
 SPARE = 4  # neighbours that float32 finds beyond the k-th, to choose from exactly
 RIM = 1e-9  # distances are rounded: a point on the rim of a ball counts as inside
+WORTHWHILE = 1 / 8  # part of a tile that is left out if its pairs can tell nothing
 MANY = 1 / 64  # part of a tile's pairs to be looked at again, above which the tile is of float64
 
 
@@ -37,11 +37,9 @@ def precision_recall(
     Raises:
       ValueError: fewer than k + 1 rows, a value that is not finite, or k < 1.
     """
-    found = _compared(real, generated, k, both=True)
-    return {
-        "precision": float(np.mean(found.balls_around > 0)),
-        "recall": float(np.mean(found.in_generated)),
-    }
+    a, b = _points(real, generated, k)
+    in_generated, in_real = _inside(a, b, radii(a, k), radii(b, k))
+    return {"precision": float(np.mean(in_real)), "recall": float(np.mean(in_generated))}
 
 
 def density_coverage(
@@ -59,28 +57,12 @@ def density_coverage(
     Returns:
       {"density": >= 0, "coverage": in 0..1}
     """
-    found = _compared(real, generated, k, both=False)
-    return {
-        "density": float(np.mean(found.balls_around) / k),
-        "coverage": float(np.mean(found.holds_generated)),
-    }
+    a, b = _points(real, generated, k)
+    balls, held = _counted(a, b, radii(a, k))
+    return {"density": float(np.mean(balls) / k), "coverage": float(np.mean(held))}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Balls:
-    """Which points lie in balls of the other set.
-
-    balls_around: (M,) number of real balls about each generated point.
-    holds_generated: (N,) whether a real ball holds any generated point.
-    in_generated: (N,) whether a real point lies in any generated ball; None if not asked for.
-    """
-
-    balls_around: Int[np.ndarray, " m"]
-    holds_generated: Bool[np.ndarray, " n"]
-    in_generated: Bool[np.ndarray, " n"] | None
-
-
-def _compared(real: np.ndarray, generated: np.ndarray, k: int, both: bool) -> Balls:
+def _points(real: np.ndarray, generated: np.ndarray, k: int) -> tuple[Points, Points]:
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}.")
     real = require_rows(real, "real features", at_least=k + 1)
@@ -89,9 +71,8 @@ def _compared(real: np.ndarray, generated: np.ndarray, k: int, both: bool) -> Ba
         raise ValueError(
             f"real and generated features have lengths {real.shape[1]} and {generated.shape[1]}."
         )
-    a = Points(real)
-    b = Points(generated, like=a)
-    return members(a, b, radii(a, k), radii(b, k) if both else None)
+    points = Points(real)
+    return points, Points(generated, like=points)
 
 
 def radii(points: Points, k: int) -> Float64[np.ndarray, " n"]:
@@ -151,7 +132,7 @@ class Nearest:
         if np.isinf(bound).any() and squared.shape[0 if by_column else 1] > self.keep:
             of_points = np.ascontiguousarray(squared.T) if by_column else squared
             bound = np.partition(of_points, self.keep - 1, axis=1)[:, self.keep - 1]
-        row, column = np.nonzero(squared <= bound.reshape((1, -1) if by_column else (-1, 1)))
+        row, column = where(squared <= bound.reshape((1, -1) if by_column else (-1, 1)))
         values = squared[row, column]
         if by_column:
             order = np.argsort(column, kind="stable")
@@ -241,56 +222,84 @@ def nearest_reference(
     return NearestReference(np.sqrt(squared) * scale, indices, np.sqrt(radii(others, 1)) * scale)
 
 
-def members(
-    real: Points,
-    generated: Points,
-    real_radii: Float64[np.ndarray, " n"],
-    generated_radii: Float64[np.ndarray, " m"] | None,
-) -> Balls:
-    """Which points lie in balls, of squared radii, of the other set; one pass over all pairs."""
-    around = np.zeros(len(generated), np.int64)
-    holds, inside = np.zeros(len(real), bool), np.zeros(len(real), bool)
+def _inside(
+    real: Points, generated: Points, real_radii: np.ndarray, generated_radii: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which real points (N,) lie in any generated ball, and which generated ones (M,) in a real."""
+    in_generated, in_real = np.zeros(len(real), bool), np.zeros(len(generated), bool)
 
-    def found(rows: slice, columns: slice) -> tuple[np.ndarray, ...]:
-        squared = tile(real, generated, rows, columns)
-        row, column = _within(real, generated, rows, columns, squared, real_radii[rows], 0)
-        if generated_radii is None:
-            return row, column, row[:0]
-        reach = generated_radii[columns]
-        return row, column, _within(real, generated, rows, columns, squared, reach, 1)[0]
+    def found(rows: slice, columns: slice) -> list[tuple[np.ndarray, np.ndarray]]:
+        seen = []
+        for i, j in _open(rows, columns, in_generated, in_real):
+            squared = tile(real, generated, i, j)
+            row, _ = _within(real, generated, i, j, squared, generated_radii[j], 1)
+            _, column = _within(real, generated, i, j, squared, real_radii[i], 0)
+            seen.append((row, column))
+        return seen
 
     tiles = list(itertools.product(cuts(len(real)), cuts(len(generated))))
     progress = Progress("compared: tile", len(tiles))
-    for done, (row, column, held) in enumerate(on_all_cores(found, tiles)):
+    for done, seen in enumerate(on_all_cores(found, tiles)):
         progress.done(done)
-        rows, columns = tiles[done]
-        around[columns] += np.bincount(column, minlength=columns.stop - columns.start)
-        holds[rows.start + row] = True
-        inside[rows.start + held] = True
-    return Balls(around, holds, inside if generated_radii is not None else None)
+        for row, column in seen:
+            in_generated[row], in_real[column] = True, True
+    return in_generated, in_real
+
+
+def _open(rows: slice, columns: slice, rows_done: np.ndarray, columns_done: np.ndarray) -> list:
+    """Parts of a tile whose pairs may still tell anything: all but those of a row and a column that
+    are both known to lie inside. What is known may be of any earlier time."""
+    done, columns_open = rows_done[rows], np.flatnonzero(~columns_done[columns])
+    if done.mean() * (1 - len(columns_open) / _size(columns)) < WORTHWHILE:
+        return [(rows, columns)]
+    some = (np.flatnonzero(~done) + rows.start, columns)
+    others = (np.flatnonzero(done) + rows.start, columns_open + columns.start)
+    return [(i, j) for i, j in (some, others) if _size(i) and _size(j)]
+
+
+def _size(part: slice | np.ndarray) -> int:
+    return part.stop - part.start if isinstance(part, slice) else len(part)
+
+
+def _counted(
+    real: Points, generated: Points, real_radii: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Number of real balls about each generated point (M,); which of them hold any (N,)."""
+    around, held = np.zeros(len(generated), np.int64), np.zeros(len(real), bool)
+
+    def found(rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        squared = tile(real, generated, rows, columns)
+        return _within(real, generated, rows, columns, squared, real_radii[rows], 0)
+
+    tiles = itertools.product(cuts(len(real)), cuts(len(generated)))
+    for row, column in on_all_cores(found, tiles):
+        np.add.at(around, column, 1)
+        held[row] = True
+    return around, held
 
 
 def _within(
     a: Points,
     b: Points,
-    rows: slice,
-    columns: slice,
+    rows: slice | np.ndarray,
+    columns: slice | np.ndarray,
     squared: np.ndarray,
     radii: np.ndarray,
     axis: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the pairs whose distance is within the radius of the row or column."""
+    """Indices of the pairs whose distance is within the radius of the row (axis 0) or column."""
     reach = radii + RIM * (1 / a.unit + radii)
     mine, others = (a.squares[rows], b.squares[columns])[:: 1 if axis == 0 else -1]
     error = a.error(squared.dtype.type) * (mine + others.max() + reach)
     most = (reach + error).astype(squared.dtype).reshape((-1, 1) if axis == 0 else (1, -1))
-    row, column = np.nonzero(squared <= most)
+    row, column = where(squared <= most)
     ball = row if axis == 0 else column
     doubtful = np.flatnonzero(squared[row, column] > (reach - error)[ball])
     if squared.dtype == np.float32 and len(doubtful) > MANY * squared.size:
         squared = tile(a, b, rows, columns, np.float64)
         return _within(a, b, rows, columns, squared, radii, axis)
-    distances = exact(a, b, row[doubtful] + rows.start, column[doubtful] + columns.start)
+    first, second = np.arange(len(a))[rows][row], np.arange(len(b))[columns][column]
     kept = np.ones(len(row), bool)
+    distances = exact(a, b, first[doubtful], second[doubtful])
     kept[doubtful] = distances <= reach[ball[doubtful]]
-    return row[kept], column[kept]
+    return first[kept], second[kept]

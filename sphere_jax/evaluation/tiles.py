@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Integer
+from jaxtyping import Bool, Float, Float64, Int, Integer
 from threadpoolctl import threadpool_limits  # scikit-learn needs it
 
 TILE = 1024  # rows and columns of a tile
+Part = slice | Integer[np.ndarray, " _r"]  # some rows
 PAIRS = 1024  # pairs whose exact distances are taken at once
 
 
@@ -52,7 +53,7 @@ class Points:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def part(self, rows: slice, dtype: type = np.float64) -> Float[np.ndarray, "r f"]:
+    def part(self, rows: Part, dtype: type = np.float64) -> Float[np.ndarray, "r f"]:
         """Some of the rows, centred and scaled."""
         if dtype == np.float32:
             return self.centred[rows]
@@ -70,7 +71,7 @@ class Points:
 
 
 def tile(
-    a: Points, b: Points, rows: slice, columns: slice, dtype: type = np.float32
+    a: Points, b: Points, rows: Part, columns: Part, dtype: type = np.float32
 ) -> Float[np.ndarray, "r c"]:
     """Squared distances of rows of `a` and of `b`, in their unit."""
     squared = a.part(rows, dtype) @ b.part(columns, dtype).T
@@ -78,6 +79,11 @@ def tile(
     squared += a.squares[rows].astype(dtype).reshape(-1, 1)
     squared += b.squares[columns].astype(dtype).reshape(1, -1)
     return squared
+
+
+def where(mask: Bool[np.ndarray, "r c"]) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"]]:
+    """`np.nonzero`, ten times as fast where little is true."""
+    return np.divmod(np.flatnonzero(mask), mask.shape[1])
 
 
 def exact(

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.evaluation.fidelity import Fidelity
+from sphere_jax.evaluation.frechet import frechet_distance_of
 from sphere_jax.evaluation.measures.base import Input, all_measures, find_measure
-from sphere_jax.evaluation.statistics import Statistics
+from sphere_jax.evaluation.statistics import Statistics, Stream
 
 SETTINGS = {  # that suit small sets
     "fid_infinity": "fid_infinity:least=40,points=4",
@@ -137,6 +139,42 @@ def test_class_agreement_counts_the_first_and_the_first_five():
         scored("class_agreement", logits, None, np.array([9, 10, 5, 3]))
     with pytest.raises(UserError, match="needs the classes that samples were drawn for"):
         scored("class_agreement", logits, None)
+
+
+def test_the_example_of_the_page():
+    """Of docs/metrics.md, its first column."""
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(20000, 64)).astype(np.float32)[:500]
+    samples = (1.05 * rng.normal(size=(20000, 64))).astype(np.float32)[:500]
+    expected = {
+        "fid": {"fid": 4.783},
+        "kid": {"kid": 0.001933, "kid_standard_error": 0.003352},
+        "cmmd:sigma=8": {"cmmd": 3.37, "cmmd_standard_error": 0.4093},
+        "precision_recall": {"precision": 0.492, "recall": 0.788},
+        "density_coverage": {"density": 0.5648, "coverage": 0.882},
+    }
+    found = {text: scored(text, samples, reference) for text in expected}
+    for text, values in expected.items():
+        assert found[text] == pytest.approx(values, rel=1e-3)
+
+
+def test_distances_are_flat_over_the_batch_size(monkeypatch, digits, classifier):
+    """FID and rFID: images through a network at 512, 256 and 128 at once."""
+    samples, reference = (split.arrays["images"] for split in (digits.train, digits.heldout))
+    blurred = (reference // 2 + np.roll(reference, 1, axis=2) // 2).astype(np.uint8)
+    fids, rfids = [], []
+    for size in (512, 256, 128, 50):
+        streams = [Stream(), Stream()]
+        for stream, images in zip(streams, (samples, reference), strict=True):
+            for start in range(0, len(images), size):
+                stream.add(classifier.features(images[start : start + size], size))
+        fids.append(frechet_distance_of(*(stream.statistics() for stream in streams)))
+        monkeypatch.setattr("sphere_jax.evaluation.fidelity.BATCH", size)
+        fidelity = Fidelity(None, classifier)
+        scores = fidelity.scores(reference, blurred, fidelity.moments(reference))
+        rfids.append(scores["frechet_distance_small_classifier"])
+    assert fids == pytest.approx([fids[0]] * 4, rel=1e-6) and fids[0] > 1e-3
+    assert rfids == pytest.approx([rfids[0]] * 4, rel=1e-6) and rfids[0] > 1e-3
 
 
 @pytest.mark.parametrize(
