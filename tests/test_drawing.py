@@ -33,6 +33,12 @@ def run(tmp_path_factory):
     return run
 
 
+def same_drawing(run):
+    """What `drawn_until` draws."""
+    drawer = Drawer(run, 0)
+    return "x", balanced_labels(20, 10), drawer.method.sampler, drawer.params
+
+
 class Killed(BaseException):
     """The process is gone: nothing after this runs."""
 
@@ -74,9 +80,16 @@ def test_drawing_goes_on_after_a_kill_with_the_same_bits(run, monkeypatch):
 def test_another_drawing_starts_again(run, monkeypatch):
     monkeypatch.setattr(partial, "EVERY", 0.0)
     drawn_until(run, monkeypatch, 2)
-    first = sorted((run.workdir / "partial" / "x").glob("*.npz"))
-    first[0].write_bytes(first[0].read_bytes()[:-30])  # damaged
-    assert drawn_until(run, monkeypatch, 2)[1] == [6, 6]
+    files = sorted((run.workdir / "partial").glob("x-*/*.npz"))
+    assert [file.name for file in files] == ["00000000.npz", "00000006.npz"]
+    files[1].write_bytes(files[1].read_bytes()[:-30])  # damaged
+    assert drawn_until(run, monkeypatch, 1)[1] == [6]
+    files[0].unlink()  # by another command that has finished: what is left has no beginning
+    assert drawn_until(run, monkeypatch, 1)[1] == [6]
+    assert [len(rows["drawn"]) for rows in Drawer(run, 0)._partial(*same_drawing(run)).rows()] == [
+        6,
+        6,
+    ]
     other = dict(run.artifacts, network=jax.tree.map(lambda x: x * 1.01, run.artifacts["network"]))
     drawer = Drawer(run, 0)
     assert drawn_until(run, monkeypatch, 1, drawer, trained=other)[1] == [6]

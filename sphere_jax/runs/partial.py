@@ -1,15 +1,17 @@
 """Samples drawn so far, in files: after a kill the same drawing goes on where it was.
 
-W/partial/NAME/about.json   what is drawn; files of anything else are deleted
-W/partial/NAME/00000.npz    rows of the results, batch by batch
+W/partial/NAME-CRC/about.json     what is drawn; CRC is of it
+W/partial/NAME-CRC/00000128.npz   rows of the results from row 128 on
 
 Files are written once a minute, so short drawings write none, and deleted once the samples are
-used. A folder that cannot be written, or a disk without room, only costs the resumption.
+used. A folder that cannot be written, or a disk without room, only costs the resumption. Several
+commands may draw the same at once: what a file holds depends on its first row and its length alone.
 """
 
 import json
 import shutil
 import time
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,9 +38,11 @@ class Partial:
     """
 
     def __init__(self, workdir: Path, name: str, about: dict[str, Any], size: int):
-        self._folder, self._about = workdir / FOLDER / name, json.loads(json.dumps(about))
+        self._about = json.loads(json.dumps(about))
+        crc = zlib.crc32(json.dumps(about, sort_keys=True).encode())
+        self._folder, self._name = workdir / FOLDER / f"{name}-{crc:08x}", name
         self._new: list[Rows] = []
-        self._files = 0
+        self._count = 0  # rows in files
         self._written, self._usable = time.monotonic(), is_main_process()
         with suppress(OSError):
             self._usable &= free_bytes(workdir) > 2 * size
@@ -47,20 +51,17 @@ class Partial:
         """Those in files, in order; every process must call it."""
         found: list[Rows] = []
         try:
-            if read_json(self._folder / "about.json") == self._about:
-                for file in sorted(self._folder.glob("*.npz")):
-                    with np.load(file, allow_pickle=False) as stored:
-                        found.append(dict(stored))
-        except Exception:  # damaged, for which zipfile raises its own kinds: drawn again
-            found = []
-        if not _all_have(len(found)):
-            found = []
+            same = read_json(self._folder / "about.json") == self._about
+            while same and (file := self._file()).is_file():
+                with np.load(file, allow_pickle=False) as stored:
+                    found.append(dict(stored))
+                self._count += _length(found[-1])
+        except Exception:  # damaged, for which zipfile raises its own kinds: drawn from there on
+            pass
+        if not _all_have(self._count):
+            found, self._count = [], 0
         if found:
-            self._files = len(found)
-            count = sum(len(next(iter(rows.values()))) for rows in found)
-            log(f"{self._folder.name}: {count:,} samples drawn before an interruption")
-        elif is_main_process():
-            shutil.rmtree(self._folder, ignore_errors=True)
+            log(f"{self._name}: {self._count:,} samples were drawn before an interruption")
         return found
 
     def add(self, rows: Rows) -> None:
@@ -73,11 +74,16 @@ class Partial:
         whole = {name: np.concatenate([new[name] for new in self._new]) for name in rows}
         try:
             write_json(self._folder / "about.json", self._about)
-            write_npz(self._folder / f"{self._files:05d}.npz", whole)
+            write_npz(self._file(), whole)
         except UserError as error:
             log(f"An interruption would lose the samples drawn so far: {error}")
             self._usable = False
-        self._files, self._new, self._written = self._files + 1, [], time.monotonic()
+        self._count += _length(whole)
+        self._new, self._written = [], time.monotonic()
+
+    def _file(self) -> Path:
+        """Of the next rows."""
+        return self._folder / f"{self._count:08d}.npz"
 
     def delete(self) -> None:
         """Once the samples are used."""
@@ -93,8 +99,12 @@ def delete_partial(workdir: Path) -> None:
         shutil.rmtree(workdir / FOLDER, ignore_errors=True)
 
 
+def _length(rows: Rows) -> int:
+    return len(next(iter(rows.values())))
+
+
 def _all_have(count: int) -> bool:
-    """Whether every process found as many files as the first; all must call it."""
+    """Whether every process found as many rows as the others; all must call it."""
     if jax.process_count() == 1:
         return True
     from jax.experimental import multihost_utils
