@@ -1,6 +1,8 @@
 """What holds for every measure, found by name: facts, settings, keys, refusals."""
 
 import dataclasses
+import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -122,6 +124,33 @@ def test_fid_at_infinity_removes_the_bias_of_few_samples():
         biased.append(measured.compute(Statistics.of(samples), reference)["fid"])
     assert np.mean(biased) > 0.015
     assert abs(np.mean(found)) < 0.5 * np.mean(biased)
+
+
+@pytest.mark.parametrize("shift, spread", [(0.5, 1.0), (0.0, 1.5), (0.2, 0.8)])
+def test_the_standard_error_of_fid_is_that_of_a_bootstrap_and_between_draws(shift, spread):
+    reference, fid = Statistics.of(rows(5000, 6, seed=1)), find_measure("fid")
+    samples = spread * rows(400, 6, seed=2, shift=shift)
+    found = scored("fid_standard_error", samples, rows(5000, 6, seed=1))["fid_standard_error"]
+    rng = np.random.default_rng(0)
+    again = [Statistics.of(samples[rng.integers(400, size=400)]) for _ in range(150)]
+    draws = [Statistics.of(spread * rows(400, 6, seed=9 + i, shift=shift)) for i in range(150)]
+    for each in (again, draws):
+        deviation = np.std([fid.compute(statistics, reference)["fid"] for statistics in each])
+        assert found == pytest.approx(deviation, rel=0.25)
+
+
+@pytest.mark.parametrize("text, copies", [("precision_recall", 2), ("kid", 0), ("cmmd", 2)])
+def test_rows_are_copied_once_at_most_and_the_rest_is_tiles(monkeypatch, text, copies):
+    """So that 50,000 x 2,048 on each side stay below 2 GB, where all distances would take 20."""
+    monkeypatch.setattr("sphere_jax.evaluation.tiles.TILE", 256)
+    samples, reference = rows(3000, 128), rows(3000, 128, seed=1)
+    measure, cores = find_measure(text), os.cpu_count()
+    measure.compute(samples[:300], reference[:300])  # imports
+    tracemalloc.start()
+    measure.compute(samples, reference)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < copies * samples.nbytes + 2e6 * (2 + cores)  # all distances take 36e6
 
 
 def test_authenticity_counts_copies():
