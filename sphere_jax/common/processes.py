@@ -115,9 +115,9 @@ def barrier(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
-def told_by_main_process(answer: bool) -> bool:
+def told_by_main_process(answer: int) -> int:
     """The first process's `answer`, on every process; all must call it."""
-    return bool(_from_main_process(answer)) if jax.process_count() > 1 else answer
+    return _from_main_process(answer) if jax.process_count() > 1 else answer
 
 
 def gathered(content: bytes) -> list[bytes]:

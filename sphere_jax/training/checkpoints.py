@@ -3,15 +3,20 @@
 A checkpoint holds separate items (`params`, `ema`, `optimizer`, `progress`, `data`, and `profiles`
 where averages with other profiles are tracked), so that a sampler reads the average alone. Saving
 is asynchronous. Orbax does not detect changed bytes, so the CRC-32 of every file is written beside
-each complete step and compared before reading. A step without checksums was interrupted and is
-ignored; a damaged one is set aside. Nothing is lost, because training is deterministic.
+each complete step and compared before reading (`checksums.py`). A step without checksums was
+interrupted and is ignored; a damaged one is set aside. Nothing is lost, because training is
+deterministic.
+
+Several processes write and verify shares of a checkpoint, and the first one decides which step is
+read. Every process must therefore call the same functions here in the same order.
 """
 
 import logging
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -19,9 +24,10 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import crc32, free_bytes, in_bytes, read_json, write_json
+from sphere_jax.common.files import free_bytes, in_bytes
 from sphere_jax.common.processes import barrier, is_main_process, told_by_main_process
 from sphere_jax.common.progress import log
+from sphere_jax.training.checksums import Checksums
 
 ITEMS = ("params", "ema", "optimizer", "progress", "profiles")
 UNFINISHED = "*.orbax-checkpoint-tmp*"  # what orbax has not completed
@@ -52,6 +58,41 @@ class _WithoutClosedLoops:
             sys.unraisablehook = self._before
 
 
+class _Pending:
+    """A save in progress: a thread waits for its end, and sums what this process has written."""
+
+    def __init__(self, step: int, manager: ocp.CheckpointManager, checksums: Checksums, root: Path):
+        self.step, self._manager, self._checksums, self._root = step, manager, checksums, root
+        self._sums: dict[str, int] = {}
+        self._error: Exception | None = None
+        self._abandoned = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._manager.wait_until_finished()
+            self._sums = self._checksums.take(self.step, self._root, self._abandoned)
+        except Exception as error:
+            self._error = error
+
+    @property
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def result(self) -> dict[str, int]:
+        """Waits. Raises what has gone wrong."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._sums
+
+    def abandon(self) -> None:
+        """Waits for the save, without its sums; errors are not raised."""
+        self._abandoned.set()
+        self._thread.join()
+
+
 class Damaged(UserError):
     """A file of a checkpoint is missing or not as it was written: `what` says which."""
 
@@ -68,13 +109,14 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2):
         self._folder = Path(folder).absolute()
-        self._checksums = self._folder.with_name(self._folder.name + ".crc32")
-        self._pending: int | None = None
+        checksums = self._folder.with_name(self._folder.name + ".crc32")
+        self._checksums = Checksums(checksums)
+        self._pending: _Pending | None = None
         self._size = 0  # bytes of the last state
         self._whole: set[int] = set()  # steps whose files are all as they were written
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._checksums.mkdir(exist_ok=True)
+            checksums.mkdir(exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=ocp.CheckpointManagerOptions(max_to_keep=keep),
@@ -94,13 +136,13 @@ class Checkpoints:
         for old in [old for old in self._manager.all_steps() if old >= step]:
             self._manager.delete(old)  # incomplete, of an interrupted start
             if is_main_process():
-                self._checksum_file(old).unlink(missing_ok=True)
+                self._checksums.forget(old)
         items = {name: ocp.args.StandardSave(tree) for name, tree in _filled(state).items()}
         items["data"] = ocp.args.JsonSave(data_state)
         self._quiet = _WithoutClosedLoops()
         with self._completing(step):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
-        self._pending = step
+        self._pending = _Pending(step, self._manager, self._checksums, self._folder / str(step))
 
     def wait(self) -> None:
         """Waits for the save in progress and completes it with its checksums.
@@ -109,11 +151,11 @@ class Checkpoints:
         """
         if self._pending is None:
             return
-        step, self._pending = self._pending, None
-        with self._completing(step):
-            self._manager.wait_until_finished()
+        pending, self._pending = self._pending, None
+        with self._completing(pending.step):
+            sums = pending.result()
             if is_main_process():
-                self._write_checksums(step)
+                self._checksums.write(pending.step, sums, set(self._manager.all_steps()))
         self._quiet.end()
 
     @contextmanager
@@ -133,7 +175,7 @@ class Checkpoints:
 
     def poll(self) -> None:
         """Completes the last save if it has ended; never waits."""
-        if self._pending is not None and not self._manager.is_saving_in_progress():
+        if self._pending is not None and self._pending.ended:
             self.wait()
 
     def close(self) -> None:
@@ -149,13 +191,13 @@ class Checkpoints:
         if error is None:
             self.close()
         elif self._pending is not None:
-            with suppress(Exception):  # the error that ended the start is reported
-                self._manager.wait_until_finished()
+            self._pending.abandon()
 
     def latest(self) -> int | None:
-        """The newest complete step, or None."""
-        steps = self._manager.all_steps()
-        return max((step for step in steps if self._checksum_file(step).exists()), default=None)
+        """The newest step that is complete for the first process, on all of them; or None."""
+        steps = [step for step in self._manager.all_steps() if self._checksums.file(step).exists()]
+        step = told_by_main_process(max(steps, default=-1))
+        return None if step < 0 else step
 
     def newest_whole(self) -> int | None:
         """The newest complete step whose files are as they were written, or None. Newer ones,
@@ -165,8 +207,7 @@ class Checkpoints:
             for left in self._folder.glob(UNFINISHED):
                 shutil.rmtree(left, ignore_errors=True)
         while (step := self.latest()) is not None:
-            damage = self._damage(step, (*ITEMS, "data")) if is_main_process() else ""
-            if told_by_main_process(not damage):
+            if not (damage := self._damage(step, (*ITEMS, "data"))):
                 self._whole.add(step)
                 return step
             aside = self._set_aside(step)
@@ -183,7 +224,7 @@ class Checkpoints:
         if is_main_process():
             aside.mkdir(exist_ok=True)
             (self._folder / str(step)).rename(target)
-            self._checksum_file(step).unlink(missing_ok=True)
+            self._checksums.forget(step)
         barrier(f"checkpoint {step} is moved")
         self._manager.reload()
         return target
@@ -233,46 +274,15 @@ class Checkpoints:
     def _where(self, step: int) -> str:
         return f"Checkpoint {self._folder / str(step)}"
 
-    def _checksum_file(self, step: int) -> Path:
-        return self._checksums / f"{step}.json"
-
-    def _write_checksums(self, step: int) -> None:
-        root = self._folder / str(step)
-        sums = {str(f.relative_to(root)): crc32(f) for f in sorted(root.rglob("*")) if f.is_file()}
-        steps = set(map(str, self._manager.all_steps()))
-        for old in self._checksums.glob("*.json"):
-            if old.stem not in steps:
-                old.unlink()
-        write_json(self._checksum_file(step), sums)
-
     def _verify(self, step: int, items: tuple[str, ...]) -> None:
         if step not in self._whole and (damage := self._damage(step, items)):
             raise Damaged(damage)
 
     def _damage(self, step: int, items: tuple[str, ...]) -> str:
-        """What is wrong with the files of these items, as the start of a sentence; "" if nothing
-        is."""
-        root, file = self._folder / str(step), self._checksum_file(step)
-        try:
-            sums = read_json(file) or {}
-        except UserError:
-            sums = {}
-        unlisted = [item for item in items if (root / item).is_dir() and not _listed(item, sums)]
-        if not sums or unlisted or not all(type(value) is int for value in sums.values()):
-            return f"{self._where(step)} has no readable file of checksums"
-        for name, expected in sums.items():
-            parts = Path(name).parts
-            if len(parts) > 1 and parts[0] not in items:
-                continue
-            if not (root / name).is_file():
-                return f"{self._where(step)} lacks the file {name}"
-            if crc32(root / name) != expected:
-                return f"{self._where(step)} is damaged: {name} has changed"
-        return ""
-
-
-def _listed(item: str, sums: dict) -> bool:
-    return any(Path(name).parts[0] == item for name in sums)
+        """What is wrong with the files of these items, as a sentence without its stop; "" if
+        nothing is."""
+        found = self._checksums.damage(step, self._folder / str(step), items)
+        return f"{self._where(step)} {found}" if found else ""
 
 
 def _filled(state: dict) -> dict:
