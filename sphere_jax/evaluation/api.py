@@ -145,6 +145,11 @@ def _scored(measures, mine, known, images, stamps, networks, fitting, rounding) 
     values, remarks = {}, []
     for role, found in images.items():
         remarks += [f"{stamps[role]['name']}: {doubt}." for doubt in found.looks.doubts()]
+        if fitting.size is None and len(found.looks.sizes) > 1:
+            remarks.append(
+                f"{stamps[role]['name']}: images have {len(found.looks.sizes):,} sizes, and each "
+                "went to the networks in its own; size brings them to one first."
+            )
         if resized := stamps[role]["resized"]:
             height, width = fitting.size
             remarks.append(
