@@ -1,6 +1,7 @@
 """The Fréchet distance of two Gaussians. It takes moments, never networks."""
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Shaped
 
 from sphere_jax.evaluation.statistics import Statistics
@@ -20,7 +21,7 @@ def frechet_distance(
 
     It is FID only on the features of the original Inception network. No matrix square root is
     taken: with sigma1 = L L^T, by Cholesky, the last trace is the sum of the roots of the
-    eigenvalues of L^T sigma2 L, a symmetric matrix. Where rounding could change the distance by
+    eigenvalues of L^T sigma2 L, which is symmetric. Where rounding could change the distance by
     more than a part in 10^7, as with singular covariances or equal ones, `_overlap` takes singular
     values instead, which lose no digits.
 
@@ -55,15 +56,20 @@ def frechet_distance_of(first: Statistics, second: Statistics) -> float:
 
 
 def _quick_overlap(sigma1: np.ndarray, sigma2: np.ndarray) -> tuple[float, float]:
-    """tr (sigma1 sigma2)^{1/2} and a bound of its error; infinite where Cholesky finds no root."""
+    """tr (sigma1 sigma2)^{1/2} and a bound of its error; infinite where Cholesky finds no root.
+
+    LAPACK's sygv takes eigenvalues of a product so, by Cholesky, in fewer operations than the
+    products of matrices would need.
+    """
     try:
-        lower = np.linalg.cholesky(sigma1)
+        values = scipy.linalg.eigh(
+            sigma2, sigma1, type=2, driver="gv", eigvals_only=True, check_finite=False
+        )
     except np.linalg.LinAlgError:
         return 0.0, np.inf
-    values = np.maximum(np.linalg.eigvalsh(lower.T @ sigma2 @ lower), 0.0)
+    roots = np.sqrt(np.maximum(values, 0.0))
     noise = np.finfo(np.float64).eps * np.linalg.norm(sigma1) * np.linalg.norm(sigma2)
-    roots = np.sqrt(values)
-    return roots.sum(), (np.sqrt(values + noise) - roots).sum()
+    return roots.sum(), (np.sqrt(np.maximum(values, 0.0) + noise) - roots).sum()
 
 
 def _overlap(sigma1: np.ndarray, sigma2: np.ndarray) -> float:
