@@ -163,7 +163,7 @@ def test_a_decoder_is_finetuned_on_the_images_behind_a_cache(folder, cache, monk
 
 def test_the_images_behind_a_cache_are_probed(folder, cache):
     arguments = SimpleNamespace(workdir="", config=str(folder / "config.py"), out=folder / "probe")
-    run, _ = probe._open(arguments, use(cache))
+    run = probe._open(arguments, use(cache))
     expected = load(load_config(arguments.config, []).data).heldout
     np.testing.assert_array_equal(run.images.heldout.arrays["images"], expected.arrays["images"])
 
@@ -173,7 +173,8 @@ def test_a_run_on_a_cache_is_probed(folder, cache):
     """It has trained without an encoder; the probe has one."""
     train(folder, "probed", *use(cache))
     arguments = SimpleNamespace(workdir=folder / "probed", data_path="", data_source="")
-    run, params = probe._open(arguments, [])
+    run = probe._open(arguments, [])
+    params = probe._params(run, trained=True)
     assert params.keys() == set(run.tokenizer.parts) == {"encoder", "decoder"}
     assert run.images.heldout.arrays["images"].shape == (HELD, 8, 8, 3)
 
