@@ -100,6 +100,8 @@ def run_all(comparison) -> None:
     from sphere_jax.runs.reference import check_reference
 
     configs = comparison.configs.values()
+    if any(config.checkpoints.store for config in configs):
+        raise UserError("Arms share checkpoints in --workdir: leave config.checkpoints.store out.")
     for config in {(c.data, c.evaluation): c for c in configs}.values():  # before one trains
         check_reference(config)
     for config in configs:

@@ -105,6 +105,10 @@ def test_an_int_is_a_float():
         ({"seed": 2**32}, "config.seed=4294967296 must be at most 4294967295."),
         ({"tokenizer__widths": ()}, "config.tokenizer.widths"),
         ({"tokenizer__widths": (8, 0)}, "config.tokenizer.widths"),
+        ({"checkpoints__keep_last": 0}, "config.checkpoints.keep_last=0 must be at least 1."),
+        ({"checkpoints__store": "s3://b/run"}, "mount another store, as S3, as a folder."),
+        ({"checkpoints__store": "gs://b"}, "must be gs://BUCKET/FOLDER"),
+        ({"checkpoints__store": "/shared"}, "must be gs://BUCKET/FOLDER"),
     ],
 )
 def test_out_of_range(values, sentence):

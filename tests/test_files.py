@@ -241,3 +241,11 @@ def test_leftovers_below_a_folder_and_in_it_alone(tmp_path):
 
 def test_the_root_is_no_folder_for_results():
     assert "/ is the root of the file system; name a folder in it." in refusal_of(make_folder, "/")
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/run", "s3://bucket/run", "https://x.org/run"])
+def test_an_object_store_is_no_folder(path):
+    for given in (path, Path(path)):
+        words = refusal_of(make_folder, given)
+        assert "is in an object store, which has no locks, renames and appends" in words
+    assert not Path(path.partition("/")[0]).exists()

@@ -23,6 +23,7 @@ from sphere_jax.common.errors import UserError, shortened
 
 SILENT = 600.0  # seconds without a write after which another host's process is taken to be gone
 LEFTOVER = re.compile(r"\..+\..+\.\d+\.tmp")  # as `temporary_beside` names it
+OBJECT_STORE = re.compile(r"(gs|s3|az|abfs|hf|hdfs|https?):/")  # as a Path has it, too
 PATH_LENGTH, NAME_LENGTH = 4096, 255  # bytes, on all common file systems
 
 
@@ -51,11 +52,17 @@ def expand_path(text: str | os.PathLike) -> str:
 
 
 def check_parents(path: str | os.PathLike) -> None:
-    """Raises UserError if `path` has missing parents that look mistyped.
+    """Raises UserError if `path` has missing parents that look mistyped, or is no path of a file
+    system.
 
     Inside the working directory any number of parents may be missing. Elsewhere the folder that
     holds `path` may be, if its own parent exists and is not `/`.
     """
+    if OBJECT_STORE.match(os.fspath(path)):
+        raise UserError(
+            f"{path} is in an object store, which has no locks, renames and appends; name a folder "
+            "of this machine. config.checkpoints.store=gs://BUCKET/FOLDER keeps checkpoints there."
+        )
     path, here = Path(path), Path.cwd()
     absolute = Path(os.path.abspath(path))
     if absolute.is_relative_to(here) and (here != Path(here.anchor) or not path.is_absolute()):

@@ -4,10 +4,11 @@ What concerns one method, tokenizer or network is checked in its own file (`chec
 all of them share.
 """
 
+import re
 from dataclasses import fields
 
 from sphere_jax.common import plugins
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, quoted
 from sphere_jax.config.options import Config, OptimizerOptions, StageOptions
 
 SIZE = ("width", "depth", "heads")  # what a published size stands for
@@ -31,6 +32,7 @@ def check_together(config: Config) -> None:
         config.method(name).check(config, name)
     _check_sampler(config)
     _check_evaluation(config)
+    _check_store(config.checkpoints.store)
 
 
 def _check_size(group: str, sizes) -> None:
@@ -212,4 +214,12 @@ def _check_evaluation(config: Config) -> None:
     check(
         evaluation.pretrained == "" or config.features.needs_weights,
         "config.evaluation.pretrained holds weights of published config.evaluation.features.",
+    )
+
+
+def _check_store(store: str) -> None:
+    check(
+        store == "" or re.fullmatch(r"gs://[^/]+/.*[^/]", store) is not None,
+        f"config.checkpoints.store={quoted(store)} must be gs://BUCKET/FOLDER: checkpoints are "
+        "written to folders and to Google Cloud Storage; mount another store, as S3, as a folder.",
     )

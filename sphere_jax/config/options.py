@@ -211,6 +211,17 @@ class MeshOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class CheckpointOptions:
+    """Checkpoints of all stages."""
+
+    keep_last: int = option(2, 1, moves="nothing", help="newest ones of a stage that are kept")
+    store: str = option(
+        "", path=True, moves="nothing",
+        help="gs://BUCKET/FOLDER that holds them, of this run alone; '': the run folder does",
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A whole run. `stages` names the groups to train, in order."""
 
@@ -224,6 +235,7 @@ class Config:
     sampler: Any = SamplerOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     mesh: MeshOptions = MeshOptions()
+    checkpoints: CheckpointOptions = CheckpointOptions()
 
     def stage(self, name: str) -> Any:
         """The options of a stage."""

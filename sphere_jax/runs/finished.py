@@ -54,10 +54,10 @@ def check_data(run: Run) -> None:
 def load_stage(run: Run, name: str, record: dict, weights: str = "") -> None:
     """A finished stage: its parameters onto the mesh, its arrays to the host; `weights` as of
     `load_stages`. Raises UserError."""
-    task, folder = run.task(name), run.workdir / "checkpoints" / name
+    task = run.task(name)
     item = task.weights_item
     if weights == "best":
-        folder = best_folder(folder)
+        folder = best_folder(run.workdir / "checkpoints" / name)
         if not folder.is_dir():
             raise UserError(
                 f"{run.workdir} has kept no best weights of stage '{name}'; train with "
@@ -65,7 +65,7 @@ def load_stage(run: Run, name: str, record: dict, weights: str = "") -> None:
             )
     elif weights:
         item = WEIGHTS[weights]
-    checkpoints = Checkpoints(folder)
+    checkpoints = Checkpoints(folder) if weights == "best" else run.checkpoints(name)
     step = checkpoints.latest()
     if step is None or (weights != "best" and step != task.options.steps):
         raise Damaged(f"Stage '{name}' of {run.workdir} is finished but lacks its last checkpoint")

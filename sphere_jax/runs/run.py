@@ -4,7 +4,7 @@ W/config.json             the resolved config, with versions
 W/classes.json            names of the classes, if the data have them
 W/stages/NAME.json        what stage NAME depends on, and its metrics once finished
 W/stages/NAME.npz         arrays it measured (statistics for later stages, figures)
-W/checkpoints/NAME/STEP/  orbax
+W/checkpoints/NAME/STEP/  orbax, or in config.checkpoints.store
 W/metrics.jsonl, W/tensorboard/, W/samples/*.png, W/report.html, W/results.json
 """
 
@@ -30,6 +30,7 @@ from sphere_jax.runs.network_files import load_tokenizer
 from sphere_jax.runs.records import Records
 from sphere_jax.runs.system import System
 from sphere_jax.tokenizers.base import Tokenizer
+from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.task import Task
 
 TOGETHER = 256  # images per device and batch, fewer if they have more than PIXELS
@@ -118,6 +119,11 @@ class Run:
     @property
     def records(self) -> Records:
         return Records(self.config, self.workdir, lambda: self.data_fingerprint)
+
+    def checkpoints(self, name: str) -> Checkpoints:
+        """Those of stage `name`. Raises UserError."""
+        options = self.config.checkpoints
+        return Checkpoints(self.workdir / "checkpoints" / name, options.keep_last, options.store)
 
     def task(self, name: str) -> Task:
         """The training task of a stage whose frozen parts are loaded."""

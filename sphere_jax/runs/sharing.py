@@ -22,7 +22,7 @@ def take_stages(run: Run, other: Path) -> None:
 
     Raises UserError for another folder, and if nothing there fits.
     """
-    stored_config(other)  # raises for a folder that is no run's
+    _check_store(other)
     new = [name for name in run.config.stages if not run.records.file(name).exists()]
     refusals = []
     for name in new:
@@ -41,6 +41,17 @@ def take_stages(run: Run, other: Path) -> None:
                 log(f"{name}: trained here; {refusals[-1]} ({other})")
     if new and len(refusals) == len(new):
         raise UserError(f"--from_run={other} has nothing to take: {refusals[0]}.")
+
+
+def _check_store(other: Path) -> None:
+    """Raises UserError for a folder that is no run's, and for a run whose checkpoints are not in
+    it."""
+    store = read_config(stored_config(other), stored=True).checkpoints.store
+    if store:
+        raise UserError(
+            f"The checkpoints of {other} are in {store}, and are not copied from there; name a run "
+            "that has them in its folder."
+        )
 
 
 def take_stage(run: Run, name: str, other: Path) -> bool:

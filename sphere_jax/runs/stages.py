@@ -83,6 +83,7 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
             partial(_show, run, name, log),
             curve if name == run.config.generator else None,
             partial(initial_params, run, task),
+            run.config.checkpoints,
         )
         _measure(run, name, task.frozen, params, record, log, fidelity)
 

@@ -11,86 +11,33 @@ Several processes write and verify shares of a checkpoint, and the first one dec
 read. Every process must therefore call the same functions here in the same order.
 """
 
-import logging
-import shutil
-import sys
-import threading
+import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import free_bytes, in_bytes
-from sphere_jax.common.processes import barrier, is_main_process, told_by_main_process
+from sphere_jax.common.files import in_bytes
+from sphere_jax.common.processes import barrier, gathered_texts, is_main_process
 from sphere_jax.common.progress import log
-from sphere_jax.training.checksums import Checksums
+from sphere_jax.training.checkpoint_folder import (
+    delete,
+    delete_unfinished,
+    move,
+    open_folder,
+    room_in,
+)
+from sphere_jax.training.checksums import SEEN, Checksums
+from sphere_jax.training.pending_save import PendingSave, WithoutClosedLoops
+from sphere_jax.training.shared_reads import gather, spread
 
 ITEMS = ("params", "ema", "optimizer", "progress", "profiles")
-UNFINISHED = "*.orbax-checkpoint-tmp*"  # what orbax has not completed
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Of a save that fails, orbax logs tracebacks in several threads; `wait` raises the error."""
-    return record.exc_info is None or "orbax" not in record.pathname
-
-
-logging.getLogger("absl").addFilter(_is_news)
-
-
-class _WithoutClosedLoops:
-    """While a save goes on, and after one that failed: of such a one, threads of tensorstore print
-    many times that orbax's event loop is closed."""
-
-    def __init__(self):
-        self._before = sys.unraisablehook
-        sys.unraisablehook = self
-
-    def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            self._before(unraisable)
-
-    def end(self) -> None:
-        if sys.unraisablehook is self:
-            sys.unraisablehook = self._before
-
-
-class _Pending:
-    """A save in progress: a thread waits for its end, and sums what this process has written."""
-
-    def __init__(self, step: int, manager: ocp.CheckpointManager, checksums: Checksums, root: Path):
-        self.step, self._manager, self._checksums, self._root = step, manager, checksums, root
-        self._sums: dict[str, int] = {}
-        self._error: Exception | None = None
-        self._abandoned = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._manager.wait_until_finished()
-            self._sums = self._checksums.take(self.step, self._root, self._abandoned)
-        except Exception as error:
-            self._error = error
-
-    @property
-    def ended(self) -> bool:
-        return not self._thread.is_alive()
-
-    def result(self) -> dict[str, int]:
-        """Waits. Raises what has gone wrong."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._sums
-
-    def abandon(self) -> None:
-        """Waits for the save, without its sums; errors are not raised."""
-        self._abandoned.set()
-        self._thread.join()
 
 
 class Damaged(UserError):
@@ -105,20 +52,23 @@ class Damaged(UserError):
 
 
 class Checkpoints:
-    """The checkpoints of one stage, in `folder`, the newest `keep` of them."""
+    """The checkpoints of one stage, in `folder`, the newest `keep` of them.
 
-    def __init__(self, folder: Path, keep: int = 2):
-        self._folder = Path(folder).absolute()
-        checksums = self._folder.with_name(self._folder.name + ".crc32")
-        self._checksums = Checksums(checksums)
-        self._pending: _Pending | None = None
+    With a `store` (gs://BUCKET/PATH) they are in a folder of the same name there, and `folder` has
+    their checksums beside it alone.
+
+    Raises UserError if nothing can be written there, or other checkpoints are in the store.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, store: str = ""):
+        self.folder = open_folder(folder, store)
+        self._pending: PendingSave | None = None
         self._size = 0  # bytes of the last state
         self._whole: set[int] = set()  # steps whose files are all as they were written
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            checksums.mkdir(exist_ok=True)
+            self._checksums = Checksums(Path(f"{Path(folder).absolute()}.crc32"))
             self._manager = ocp.CheckpointManager(
-                self._folder,
+                self.folder,
                 options=ocp.CheckpointManagerOptions(max_to_keep=keep),
                 # Named here, so that a manager that has saved nothing can read earlier checkpoints.
                 item_handlers={
@@ -126,6 +76,7 @@ class Checkpoints:
                     "data": ocp.JsonCheckpointHandler(),
                 },
             )
+            self._checksums.claim(store, taken=bool(self._manager.all_steps()))
         except OSError as error:
             raise UserError(f"Cannot write checkpoints to {folder} ({error.strerror}).") from error
 
@@ -139,10 +90,10 @@ class Checkpoints:
                 self._checksums.forget(old)
         items = {name: ocp.args.StandardSave(tree) for name, tree in _filled(state).items()}
         items["data"] = ocp.args.JsonSave(data_state)
-        self._quiet = _WithoutClosedLoops()
+        self._quiet = WithoutClosedLoops()
         with self._completing(step):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
-        self._pending = _Pending(step, self._manager, self._checksums, self._folder / str(step))
+        self._pending = PendingSave(step, self._manager, self._checksums, self.folder / str(step))
 
     def wait(self) -> None:
         """Waits for the save in progress and completes it with its checksums.
@@ -163,13 +114,13 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # orbax raises its own, tensorstore's and the system's errors
-            free = in_bytes(free_bytes(self._folder))
+            free = room_in(self.folder)
             if is_main_process():
-                for left in (*self._folder.glob(UNFINISHED), self._folder / str(step)):
-                    shutil.rmtree(left, ignore_errors=True)
+                delete_unfinished(self.folder)
+                delete(self.folder / str(step))
             raise UserError(
-                f"Cannot save step {step} to {self._folder} ({_short(error)}): a checkpoint "
-                f"takes {in_bytes(self._size)} there, and {free} were left; make "
+                f"Cannot save step {step} to {self.folder} ({_short(error)}): a checkpoint "
+                f"takes {in_bytes(self._size)} there{free and f', and {free} were left'}; make "
                 "room, and the same command resumes from the one before."
             ) from error
 
@@ -195,17 +146,30 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The newest step that is complete for the first process, on all of them; or None."""
-        steps = [step for step in self._manager.all_steps() if self._checksums.file(step).exists()]
-        step = told_by_main_process(max(steps, default=-1))
-        return None if step < 0 else step
+        steps = list(self._manager.all_steps())
+        complete = [step for step in steps if self._checksums.file(step).exists()]
+        steps, complete = json.loads(gathered_texts(json.dumps([steps, complete]))[0])
+        self._see(steps)
+        return max(complete, default=None)
+
+    def _see(self, steps: list[int]) -> None:
+        """Waits until this process sees the steps that the first one sees."""
+        deadline = time.monotonic() + SEEN
+        while sorted(self._manager.all_steps()) != sorted(steps):
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{self.folder} shows this process of the run other checkpoints than the first"
+                    " one; all hosts must share it."
+                )
+            time.sleep(0.2)
+            self._manager.reload()
 
     def newest_whole(self) -> int | None:
         """The newest complete step whose files are as they were written, or None. Newer ones,
         which are damaged, are moved beside the folder, and a line says so. What was not
         completed is deleted."""
         if is_main_process():
-            for left in self._folder.glob(UNFINISHED):
-                shutil.rmtree(left, ignore_errors=True)
+            delete_unfinished(self.folder)
         while (step := self.latest()) is not None:
             if not (damage := self._damage(step, (*ITEMS, "data"))):
                 self._whole.add(step)
@@ -214,16 +178,15 @@ class Checkpoints:
             log(f"{damage}; it is moved to {aside}, and the one before is used")
         return None
 
-    def _set_aside(self, step: int) -> Path:
+    def _set_aside(self, step: int) -> Any:
         """Moves a damaged step out of the way; every process must call it."""
-        aside = self._folder.with_name(f"{self._folder.name}-damaged")
+        aside = self.folder.with_name(f"{self.folder.name}-damaged")
         target, copies = aside / str(step), 1
         while target.exists():
             target, copies = aside / f"{step}-{copies}", copies + 1
         barrier(f"checkpoint {step} is read")
         if is_main_process():
-            aside.mkdir(exist_ok=True)
-            (self._folder / str(step)).rename(target)
+            move(self.folder / str(step), target)
             self._checksums.forget(step)
         barrier(f"checkpoint {step} is moved")
         self._manager.reload()
@@ -238,15 +201,17 @@ class Checkpoints:
         self._verify(step, (*ITEMS, "data"))
         filled = _filled(abstract)
         self._check_shapes(step, filled)
-        items = {name: ocp.args.StandardRestore(tree) for name, tree in filled.items()}
+        items = {name: ocp.args.StandardRestore(spread(tree)) for name, tree in filled.items()}
         restored = self._read(step, {**items, "data": ocp.args.JsonRestore()})
-        return abstract | {name: restored[name] for name in filled}, restored["data"]
+        state = {name: gather(restored[name], tree) for name, tree in filled.items()}
+        return abstract | state, restored["data"]
 
     def restore_item(self, step: int, name: str, abstract: PyTree) -> PyTree:
         """One item alone, such as the EMA for sampling. Raises UserError as `restore` does."""
         self._verify(step, (name,))
         self._check_shapes(step, {name: abstract})
-        return self._read(step, {name: ocp.args.StandardRestore(abstract)})[name]
+        items = {name: ocp.args.StandardRestore(spread(abstract))}
+        return gather(self._read(step, items)[name], abstract)
 
     def _read(self, step: int, items: dict):
         try:
@@ -272,7 +237,7 @@ class Checkpoints:
                     )
 
     def _where(self, step: int) -> str:
-        return f"Checkpoint {self._folder / str(step)}"
+        return f"Checkpoint {self.folder / str(step)}"
 
     def _verify(self, step: int, items: tuple[str, ...]) -> None:
         if step not in self._whole and (damage := self._damage(step, items)):
@@ -281,7 +246,7 @@ class Checkpoints:
     def _damage(self, step: int, items: tuple[str, ...]) -> str:
         """What is wrong with the files of these items, as a sentence without its stop; "" if
         nothing is."""
-        found = self._checksums.damage(step, self._folder / str(step), items)
+        found = self._checksums.damage(step, self.folder / str(step), items)
         return f"{self._where(step)} {found}" if found else ""
 
 

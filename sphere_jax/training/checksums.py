@@ -8,12 +8,14 @@ import re
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import crc32, read_json, write_json
-from sphere_jax.common.processes import gathered
+from sphere_jax.common.files import crc32, read_json, write_json, write_text
+from sphere_jax.common.processes import gathered_texts, is_main_process
+from sphere_jax.training.checkpoint_folder import files_below, size_of
 
 WRITER = re.compile(r"(?:^|/)ocdbt\.process_(\d+)/")  # orbax's folder of what a process wrote
 SEEN = 20.0  # seconds in which a network file system must show what another host wrote
@@ -25,6 +27,28 @@ class Checksums:
     def __init__(self, folder: Path):
         self._folder = folder
 
+    def claim(self, store: str, taken: bool) -> None:
+        """Makes the folder, and notes there that the checkpoints are in `store`, or, "", beside it.
+
+        Raises UserError if other checkpoints are in a new store (`taken`), or these elsewhere.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        note = self._folder / "store.txt"
+        known = note.read_text().strip() if note.exists() else ""
+        if known != store and (note.exists() or any(self._folder.glob("*.json"))):
+            raise UserError(
+                f"The checkpoints of {self._folder.with_suffix('')} are in {known or 'it'}, not in "
+                f"{store or 'it'}; set config.checkpoints.store to {known!r}."
+            )
+        if store and not note.exists():
+            if taken:
+                raise UserError(
+                    f"{store} holds checkpoints of another run; give config.checkpoints.store a "
+                    "folder of its own."
+                )
+            if is_main_process():
+                write_text(note, store)
+
     def file(self, step: int) -> Path:
         """Once it is there, the checkpoint of `step` is complete."""
         return self._folder / f"{step}.json"
@@ -35,7 +59,7 @@ class Checksums:
         for part in self._folder.glob(f"{step}.of-*.json"):
             part.unlink(missing_ok=True)
 
-    def take(self, step: int, root: Path, abandoned: threading.Event) -> dict[str, int]:
+    def take(self, step: int, root: Any, abandoned: threading.Event) -> dict[str, int]:
         """The sums of all files in `root`, by their names there, in the first process; the others
         return those that they took themselves, which they leave for the first one.
 
@@ -63,16 +87,16 @@ class Checksums:
         for part in self._folder.glob(f"{step}.of-*.json"):
             part.unlink(missing_ok=True)
 
-    def damage(self, step: int, root: Path, items: tuple[str, ...]) -> str:
+    def damage(self, step: int, root: Any, items: tuple[str, ...]) -> str:
         """What is wrong with the files of these items, as the end of a sentence about the
         checkpoint; "" if nothing is. Every process must call it, and gets the same answer."""
         try:
             own = self._damage(step, root, items)
         except UserError as error:
             own = f"cannot be read ({error})"
-        return next((found for found in gathered(own) if found), "")
+        return next((found for found in gathered_texts(own) if found), "")
 
-    def _damage(self, step: int, root: Path, items: tuple[str, ...]) -> str:
+    def _damage(self, step: int, root: Any, items: tuple[str, ...]) -> str:
         try:
             sums = read_json(self.file(step)) or {}
         except UserError:
@@ -105,8 +129,8 @@ class Checksums:
         return {}
 
 
-def _names(root: Path) -> list[str]:
-    return [str(file.relative_to(root)) for file in sorted(root.rglob("*")) if file.is_file()]
+def _names(root: Any) -> list[str]:
+    return [str(file.relative_to(root)) for file in files_below(root)]
 
 
 def _writer(name: str) -> int:
@@ -119,12 +143,12 @@ def _listed(item: str, sums: dict) -> bool:
     return any(Path(name).parts[0] == item for name in sums)
 
 
-def _size(file: Path) -> int | None:
+def _size(file: Any) -> int | None:
     """Of a file, if it is there; another host may see it late."""
     deadline = time.monotonic() + (SEEN if jax.process_count() > 1 else 0)
     while True:
         if file.is_file():
-            return file.stat().st_size
+            return size_of(file)
         if time.monotonic() >= deadline:
             return None
         time.sleep(0.2)

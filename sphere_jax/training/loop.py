@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import in_bytes
 from sphere_jax.common.interruption import Interrupted
+from sphere_jax.config.options import CheckpointOptions
 from sphere_jax.data.pipeline import Batches
 from sphere_jax.data.source import Source
 from sphere_jax.distribution.mesh import batch_sharding
@@ -30,6 +31,8 @@ from sphere_jax.training.signals import StopRequest
 from sphere_jax.training.step_log import NotFinite, StepLog
 from sphere_jax.training.task import Task
 from sphere_jax.training.throughput import Throughput, TrainingTimer
+
+AS_SHIPPED = CheckpointOptions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,7 @@ def train(
     show: Callable[[int, UInt8[np.ndarray, "n h w c"]], None],
     curve: Curve | None = None,
     initial_params: Callable[[], dict | None] = lambda: None,
+    kept: CheckpointOptions = AS_SHIPPED,
 ) -> dict:
     """Trains to the last step, from the newest checkpoint in `folder` if there is one.
 
@@ -66,6 +70,7 @@ def train(
       show: called as `show(step, images)` with preview images.
       initial_params: gives host arrays or stored tensors to start from; None: random parameters.
         Called only where there is no checkpoint.
+      kept: how many checkpoints are kept, and where.
 
     Returns:
       The parameters that `options.weights` names, the average or the raw ones, sharded.
@@ -75,7 +80,8 @@ def train(
       UserError: the loss is not finite, or the checkpoint does not fit.
     """
     options, name, steps = task.options, task.name, task.options.steps
-    checkpoints, snapshots = Checkpoints(folder), snapshot_folder(folder)
+    checkpoints = Checkpoints(folder, kept.keep_last, kept.store)
+    snapshots = snapshot_folder(folder)
 
     # Data. The order depends on the seed alone, not on the stage's place in the run.
     sharding = batch_sharding(task.mesh)
@@ -138,7 +144,8 @@ def train(
                 checkpoints.close()
                 raise Interrupted(f"{name}: saved at step {steps:,} of {steps:,}")
         except NotFinite as error:
-            with Checkpoints(folder.with_name(f"{folder.name}-nonfinite")) as dump:
+            place = folder.with_name(f"{folder.name}-nonfinite")
+            with Checkpoints(place, store=kept.store) as dump:
                 dump.save(error.step, state, batches.state)
             checkpoints.close()
             fix = frozen_cause(task, feed.train, error.step, fed[error.step]) or (

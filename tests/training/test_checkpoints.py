@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from refusals import refusal_of
 from sphere_jax.common.errors import UserError
 from sphere_jax.distribution.mesh import replicated
 from sphere_jax.training.checkpoints import Checkpoints
+from sphere_jax.training.checksums import Checksums
 
 
 def state_of(step, width=6):
@@ -71,6 +74,55 @@ def test_round_trip_of_every_bit(folder, abstract):
     assert bits(state) == bits(state_of(9)) and data == {"at": [9]}
     assert bits(checkpoints.restore_item(6, "ema", abstract["ema"])) == bits(state_of(6)["ema"])
     assert sorted(file.stem for file in folder.with_name("stage.crc32").glob("*")) == ["6", "9"]
+
+
+@pytest.mark.parametrize("item", ["params", "ema"])
+def test_one_item_is_read_without_the_others(folder, abstract, item):
+    """The average alone, or the parameters alone: the rest need not be there."""
+    for other in {"params", "ema", "optimizer", "progress"} - {item}:
+        shutil.rmtree(folder / "9" / other)
+    found = Checkpoints(folder).restore_item(9, item, abstract[item])
+    assert bits(found) == bits(state_of(9)[item])
+
+
+def test_the_newest_ones_are_kept(tmp_path):
+    with Checkpoints(tmp_path / "stage", keep=3) as checkpoints:
+        for step in range(1, 6):
+            checkpoints.save(step, state_of(step), {})
+    assert {path.name for path in (tmp_path / "stage").iterdir()} == {"3", "4", "5"}
+    assert {path.stem for path in (tmp_path / "stage.crc32").iterdir()} == {"3", "4", "5"}
+
+
+def test_sums_are_taken_in_a_thread_and_a_step_is_complete_only_when_training_asks(
+    tmp_path, monkeypatch
+):
+    """What training writes between two questions is never missing beside a complete step."""
+    threads, take = [], Checksums.take
+
+    def watched(*arguments):
+        threads.append(threading.current_thread())
+        return take(*arguments)
+
+    monkeypatch.setattr(Checksums, "take", watched)
+    with Checkpoints(tmp_path / "stage") as checkpoints:
+        checkpoints.save(1, state_of(1), {})
+        while not checkpoints._pending.ended:
+            time.sleep(0.01)
+        assert threads[0] is not threading.main_thread() and checkpoints.latest() is None
+        checkpoints.poll()
+        assert checkpoints.latest() == 1
+
+
+def test_checkpoints_that_are_in_a_bucket_are_not_looked_for_here(tmp_path):
+    sums = Checksums(tmp_path / "stage.crc32")
+    sums.claim("gs://b/run", taken=False)
+    sums.claim("gs://b/run", taken=True)
+    words = refusal_of(Checkpoints, tmp_path / "stage")
+    assert (
+        "stage are in gs://b/run, not in it; set config.checkpoints.store to 'gs://b/run'" in words
+    )
+    words = refusal_of(Checksums(tmp_path / "other.crc32").claim, "gs://b/run", True)
+    assert "gs://b/run holds checkpoints of another run" in words
 
 
 def test_a_start_that_fails_leaves_no_running_save_and_no_checksums(tmp_path):

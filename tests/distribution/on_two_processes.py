@@ -1,0 +1,88 @@
+"""One of two processes with two devices each, run by test_shared_checkpoints.py: FOLDER.
+
+Prints what it found as JSON, in its last line.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sphere_jax.common.processes import barrier, start_processes
+from sphere_jax.distribution.mesh import make_mesh, put_global, replicated, tree_shardings
+from sphere_jax.training.checkpoints import Checkpoints
+from sphere_jax.training.shared_reads import spread
+
+TREE = {
+    "large": np.random.default_rng(0).normal(size=(256, 512)).astype(np.float32),
+    "odd": np.arange(7, dtype=np.float32),
+}
+
+
+def on(mesh, shardings):
+    return {item: put_global(mesh, TREE, shardings) for item in ("params", "ema")}
+
+
+def shapes(state):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def same(state) -> bool:
+    """Whether every shard here holds what was saved."""
+    return all(
+        np.array_equal(shard.data, TREE[name][shard.index])
+        for item in ("params", "ema")
+        for name, array in state[item].items()
+        for shard in array.addressable_shards
+    )
+
+
+def main(folder: Path) -> dict:
+    mesh = make_mesh(2, 2)
+    whole = jax.tree.map(lambda _: replicated(mesh), TREE)
+    states = {"replicated": on(mesh, whole), "sharded": on(mesh, tree_shardings(mesh, TREE))}
+    found = {}
+    for name, state in states.items():
+        with Checkpoints(folder / name) as checkpoints:
+            for step in (3, 6):
+                checkpoints.save(step, state, {"at": step})
+    barrier("saved")
+    for name in states:  # each is read onto the other's shardings as well
+        for target, state in states.items():
+            checkpoints = Checkpoints(folder / name)
+            restored, data = checkpoints.restore(checkpoints.newest_whole(), shapes(state))
+            alike = jax.tree.map(lambda a, b: a.sharding == b.sharding, restored, state)
+            found[f"{name} to {target}"] = same(restored) and all(jax.tree.leaves(alike))
+            found[f"data of {name}"] = data
+
+    read = spread(shapes(states["replicated"]))["params"]["large"]
+    parts = read.sharding.addressable_devices_indices_map(read.shape).values()
+    sizes = [TREE["large"][part].size for part in parts]
+    found["read here"] = sum(sizes) / TREE["large"].size
+
+    # This process has not seen the newest step, or it alone has: the first one's view counts.
+    for blind in (0, 1):
+        checkpoints = Checkpoints(folder / "sharded")
+        if jax.process_index() == blind:
+            checkpoints._checksums.file = lambda step: folder / "none" if step == 6 else folder
+        found[f"latest, {blind} is blind"] = checkpoints.latest()
+
+    # A damaged file is noticed by the process whose share it is, and both go back.
+    if jax.process_index() == 0:
+        files = (folder / "sharded" / "6" / "params").rglob("*")
+        file = max((f for f in files if f.is_file()), key=lambda f: f.stat().st_size)
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    barrier("damaged")
+    found["whole"] = Checkpoints(folder / "sharded").newest_whole()
+    return found
+
+
+if __name__ == "__main__":
+    start_processes()
+    print(json.dumps(main(Path(sys.argv[1]))), flush=True)
