@@ -93,10 +93,13 @@ def _data(config: str, overrides: list[str]) -> dict:
     from sphere_jax.runs.records import check_weights_exist
     from sphere_jax.runs.run import Run
     from sphere_jax.runs.stages import check_batch
+    from sphere_jax.training.checkpoint_folder import open_folder
 
     read = with_classes_counted(load_config(config, overrides))
     check_weights_exist(read)
     run = Run(read, Path(), make_mesh(read.mesh.data, read.mesh.fsdp))
+    if read.checkpoints.store:
+        open_folder(Path("preflight"), read.checkpoints.store)
     count = len(run.split.train)
     for name, method in run.methods.items():
         check_given(method.files())

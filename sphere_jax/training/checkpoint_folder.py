@@ -6,6 +6,7 @@ once it holds a file that says so, and its folders are what the names of objects
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -43,9 +44,9 @@ def open_folder(folder: Path, store: str) -> Any:
 
         # Tensorstore writes there too, and other hosts do: remembered listings would be wrong.
         fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
-        probe = place / f".written-{os.getpid()}"  # mkdir would create a mistyped bucket
-        probe.write_text("")
-        probe.unlink()
+        probe = place / f".written-{socket.gethostname()}-{os.getpid()}"
+        probe.write_text("")  # mkdir would create a mistyped bucket
+        delete_file(probe)
     except ImportError as error:
         raise UserError(
             f"{store} needs a package that is not installed ({error}): pip install gcsfs."
@@ -79,6 +80,11 @@ def delete(folder: Any) -> None:
         return
     with suppress(FileNotFoundError):
         folder.rmtree()
+
+
+def delete_file(file: Any) -> None:
+    with suppress(FileNotFoundError):
+        file.unlink()
 
 
 def move(folder: Any, target: Any) -> None:

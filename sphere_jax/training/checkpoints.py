@@ -14,7 +14,7 @@ read. Every process must therefore call the same functions here in the same orde
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,9 @@ class Checkpoints:
         except Exception as error:  # orbax raises its own, tensorstore's and the system's errors
             free = room_in(self.folder)
             if is_main_process():
-                delete_unfinished(self.folder)
-                delete(self.folder / str(step))
+                with suppress(Exception):  # a bucket may be out of reach: the next start does it
+                    delete_unfinished(self.folder)
+                    delete(self.folder / str(step))
             raise UserError(
                 f"Cannot save step {step} to {self.folder} ({_short(error)}): a checkpoint "
                 f"takes {in_bytes(self._size)} there{free and f', and {free} were left'}; make "

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import Unanswered, UserError
 from sphere_jax.common.processes import start_processes
 from sphere_jax.distribution.mesh import (
     batch_sharding,
@@ -97,3 +97,18 @@ def test_a_single_process_needs_nothing(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     start_processes()
     assert jax.process_count() == 1
+
+
+def test_processes_that_do_not_answer_may_do_so_later(monkeypatch):
+    """Launchers start all of them again, as the exit code says."""
+    monkeypatch.setenv("SPHERE_JAX_COORDINATOR", "127.0.0.1:1")
+    monkeypatch.setenv("SPHERE_JAX_PROCESSES", "2")
+    monkeypatch.setenv("SPHERE_JAX_PROCESS", "1")
+
+    def late(*_, **__):
+        raise RuntimeError("DEADLINE_EXCEEDED")
+
+    monkeypatch.setattr(jax.distributed, "initialize", late)
+    with pytest.raises(Unanswered, match="did not answer within 7 s .DEADLINE_EXCEEDED.") as caught:
+        start_processes(7)
+    assert caught.value.exit_code == 75 and UserError.exit_code == 2
