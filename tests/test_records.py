@@ -158,7 +158,11 @@ def test_a_stage_depends_on_what_it_reads_of_the_tokenizer(tmp_path):
     """HAE's first stage trains its ViT alone: another decoder or stem leaves it as it is."""
 
     def run_of(**tokenizer):
-        sizes = {"stem_widths": (8, 8), "decoder_widths": (8,) * 4, "decoder_depths": (1,) * 4}
+        sizes = {
+            "stem_widths": (8, 8),
+            "decoder_widths": (32, 64, 128, 128),
+            "decoder_depths": (1,) * 4,
+        }
         stages = {"teacher": {"method": "vit_classifier"}, "align": {"method": "hae"}}
         raw = {
             "stages": tuple(stages),
