@@ -13,6 +13,7 @@ from sphere_jax.weights.stored import write_weights
 from sphere_jax.weights.tensors import convert
 
 COUNT = 12  # images on each side
+pytestmark = pytest.mark.parity
 
 
 def write_pictures(folder, seed: int):
@@ -28,28 +29,92 @@ def write_pictures(folder, seed: int):
     return folder
 
 
-@pytest.mark.parity
-def test_fid_of_two_folders_is_that_of_pytorch_fid(tmp_path, monkeypatch):
-    """Relative difference seen: 1e-5."""
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    return [write_pictures(root / f"{seed}", seed) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory):
+    """pytorch-fid's network with random weights, and files of these: converted, and PyTorch's."""
     torch = pytest.importorskip("torch")
     import torch_originals as originals
 
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "models")
-    from test_inception import network, random_original
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "models")
+        from test_inception import network, random_original
+
+        model, _ = random_original(patch)
+        files = [tmp_path_factory.mktemp("weights") / name for name in ("i.safetensors", "i.pth")]
+        net = network()
+        params = convert(originals.published(model), layouts(net), net)
+        write_weights(files[0], params, "inception_fid", "random")
+        torch.save(model.state_dict(), files[1])
+        yield model, *files
+
+
+def test_fid_of_pytorch_fid(folders, inception, tmp_path):
+    """Of two folders, and of statistics that it stores."""
+    torch = pytest.importorskip("torch")
     from torchvision_shim import importorskip
 
-    inception, _ = random_original(monkeypatch)
+    _, weights, _ = inception
     score = importorskip("pytorch_fid.fid_score")
-    folders = [write_pictures(tmp_path / f"{seed}", seed) for seed in (1, 2)]
     with torch.no_grad():
-        expected = score.calculate_fid_given_paths([str(f) for f in folders], 8, "cpu", 2048, 0)
-    net, file = network(), tmp_path / "inception.safetensors"
-    params = convert(originals.published(inception), layouts(net), net)
-    write_weights(file, params, "inception_fid", "random")
-    found = evaluate(*folders, ("fid",), weights=file, batch_size=10)
+        expected = score.calculate_fid_given_paths([*map(str, folders)], 8, "cpu", 2048, 0)
+    found = evaluate(*folders, ("fid",), weights=weights, batch_size=10)
     assert found["metrics"]["fid"] == pytest.approx(expected, rel=1e-3)
     stored = tmp_path / "stored.npz"
     score.save_fid_stats([str(folders[1]), str(stored)], 8, "cpu", 2048, 0)
-    against = evaluate(folders[0], stored, ("fid",), weights=file, batch_size=10)
+    against = evaluate(folders[0], stored, ("fid",), weights=weights, batch_size=10)
     assert against["metrics"]["fid"] == pytest.approx(expected, rel=1e-3)
     assert against["protocol"]["reference"]["statistics"]["images"] is None
+
+
+def test_four_metrics_of_torch_fidelity(folders, inception):
+    """Its precision and recall are of VGG-16, if they are not given the network of the others."""
+    from torchvision_shim import importorskip
+
+    _, weights, state = inception
+    fidelity = importorskip("torch_fidelity")
+    expected = fidelity.calculate_metrics(
+        input1=str(folders[0]), input2=str(folders[1]), cuda=False, cache=False, verbose=False,
+        samples_find_ext="png,jpg", feature_extractor_weights_path=str(state), batch_size=8,
+        isc=True, isc_splits=2, fid=True, kid=True, kid_subsets=5, kid_subset_size=8, prc=True,
+        feature_extractor="inception-v3-compat", feature_layer_prc="2048",
+    )  # fmt: skip
+    form = "network=inception_tensorflow"
+    metrics = (
+        f"fid:{form}",
+        f"inception_score:{form},splits=2",
+        f"kid:{form},subsets=5,subset_size=8",
+        f"precision_recall:{form}",
+    )
+    found = evaluate(*folders, metrics, weights=weights, batch_size=10)["metrics"]
+    for theirs, ours in {
+        "frechet_inception_distance": "fid",
+        "inception_score_mean": "inception_score",
+        "kernel_inception_distance_mean": "kid",
+        "precision": "precision",
+        "recall": "recall",
+    }.items():
+        assert found[f"{ours}_inception_tensorflow"] == pytest.approx(expected[theirs], rel=1e-3)
+
+
+def test_fid_of_clean_fid(folders, inception):
+    """Its own network only comes as a download, so it is given pytorch-fid's, which is equal."""
+    torch = pytest.importorskip("torch")
+    from torchvision_shim import importorskip
+
+    model, weights, _ = inception
+    clean = importorskip("cleanfid.fid")
+    network = importorskip("pytorch_fid.inception").InceptionV3((3,), False, False).eval()
+    with torch.no_grad():
+        expected = clean.compute_fid(
+            *map(str, folders), mode="clean", num_workers=0, batch_size=8, device="cpu",
+            verbose=False, custom_feat_extractor=lambda x: network((x - 128) / 128)[0].flatten(1),
+        )  # fmt: skip
+    metric = "fid:network=inception_clean"
+    found = evaluate(*folders, (metric,), weights=weights, batch_size=10)["metrics"]
+    assert found["fid_inception_clean"] == pytest.approx(expected, rel=1e-3)
