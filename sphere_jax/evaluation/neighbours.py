@@ -16,7 +16,7 @@ from sphere_jax.evaluation.tiles import Points, cuts, exact, on_all_cores, tile,
 
 SPARE = 4  # neighbours that float32 finds beyond the k-th, to choose from exactly
 RIM = 1e-9  # distances are rounded: a point on the rim of a ball counts as inside
-WORTHWHILE = 1 / 8  # part of a tile that is left out if its pairs can tell nothing
+WORTHWHILE = 1 / 20  # part of a tile that is left out if its pairs can tell nothing
 MANY = 1 / 64  # part of a tile's pairs to be looked at again, above which the tile is of float64
 
 

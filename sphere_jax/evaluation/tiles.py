@@ -39,7 +39,8 @@ class Points:
 
     def __init__(self, rows: Float[np.ndarray, "n f"], like: "Points | None" = None):
         self.rows = rows
-        self.origin = mean(rows).reshape(1, -1) if like is None else like.origin
+        # In float32, so that it is the same in both precisions.
+        self.origin = mean(rows).astype(np.float32).reshape(1, -1) if like is None else like.origin
         squares, self.unit = np.empty(len(rows)), 1.0
         for part in cuts(len(rows)):
             exact = self.part(part)
@@ -48,7 +49,8 @@ class Points:
         self.squares = squares / self.unit
         self.centred = np.empty(rows.shape, np.float32)
         for part in cuts(len(rows)):
-            self.centred[part] = self.part(part)
+            np.subtract(rows[part], self.origin, out=self.centred[part], casting="same_kind")
+            self.centred[part] *= np.float32(1 / np.sqrt(self.unit))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,7 +59,7 @@ class Points:
         """Some of the rows, centred and scaled."""
         if dtype == np.float32:
             return self.centred[rows]
-        centred = self.rows[rows] - self.origin
+        centred = self.rows[rows] - self.origin.astype(np.float64)
         centred /= np.sqrt(self.unit)
         return centred
 
