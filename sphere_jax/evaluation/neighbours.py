@@ -165,7 +165,9 @@ def _settled(points: Points, nearest: Nearest, k: int) -> np.ndarray:
     smaller, larger = squared < kth - 2 * error, squared > kth + 2 * error
     squared[smaller], squared[larger] = -np.inf, np.inf  # it is none of these
     row, column = np.nonzero(~(smaller | larger))
-    squared[row, column] = exact(points, points, row, nearest.indices[row, column])
+    index, parts = nearest.indices[row, column], [(part,) for part in cuts(len(row))]
+    found = on_all_cores(lambda part: exact(points, points, row[part], index[part]), parts)
+    squared[row, column] = np.concatenate(list(found))
     found = np.partition(squared, k - 1, axis=1)[:, k - 1]
     if keep < count - 1:  # others may be as near, where none of those kept is larger for certain
         doubtful = np.flatnonzero(~larger.any(1))

@@ -41,16 +41,13 @@ class Points:
         self.rows = rows
         # In float32, so that it is the same in both precisions.
         self.origin = mean(rows).astype(np.float32).reshape(1, -1) if like is None else like.origin
-        squares, self.unit = np.empty(len(rows)), 1.0
-        for part in cuts(len(rows)):
-            exact = self.part(part)
-            squares[part] = np.einsum("nf,nf->n", exact, exact)
+        self.unit, parts = 1.0, [(part,) for part in cuts(len(rows))]
+        squares = np.concatenate(list(on_all_cores(self._squares, parts)))
         self.unit = like.unit if like else float(squares.max()) or 1.0
         self.squares = squares / self.unit
         self.centred = np.empty(rows.shape, np.float32)
-        for part in cuts(len(rows)):
-            np.subtract(rows[part], self.origin, out=self.centred[part], casting="same_kind")
-            self.centred[part] *= np.float32(1 / np.sqrt(self.unit))
+        for _ in on_all_cores(self._centre, parts):
+            pass
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,6 +59,15 @@ class Points:
         centred = self.rows[rows] - self.origin.astype(np.float64)
         centred /= np.sqrt(self.unit)
         return centred
+
+    def _squares(self, part: slice) -> np.ndarray:
+        exact = self.part(part)
+        return np.einsum("nf,nf->n", exact, exact)
+
+    def _centre(self, part: slice) -> None:
+        centred = self.centred[part]
+        np.subtract(self.rows[part], self.origin, out=centred, casting="same_kind")
+        centred *= np.float32(1 / np.sqrt(self.unit))
 
     def error(self, dtype: type = np.float32) -> float:
         """Of a squared distance in a tile, as a part of |a|^2 + |b|^2.
@@ -104,9 +110,9 @@ def mean(rows: Float[np.ndarray, "n f"]) -> Float64[np.ndarray, " f"]:
     return sum(rows[part].sum(0, dtype=np.float64) for part in cuts(len(rows))) / len(rows)
 
 
-def on_all_cores(function: Callable[..., Any], tiles: Iterable[tuple[slice, slice]]) -> Iterator:
-    """`function(rows, columns)` of each tile, in order. Each core takes tiles of its own, since
-    only the product inside would use several."""
+def on_all_cores(function: Callable[..., Any], tiles: Iterable[tuple]) -> Iterator:
+    """`function(rows, columns)` of each tile, or of other arguments, in order. Each core takes tiles
+    of its own, since only the product inside would use several."""
     tiles = list(tiles)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if len(tiles) == 1 or cores == 1:

@@ -117,6 +117,19 @@ def test_float32_tiles_decide_as_exact_distances_do(monkeypatch, sets, k, dtype)
         assert found == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("cores", [1, 3])
+def test_cores_change_nothing(monkeypatch, cores):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr("sphere_jax.evaluation.tiles.TILE", 40)
+    real, generated = in_general_position(np.random.default_rng(0))
+    found = precision_recall(real, generated, 3) | density_coverage(real, generated, 3)
+    assert found == pytest.approx(by_all_pairs(real, generated, 3), rel=1e-12)
+    near = neighbours.nearest_reference(generated, real)
+    apart = np.sqrt(np.square(generated[:, None] - real[None]).sum(2))
+    np.testing.assert_allclose(near.distances, apart.min(1), rtol=1e-12)
+    np.testing.assert_array_equal(near.indices, apart.argmin(1))
+
+
 def test_few_pairs_are_looked_at_again(monkeypatch):
     """In general position float32 decides nearly all."""
     counted = []
