@@ -111,8 +111,8 @@ def mean(rows: Float[np.ndarray, "n f"]) -> Float64[np.ndarray, " f"]:
 
 
 def on_all_cores(function: Callable[..., Any], tiles: Iterable[tuple]) -> Iterator:
-    """`function(rows, columns)` of each tile, or of other arguments, in order. Each core takes tiles
-    of its own, since only the product inside would use several."""
+    """`function(rows, columns)` of each tile, or of other arguments, in order. Each core takes its
+    own tiles, since only the product inside would use several."""
     tiles = list(tiles)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if len(tiles) == 1 or cores == 1:
