@@ -79,8 +79,8 @@ def main(argv: list[str]) -> None:
     if arguments.layout == "adm" and not run.tokenizer.decodes:
         raise UserError("--layout=adm is of images; this run has latents only and no decoder.")
     classes = run.config.data.num_classes
-    labels, chosen = chosen_labels(arguments.labels, run.classes, arguments.num, arguments.seed)
     check_count(run, arguments.num)
+    labels, chosen = chosen_labels(arguments.labels, run.classes, arguments.num, arguments.seed)
     name = f"sample-{zlib.crc32(str(out.absolute()).encode()):08x}"
     drawer = Drawer(run, arguments.seed, arguments.rounding)
     samples = drawer.draw(labels, resumes=name)

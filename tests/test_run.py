@@ -348,7 +348,10 @@ def test_samples_do_not_depend_on_the_batch_size(finished, tmp_path):
 def test_a_grid_of_given_classes(finished, tmp_path, capsys):
     flags = ("--num=6", "--labels=3,5", "--steps=3", "--solver=heun", "--guidance=1")
     assert draw(finished, tmp_path / "deep" / "a.png", *flags).size == (3 * 18 - 2, 2 * 18 - 2)
-    assert "6 samples, seed 0, heun 3 steps, guidance 1, NFE" in capsys.readouterr().out
+    assert (
+        "6 samples, seed 0, labels 3, 5 in turn, heun 3 steps, guidance 1, NFE"
+        in capsys.readouterr().out
+    )
     names = finished / "classes.json"
     stored = names.read_text()
     assert json.loads(stored) == list("0123456789")

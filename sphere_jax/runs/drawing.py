@@ -91,10 +91,11 @@ class Drawer:
         self._run, self._key, self._seed = run, jax.random.key(seed), seed
         self._rounding, self._kept = rounding, {}
         self._generators: dict[Any, Callable] = {}
-        self._plain_finish = self.method.at_radius
         if self.method.has_images:
             more = {} if rounding == "nearest" else {"rounding": rounding}
             self._plain_finish = partial(self.method.images, **more)
+        else:
+            self._plain_finish = self.method.at_radius
         self._finish = jax.jit(self._plain_finish, compiler_options=quick_products())
 
     @property

@@ -35,6 +35,8 @@ def _spread(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 def gather(arrays: PyTree, abstract: PyTree) -> PyTree:
     """Arrays that were read on `spread(abstract)`, on the shardings of `abstract`."""
+    if jax.process_count() == 1:  # nothing was spread
+        return arrays
     leaves, tree = jax.tree.flatten(arrays)
     targets = [leaf.sharding for leaf in jax.tree.leaves(abstract)]
     moved = [i for i, leaf in enumerate(leaves) if leaf.sharding != targets[i]]

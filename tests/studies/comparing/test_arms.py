@@ -71,7 +71,10 @@ def test_flag_refusals(tmp_path):
     file = tmp_path / "arms.py"
     base = load_config(CONFIG)
     words = refusal_of(file_arms, str(file), base)
-    assert "There is no file" in words and "known: paths, slerp_ablation, slerp_grid" in words
+    assert (
+        "There is no file" in words
+        and "known: flow_sphere, paths, slerp_ablation, slerp_grid" in words
+    )
     (tmp_path / "arms.txt").write_text("")
     words = refusal_of(file_arms, str(tmp_path / "arms.txt"), base)
     assert "must be a Python file with get_arms()" in words

@@ -122,5 +122,5 @@ def test_networks_that_do_not_fit_are_refused(folder):
     words = refusal_of(Comparison.load, "", "vgg", "file", shape, make_mesh(), 4)
     assert "--features='vgg' is not known" in words and "efficientnet_lite0" in words
     words = refusal_of(Comparison.load, "", "inception_fid", "file", shape, make_mesh(), 4)
-    assert "--features=inception_fid gives no distance of two images; give one of dinov2" in words
+    assert "--features=inception_fid gives no distance of two images; give one of clip" in words
     assert load_perceptual(lpips, shape).name == "lpips_alexnet"
