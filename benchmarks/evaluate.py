@@ -179,6 +179,9 @@ def random_weights(args: argparse.Namespace) -> tuple[Path, Callable | None]:
 
             torch.manual_seed(args.seed)
             model = randomise(inception().eval())
+            for layer in model.modules():  # with PyTorch's own, all images have equal features
+                if isinstance(layer, torch.nn.Conv2d):
+                    torch.nn.init.kaiming_normal_(layer.weight)
             theirs.fid_inception_v3 = lambda: model
             original = theirs.InceptionV3([3]).eval()
     if original:
