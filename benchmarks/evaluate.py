@@ -22,6 +22,7 @@ from PIL import Image
 
 from benchmarks import rounds, smoke
 from benchmarks.networks import inception, published, randomise
+from benchmarks.originals import from_tests
 from sphere_jax.cli import run_command
 from sphere_jax.common import plugins
 from sphere_jax.evaluation import evaluate
@@ -211,9 +212,7 @@ def without(name: str) -> Iterator[None]:
 
 def import_packages() -> None:
     """Raises ImportError without torchvision, which theirs need."""
-    from tests.torchvision_shim import import_torchvision
-
-    import_torchvision()
+    from_tests("torchvision_shim").import_torchvision()
 
 
 def show(

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import rounds, smoke
+from benchmarks.originals import from_tests
 from sphere_jax.cli import run_command
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
 from sphere_jax.nn.compilation import quick_products
@@ -105,9 +106,8 @@ def build_original(case: Case, seed: int) -> "nn.Module":
     """With random weights. Raises ImportError for a package that is not installed."""
     import torch
 
-    from tests.torchvision_shim import import_torchvision
-
-    import_torchvision()  # diffusers and transformers look for it, too
+    # diffusers and transformers look for it, too.
+    from_tests("torchvision_shim").import_torchvision()
     torch.manual_seed(seed)
     return randomise(case.original().eval())
 
@@ -278,10 +278,8 @@ def hae() -> "nn.Module":
     import torch
 
     from sphere_jax.models.imagenet import MEAN, STD
-    from tests.originals_dc_ae import TorchHAE
-    from tests.originals_dino import TorchDINOv3
 
-    class Whole(TorchHAE):
+    class Whole(from_tests("originals_dc_ae").TorchHAE):
         def latents(self, x):
             mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
             embedded = self.stem(((x + 1) / 2 - mean) / std)["tokens"]
@@ -293,7 +291,8 @@ def hae() -> "nn.Module":
                 tokens = block(tokens, rope)
             return vit.norm(tokens)[:, first.shape[1] :].mT.unflatten(2, (height, width))
 
-    model, vit = Whole((1024, 1024, 512, 512, 256), (3, 3, 3, 5, 5)), TorchDINOv3(1024, 24, 16)
+    model = Whole((1024, 1024, 512, 512, 256), (3, 3, 3, 5, 5))
+    vit = from_tests("originals_dino").TorchDINOv3(1024, 24, 16)
     vit.patch_embed = model.dino_model.patch_embed
     model.dino_model = vit
     return model
