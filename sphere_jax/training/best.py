@@ -60,7 +60,7 @@ class KeepBest:
 
     def _kept(self) -> int | None:
         folder = best_folder(self._folder)
-        if not folder.is_dir():
+        if not told_by_main_process(folder.is_dir()):  # all open it, or none
             return None
         with Checkpoints(folder, keep=1) as checkpoints:
             return checkpoints.latest()
