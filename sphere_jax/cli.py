@@ -300,6 +300,11 @@ def add_side_flags(flags: Parser) -> None:
     flags.add_argument("--feature_batch", type=whole(1), help="images at once (default 64)")
 
 
+def weights_files(text: str) -> list[str]:
+    """The files of --pretrained, where several networks may have one each, by commas."""
+    return [user_path(file) for file in text.split(",") if file]
+
+
 def side_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Those of `add_side_flags` that were given, but for --split, by the names of `evaluate`."""
     names = {name: name for name in ("size", "resize", "crop", "rounding", "skip_bad", "fetch")}

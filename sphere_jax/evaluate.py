@@ -32,6 +32,7 @@ from sphere_jax.cli import (
     sampler_values,
     side_options,
     user_path,
+    weights_files,
 )
 from sphere_jax.common.flags import any_method, seed, whole
 
@@ -128,7 +129,7 @@ def _two_sides(arguments) -> None:
         samples,
         side_of(reference, arguments.split or "train") if reference else None,
         names_in(arguments.metrics),
-        weights=[user_path(file) for file in arguments.pretrained.split(",") if file],
+        weights=weights_files(arguments.pretrained),
         **side_options(arguments),
     )
     if is_main_process():
@@ -155,7 +156,7 @@ def _pairs(arguments) -> None:
         arguments.samples,
         side_of(arguments.reference, arguments.split or "train"),
         names_in(arguments.metrics) or ["psnr", "ssim"],
-        weights=[user_path(file) for file in arguments.pretrained.split(",") if file],
+        weights=weights_files(arguments.pretrained),
         **side_options(arguments),
     )
     if is_main_process():

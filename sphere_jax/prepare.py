@@ -31,6 +31,7 @@ from sphere_jax.cli import (
     run_command,
     side_options,
     user_path,
+    weights_files,
 )
 from sphere_jax.common.flags import whole
 
@@ -146,7 +147,7 @@ def _store_statistics(flags: Parser, argv: list[str]) -> None:
         side,
         arguments.out,
         arguments.features.split(","),
-        weights=[user_path(file) for file in arguments.pretrained.split(",") if file],
+        weights=weights_files(arguments.pretrained),
         **side_options(arguments),
     )
     outputs = [f"{n}: {', '.join(of['outputs'])}" for n, of in protocol["networks"].items()]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from sphere_jax.evaluation import fidelity, reconstruction
+from sphere_jax.evaluation import fidelity, pairs, reconstruction
 from sphere_jax.evaluation.features import published, small_classifier
 from sphere_jax.evaluation.features.dinov3_vits16 import FEATURES as DINO
 from sphere_jax.evaluation.features.inception_fid import FEATURES as INCEPTION
@@ -118,7 +118,8 @@ def test_the_small_classifier_is_exact_and_is_trained_exactly():
 def test_lpips_is_exact_in_scores_and_probes():
     network = fidelity._lpips()
     large = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.uint8)
-    for function in (fidelity._distances(), lambda p, *xy: distances._lpips(network, p, *xy)):
+    scored = pairs.lpips_distances(network)
+    for function in (scored, lambda p, *xy: distances._lpips(network, p, *xy)):
         used = products(function, params_of(network), large, large)
         assert len(used) >= 10 and set(used) == {HIGHEST}
 

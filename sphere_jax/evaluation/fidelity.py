@@ -4,7 +4,6 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sphere_jax.common.progress import Progress
@@ -12,13 +11,12 @@ from sphere_jax.config.options import EvaluationOptions, features_of
 from sphere_jax.evaluation.batches import padded_batches
 from sphere_jax.evaluation.features.base import Features
 from sphere_jax.evaluation.frechet import frechet_distance_of
+from sphere_jax.evaluation.pairs import lpips_distances
 from sphere_jax.evaluation.preconditions import Images
 from sphere_jax.evaluation.reconstruction import WINDOW, psnr, ssim
 from sphere_jax.evaluation.statistics import Statistics
 from sphere_jax.models.lpips import LPIPS
-from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.nn.precision import exact_products
 from sphere_jax.weights.layouts import lpips as lpips_weights
 from sphere_jax.weights.stored import load_weights
 
@@ -66,7 +64,7 @@ class Fidelity:
             if min(x.shape[1:3]) >= WINDOW:
                 found["ssim"] = ssim(x, y)
             if self.lpips is not None:
-                found["lpips"] = _distances()(self.lpips, x, y)
+                found["lpips"] = lpips_distances(_lpips())(self.lpips, x, y)
             for name, values in found.items():
                 rows.setdefault(name, []).append(np.asarray(values)[mask])
         means = {name: float(np.concatenate(values).mean()) for name, values in rows.items()}
@@ -85,17 +83,3 @@ class Fidelity:
 @functools.cache
 def _lpips() -> Network:
     return Network(lambda rngs: LPIPS("alex", rngs=rngs))
-
-
-@functools.cache  # compiled once
-def _distances():
-    """uint8 images, twice, to LPIPS distances (B,)."""
-
-    def rgb(images):
-        return jnp.broadcast_to(images.astype(jnp.float32), (*images.shape[:-1], 3)) / 127.5 - 1
-
-    def distances(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
-        with exact_products():
-            return _lpips().apply(params, rgb(x), rgb(y))
-
-    return jax.jit(distances, compiler_options=quick_products())

@@ -9,9 +9,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +21,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.progress import Progress
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 from sphere_jax.evaluation.pairing import Pairing
+from sphere_jax.evaluation.read_ahead import ahead
 from sphere_jax.evaluation.reconstruction import SMALLEST, WINDOW, ms_ssim, psnr, ssim
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.functional import Network, Params
@@ -146,14 +145,14 @@ def _measure(name: str, weights: Mapping[str, str | os.PathLike]) -> _Measure:
     entry, path = catalogue()[LPIPS[name]], weights[name]
     network = entry.network()
     params = load_weights(path, LPIPS[name], network, entry.layouts)
-    of = functools.partial(_distances(network), jax.tree.map(jnp.asarray, params))
+    of = functools.partial(lpips_distances(network), jax.tree.map(jnp.asarray, params))
     words = f"{LPIPS[name]}, weights {fingerprint_of(path)}"
     return _Measure(of, network.module.trunk.smallest_side, words)
 
 
 @functools.cache  # compiled once
-def _distances(network: Network) -> Callable:
-    """uint8 images, twice, to LPIPS distances (B,)."""
+def lpips_distances(network: Network) -> Callable:
+    """`(params, images, images) -> distances (B,)` of an LPIPS network, for uint8 images."""
 
     def rgb(images):
         images = images.astype(jnp.float32) / 127.5 - 1
@@ -192,7 +191,9 @@ def _batches(
         _check(x, y, row, pairing, least)
         return row, x, y
 
-    for done, pair in enumerate(_ahead(read, share)):
+    tasks = (functools.partial(read, row) for row in share.tolist())
+    for done, future in enumerate(ahead(tasks, 2 * BATCH)):
+        pair = future.result()
         if progress:
             progress.done(done)
         group = waiting.setdefault(pair[1].shape, [])
@@ -203,17 +204,6 @@ def _batches(
             yield placed(waiting.pop(max(waiting, key=lambda shape: len(waiting[shape]))))
     for group in waiting.values():
         yield placed(group)
-
-
-def _ahead(read: Callable[[int], Any], rows: np.ndarray) -> Iterator[Any]:
-    """`read` of every row in order, by threads, a few batches ahead."""
-    with ThreadPoolExecutor() as pool:
-        rest = iter(rows.tolist())
-        queue = [pool.submit(read, row) for row in islice(rest, 2 * BATCH)]
-        while queue:
-            found = queue.pop(0).result()
-            queue += [pool.submit(read, row) for row in islice(rest, 1)]
-            yield found
 
 
 def _check(x, y, row: int, pairing: Pairing, least: Mapping[str, int]) -> None:

@@ -1,14 +1,10 @@
 """What a number means: everything that must be equal before two scores may be compared."""
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
-import jax
-
-from sphere_jax import __version__
 from sphere_jax.evaluation.score import Reference
+from sphere_jax.evaluation.stamp import made_here
 
 ROUNDING = "clip to [-1, 1], then round(127.5 x + 127.5) to nearest"  # nn/pixels.py
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scikit-learn")
@@ -57,12 +53,7 @@ def protocol(
         },
         "generation": generation or "images from a file",
         "rounding_to_uint8": ROUNDING,
-        "versions": {
-            "sphere_jax": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        **made_here(PACKAGES),
     }
 
 

@@ -4,9 +4,10 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -92,22 +93,29 @@ class Looks:
 
 
 def read_ahead(
-    images: Pictures | Stream, fitting: Fitting, ahead: int, looks: Looks, skip_bad: bool
+    images: Pictures | Stream, fitting: Fitting, count: int, looks: Looks, skip_bad: bool
 ) -> Iterator[Read]:
-    """This process's share of the images, in order; `ahead` of them are being read meanwhile.
+    """This process's share of the images, in order; `count` of them are being read meanwhile.
 
     Raises:
       UserError: an image cannot be used; if `skip_bad`, it is left out, and `looks` says so.
     """
+    tasks = (partial(_taken, row, read, fitting) for row, read in _share(images))
+    for future in ahead(tasks, count):
+        yield from _arrived(future, looks, skip_bad)
+
+
+def ahead(tasks: Iterable[Callable[[], Any]], count: int) -> Iterator[Future]:
+    """Futures of `tasks` in their order; threads work on `count` of them meanwhile."""
     waiting: deque[Future] = deque()
     with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
         try:
-            for row, read in _share(images):
-                waiting.append(pool.submit(_taken, row, read, fitting))
-                if len(waiting) >= ahead:
-                    yield from _arrived(waiting.popleft(), looks, skip_bad)
+            for task in tasks:
+                waiting.append(pool.submit(task))
+                if len(waiting) >= count:
+                    yield waiting.popleft()
             while waiting:
-                yield from _arrived(waiting.popleft(), looks, skip_bad)
+                yield waiting.popleft()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

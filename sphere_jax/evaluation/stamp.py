@@ -78,13 +78,13 @@ def stamp_of(
     }
 
 
-def made_here() -> dict[str, Any]:
+def made_here(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Versions and devices."""
     return {
         "versions": {
             "sphere_jax": __version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
+            **{name: version(name) for name in packages},
         },
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }

@@ -23,7 +23,7 @@ from jaxtyping import PyTree
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import free_bytes, read_json, write_json, write_npz
-from sphere_jax.common.processes import is_main_process
+from sphere_jax.common.processes import gathered_texts, is_main_process
 from sphere_jax.common.progress import log
 
 EVERY = 60.0  # seconds between files
@@ -105,11 +105,7 @@ def _length(rows: Rows) -> int:
 
 def _all_have(count: int) -> bool:
     """Whether every process found as many rows as the others; all must call it."""
-    if jax.process_count() == 1:
-        return True
-    from jax.experimental import multihost_utils
-
-    return len(set(np.ravel(multihost_utils.process_allgather(np.array([count]))).tolist())) == 1
+    return len(set(gathered_texts(str(count)))) == 1
 
 
 @jax.jit

@@ -154,16 +154,15 @@ class Records:
         """Every value that the weights of stage `name` are a function of."""
         files = {
             f"{key}{FINGERPRINT}": fingerprint_of(leaf.value)
-            for key, leaf in options_of(self.config, self._groups_of(name)).items()
-            if leaf.file and leaf.value and self._reads(name)(key)
+            for key, leaf in self._options(name).items()
+            if leaf.file and leaf.value
         }
         return self._values(name) | files | {DATA: self.data_fingerprint()}
 
     def _values(self, name: str) -> dict[str, Any]:
         """Those of them that the config holds, as JSON gives them back."""
-        read = self._reads(name)
-        options = options_of(self.config, self._groups_of(name)).items()
-        flat = {k: leaf.value for k, leaf in options if moves_weights(leaf) and read(k)}
+        options = self._options(name).items()
+        flat = {key: leaf.value for key, leaf in options if moves_weights(leaf)}
         if "projection" in self._read_for(name):
             flat["projection"] = self.config.space.projection
         flat["earlier stages"] = self._until(name)[:-1]
@@ -178,13 +177,14 @@ class Records:
         """What stage `name` reads, and the earlier stages that it builds on."""
         return {group for stage in self._until(name) for group in self.config.method(stage).reads}
 
-    def _reads(self, name: str) -> Callable[[str], bool]:
-        """Whether the weights of stage `name` depend on the option of a key, if on its group."""
+    def _options(self, name: str) -> dict[str, Leaf]:
+        """The options that the weights of stage `name` depend on."""
+        found = options_of(self.config, self._groups_of(name))
         parts = [self.config.method(stage).reads_of_tokenizer for stage in self._until(name)]
         if None in parts:
-            return lambda key: True
-        known = {f"config.tokenizer.{key}" for part in parts for key in part}
-        return lambda key: not key.startswith("config.tokenizer.") or key in known
+            return found
+        read = {f"config.tokenizer.{key}" for part in parts for key in part}
+        return {k: leaf for k, leaf in found.items() if not _of_tokenizer(k) or k in read}
 
     def _until(self, name: str) -> tuple[str, ...]:
         stages = self.config.stages
@@ -215,7 +215,7 @@ def difference(before: dict[str, Any], now: dict[str, Any], config: Config) -> s
         if known.get(key) != now[key]:
             return f"{key}={known.get(key)!r}, not {now[key]!r}"
     options = options_of(config)
-    for key in sorted(before.keys() - now.keys()):
+    for key in sorted(before.keys() - now.keys()):  # some of the tokenizer's may not be read now
         if key.endswith(FINGERPRINT) or not key.startswith("config."):
             return f"{key}={before[key]!r}, not None"
         if key not in options or (moves_weights(options[key]) and not _of_tokenizer(key)):
@@ -224,7 +224,6 @@ def difference(before: dict[str, Any], now: dict[str, Any], config: Config) -> s
 
 
 def _of_tokenizer(key: str) -> bool:
-    """An older record of a stage has all options of the tokenizer, where now some are enough."""
     return key.startswith("config.tokenizer.")
 
 

@@ -70,9 +70,7 @@ def narrow(monkeypatch):
     """LPIPS-AlexNet of a few channels, with weights."""
     network = Network(lambda rngs: LPIPS("alex", rngs=rngs, widths=(4, 6, 6, 4, 4)))
     monkeypatch.setattr(module, "_lpips", lambda: network)
-    module._distances.cache_clear()
-    yield network, network.init(jax.random.key(0))
-    module._distances.cache_clear()
+    return network, network.init(jax.random.key(0))
 
 
 def test_a_batch_that_is_not_full_is_exact(narrow):

@@ -124,8 +124,8 @@ class PublishedFeatures(Features):
         inputs = [np.asarray(prepare(image[None]))[0] for image in images]
         if len({each.shape for each in inputs}) > 1:
             return super().batch_of_sizes(images, names, sharding)  # raises
-        read = _read(self.network, self.kind, tuple(names), sharding)
-        return read(self.placed(sharding), jax.device_put(np.stack(inputs), sharding))
+        forward = _forward(self.network, self.kind, tuple(names), sharding, prepared=True)
+        return forward(self.placed(sharding), jax.device_put(np.stack(inputs), sharding))
 
     def compute(
         self, params: Params, images: UInt8[Array, "b h w c"], names: Sequence[str]
@@ -154,10 +154,20 @@ class PublishedFeatures(Features):
 
 @functools.cache  # compiled once
 def _forward(
-    network: Network, kind: Published, names: tuple[str, ...], out_sharding: NamedSharding | None
+    network: Network,
+    kind: Published,
+    names: tuple[str, ...],
+    out_sharding: NamedSharding | None,
+    prepared: bool = False,
 ) -> Callable[[Params, jax.Array], dict[str, jax.Array]]:
+    """Of images, or of inputs that are `prepared`."""
+    run = _output if prepared else _outputs
+
     def forward(params: Params, images: jax.Array) -> dict[str, jax.Array]:
-        return _spread(_outputs(network, kind, names, params, images), out_sharding)
+        found = run(network, kind, names, params, images)
+        if out_sharding is None:
+            return found
+        return jax.lax.with_sharding_constraint(found, out_sharding)
 
     return jax.jit(forward, compiler_options=quick_products())
 
@@ -165,20 +175,6 @@ def _forward(
 @functools.cache  # compiled once for each size
 def _prepare(kind: Published) -> Callable[[jax.Array], jax.Array]:
     return jax.jit(lambda images: _input(kind, images))
-
-
-@functools.cache  # compiled once
-def _read(
-    network: Network, kind: Published, names: tuple[str, ...], out_sharding: NamedSharding | None
-) -> Callable[[Params, jax.Array], dict[str, jax.Array]]:
-    def read(params: Params, inputs: jax.Array) -> dict[str, jax.Array]:
-        return _spread(_output(network, kind, names, params, inputs), out_sharding)
-
-    return jax.jit(read, compiler_options=quick_products())
-
-
-def _spread(found: dict[str, jax.Array], sharding: NamedSharding | None) -> dict[str, jax.Array]:
-    return found if sharding is None else jax.lax.with_sharding_constraint(found, sharding)
 
 
 def _outputs(network, kind, names, params, images):
