@@ -45,7 +45,7 @@ def get_config():
     config.model.size = "XL"  # published: a LightningDiT-XL and a head of 2 layers 2,048 wide
     config.model.patch = 1
     config.model.qk_norm = True  # published; the released weights (dit_dh_xl) have none: False
-    config.model.compute_dtype = "float32"  # inferred: RJF's. bfloat16: see docs/bf16.md
+    config.model.compute_dtype = "bfloat16"  # inferred: RJF's is float32. See docs/bf16.md
     config.model.unroll = False  # one scanned layer: quick to compile
     config.model.remat = True
 

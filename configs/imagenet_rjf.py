@@ -56,7 +56,7 @@ def get_config():
     config.model.time_embedding = "fourier"  # published
     config.model.qk_norm = False  # published
     config.model.parameterization = "unit_sphere"  # published: velocities of unit spheres
-    config.model.compute_dtype = "float32"  # published. bfloat16: see docs/bf16.md
+    config.model.compute_dtype = "bfloat16"  # published: float32. See docs/bf16.md
     config.model.unroll = False  # one scanned layer: quick to compile
     config.model.remat = True
 
@@ -105,5 +105,5 @@ def get_config():
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # all devices
-    config.mesh.fsdp = 1
+    config.mesh.fsdp = 0  # as many as divide the devices and 16
     return config

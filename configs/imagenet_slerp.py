@@ -20,7 +20,7 @@ IMAGES = 1_281_167
 EPOCHS = 80  # published: the main tables; one run has 200
 BATCH = 256  # inferred
 DECODER_EPOCHS = 5  # published
-DECODER_BATCH = 128  # inferred
+DECODER_BATCH = 256  # inferred; a pod of 256 chips splits it
 
 
 def get_config():
@@ -63,7 +63,7 @@ def get_config():
 
     config.decoder = ConfigDict()
     config.decoder.method = "decoder"  # published: encoder frozen, KL dropped
-    config.decoder.steps = DECODER_EPOCHS * IMAGES // DECODER_BATCH  # calculated: 50,045
+    config.decoder.steps = DECODER_EPOCHS * IMAGES // DECODER_BATCH  # calculated: 25,022
     config.decoder.batch_size = DECODER_BATCH
     config.decoder.ema_decay = 0.9975  # inferred: that of D's decoder
     config.decoder.log_every = 100
@@ -125,5 +125,5 @@ def get_config():
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # all devices
-    config.mesh.fsdp = 1
+    config.mesh.fsdp = 0  # as many as divide the devices and 16
     return config

@@ -83,5 +83,5 @@ def get_config():
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # all devices
-    config.mesh.fsdp = 1
+    config.mesh.fsdp = 0  # as many as divide the devices and 16
     return config

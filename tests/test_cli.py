@@ -260,7 +260,7 @@ def test_help_names_the_sampler_options_of_each_method():
 
 
 COMMANDS = [
-    *("main", "sample", "evaluate", "compare", "convert", "ema", "probe", "preflight"),
+    *("main", "sample", "evaluate", "compare", "convert", "ema", "probe", "preflight", "rehearse"),
     *(f"edit {action}" for action in ("reconstruct", "interpolate", "crossover", "manipulate")),
     *(f"prepare {action}" for action in ("latents", "images", "statistics")),
 ]

@@ -18,6 +18,7 @@ COMMANDS = {
     "prepare",
     "preflight",
     "probe",
+    "rehearse",
 }
 FLOORS = [  # from the ground up
     {"common"},
@@ -28,7 +29,7 @@ FLOORS = [  # from the ground up
     {"losses", "tokenizers", "evaluation"},
     {"methods", "training"},
     {"runs"},
-    {"studies"},
+    {"studies", "rehearsal"},
     {"cli", "__main__"} | COMMANDS,  # the commands stand on cli
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -11,6 +11,11 @@ from typing import Any, ClassVar, Literal
 from sphere_jax.common import plugins
 from sphere_jax.config.option import kind, option
 
+REMAT_HELP = (
+    "what the backward pass recomputes: nothing, whole blocks, or all but the results of linear "
+    "layers"
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
@@ -83,7 +88,7 @@ class NetworkOptions:
     heads: int = option(6, 1, help="of attention")
     patch: int = option(1, 1, help="latent positions a token, along each side")
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
-    remat: bool = option(False, help="recompute blocks in the backward pass")
+    remat: Literal[False, True, "products"] = option(False, help=REMAT_HELP)
     unroll: bool = option(
         True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
     )
@@ -206,7 +211,11 @@ class MeshOptions:
 
     data: int = option(-1, -1, help="devices the batch is split over; -1: all that fsdp leaves")
     fsdp: int = option(
-        1, 1, help="devices that parameters, optimizer state and EMA are sharded over"
+        1, 0, help="devices that the batch, parameters, optimizer state and EMA are sharded over; "
+        "0: as many as divide the devices and 16",
+    )  # fmt: skip
+    zero: bool = option(
+        True, help="what fsdp shards is stored sharded over data, too, and gathered in each step"
     )
 
 

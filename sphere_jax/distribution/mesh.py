@@ -1,7 +1,10 @@
 """One mesh of two axes: `data` splits the batch, `fsdp` splits the batch and the parameters too.
 
-A single CPU is the 1 x 1 mesh of the same program that a pod runs.
+With `zero`, the train state is split over `data` as well. A single CPU is the 1 x 1 mesh of the
+same program that a pod runs.
 """
+
+import math
 
 import jax
 import numpy as np
@@ -11,16 +14,21 @@ from jax.sharding import PartitionSpec as P
 from sphere_jax.common.errors import UserError
 
 BATCH_AXES = ("data", "fsdp")
+SMALLEST = 2**14  # elements of an array that is split
+AUTOMATIC_FSDP = 16  # a row of a v5e pod; all GPUs of a host
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, devices=None) -> Mesh:
-    """Mesh (data, fsdp) over all devices; `data=-1` uses all that `fsdp` leaves.
+    """Mesh (data, fsdp) over all devices; `data=-1` uses all that `fsdp` leaves, and `fsdp=0` as
+    many as divide both them and AUTOMATIC_FSDP.
 
     Raises:
       UserError: the product is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
+    if fsdp == 0:
+        fsdp = math.gcd(count if data == -1 else max(count // max(data, 1), 1), AUTOMATIC_FSDP)
     if data == -1:
         data = max(count // fsdp, 1)
     if data * fsdp != count:
@@ -32,6 +40,11 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices=None) -> Mesh:
     return jax.make_mesh((data, fsdp), BATCH_AXES, (AxisType.Auto,) * 2, devices=devices)
 
 
+def platform_of(mesh: Mesh) -> str:
+    """ "cpu", "gpu" or "tpu": of the devices that programs for `mesh` are compiled for."""
+    return mesh.devices.flat[0].platform
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Leading axis over every device."""
     return NamedSharding(mesh, P(BATCH_AXES))
@@ -41,22 +54,31 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def tree_shardings(mesh: Mesh, tree, smallest: int = 2**14):
-    """FSDP: every array of at least `smallest` elements is split along its largest axis that the
-    `fsdp` axis divides; the rest is replicated. Depends on shapes alone, so parameters, EMA and
-    optimizer moments of one shape are sharded alike.
+def tree_shardings(mesh: Mesh, tree, zero: bool = False):
+    """The sharding of every array of a tree by `spec_of`, which depends on shapes alone:
+    parameters, EMA and optimizer moments of one shape are sharded alike.
     """
-    size = mesh.shape["fsdp"]
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, spec_of(mesh, np.shape(leaf), zero)), tree)
 
-    def rule(leaf) -> NamedSharding:
-        shape = np.shape(leaf)
-        axes = [i for i, n in enumerate(shape) if n % size == 0]
-        if size == 1 or not axes or np.prod(shape, dtype=np.int64) < smallest:
-            return replicated(mesh)
-        axis = max(axes, key=lambda i: (shape[i], i))
-        return NamedSharding(mesh, P(*(None,) * axis, "fsdp"))
 
-    return jax.tree.map(rule, tree)
+def spec_of(mesh: Mesh, shape: tuple[int, ...], zero: bool = False) -> P:
+    """FSDP: an array of at least SMALLEST elements is split along its largest axis that the `fsdp`
+    axis divides; with `zero`, what is left of it along the largest that `data` divides, too. The
+    rest is replicated.
+    """
+    left, axes = list(shape), [()] * len(shape)
+    if math.prod(shape) < SMALLEST:
+        return P()
+    for name in ("fsdp", "data") if zero else ("fsdp",):
+        size = mesh.shape[name]
+        fitting = [i for i, n in enumerate(left) if size > 1 and n % size == 0]
+        if fitting:
+            axis = max(fitting, key=lambda i: (left[i], i))
+            left[axis] //= size
+            axes[axis] = (*axes[axis], name)
+    while axes and not axes[-1]:
+        axes.pop()
+    return P(*(names[0] if len(names) == 1 else names or None for names in axes))
 
 
 def check_batches(mesh: Mesh, stage: str, settings) -> None:

@@ -20,6 +20,7 @@ from sphere_jax.nn.dc_ae_blocks import (
     conv,
     duplicate,
 )
+from sphere_jax.nn.remat import Remat
 from sphere_jax.nn.transformer_layers import Stack
 
 RES, EVIT, EVIT5 = "res", "evit", "evit5"  # the last with a second scale of 5x5
@@ -109,7 +110,7 @@ class Level(nnx.Module):
         rngs: nnx.Rngs,
         dtype: jnp.dtype,
         unroll: int | bool,
-        remat: bool,
+        remat: Remat,
         upsample: Upsample | None = None,
         downsample: Downsample | None = None,
     ):
@@ -150,7 +151,7 @@ class Encoder(nnx.Module):
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         self.latent_channels, self.out_shortcut = latent_channels, out_shortcut
         self.finest = _finest(depths)
@@ -206,7 +207,7 @@ class Decoder(nnx.Module):
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         self.in_shortcut = in_shortcut
         self.finest = _finest(depths)

@@ -10,6 +10,7 @@ from flax import nnx
 
 from sphere_jax.models.vit import SIZES, VisionTransformer
 from sphere_jax.nn.linear import small_normal
+from sphere_jax.nn.remat import Remat
 from sphere_jax.nn.resize import interpolation
 
 # The published networks, by their torch.hub names, as arguments of `DINO`.
@@ -60,7 +61,7 @@ class DINO(VisionTransformer):
         class_token: bool = True,
         dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         super().__init__(
             width,

@@ -7,6 +7,7 @@ import numpy as np
 from flax import nnx
 
 from sphere_jax.models.vit import SIZES, Rotation, VisionTransformer
+from sphere_jax.nn.remat import Remat
 
 ROPE_BASE = 100.0
 
@@ -49,7 +50,7 @@ class DINOv3(VisionTransformer):
         embeds: bool = True,
         dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         super().__init__(
             width,

@@ -26,6 +26,7 @@ from sphere_jax.models.transformer import token_grid
 from sphere_jax.nn.embeddings import LabelEmbedding, patchify, time_sinusoids
 from sphere_jax.nn.linear import Linear, zeros
 from sphere_jax.nn.norms import LayerNorm
+from sphere_jax.nn.remat import Remat
 from sphere_jax.nn.transformer_layers import Block, Stack, modulate
 
 BOTTLENECK = 128  # channels between the pixels of a patch and its token
@@ -62,7 +63,7 @@ class Encoder(nnx.Module):
         rope: str = "2d",
         compute_dtype: DTypeLike = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         grid = token_grid(image_shape, patch)
         raster_positions(grid[0] * grid[1], width)  # raises here, not at the first call
@@ -115,7 +116,7 @@ class Decoder(nnx.Module):
         rope: str = "2d",
         compute_dtype: DTypeLike = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         grid, channels = token_grid(image_shape, patch), image_shape[-1]
         self.input = Linear(
@@ -159,7 +160,7 @@ class Refiner(nnx.Module):
         time: str = "continuous",
         compute_dtype: DTypeLike = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         if time not in TIMES:
             raise ValueError(f'time must be "table" or "continuous", got {time!r}')

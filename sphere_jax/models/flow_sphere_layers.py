@@ -18,6 +18,7 @@ from sphere_jax.nn.attention import attend
 from sphere_jax.nn.embeddings import LabelEmbedding, unpatchify
 from sphere_jax.nn.linear import Linear, zeros
 from sphere_jax.nn.norms import LayerNorm, RMSNorm
+from sphere_jax.nn.remat import Remat
 from sphere_jax.nn.rope import axial_angles, rotate
 from sphere_jax.nn.transformer_layers import Stack
 
@@ -173,7 +174,7 @@ class Layers(nnx.Module):
         rngs: nnx.Rngs,
         compute_dtype: DTypeLike,
         unroll: int | bool,
-        remat: bool,
+        remat: Remat,
     ):
         tokens = grid[0] * grid[1]
 

@@ -22,6 +22,7 @@ from sphere_jax.models.transformer import Trunk, token_grid
 from sphere_jax.nn.embeddings import patchify, unpatchify
 from sphere_jax.nn.functional import Network
 from sphere_jax.nn.linear import Linear
+from sphere_jax.nn.remat import Remat
 from sphere_jax.nn.transformer_layers import Block, Head, Stack
 
 SIZES = {  # depth, width and heads of the encoder; the head is the same in all
@@ -79,7 +80,7 @@ class LightningDDT(Trunk):
         qk_norm: bool = False,
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         grid = token_grid(latent_shape, patch)
 

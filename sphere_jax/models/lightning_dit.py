@@ -21,6 +21,7 @@ from sphere_jax.nn.attention import Attention
 from sphere_jax.nn.functional import Network
 from sphere_jax.nn.mlp import SwiGLU, swiglu_hidden
 from sphere_jax.nn.norms import RMSNorm
+from sphere_jax.nn.remat import Remat
 
 SIZES = {  # depth, width, heads
     "S": (12, 384, 6),
@@ -78,7 +79,7 @@ class LightningDiT(DiffusionTransformer):
         learn_sigma: bool = False,
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         super().__init__(
             latent_shape,

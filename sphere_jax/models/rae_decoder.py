@@ -13,6 +13,7 @@ from sphere_jax.nn.embeddings import sincos_positions, unpatchify
 from sphere_jax.nn.linear import Linear, small_normal
 from sphere_jax.nn.mlp import MLP
 from sphere_jax.nn.norms import LayerNorm
+from sphere_jax.nn.remat import Remat
 from sphere_jax.nn.resize import bilinear
 from sphere_jax.nn.transformer_layers import Block, Stack
 
@@ -51,7 +52,7 @@ class RAEDecoder(nnx.Module):
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         sincos_positions(grid, width)  # raises here, not at the first call
         self.grid, self.depth, self.width = grid, depth, width

@@ -21,6 +21,7 @@ from sphere_jax.nn.attention import Attention
 from sphere_jax.nn.functional import Network
 from sphere_jax.nn.mlp import MLP
 from sphere_jax.nn.norms import LayerNorm
+from sphere_jax.nn.remat import Remat
 
 SIZES = {  # depth, width, heads
     "S": (12, 384, 6),
@@ -69,7 +70,7 @@ class SiT(DiffusionTransformer):
         learn_sigma: bool = False,
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         hidden = int(mlp_ratio * width)
         super().__init__(

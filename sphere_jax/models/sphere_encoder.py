@@ -18,6 +18,7 @@ from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.mixer import Mixer
 from sphere_jax.nn.mlp import SwiGLU, swiglu_hidden
 from sphere_jax.nn.norms import RMSNorm
+from sphere_jax.nn.remat import Remat
 from sphere_jax.nn.transformer_layers import Block, Head, Stack
 
 SIZES = {  # depth, width, heads
@@ -63,7 +64,7 @@ class _Body(nnx.Module):
         rngs: nnx.Rngs,
         compute_dtype: jnp.dtype,
         unroll: int | bool,
-        remat: bool,
+        remat: Remat,
     ):
         sincos_positions(grid, width)  # raises here, not at the first call
         norm, conditional = partial(RMSNorm, width), num_classes > 0
@@ -127,7 +128,7 @@ class Encoder(nnx.Module):
         mixer_depth: int = 4,
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         grid, options = token_grid(image_shape, patch), dict(dtype=compute_dtype, rngs=rngs)
         # A p x p convolution of stride p, then a 1 x 1 convolution: both linear on patches.
@@ -177,7 +178,7 @@ class Decoder(nnx.Module):
         pixel_head: str = "linear",
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         grid, channels = token_grid(image_shape, patch), image_shape[-1]
         options = dict(init=standard_normal, dtype=compute_dtype, rngs=rngs)

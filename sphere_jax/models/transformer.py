@@ -19,6 +19,7 @@ from sphere_jax.nn.embeddings import (
     unpatchify,
 )
 from sphere_jax.nn.linear import Linear
+from sphere_jax.nn.remat import Remat
 from sphere_jax.nn.transformer_layers import Block, Head, Stack
 
 
@@ -49,7 +50,7 @@ class Trunk(nnx.Module):
         rngs: nnx.Rngs,
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         self.grid = token_grid(latent_shape, patch)
         sincos_positions(self.grid, width)  # raises here, not at the first call

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from sphere_jax.distribution.placement import split_by_batch
 from sphere_jax.nn.attention import attend
 from sphere_jax.nn.embeddings import patchify
 from sphere_jax.nn.linear import Linear, small_normal
 from sphere_jax.nn.mlp import MLP, SwiGLU
 from sphere_jax.nn.norms import LayerNorm, per_channel
+from sphere_jax.nn.remat import Remat, recomputed
 from sphere_jax.nn.transformer_layers import Stack
 
 SIZES = {  # width, depth, heads
@@ -154,7 +156,7 @@ class VisionTransformer(nnx.Module):
         final_affine: bool,
         dtype: jnp.dtype,
         unroll: int | bool,
-        remat: bool,
+        remat: Remat,
         embeds: bool = True,
         exact_gelu: bool = True,
         activation: Callable[[jax.Array], jax.Array] | None = None,
@@ -278,11 +280,11 @@ def run_tapped(stack: Stack, x: jax.Array, layers: list[int], *args) -> list[jax
     def layer(x, state):
         return nnx.merge(graphdef, state)(x, *args)
 
-    layer = jax.checkpoint(layer) if stack.remat else layer
+    layer = recomputed(layer, stack.remat)
 
     def step(carry, inputs):
         (x, taps), (state, slot) = carry, inputs
-        x = layer(x, state)
+        x = split_by_batch(layer(x, state))
         return (x, jax.lax.dynamic_update_index_in_dim(taps, x, slot, 0)), None
 
     taps = jnp.zeros((len(layers), *x.shape), x.dtype)

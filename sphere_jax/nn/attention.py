@@ -1,5 +1,7 @@
 """Multi-head self-attention over tokens."""
 
+from functools import lru_cache, partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -16,14 +18,30 @@ Keys = Float[AnyArray, "batch keys heads head_dim"]
 
 def attend(q: Heads, k: Keys, v: Keys) -> Heads:
     """`softmax(q k^T / sqrt(head_dim)) v`; q (B, N, heads, head_dim), k and v (B, M, heads,
-    head_dim); softmax in float32."""
-    return jax.lax.platform_dependent(
-        q,
-        k,
-        v,
-        cpu=_attend_heads_first,
-        default=lambda q, k, v: jax.nn.dot_product_attention(q, k, v),
-    )
+    head_dim); softmax in float32.
+
+    On an NVIDIA GPU by cuDNN's flash attention where it takes the operands: no weights in memory.
+    """
+    plain, kernels = jax.nn.dot_product_attention, {"cpu": _attend_heads_first}
+    if _has_cudnn() and fits_cudnn(q):
+        kernels["cuda"] = partial(plain, implementation="cudnn")
+    return jax.lax.platform_dependent(q, k, v, default=lambda q, k, v: plain(q, k, v), **kernels)
+
+
+def fits_cudnn(q: Heads) -> bool:
+    """Whether cuDNN's attention takes such operands: 16 bits, and heads of a multiple of 8 up to
+    128 on every GPU that has it."""
+    return q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+
+
+@lru_cache
+def _has_cudnn() -> bool:
+    """Asked when a program is traced, because JAX refuses the kernel there without it."""
+    if jax.default_backend() != "gpu":
+        return False
+    device = jax.local_devices()[0]
+    capable = float(getattr(device, "compute_capability", None) or 0.0) >= 8.0
+    return capable and "cuda" in device.client.platform_version.lower()
 
 
 def _attend_heads_first(q: Heads, k: Keys, v: Keys) -> Heads:

@@ -9,14 +9,15 @@ import jax
 _REDUCTIONS_ONLY = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
-@lru_cache(maxsize=1)
-def quick_products() -> dict[str, str]:
+@lru_cache
+def quick_products(platform: str = "") -> dict[str, str]:
     """Options for programs that are mostly matrix products or forward convolutions: faster on CPU.
 
     Use as `jax.jit(..., compiler_options=quick_products())`. Also empty if this version of jaxlib
-    does not have the option, which is experimental. Measurements: docs/performance.md.
+    does not have the option, which is experimental. Measurements: docs/performance.md. `platform`
+    is that of the devices, by default JAX's own.
     """
-    if jax.default_backend() != "cpu":
+    if (platform or jax.default_backend()) != "cpu":
         return {}
     try:
         jax.jit(lambda: 0, compiler_options=_REDUCTIONS_ONLY).lower().compile()

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from sphere_jax.common.shapes import OneKey
+from sphere_jax.distribution.placement import gathered
+from sphere_jax.nn.linear import Linear
 
 Params = dict[str, Any]
 
@@ -28,6 +31,7 @@ class Network:
         self._build = build
         self.module = nnx.eval_shape(lambda: build(nnx.Rngs(0)))  # shapes and static attributes
         self._graphdef = nnx.graphdef(self.module)
+        self._products = _products(self.module)
 
     @property
     def shapes(self) -> Params:
@@ -39,12 +43,31 @@ class Network:
         return nnx.to_pure_dict(nnx.state(self._build(nnx.Rngs(key))))
 
     def bind(self, params: Params) -> nnx.Module:
-        """The module with these parameters, to call any of its methods."""
-        return nnx.merge(self._graphdef, params)
+        """The module with these parameters, to call any of its methods.
+
+        Factors of products are cast to their dtype here, once, and not in every layer of a loop,
+        and gathered where a mesh has split them (`distribution/placement.py`).
+        """
+
+        def ready(path, leaf):
+            dtype = self._products.get(tuple(key.key for key in path))
+            return gathered(leaf if dtype is None else leaf.astype(dtype))
+
+        return nnx.merge(self._graphdef, jax.tree_util.tree_map_with_path(ready, params))
 
     def apply(self, params: Params, *args: Any, **kwargs: Any) -> Any:
         """`module(*args, **kwargs)` with these parameters."""
         return self.bind(params)(*args, **kwargs)
+
+
+def _products(module: nnx.Module) -> dict[tuple, Any]:
+    """Paths of parameters that are read as factors of a product in a lower precision alone, with
+    its dtype: the kernels of `Linear`, stacked ones too."""
+    found = {}
+    for path, inner in nnx.iter_modules(module):
+        if type(inner) is Linear and jnp.dtype(inner.dtype) != jnp.float32:
+            found[(*path, "kernel")] = jnp.dtype(inner.dtype)
+    return found
 
 
 class Networks:

@@ -19,7 +19,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from sphere_jax.common.shapes import AnyArray, Hidden, Tokens
+from sphere_jax.distribution.placement import split_by_batch
 from sphere_jax.nn.linear import Linear, zeros
+from sphere_jax.nn.remat import Remat, recomputed
 
 Condition = Float[AnyArray, "batch width"] | Tokens
 PerToken = Float[AnyArray, "batch #tokens width"]  # or the same for all tokens
@@ -87,8 +89,9 @@ class Stack(nnx.Module):
 
     `make(rngs)` builds a module; each is initialised from a different key. The stack runs as
     `lax.scan` with `unroll` modules per iteration (True: all of them), so that tracing and compile
-    time do not grow with depth. `remat` recomputes each module in the backward pass instead of
-    storing its activations.
+    time do not grow with depth. `remat`: what the backward pass recomputes (`nn/remat.py`).
+
+    On a mesh `x` is split by its leading axis, the batch, before the first module and after each.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class Stack(nnx.Module):
         *,
         rngs: nnx.Rngs,
         unroll: int | bool = 1,
-        remat: bool = False,
+        remat: Remat = False,
     ):
         graphdef = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
         keys = jax.random.split(rngs.params(), depth)
@@ -121,11 +124,10 @@ class Stack(nnx.Module):
         def layer(x, state):
             return nnx.merge(graphdef, state)(x, *args)
 
-        if self.remat:
-            layer = jax.checkpoint(layer)
+        layer = recomputed(layer, self.remat)
 
         def step(x, state):
-            x = layer(x, state)
+            x = split_by_batch(layer(x, state))
             return x, keep(x)
 
         # One layer needs no loop: lax.scan would make one, unrolled or not, and XLA on CPU runs
@@ -133,7 +135,7 @@ class Stack(nnx.Module):
         if jax.tree.leaves(state)[0].shape[0] == 1:
             x, output = step(x, jax.tree.map(lambda leaf: leaf[0], state))
             return x, jax.tree.map(lambda leaf: leaf[None], output)
-        return jax.lax.scan(step, x, state, unroll=self.unroll)
+        return jax.lax.scan(step, split_by_batch(x), state, unroll=self.unroll)
 
 
 class Head(nnx.Module):

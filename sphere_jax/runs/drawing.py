@@ -16,7 +16,6 @@ from sphere_jax.common.progress import Progress
 from sphere_jax.data.memory import check_fits
 from sphere_jax.data.pipeline import map_batched, to_host
 from sphere_jax.distribution.mesh import batch_sharding, put_global
-from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.pixels import Rounding
 from sphere_jax.runs.partial import Partial, checksum
 from sphere_jax.runs.run import Run
@@ -96,7 +95,7 @@ class Drawer:
             self._plain_finish = partial(self.method.images, **more)
         else:
             self._plain_finish = self.method.at_radius
-        self._finish = jax.jit(self._plain_finish, compiler_options=quick_products())
+        self._finish = run.jit(self._plain_finish)
 
     @property
     def params(self) -> dict:
@@ -150,16 +149,8 @@ class Drawer:
 
         Drawing, decoding and `then` are one compiled program. Raises UserError as `draw` does.
         """
-        sampler, labels = self.method.sampler, self._checked(labels)
-        generate, finish = self._generate(sampler), self._plain_finish
-        scale, radius = jnp.float32(sampler.scale), jnp.float32(sampler.decode_radius)
-
-        @partial(jax.jit, compiler_options=quick_products())
-        def program(params, given, indices, labels):
-            samples, trace = generate(params, indices, labels, scale)
-            return then(given, finish(params, samples, radius)), trace
-
-        for start in range(0, len(labels), size := self._batch_size(len(labels))):
+        labels, program = self._checked(labels), self.program(then)
+        for start in range(0, len(labels), size := self.batch_size(len(labels))):
             rows = np.arange(start, start + size)
             count = min(size, len(labels) - start)
             rows = np.where(rows < len(labels), rows, 0).astype(np.uint32)
@@ -168,8 +159,23 @@ class Drawer:
             )
             found, trace = program(self.params, given, *batch)
             trace = {name: to_host(values)[:count] for name, values in trace.items()}
-            _check_reached(sampler, {name: values.mean(0) for name, values in trace.items()})
+            means = {name: values.mean(0) for name, values in trace.items()}
+            _check_reached(self.method.sampler, means)
             yield found, count, trace
+
+    def program(self, then: Callable) -> Callable:
+        """The compiled `(params, given, indices, labels) -> then(given, images), trace` of
+        `batches`; `then` gets latents at the decode radius where the run has no decoder."""
+        sampler, finish = self.method.sampler, self._plain_finish
+        generate, scale = self._generate(sampler), jnp.float32(sampler.scale)
+        radius = jnp.float32(sampler.decode_radius)
+
+        @self._run.jit
+        def program(params, given, indices, labels):
+            samples, trace = generate(params, indices, labels, scale)
+            return then(given, finish(params, samples, radius)), trace
+
+        return program
 
     def _checked(self, labels: np.ndarray | Sequence[int]) -> np.ndarray:
         """int32 (N,). Raises UserError for labels outside the data's classes, or none."""
@@ -200,7 +206,7 @@ class Drawer:
         last = len(jax.eval_shape(passed, params, indices, labels)) - 1
         shown = np.unique(np.linspace(0, last, most).round().astype(int))
 
-        @partial(jax.jit, compiler_options=quick_products())
+        @self._run.jit
         def decoded(params, indices, labels):
             states = passed(params, indices, labels)[shown]
             flat = states.reshape(-1, *states.shape[2:])
@@ -237,9 +243,7 @@ class Drawer:
         """The same, compiled."""
         shared = self._shared(sampler)
         if shared not in self._generators:
-            self._generators[shared] = jax.jit(
-                self._generate(sampler), compiler_options=quick_products()
-            )
+            self._generators[shared] = self._run.jit(self._generate(sampler))
         return self._generators[shared]
 
     @staticmethod
@@ -263,7 +267,7 @@ class Drawer:
             "sampler": repr(sampler),
             "seed": self._seed,
             "rounding": self._rounding,
-            "batch": self._batch_size(len(labels)),
+            "batch": self.batch_size(len(labels)),
             "devices": f"{self._run.mesh.devices.size} x {jax.devices()[0].device_kind}",
         }
         self._kept[name] = Partial(self._run.workdir, name, about, image * len(labels))
@@ -271,7 +275,7 @@ class Drawer:
 
     def _resumed(self, kept: Partial, function, arrays, what):
         """`_map` of what is not in files yet, batch by batch, together with what is."""
-        size, count, parts = self._batch_size(len(arrays[0])), len(arrays[0]), kept.rows()
+        size, count, parts = self.batch_size(len(arrays[0])), len(arrays[0]), kept.rows()
         before = sum(len(rows["drawn"]) for rows in parts)
         progress = Progress(what, count) if what else None
         for start in range(before, count, size):
@@ -288,10 +292,11 @@ class Drawer:
 
     def _map(self, function, arrays, what=""):
         """`function` over host arrays, in batches of the sampler's size on the run's mesh."""
-        size = self._batch_size(len(arrays[0]))
+        size = self.batch_size(len(arrays[0]))
         return map_batched(function, arrays, size, batch_sharding(self._run.mesh), what)
 
-    def _batch_size(self, count: int) -> int:
+    def batch_size(self, count: int) -> int:
+        """Samples drawn at once of `count`: a multiple of the devices."""
         devices = self._run.mesh.devices.size
         size = min(self._run.config.sampler.batch_size, count)
         return -(-size // devices) * devices

@@ -91,7 +91,7 @@ def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Map
     options = config.stage(name)
     check_batches(mesh, name, options)
     frozen = method.frozen(artifacts | shapes_of_files(method.files()))
-    task = Task(name, method, options, frozen, config.seed, mesh)
+    task = Task(name, method, options, frozen, config.seed, mesh, config.mesh.zero)
     state = task.abstract_state
     params = {part: state["params"][part] for part in method.trains}
 
@@ -103,8 +103,8 @@ def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Map
     if tables := sum(method.fixed_tables().values()):
         print(f"  {'':<11} {_size(params) + tables:,} with fixed position tables, as published")
     everything = {"state": state, "frozen": frozen}
-    print(f"  bytes       {in_bytes(_bytes_per_device(mesh, state['params']))} parameters, "
-          f"{in_bytes(_bytes_per_device(mesh, everything))} with EMA, moments and frozen parts, "
+    print(f"  bytes       {in_bytes(_bytes_per_device(state['params'], task))} parameters, "
+          f"{in_bytes(_bytes_per_device(everything, task))} with EMA, moments and frozen parts, "
           "per device")  # fmt: skip
     split = [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
@@ -115,7 +115,7 @@ def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Map
         path, leaf = max(split, key=lambda item: item[1].size)
         print(f"  sharded     {len(split)} arrays, say {path} {leaf.shape} as {leaf.sharding.spec}")
     else:
-        print("  sharded     none (config.mesh.fsdp = 1): every device holds all parameters")
+        print("  sharded     none: every device holds all parameters")
     if options.optimizer.matrices == "muon":
         print(f"  muon        {_muon_line(state['params'])}")
     flops = step_flops(method, state["params"], frozen, method.batch_shapes(), options.batch_size)
@@ -157,8 +157,8 @@ def _size(tree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def _bytes_per_device(mesh, tree) -> int:
-    shardings = tree_shardings(mesh, tree)
+def _bytes_per_device(tree, task: Task) -> int:
+    shardings = tree_shardings(task.mesh, tree, task.zero)
 
     def one(leaf, sharding):
         itemsize = (

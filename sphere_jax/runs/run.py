@@ -23,7 +23,8 @@ from sphere_jax.config.options import Config
 from sphere_jax.data.class_names import Classes, read_classes, with_classes_counted
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.data.source import Split, load
-from sphere_jax.distribution.mesh import batch_sharding, put_global, tree_shardings
+from sphere_jax.distribution.mesh import batch_sharding, platform_of, put_global, tree_shardings
+from sphere_jax.distribution.placement import placed
 from sphere_jax.methods.base import Generator, Method
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.runs.network_files import load_tokenizer
@@ -130,7 +131,14 @@ class Run:
         method = self.methods[name]
         frozen = method.frozen(self.artifacts)
         options = self.config.stage(name)
-        return Task(name, method, options, frozen, self.config.seed, self.mesh)
+        return Task(
+            name, method, options, frozen, self.config.seed, self.mesh, self.config.mesh.zero
+        )
+
+    def jit(self, function):
+        """A jitted function of `(params, *batch)` that applies networks, for the run's mesh."""
+        known = placed(self.mesh, function, self.config.mesh.zero, once=True)
+        return jax.jit(known, compiler_options=quick_products(platform_of(self.mesh)))
 
     def map_over(self, function, params, *arrays) -> np.ndarray:
         """`function(params, *batch)` over whole host arrays, jitted and sharded; progress is logged
@@ -139,13 +147,15 @@ class Run:
         devices, pixels = self.mesh.devices.size, self.config.data.image_size**2
         most = max(1, min(TOGETHER, PIXELS // pixels))
         size = devices * min(most, -(-len(arrays[0]) // devices))
-        mapped = partial(jax.jit(function, compiler_options=quick_products()), params)
+        mapped = partial(self.jit(function), params)
         what = function.__name__.strip("_").replace("_", " ")
         return map_batched(mapped, arrays, size, batch_sharding(self.mesh), what)
 
     def add_artifacts(self, artifacts: dict) -> None:
         """Host arrays, onto the mesh."""
-        self.artifacts |= put_global(self.mesh, artifacts, tree_shardings(self.mesh, artifacts))
+        self.artifacts |= put_global(
+            self.mesh, artifacts, tree_shardings(self.mesh, artifacts, self.config.mesh.zero)
+        )
 
     def load_tokenizer(self) -> None:
         """Loads what of the tokenizer comes from files, its encoder only if images are read. Raises

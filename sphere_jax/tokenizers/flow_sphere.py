@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import Images, Labels, Latents, Tokens
 from sphere_jax.config.option import option
-from sphere_jax.config.options import DataOptions
+from sphere_jax.config.options import REMAT_HELP, DataOptions
 from sphere_jax.models.flow_sphere import Decoder, Encoder
 from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.nn.functional import Network, Params
+from sphere_jax.nn.remat import Remat
 from sphere_jax.tokenizers.spherical import Spherical
 from sphere_jax.tokenizers.trained import TrainedOptions
 
@@ -37,7 +38,7 @@ class FlowSphereTokenizerOptions(TrainedOptions):
     )
     conditional: bool = option(False, help="encoder and decoder take the class; the original's not")
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
-    remat: bool = option(False, help="recompute layers in the backward pass")
+    remat: Remat = option(False, help=REMAT_HELP)
     unroll: bool = option(
         True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
     )

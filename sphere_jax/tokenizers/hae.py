@@ -17,13 +17,14 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import Images, Latents, OneKey
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
-from sphere_jax.config.options import Config, DataOptions
+from sphere_jax.config.options import REMAT_HELP, Config, DataOptions
 from sphere_jax.models.dc_ae import EVIT, RES, Decoder
 from sphere_jax.models.dinov3 import KINDS, DINOv3
 from sphere_jax.models.hae import HAE as Autoencoder
 from sphere_jax.models.hae import ConvStem, PatchStem, vit_input
 from sphere_jax.models.vit import Tokens
 from sphere_jax.nn.functional import Network, Params
+from sphere_jax.nn.remat import Remat
 from sphere_jax.tokenizers.base import TokenizerOptions
 from sphere_jax.tokenizers.from_files import FromFiles, given
 from sphere_jax.weights.layouts import dinov3 as vit_layouts
@@ -80,7 +81,7 @@ class HAEOptions(TokenizerOptions):
         "", file=True, help="stem, ViT and decoder in one file; '': stages train them"
     )
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
-    remat: bool = option(False, help="recompute blocks in the backward pass")
+    remat: Remat = option(False, help=REMAT_HELP)
     unroll: bool = option(
         True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
     )

@@ -18,6 +18,11 @@ def matmul_flops(function: Callable, *args: PyTree) -> float:
     return _flops(function, args, trained=0)
 
 
+def traced_flops(jaxpr: Any) -> float:
+    """`matmul_flops` of a function that is traced already, by its closed jaxpr."""
+    return _count(jaxpr.jaxpr, [False] * len(jaxpr.jaxpr.invars))[0]
+
+
 def training_flops(function: Callable, *args: PyTree) -> float:
     """The same for `function` and its gradient with respect to its first argument.
 

@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from sphere_jax.config.options import StageOptions
-from sphere_jax.distribution.mesh import put_global, replicated, tree_shardings
+from sphere_jax.distribution.mesh import platform_of, put_global, replicated, tree_shardings
+from sphere_jax.distribution.placement import placed
 from sphere_jax.nn.compilation import quick_products, run_once_options
 from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.step import State, init_state, make_train_step
@@ -40,6 +41,7 @@ class Task:
     frozen: parameters and statistics of earlier stages: sharded arrays, or for everything but
       `initial_state` and training their shapes (`jax.ShapeDtypeStruct`).
     seed: of the run.
+    zero: the train state is sharded over the `data` axis of the mesh, too.
 
     What is derived is computed on first use and cached. Two trainings of one Task share their
     compiled programs.
@@ -51,6 +53,7 @@ class Task:
     frozen: dict
     seed: int
     mesh: Mesh
+    zero: bool = True
 
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:
@@ -64,7 +67,7 @@ class Task:
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
-            tree_shardings(self.mesh, shapes),
+            tree_shardings(self.mesh, shapes, self.zero),
         )
 
     @property
@@ -90,22 +93,24 @@ class Task:
     @cached_property
     def train_step(self) -> Callable:
         """The jitted `training.step`; donates the state."""
+        step = make_train_step(self.method, self.options, self.optimizer)
+        quick = quick_products(platform_of(self.mesh)) if self.method.is_transformer else {}
         return jax.jit(
-            make_train_step(self.method, self.options, self.optimizer),
+            placed(self.mesh, step, self.zero),
             donate_argnums=0,
             out_shardings=(self.state_shardings, replicated(self.mesh)),
-            compiler_options=quick_products() if self.method.is_transformer else {},
+            compiler_options=quick,
         )
 
     @cached_property
     def loss(self) -> Callable:
         """The jitted loss alone, `(params, frozen, batch, keys) -> loss, metrics`."""
-        return jax.jit(self.method.loss)
+        return jax.jit(placed(self.mesh, self.method.loss, self.zero))
 
     @cached_property
     def preview(self) -> Callable:
         """The jitted `(params, frozen, batch, key) -> uint8 images (N, H, W, C)`, or None."""
-        return jax.jit(self.method.preview)
+        return jax.jit(placed(self.mesh, self.method.preview, self.zero, once=True))
 
     @cached_property
     def _compiled_init(self) -> Callable:

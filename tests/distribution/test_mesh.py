@@ -43,6 +43,30 @@ def test_the_largest_divisible_axis_is_split(shape, spec):
     assert specs(np.zeros(shape, np.float32)) == spec
 
 
+@pytest.mark.parametrize(
+    ("shape", "spec"),
+    [
+        ((256, 64), P("fsdp", "data")),  # 64 are left of both axes: the last
+        ((1024, 64), P(("fsdp", "data"))),
+        ((2**14,), P(("fsdp", "data"))),
+        ((129, 258), P(None, "data")),  # fsdp divides neither
+        ((127, 128), P()),  # too small
+    ],
+)
+def test_zero_splits_what_is_left_over_data(shape, spec):
+    assert specs(np.zeros(shape, np.float32), zero=True) == spec
+
+
+def test_zero_without_fsdp():
+    assert specs({"a": np.zeros((512, 512))}, fsdp=1, zero=True) == {"a": P(None, "data")}
+
+
+def test_as_many_as_divide_the_devices_and_sixteen():
+    shapes = [make_mesh(fsdp=0, devices=jax.devices()[:1]).shape]
+    shapes += [make_mesh(1, 0, jax.devices()[:1]).shape]
+    assert all(dict(shape) == {"data": 1, "fsdp": 1} for shape in shapes)
+
+
 def test_without_fsdp_all_is_replicated():
     assert specs({"a": np.zeros((512, 512))}, fsdp=1) == {"a": P()}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sphere_jax.nn.attention import Attention, attend
+from sphere_jax.nn.attention import Attention, attend, fits_cudnn
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.embeddings import (
     TimeEmbedding,
@@ -124,6 +124,20 @@ def test_attention_and_its_gradient_are_those_of_jax(rng, tokens, dtype):
         np.testing.assert_allclose(a, b, atol=tolerance * max(1, np.abs(b).max()))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "width", "fits"),
+    [
+        ("bfloat16", 72, True),
+        ("float16", 128, True),
+        ("float32", 64, False),
+        ("bfloat16", 12, False),
+        ("bfloat16", 256, False),
+    ],
+)
+def test_operands_that_cudnn_takes(dtype, width, fits):
+    assert fits_cudnn(jnp.zeros((2, 4, 2, width), dtype)) == fits
+
+
 def test_attention_layer_against_numpy(rng):
     layer = Attention(12, 3, rngs=nnx.Rngs(0))
     layer.qkv.bias[...] = jnp.asarray(rng.standard_normal(36), jnp.float32)
@@ -182,7 +196,7 @@ def test_fresh_conditional_block_is_the_identity(rng):
 def test_stack_is_its_layers_in_order(rng):
     networks = [
         Network(lambda rngs, o=options: Stack(block, 3, rngs=rngs, **o))
-        for options in ({}, {"unroll": True}, {"unroll": 2, "remat": True})
+        for options in ({}, {"unroll": True}, {"unroll": 2, "remat": True}, {"remat": "products"})
     ]
     params = jax.jit(networks[0].init)(jax.random.key(0))
     kernel = params["layers"]["mlp"]["expand"]["kernel"]

@@ -1,0 +1,120 @@
+"""An estimate as text, and a page of many."""
+
+from sphere_jax.common.files import in_bytes
+from sphere_jax.rehearsal.chips import CHIPS
+from sphere_jax.rehearsal.estimate import Estimate
+
+
+def lines_of(found: Estimate) -> list[str]:
+    """For the terminal."""
+    axes = ", ".join(f"{axis} {size}" for axis, size in found.mesh.items())
+    parts = ", ".join(f"{in_bytes(size)} {part}" for part, size in found.parts.items() if size)
+    verdict = {True: "fits", False: "DOES NOT FIT", None: "memory of the chip not known"}
+    of = f" of {in_bytes(found.memory)}" if found.memory else ""
+    lines = [
+        f"{found.program}  ({found.topology}: {axes}; {found.examples} images)",
+        f"  memory      {in_bytes(found.peak)}{of} a chip: {verdict[found.fits]}",
+        f"  kinds       {parts}, {in_bytes(found.temporaries)} temporaries and program",
+        f"  work        {found.flops:.3g} FLOP in products, {in_bytes(found.bytes_accessed)} moved "
+        "to and from memory a chip (a loop's body counted once)",
+    ]
+    for kind, (count, size, sent) in found.collectives.items():
+        lines.append(
+            f"  {kind:<11} {count:,} x, {in_bytes(size)} in all, {in_bytes(sent)} sent a chip"
+        )
+    if found.seconds:
+        (low, high), (best, worst) = found.seconds, found.utilisation
+        lines.append(
+            f"  time        {1e3 * low:.4g} ms with transfers hidden, {1e3 * high:.4g} ms without; "
+            f"ideal {1e3 * found.ideal:.4g} ms; {best:.0%} to {worst:.0%} of the peak"
+        )
+        slow, fast = found.examples / high, found.examples / low
+        lines.append(f"  images      {slow:,.0f} to {fast:,.0f} a second")
+    if found.days:
+        lines.append(f"  all steps   {found.days[0]:.3g} to {found.days[1]:.3g} days")
+    share, names = found.float32
+    if share:
+        lines.append(f"  float32     {share:.1%} of the products: {', '.join(names)}")
+    if found.not_donated:
+        lines.append(f"  not reused  {in_bytes(found.not_donated)} of the state")
+    for name, op_name, seconds in found.costliest:
+        lines.append(f"  {1e3 * seconds:8.3f} ms {name}  {op_name[-90:]}")
+    return lines + [f"  change      {sentence}" for sentence in found.advice]
+
+
+HEADER = (
+    "| config | program | pod | mesh | images | GiB a chip | ideal ms | ms | of the peak | sent a "
+    "chip | days |"
+)
+
+INTRODUCTION = """\
+# Scaling
+
+Written by the command below from what the TPU compiler says of the real programs; no TPU has run
+them. Kept results of one command each:
+
+    pip install libtpu
+    python -m sphere_jax.rehearse --config=configs/imagenet_slerp.py --topology=v5e:4x4 \\
+        --results=runs/rehearsals --page=docs/scaling.md
+
+**Model.** Arithmetic: the compiler's estimated cycles of every instruction, at the clock of the
+chip. Transfers: each chip sends (n-1)/n of every gathered or scattered array and twice that of a
+reduced one, at half the published bandwidth of its links. "ms" has two numbers: with transfers
+hidden behind the arithmetic, and without. "ideal" is the FLOPs of the products (forward and
+backward, nothing recomputed) at the published peak in bfloat16. Memory is the compiler's own. "no
+fit": the compiler refuses.
+"""
+
+
+def page_of(results: list[tuple[str, Estimate]]) -> str:
+    """Markdown, for `(config, estimate)`."""
+    chips = [
+        f"| {c.name} | {c.hbm / 2**30:.0f} GiB | {c.peak / 1e12:.0f} TFLOP/s | "
+        f"{c.bandwidth / 1e9:,.0f} GB/s | {c.links / 1e9:.0f} GB/s | {c.clock / 1e9:.2f} GHz |"
+        for c in CHIPS.values()
+    ]
+    rows = [_row(config, found) for config, found in sorted(results, key=_place)]
+    said = [
+        f"- {config}, {found.program}, {found.topology}: {'; '.join(found.advice)}."
+        for config, found in sorted(results, key=_place)
+        if found.advice
+    ]
+    return "\n".join(
+        [
+            INTRODUCTION,
+            "| chip | memory | peak | memory bandwidth | links | clock |",
+            "| --- | --- | --- | --- | --- | --- |",
+            *chips,
+            "",
+            HEADER,
+            "| --- " * (HEADER.count("|") - 1) + "|",
+            *rows,
+            "",
+            "## What to change",
+            "",
+            *(said or ["Nothing."]),
+            "",
+        ]
+    )
+
+
+def _place(item: tuple[str, Estimate]) -> tuple:
+    config, found = item
+    return config, found.program, found.topology, tuple(found.mesh.items())
+
+
+def _row(config: str, found: Estimate) -> str:
+    mesh = " x ".join(str(size) for size in found.mesh.values())
+    sent = sum(each[2] for each in found.collectives.values())
+
+    def two(values, form) -> str:
+        return " to ".join(form.format(value) for value in values) if values else ""
+
+    cells = (
+        config, found.program, found.topology, mesh, str(found.examples),
+        f"{found.peak / 2**30:.1f}" + (" no fit" if found.fits is False else ""),
+        f"{1e3 * found.ideal:.3g}" if found.ideal else "",
+        two([1e3 * s for s in found.seconds or ()], "{:.3g}"),
+        two(found.utilisation, "{:.0%}"), in_bytes(sent), two(found.days, "{:.3g}"),
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,108 @@
+"""Run by test_sharding.py with 8 CPU devices; prints what it found as one line of JSON.
+
+Trains one stage for 20 steps on every mesh of 1, 2, 4 and 8 devices, and looks into the compiled
+steps.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sphere_jax.config.reading import read_config
+from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global
+from sphere_jax.runs.run import Run
+
+MESHES = [  # data, fsdp, zero
+    (1, 1, True),
+    (2, 1, True), (1, 2, True),
+    (4, 1, True), (2, 2, True), (1, 4, True),
+    (8, 1, True), (4, 2, True), (2, 4, True), (1, 8, True),
+    (8, 1, False), (2, 4, False),
+]  # fmt: skip
+STEPS, BATCH = 20, 40
+WHOLE = (f"{BATCH},16,128", f"{BATCH * 16},128")
+CONFIG = {
+    "stages": ("flow",),
+    "data": {"source": "latents"},
+    "tokenizer": {"name": "precomputed", "latent_shape": (4, 4, 4)},
+    "model": {"width": 128, "depth": 2, "heads": 2, "unroll": False, "remat": True},
+    "flow": {
+        "steps": STEPS, "batch_size": BATCH, "label_dropout": 0.5, "ema_decay": 0.5,
+        # A large eps: AdamW otherwise divides gradients near zero by their own rounding.
+        "optimizer": {"learning_rate": 1e-3, "eps": 1e-3},
+    },
+}  # fmt: skip
+
+
+def on(data: int, fsdp: int, zero: bool) -> tuple:
+    """Losses, the first gradient, the final parameters, and the compiled step."""
+    config = read_config(CONFIG | {"mesh": {"zero": zero}})
+    mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp])
+    task = Run(config, Path(), mesh).task("flow")
+    rng = np.random.default_rng(0)
+    state = task.initial_state()
+    # Off its start, where zero kernels give most parameters no gradient.
+    params = jax.tree.map(
+        lambda p: np.asarray(p) + 0.05 * rng.normal(size=p.shape).astype(np.float32),
+        state["params"],
+    )
+    state["params"] = put_global(mesh, params, task.state_shardings["params"])
+    losses, first = [], None
+    for _ in range(STEPS):
+        batch = {
+            "latents": rng.normal(size=(BATCH, 4, 4, 4)).astype(np.float32),
+            "labels": rng.integers(10, size=BATCH).astype(np.int32),
+        }
+        batch = put_global(mesh, batch, dict.fromkeys(batch, batch_sharding(mesh)))
+        if first is None:
+            compiled = task.train_step.lower(state, task.frozen, batch).compile()
+        state, metrics = compiled(state, task.frozen, batch)
+        if first is None:  # (1 - b1) times the gradient, clipped
+            moments = [s for s in jax.tree.leaves(state["optimizer"], is_leaf=_adam) if _adam(s)]
+            first = jax.tree.map(np.asarray, moments[0].mu)
+        losses.append(float(metrics["loss"]))
+    return losses, first, jax.tree.map(np.asarray, state["params"]), state, compiled, task
+
+
+def _adam(node) -> bool:
+    return hasattr(node, "mu")
+
+
+def largest(a, b) -> float:
+    """Largest difference over the largest value."""
+    scale = max(np.abs(x).max() for x in jax.tree.leaves(b))
+    differences = jax.tree.map(lambda x, y: np.abs(x - y).max(), a, b)
+    return float(max(jax.tree.leaves(differences)) / scale)
+
+
+def bytes_of(leaf) -> int:
+    return leaf.addressable_shards[0].data.nbytes if hasattr(leaf, "addressable_shards") else 0
+
+
+def main() -> None:
+    found, reference = {}, None
+    for data, fsdp, zero in MESHES:
+        losses, gradient, params, state, compiled, task = on(data, fsdp, zero)
+        reference = reference or (losses, gradient, params)
+        arrays = [
+            x for part in ("params", "ema", "optimizer") for x in jax.tree.leaves(state[part])
+        ]
+        large = [x for x in arrays if x.size >= 2**14]
+        gathers = re.findall(r"= \w+\[([\d,]+)\]\S* all-gather\(", compiled.as_text())
+        found[f"{data}x{fsdp}{'' if zero else ' without zero'}"] = {
+            "loss": max(abs(a - b) / abs(b) for a, b in zip(losses, reference[0], strict=True)),
+            "gradient": largest(gradient, reference[1]),
+            "params": largest(params, reference[2]),
+            "share": max(bytes_of(x) / x.nbytes for x in large),
+            # Tokens of all images, as they are and as rows: shapes that no parameter has.
+            "whole_batches": sum(shape in WHOLE for shape in gathers),
+            "arguments": compiled.memory_analysis().argument_size_in_bytes,
+        }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

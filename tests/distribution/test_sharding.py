@@ -1,0 +1,47 @@
+"""One training on meshes of 1, 2, 4 and 8 devices: the same numbers, and nothing held twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def found():
+    script = Path(__file__).with_name("on_meshes.py")
+    done = subprocess.run(
+        [sys.executable, script],
+        env=tiny_run.environment(8, PYTHONPATH=str(tiny_run.ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_loss_gradient_and_twenty_steps_are_equal_on_every_mesh(found):
+    assert len(found) == 12
+    for mesh, each in found.items():
+        for name in ("loss", "gradient", "params"):
+            assert each[name] < 1e-5, (mesh, name, each[name])
+
+
+def test_no_step_holds_a_copy_of_what_is_sharded(found):
+    """By the shardings of the state after 20 steps, and the arguments of the compiled step."""
+    for mesh, each in found.items():
+        axes, _, rest = mesh.partition(" ")
+        data, fsdp = map(int, axes.split("x"))
+        parts = fsdp if rest else data * fsdp
+        assert each["share"] == pytest.approx(1 / parts), mesh
+        assert each["arguments"] < 1.2 * found["1x1"]["arguments"] / parts, mesh
+
+
+def test_no_step_gathers_the_activations_of_the_whole_batch(found):
+    for mesh, each in found.items():
+        assert each["whole_batches"] == 0, mesh

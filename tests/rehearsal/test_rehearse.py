@@ -1,0 +1,73 @@
+"""`sphere_jax.rehearse` on CPU devices, and what it refuses."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny_run
+from refusals import refusal_of
+
+from sphere_jax import rehearse
+from sphere_jax.rehearsal.estimate import float32_products
+
+CONFIG = """
+from ml_collections import ConfigDict
+def get_config():
+    return ConfigDict({
+        "stages": ("flow",),
+        "data": {"source": "latents"},
+        "tokenizer": {"name": "precomputed", "latent_shape": (4, 4, 4)},
+        "model": {"width": 128, "depth": 2, "heads": 2, "unroll": False, "remat": "products",
+                  "compute_dtype": "bfloat16"},
+        "flow": {"steps": 20, "batch_size": 16, "label_dropout": 0.5},
+        "sampler": {"steps": 2, "guidance": 2.0, "batch_size": 16},
+        "mesh": {"fsdp": 0},
+    })
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "tiny.py").write_text(CONFIG)
+    return f"--config={tmp_path / 'tiny.py'}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--topology=v9:2x2"], "--topology=v9:2x2 is not known; give cpu:8, or a shape of one of"),
+        (["--topology=cpu:0"], "--topology=cpu:0 is not known"),
+        (["--topology=v5e"], "--topology=v5e is not known"),
+        (["--topology=cpu:1", "--page=F.md"], "--page needs --results"),
+    ],
+)
+def test_refusals(config, flags, words):
+    assert words in refusal_of(rehearse.main, [config, *flags])
+
+
+def test_products_of_float32_are_found_in_loops():
+    def function(x, w):
+        with jax.named_scope("narrow"):
+            y = x.astype(jnp.bfloat16) @ w.astype(jnp.bfloat16)
+        with jax.named_scope("wide"):
+            y, _ = jax.lax.scan(lambda y, _: (y @ w, None), y.astype(jnp.float32), length=3)
+        return y
+
+    jaxpr = jax.make_jaxpr(function)(jnp.ones((4, 8)), jnp.ones((8, 8)))
+    share, names = float32_products(jaxpr)
+    assert share == 3 / 4 and len(names) == 1
+
+
+@pytest.mark.slow
+def test_a_rehearsal_on_four_devices(config, tmp_path):
+    flags = [config, "--topology=cpu:4", f"--results={tmp_path}", f"--page={tmp_path / 'page.md'}"]
+    out, _ = tiny_run.finish(tiny_run.launch("rehearse", *flags))
+    assert "train flow  (cpu:4: data 1, fsdp 4; 16 images)" in out and "sample  (" in out
+    kept = json.loads((tmp_path / "tiny-train_flow-cpu_4-1x4.json").read_text())
+    # Every weight is gathered in bfloat16 for the forward and once more for the backward pass.
+    params = 4 * kept["parts"]["params"]
+    assert 0 < kept["collectives"]["all-gather"][1] < 2 * params
+    assert kept["not_donated"] < 0.01 * params and kept["float32"][0] < 0.05
+    page = (tmp_path / "page.md").read_text()
+    assert "| tiny | sample | cpu:4 | 1 x 4 | 16 |" in page
