@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
 
     from sphere_jax.distribution.mesh import make_mesh
     from sphere_jax.rehearsal.estimate import estimate
-    from sphere_jax.rehearsal.kept import keep, write_page
+    from sphere_jax.rehearsal.kept import keep, label_of, write_page
     from sphere_jax.rehearsal.programs import programs_of
     from sphere_jax.rehearsal.scaling_page import lines_of
 
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
         found = estimate(rehearsed, arguments.topology, mesh, chip)
         print("\n".join(lines_of(found)), flush=True)
         if arguments.results:
-            keep(Path(arguments.results), Path(arguments.config).stem, found)
+            keep(Path(arguments.results), label_of(arguments.config, argv), found)
     if arguments.only and arguments.only not in names:
         raise UserError(f"--only={arguments.only} is none of this config's: {', '.join(names)}.")
     if arguments.page:

@@ -1,6 +1,8 @@
 """Estimates kept as JSON, one file each, and the page of all of them."""
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from sphere_jax.common.errors import UserError
@@ -9,11 +11,19 @@ from sphere_jax.rehearsal.estimate import Estimate
 from sphere_jax.rehearsal.scaling_page import page_of
 
 
+def label_of(config: str, argv: Sequence[str]) -> str:
+    """A config's name with what was overridden, but for the mesh and paths, which say nothing of
+    the program: "imagenet_slerp model.size=XL"."""
+    given = [text.removeprefix("--config.") for text in argv if text.startswith("--config.")]
+    shown = [text for text in given if not text.startswith(("mesh.", "data.path="))]
+    return " ".join([Path(config).stem, *shown])
+
+
 def keep(folder: Path, config: str, found: Estimate) -> None:
-    """Replaces an older estimate of the same program on the same mesh."""
+    """Replaces an older estimate of the same program on the same mesh, under the same label."""
     make_folder(folder)
     mesh = "x".join(str(size) for size in found.mesh.values())
-    name = f"{config}-{found.program}-{found.topology}-{mesh}".replace(":", "_").replace(" ", "_")
+    name = re.sub(r"[^\w.-]+", "_", f"{config}-{found.program}-{found.topology}-{mesh}")
     write_json(folder / f"{name}.json", {"config": config} | dataclasses.asdict(found))
 
 

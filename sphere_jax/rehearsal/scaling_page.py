@@ -51,7 +51,7 @@ INTRODUCTION = """\
 # Scaling
 
 Written by the command below from what the TPU compiler says of the real programs; no TPU has run
-them. Kept results of one command each:
+them. Every row is of one such command:
 
     pip install libtpu
     python -m sphere_jax.rehearse --config=configs/imagenet_slerp.py --topology=v5e:4x4 \\

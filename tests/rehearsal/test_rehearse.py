@@ -10,6 +10,7 @@ from refusals import refusal_of
 
 from sphere_jax import rehearse
 from sphere_jax.rehearsal.estimate import float32_products
+from sphere_jax.rehearsal.kept import label_of
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -57,6 +58,11 @@ def test_products_of_float32_are_found_in_loops():
     jaxpr = jax.make_jaxpr(function)(jnp.ones((4, 8)), jnp.ones((8, 8)))
     share, names = float32_products(jaxpr)
     assert share == 3 / 4 and len(names) == 1
+
+
+def test_labels_name_what_was_overridden():
+    given = ["--config=a/b.py", "--config.model.size=XL", "--config.mesh.fsdp=2", "--only=sample"]
+    assert label_of("a/b.py", given) == "b model.size=XL"
 
 
 @pytest.mark.slow
