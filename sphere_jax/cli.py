@@ -23,6 +23,7 @@ from sphere_jax.common.flags import (
     sentence_of_text,
     whole,
 )
+from sphere_jax.common.huge_pages import restart_with_huge_pages
 from sphere_jax.common.interruption import EXIT_CODE as INTERRUPTED
 from sphere_jax.common.interruption import SENTENCE as STOPPED
 from sphere_jax.common.interruption import Interrupted, end_at_once, listening
@@ -46,6 +47,7 @@ USERS_TO_MEND = {
 def run_command(main: Callable[[list[str]], None]) -> None:
     """Runs `main(argv)`: exit code 2 and a sentence for a user error, 130 for an interruption, and
     that of `common/peers.py` where another process of the run has ended."""
+    restart_with_huge_pages()
     with listening(partial(peers.leave, "stopped")) as reported:
         code, sentence, kind = 0, "", "done"
         try:

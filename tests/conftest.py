@@ -19,6 +19,8 @@ os.environ.setdefault(
     " --xla_cpu_parallel_codegen_split_count=1",
 )
 
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # as commands have it
+
 import jax
 import pytest
 from jaxtyping import install_import_hook

@@ -12,7 +12,8 @@ from sphere_jax.nn.norms import LayerNorm
 
 # "So400m", the shape-optimised transformer of 2305.13035, as arguments of `SigLIP`.
 KINDS = {
-    "siglip2_so400m16_256": dict(width=1152, depth=27, heads=16, hidden=4304, patch=16, grid=16)
+    name: dict(width=1152, depth=27, heads=16, hidden=4304, patch=16, grid=grid)
+    for name, grid in (("siglip2_so400m16_256", 16), ("siglip2_so400m16_512", 32))
 }
 
 

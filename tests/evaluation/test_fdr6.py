@@ -43,7 +43,10 @@ def test_the_ratios_are_in_units_of_the_validation_set(validation):
         assert found.values[f"frechet_distance_{each.network}"] == distance
         ratios.append(ratio)
     assert found.values["fdr6"] == pytest.approx(np.mean(ratios), rel=1e-6)
-    assert len(set(ratios)) == 6 and found.facts["settings"] == {"validation": path}
+    assert len(set(ratios)) == 6 and found.facts["settings"] == {
+        "pixels": 256,
+        "validation": path,
+    }
     assert not any("published" in remark for remark in found.remarks)
     itself = find_measure(f"fdr6:validation={path}").scores(of_validation, reference)
     assert itself["fdr6"] == pytest.approx(1)
@@ -62,7 +65,7 @@ def test_published_units_are_said():
 def test_what_is_missing_is_named(tmp_path, monkeypatch, validation):
     monkeypatch.setenv("SPHERE_JAX_WEIGHTS", str(tmp_path))
     with pytest.raises(UserError) as error:
-        load_networks(NETWORKS)
+        load_networks(NETWORKS[256])
     for name in ("inception_fid", "convnextv2_base", "dinov2_vitl14", "mae_vitl16", "clip_vitl14"):
         assert f" {name} " in str(error.value)
     half = {each[:2]: value for each, value in list(validation[1].items())[:3]}
@@ -72,6 +75,24 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch, validation):
         find_measure(f"fdr6:validation={tmp_path}/half.npz")
     with pytest.raises(UserError, match="six networks of its own"):
         find_measure("fdr6:network=inception_fid")
+
+
+def test_images_of_512_pixels_have_networks_of_their_own(tmp_path, validation):
+    with pytest.raises(UserError, match="published for 512 pixels; give validation=FILE"):
+        find_measure("fdr6:pixels=512")
+    with pytest.raises(UserError, match="pixels is one of 256, 512"):
+        find_measure("fdr6:pixels=384")
+    with pytest.raises(UserError, match="no statistics of convnextv2_base_384 and of"):
+        find_measure(f"fdr6:pixels=512,validation={validation[0]}")
+    stored = dict(zip(NETWORKS[512], validation[1].values(), strict=True))
+    protocol = {"networks": {name: {"outputs": ["features"]} for name in stored}}
+    larger = {(name, "features"): value for name, value in stored.items()}
+    write_statistics(tmp_path / "larger.npz", larger, protocol)
+    measure = find_measure(f"fdr6:pixels=512,validation={tmp_path}/larger.npz")
+    assert [each.network for each in measure.inputs()] == list(NETWORKS[512])
+    samples, reference = (dict(zip(measure.inputs(), of(k).values(), strict=True)) for k in (0, 1))
+    found = measure.scores(samples, reference)
+    assert found["fdr6"] == pytest.approx(np.mean([found[f"fdr_{n}"] for n in NETWORKS[512]]))
 
 
 def test_validation_images_of_the_reference_are_refused(validation):

@@ -1,6 +1,8 @@
 """Whole commands on two folders of pictures, ours and those of other packages: the same number from
 the same random weights."""
 
+import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from sphere_jax.weights.stored import write_weights
 from sphere_jax.weights.tensors import convert
 
 COUNT = 12  # images on each side
+PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "flowers12_224.npz"
 pytestmark = pytest.mark.parity
 
 
@@ -29,9 +32,27 @@ def write_pictures(folder, seed: int):
     return folder
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def write_photos(folder, first: int):
+    """Flowers of 224 pixels, a third of them as PNG."""
+    if not PHOTOS.exists():
+        pytest.skip("shared/data/flowers12_224.npz is not here")
+    folder.mkdir()
+    with np.load(PHOTOS) as stored:
+        start = stored["offsets"][first : first + COUNT + 1]
+        encoded = [stored["jpeg_bytes"][a:b].tobytes() for a, b in itertools.pairwise(start)]
+    for number, jpeg in enumerate(encoded):
+        if number % 3:
+            (folder / f"{number}.jpg").write_bytes(jpeg)
+        else:
+            Image.open(io.BytesIO(jpeg)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["generated", "photos"])
+def folders(request, tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
+    if request.param == "photos":
+        return [write_photos(root / f"{first}", first) for first in (0, 200)]
     return [write_pictures(root / f"{seed}", seed) for seed in (1, 2)]
 
 

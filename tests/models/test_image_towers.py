@@ -11,11 +11,15 @@ from sphere_jax.evaluation.features import (
     clip_vitl14,
     clip_vitl14_256,
     clip_vitl14_336,
+    clip_vitl14_336_gelu,
     convnextv2_base,
+    convnextv2_base_384,
     dinov2_vitl14,
     dinov2_vitl14_256,
+    dinov2_vitl14_518,
     mae_vitl16,
     siglip2_so400m16,
+    siglip2_so400m16_512,
 )
 from sphere_jax.evaluation.features.published import PublishedFeatures
 from sphere_jax.models.clip import CLIP
@@ -42,14 +46,20 @@ NETWORKS = {  # of a feature network at the small width
     dinov2_vitl14_256.FEATURES: make(
         DINO, **SIZE, patch=14, grid=37, **dinov2_vitl14_256.FEATURES.options
     ),
+    dinov2_vitl14_518.FEATURES: make(DINO, **SIZE, patch=14, grid=37),
     mae_vitl16.FEATURES: make(MAE, **SIZE),
     clip_vitl14_256.FEATURES: make(
         CLIP, **SIZE, grid=16, embedding=24, **clip_vitl14_256.FEATURES.options
     ),
+    clip_vitl14_336_gelu.FEATURES: make(
+        CLIP, **SIZE, grid=24, embedding=24, **clip_vitl14_336_gelu.FEATURES.options
+    ),
     clip_vitl14.FEATURES: make(CLIP, **SIZE, grid=16, embedding=24),
     clip_vitl14_336.FEATURES: make(CLIP, **SIZE, grid=24, embedding=24),
     siglip2_so400m16.FEATURES: make(SigLIP, **SIZE, hidden=56, patch=16, grid=16),
+    siglip2_so400m16_512.FEATURES: make(SigLIP, **SIZE, hidden=56, patch=16, grid=32),
     convnextv2_base.FEATURES: make(ConvNeXt, *STAGES.values(), 10, grn=True),
+    convnextv2_base_384.FEATURES: make(ConvNeXt, *STAGES.values(), 10, grn=True),
 }
 LAYOUTS = {DINO: dino, MAE: dino, CLIP: clip, SigLIP: siglip, ConvNeXt: convnext}
 CASES = [  # feature network, what timm calls it, its options there
@@ -57,11 +67,11 @@ CASES = [  # feature network, what timm calls it, its options there
     (mae_vitl16.FEATURES, "vit_large_patch16_224", TIMM),
     (clip_vitl14_256.FEATURES, "vit_large_patch14_clip_224", TIMM),
     (siglip2_so400m16.FEATURES, "vit_so400m_patch16_siglip_256", TIMM | dict(mlp_ratio=1.75)),
-    (
-        convnextv2_base.FEATURES,
-        "convnextv2_base",
-        STAGES,
-    ),
+    (convnextv2_base.FEATURES, "convnextv2_base", STAGES),
+    (dinov2_vitl14_518.FEATURES, "vit_large_patch14_dinov2", TIMM),
+    (clip_vitl14_336_gelu.FEATURES, "vit_large_patch14_clip_336", TIMM),
+    (siglip2_so400m16_512.FEATURES, "vit_so400m_patch16_siglip_512", TIMM | dict(mlp_ratio=1.75)),
+    (convnextv2_base_384.FEATURES, "convnextv2_base", STAGES),
 ]
 
 
@@ -93,7 +103,7 @@ def randomised(model):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("kind", "name", "options"), CASES, ids=[case[1] for case in CASES])
+@pytest.mark.parametrize(("kind", "name", "options"), CASES, ids=[case[0].name for case in CASES])
 def test_parity_with_timm(kind, name, options):
     """FDr^6's preprocessing and pooling in PyTorch. Largest relative error seen: 1e-6."""
     torch = pytest.importorskip("torch")
@@ -101,11 +111,11 @@ def test_parity_with_timm(kind, name, options):
     from torchvision_shim import importorskip
 
     timm = importorskip("timm")
-    classes = {convnextv2_base.FEATURES: 10, clip_vitl14_256.FEATURES: 24}.get(kind, 0)
+    classes = 10 if name.startswith("convnext") else 24 if "clip" in name else 0
     model = randomised(timm.create_model(name, num_classes=classes, **options))
-    if name.startswith("vit_large_patch14_clip"):
+    if "clip" in name:
         torch.nn.init.zeros_(model.head.bias)  # as in the file of OpenAI's weights
-    tag = {"vit_large_patch16_224": ".mae", "vit_large_patch14_clip_224": ".openai"}.get(name, "")
+    tag = ".openai" if "clip" in name else ".mae" if name == "vit_large_patch16_224" else ""
     published = timm.get_pretrained_cfg(f"{name}{tag}" if tag else default_tag(timm, name))
     mean, std = (torch.tensor(v)[None, :, None, None] for v in (published.mean, published.std))
     with torch.no_grad():
@@ -209,6 +219,8 @@ def test_inputs_of_towers():
     found = {kind.name: kind.prepare(jnp.asarray(sharp)) for kind in NETWORKS}
     found["dinov2_vitl14"] = dinov2_vitl14.FEATURES.prepare(jnp.asarray(sharp))
     sides = {"dinov2_vitl14_256": 266, "clip_vitl14_256": 266, "clip_vitl14_336": 336}
+    sides |= {"clip_vitl14_336_gelu": 336, "convnextv2_base_384": 384}
+    sides |= {"dinov2_vitl14_518": 518, "siglip2_so400m16_512": 512}
     for name, x in found.items():
         assert x.shape == (1, *(2 * [sides.get(name, 224)]), 3), name
     assert np.all(np.asarray(found["dinov2_vitl14_256"])[:, 256:] == 0)

@@ -39,6 +39,7 @@ PARAMETERS = {  # numbers that a converted file holds; counting them takes a min
     "efficientnet_lite0": 4_694_024,
     "convnext_small": 50_223_688,
     "convnextv2_base": 88_717_800,
+    "convnextv2_base_384": 88_717_800,
     "lpips_vgg16": 14_716_160,
     "lpips_alexnet": 2_470_848,
     "dino_vits8": 21_670_272,
@@ -52,6 +53,7 @@ PARAMETERS = {  # numbers that a converted file holds; counting them takes a min
     "clip_vitl14": 303_966_208,
     "clip_vitl14_336": 304_293_888,
     "siglip2_so400m16_256": 427_888_064,
+    "siglip2_so400m16_512": 428_772_800,
     "dinov3_vits16": 21_596_160,
     "dinov3_vits16_meta": 21_596_160,
     "dinov3_vitb16": 85_659_648,
@@ -95,10 +97,11 @@ def _classifiers() -> Iterator[Published]:
     yield _new("convnext_small", about, module, convnext.layouts, "torchvision", "BSD-3", files)
 
     module = partial(ConvNeXt, *CONVNEXT_SIZES["base"], grn=True)
-    home = "timm/convnextv2_base.fcmae_ft_in22k_in1k"
-    about, files = "ConvNeXt V2-B, ImageNet-22k and 1k", hub(home, "model.safetensors")
-    licence = "CC-BY-NC-4.0"
-    yield _new("convnextv2_base", about, module, convnext.layouts, home, licence, files)
+    about, licence = "ConvNeXt V2-B, ImageNet-22k and 1k", "CC-BY-NC-4.0"
+    for side in ("", "_384"):
+        home = f"timm/convnextv2_base.fcmae_ft_in22k_in1k{side}"
+        name, files = f"convnextv2_base{side}", hub(home, "model.safetensors")
+        yield _new(name, about, module, convnext.layouts, home, licence, files)
 
 
 def _lpips() -> Iterator[Published]:
@@ -133,7 +136,7 @@ def _image_towers() -> Iterator[Published]:
         yield _new(name, about, module, clip.layouts, home, "MIT", hub(home, stored[name]))
 
     for name, kind in SIGLIP_KINDS.items():
-        home = "timm/vit_so400m_patch16_siglip_256.v2_webli"
+        home = f"timm/vit_so400m_patch16_siglip_{name.rpartition('_')[2]}.v2_webli"
         about, module = "SigLIP 2 So400m/16, image tower", partial(SigLIP, **kind)
         files = hub(home, "model.safetensors")
         yield _new(name, about, module, siglip.layouts, home, "Apache-2.0", files)
