@@ -68,6 +68,7 @@ class Method:
       trains_tokenizer: name of the tokenizer that it trains from scratch, if any.
       measures_fidelity: `measure` compares reconstructions by `Tools.fidelity`.
       noise_options: its options that change which random numbers a batch is given.
+      network_options: its options that change the parameters that it starts from.
       edits: the actions of `sphere_jax.edit` that it has, by its `refine`, with the sampler options
         that they have unless a user gives others; None for one without a sampler.
 
@@ -89,6 +90,7 @@ class Method:
     trains_tokenizer: ClassVar[str] = ""
     measures_fidelity: ClassVar[bool] = False
     noise_options: ClassVar[tuple[str, ...]] = ("batch_size",)
+    network_options: ClassVar[tuple[str, ...]] = ()
     edits: ClassVar[Mapping[str, Mapping[str, Any] | None]] = {}
 
     trains: tuple[str, ...] = ()

@@ -129,6 +129,7 @@ class FlowSphereTraining(SphericalAutoencoder):
     shows_path = True
     trains_tokenizer = FlowSphere.Options.name
     noise_options = ("batch_size",)
+    network_options = ("context", "time", "width", "depth", "head_dim", "hidden")
     edits: ClassVar = {"reconstruct": {}, "interpolate": {}, "manipulate": {}}
     trains = ("encoder", "decoder", "refiner")
     network_parameters = ""

@@ -16,6 +16,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import read_json, write_json
 from sphere_jax.config.options import Config
 from sphere_jax.data.pipeline import index_batches
+from sphere_jax.methods.base import Method
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.runs.drawing import balanced_labels
 from sphere_jax.runs.provenance import initial_params
@@ -27,12 +28,13 @@ from sphere_jax.training.task import stage_key
 BATCHES = 64  # whose order is hashed
 SAMPLES = 16  # whose noise is hashed
 EXPLAINS = {  # the values that may change an item, by prefixes of their keys; GENERATOR is the
-    # stage, NOISE the options that its method names
+    # stage, NOISE and NETWORK the options that its method names
     "training data": ("data.", "tokenizer."),
     "data order": ("data.source", "data.path", "data.flip", "stages", "GENERATOR.batch_size",
                    "GENERATOR.steps"),
     "initial weights": ("model.", "tokenizer.", "data.image_size", "data.channels",
-                        "data.num_classes", "stages", "GENERATOR.method", "GENERATOR.pretrained"),
+                        "data.num_classes", "stages", "GENERATOR.method", "GENERATOR.pretrained",
+                        "NETWORK"),
     "training noise": ("stages", "GENERATOR.method", "NOISE", "tokenizer.", "data.image_size"),
     "sampling noise": ("tokenizer.", "data.image_size", "data.num_classes"),
     "reference": ("data.", "evaluation."),
@@ -108,10 +110,11 @@ def explanation(item: str, baseline: Config, config: Config) -> list[str]:
     explain nothing.
     """
     name = config.generator or ""
-    noise = config.method(name).noise_options if name else ()
-    starts = {start.replace("GENERATOR", name) for start in EXPLAINS[item] if start != "NOISE"}
-    if "NOISE" in EXPLAINS[item]:
-        starts |= {f"{name}.{option}" for option in noise}
+    starts = {start.replace("GENERATOR", name) for start in EXPLAINS[item]} - {"NOISE", "NETWORK"}
+    method = config.method(name) if name else Method
+    for kind, options in (("NOISE", method.noise_options), ("NETWORK", method.network_options)):
+        if kind in EXPLAINS[item]:
+            starts |= {f"{name}.{option}" for option in options}
     if baseline.generator == config.generator:
         starts -= {"stages"}
     keys = (key for key in differing_keys(baseline, config) if key.startswith(tuple(starts)))

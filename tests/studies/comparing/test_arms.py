@@ -126,6 +126,17 @@ def test_explanations_of_a_difference(item, override, explained):
     assert explanation(item, plain, config_of("stages=vae,flow", override)) == explained
 
 
+def test_options_of_a_method_that_shape_its_networks():
+    """Arms of flow-sphere with another refiner start from other weights, those with another start
+    of the flow from the same."""
+    base = str(ROOT / "configs" / "mnist_flow_sphere.py")
+    arms = file_arms(str(ROOT / "configs" / "arms" / "flow_sphere.py"), load_config(base))
+    configs = {name: config for (_, name), config in plan(base, [], arms, [0]).items()}
+    found = {n: explanation("initial weights", configs["mix"], c) for n, c in configs.items()}
+    assert found["from noise, no context"] == ["flow_sphere.context"]
+    assert found["from noise"] == found["no flow gradients"] == found["decode alone"] == []
+
+
 def test_a_difference_that_nothing_explains_is_refused(tmp_path):
     baseline = ("slerp", {"data order": "1", "initial weights": "2"}, config_of())
 
