@@ -22,7 +22,6 @@ def get_config():
     config.data.path = "data/cifar-10-batches-bin"
     config.data.image_size = 32
     config.data.num_classes = 10
-    config.data.threads = 0  # images are in memory: no reading ahead
 
     config.tokenizer.width = 256  # published: 14.8M
     config.tokenizer.head_dim = 32  # published

@@ -19,7 +19,6 @@ def get_config():
     config.data.path = "data/cifar-10-batches-bin"
     config.data.image_size = 32
     config.data.num_classes = 10
-    config.data.threads = 0  # images are in memory: no reading ahead
 
     config.tokenizer.size = "base"  # published; calculated: 263.8M
     config.tokenizer.patch = 2  # published: 256 tokens

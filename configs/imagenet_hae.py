@@ -43,7 +43,6 @@ def get_config():
     config.data.channels = 3
     config.data.num_classes = 1000
     config.data.flip = True  # inferred
-    config.data.threads = 8
 
     config.tokenizer = ConfigDict()
     config.tokenizer.name = "hae"

@@ -35,7 +35,6 @@ def get_config():
     config.data.channels = 3
     config.data.num_classes = 1000
     config.data.flip = False  # published: random crops of 384 px instead, which are not built
-    config.data.threads = 8
 
     config.tokenizer = ConfigDict()
     config.tokenizer.name = "rae"

@@ -33,7 +33,6 @@ def get_config():
     config.data.channels = 3
     config.data.num_classes = 1000
     config.data.flip = True  # inferred, RAE's; of a cache, its mirrored half
-    config.data.threads = 8
 
     config.tokenizer = ConfigDict()
     config.tokenizer.name = "rae"  # published: DINOv2-B with registers, latents 16x16x768

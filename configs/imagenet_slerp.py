@@ -36,7 +36,6 @@ def get_config():
     config.data.channels = 3
     config.data.num_classes = 1000
     config.data.flip = True  # inferred, SiT's; of a cache, its mirrored half
-    config.data.threads = 8
 
     config.tokenizer = ConfigDict()
     config.tokenizer.name = "kl_vae"

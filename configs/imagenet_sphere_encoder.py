@@ -25,7 +25,6 @@ def get_config():
     config.data.channels = 3
     config.data.num_classes = 1000
     config.data.flip = True  # published
-    config.data.threads = 8
 
     config.tokenizer = ConfigDict()
     config.tokenizer.name = "sphere_encoder"

@@ -40,7 +40,11 @@ class DataOptions:
     )
     flip: bool = option(False, help="random horizontal flip of training images")
     threads: int = option(
-        0, 0, 64, moves="nothing", help="batches read at once, ahead; 0 reads in the main thread"
+        -1, -1, 64, moves="nothing", help="that read ahead, a batch each; 0: the main thread "
+        "reads; -1: one a core, at most 16, for data in files, and 0 for data in memory",
+    )  # fmt: skip
+    workers: int = option(
+        0, 0, 64, moves="nothing", help="processes that read data in files, instead of threads"
     )
 
 

@@ -13,7 +13,6 @@ A shard is written whole or not at all; several processes may write into one fol
 other shards.
 """
 
-import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -25,6 +24,7 @@ import numpy as np
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import crc32, make_folder, read_json, write_json, write_npz
+from sphere_jax.data.cached_latents import PREPARE, CachedLatents, not_finite
 from sphere_jax.data.moments import drawn, merged, moments_of, statistics_of
 from sphere_jax.data.npz_files import check_has, read_npz
 from sphere_jax.data.record_files import RecordFiles, whole_records
@@ -42,7 +42,6 @@ DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float32": np.dtype(np.float32),
 }
-PREPARE = "python -m sphere_jax.prepare latents"
 
 
 class CacheWriter:
@@ -127,69 +126,6 @@ class CacheWriter:
         return index
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class CachedLatents:
-    """The latents of one part of a cache as an array, float32 (N, h, w, d), read where indexed.
-
-    `latents[rows]` (an array, a slice, a mask or one number) are those of the images as they are,
-    `latents.take(rows, mirrored)` of some of them mirrored, normalised by `mean` and `std` (d,) as
-    they are read; of stored `moments`, they are the means. Reading raises UserError, naming the
-    shard, for one that is damaged.
-    """
-
-    records: RecordFiles  # two an image
-    latent_shape: tuple[int, int, int]
-    stored: np.dtype
-    listing: bytes  # what a fingerprint is made of: how it was made, and the CRC-32 of every shard
-    mean: np.ndarray | float = 0.0
-    std: np.ndarray | float = 1.0
-    moments: bool = False  # a record holds mean and standard deviation
-    sampled: bool = False  # and an example has both
-
-    dtype = np.dtype(np.float32)
-    ndim = 4
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return (len(self), *self.latent_shape)
-
-    def __len__(self) -> int:
-        return len(self.records) // 2
-
-    def __getitem__(self, rows) -> np.ndarray:
-        rows = np.arange(len(self))[rows]
-        found = self.take(np.atleast_1d(rows), np.zeros(rows.size, bool))
-        return found if rows.ndim else found[0]
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return self[:].astype(dtype or self.dtype, copy=False)
-
-    def take(self, rows: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        """Latents (B, h, w, d) of images `rows` (B,), mirrored where `mirrored` (B,) says so."""
-        return self.examples(rows, mirrored)["latents"]
-
-    def examples(
-        self, rows: np.ndarray, mirrored: np.ndarray | None = None
-    ) -> dict[str, np.ndarray]:
-        """`latents` as `take` returns them, and `latent_std` of the same shape if `sampled`."""
-        mirrored = np.zeros(len(rows), bool) if mirrored is None else mirrored
-        used = 1 + self.sampled  # of the arrays in a record
-        found = np.empty((used, len(rows), *self.latent_shape), np.float32)
-        shape = (1 + self.moments, *self.latent_shape)
-        for place, record in enumerate(self.records.read(2 * rows + mirrored)):
-            found[:, place] = np.frombuffer(record, self.stored).reshape(shape)[:used]
-        found[0] -= self.mean
-        found /= self.std
-        if not np.isfinite(found).all():
-            row = int(rows[np.flatnonzero(not_finite(found.swapaxes(0, 1)))[0]])
-            file = self.records.file_of(2 * row)
-            raise UserError(
-                f"The latents of image {row} in {file} are not finite, normalised; delete the file "
-                f"and run {PREPARE} again, or check config.tokenizer.pretrained_statistics."
-            )
-        return dict(zip(("latents", "latent_std"), found, strict=False))
-
-
 def read_cache(folder: str | os.PathLike) -> dict[str, tuple[CachedLatents, np.ndarray]]:
     """Latents and labels int32 (N,) of "train" and "heldout". Only the index is read.
 
@@ -269,8 +205,3 @@ def check_finite(stored: np.ndarray, latents: np.ndarray, shard: Shard, before: 
             f"Latents reach {np.abs(latents).max():.3g}, more than {stored.dtype} holds; give "
             "--dtype=bfloat16 or float32."
         )
-
-
-def not_finite(latents: np.ndarray) -> np.ndarray:
-    """Boolean (N,): which rows of (N, ...) hold NaN or infinity."""
-    return ~np.isfinite(latents).reshape(len(latents), -1).all(1)

@@ -1,8 +1,10 @@
 """Pictures to arrays: decoded by threads, and resized and cropped as published systems do."""
 
+import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sphere_jax.common.cores import usable_cores
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions
 from sphere_jax.data.image_choices import RESIZES
@@ -19,6 +22,20 @@ from sphere_jax.data.npz_files import READ_IN_BATCHES, check_has
 FILTERS = {name: Image.Resampling[name.upper()] for name in RESIZES if name != "adm"}
 BICUBIC, BOX = FILTERS["bicubic"], FILTERS["box"]
 BLOCK = 8  # pictures that a thread decodes in one task: one 32-pixel JPEG is too little work
+MOST_THREADS = 32
+
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextlib.contextmanager
+def by_this_thread() -> Iterator[None]:
+    """Pictures indexed inside are decoded by the calling thread, which is one of several: threads
+    of its own would only contend with the others for the cores."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
 
 
 def fit(picture: Image.Image, size: int, resize: str) -> Image.Image:
@@ -79,7 +96,8 @@ def decoded(
         with Image.open(file) as picture:
             mode = picture.mode
             if not mode.startswith(("I", "F")):  # converting those would clip at 255
-                return pixels(picture.convert("L" if channels == 1 else "RGB"))
+                wanted = "L" if channels == 1 else "RGB"
+                return pixels(picture if mode == wanted else picture.convert(wanted))
     except UnidentifiedImageError as error:
         raise UserError(f"{name} is not an image; replace or delete it.") from error
     except Exception as error:  # Pillow's decoders raise many kinds
@@ -104,6 +122,8 @@ def read_by_threads(
 ) -> np.ndarray:
     """uint8 (count, *shape) of `read(0)`, `read(1)`, ... in this order; Pillow releases the GIL.
 
+    One core, or a caller that is one of several threads (`by_this_thread`), starts none.
+
     Raises:
       what `read` raises, for the first that fails.
     """
@@ -113,7 +133,12 @@ def read_by_threads(
         for i in range(start, min(start + BLOCK, count)):
             images[i] = read(i)
 
-    with ThreadPoolExecutor() as pool:
+    cores = usable_cores()
+    if _ALONE.get() or cores == 1:
+        for start in range(0, count, BLOCK):
+            fill(start)
+        return images
+    with ThreadPoolExecutor(min(MOST_THREADS, cores + 4)) as pool:
         for _ in pool.map(fill, range(0, count, BLOCK)):
             pass
     return images

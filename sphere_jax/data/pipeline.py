@@ -1,5 +1,7 @@
 """Batches for training: the order is a function of the seed alone, whatever the processes."""
 
+import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import grain
@@ -7,19 +9,26 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from sphere_jax.common.cores import usable_cores
 from sphere_jax.common.progress import Progress
+from sphere_jax.data.pictures import by_this_thread
 from sphere_jax.data.source import Source
+from sphere_jax.data.workers import ended_workers_named, read_by_workers
 
 Batch = dict[str, jax.Array]
+
+MOST_THREADS = 16  # by default: more contend for Python's lock
 
 
 class Batches(Iterator[Batch]):
     """Endless shuffled device batches, one fetched ahead, with a state that resumes exactly.
 
     What is shuffled and batched are *indices*: every process walks the same order and reads only
-    the rows that its devices hold, so the order does not depend on how many processes there are.
-    With `threads`, so many batches are read at once and up to twice as many wait in memory; else
-    they are read in the thread that calls. Either way they are the same, to the bit.
+    the rows that its devices hold. So neither the order nor the state depends on how many processes
+    there are, and a run resumes on another number of them. With `threads`, so many batches are read
+    at once and as many wait in memory, -1 as `threads_for` says; 0 reads them in the thread that
+    calls. With `workers`, so many other processes read them, where the source is in files. Batches
+    are always the same, to the bit. Latents are as stored, of 16 bits say: see `Source.stored`.
     """
 
     def __init__(
@@ -30,33 +39,78 @@ class Batches(Iterator[Batch]):
         sharding: NamedSharding,
         flip: bool = False,
         threads: int = 0,
+        workers: int = 0,
     ):
         self._sharding, self._size = sharding, batch_size
+        self._workers = 0 if source.in_memory else workers
+        self._threads = 0 if self._workers else threads_for(source, threads)
         rows = self._rows = _local_rows(batch_size, sharding)
+        self._read = _Read(source, rows, flip, self._threads > 0 or self._workers > 0)
+        self._order = index_batches(len(source), batch_size, seed)
+        self._iterator = self._from(0)
+        self._ahead: Batch | None = None
+        self._given = 0  # batches handed out
 
-        def read(batch: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
-            indices, flips = batch
-            return source.read(indices[rows], flips[rows] if flip else None)
+    @property
+    def state(self) -> dict[str, int]:
+        """That of the batches handed out so far."""
+        return {"next_index": self._given}
 
-        batches = index_batches(len(source), batch_size, seed)
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads * 2, 1))
-        self._iterator = iter(batches.map(read).to_iter_dataset(options))
-        self._ahead: tuple[Batch, dict] | None = None
-        self.state = self._iterator.get_state()  # of the batches handed out so far
-
-    def set_state(self, state: dict) -> None:
+    def set_state(self, state: dict[str, int]) -> None:
         """Continues after the batches that `state` had seen."""
-        self._iterator.set_state(state)
-        self._ahead, self.state = None, state
+        self._iterator.close()
+        self._given = state["next_index"]
+        self._iterator, self._ahead = self._from(self._given), None
+
+    def close(self) -> None:
+        """Ends what reads ahead. No batch can be had afterwards."""
+        self._iterator.close()
 
     def __next__(self) -> Batch:
-        batch, self.state = self._ahead or self._fetch()
+        batch = self._fetch() if self._ahead is None else self._ahead
         self._ahead = self._fetch()  # the transfer runs while the caller computes
+        self._given += 1
         return batch
 
-    def _fetch(self) -> tuple[Batch, dict]:
-        read = next(self._iterator)
-        return to_device(read, self._rows, self._size, self._sharding), self._iterator.get_state()
+    def _fetch(self) -> Batch:
+        with ended_workers_named() if self._workers else contextlib.nullcontext():
+            read = next(self._iterator)
+        return to_device(read, self._rows, self._size, self._sharding)
+
+    def _from(self, first: int) -> grain.DatasetIterator:
+        """Batches as read, from number `first` on."""
+        threads, ahead = self._threads, max(2 * self._threads, 1)
+        batches = self._order[first:].map(self._read)
+        batches = batches.to_iter_dataset(grain.ReadOptions(threads, ahead))
+        if self._workers:
+            batches = read_by_workers(batches, self._workers)
+        return iter(batches)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """Reads the rows of a global batch that this process needs.
+
+    alone: by the thread that calls, without others to help it.
+    """
+
+    source: Source
+    rows: np.ndarray
+    flip: bool
+    alone: bool
+
+    def __call__(self, batch: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+        indices, flips = batch
+        with by_this_thread() if self.alone else contextlib.nullcontext():
+            return self.source.stored(indices[self.rows], flips[self.rows] if self.flip else None)
+
+
+def threads_for(source: Source, threads: int = -1) -> int:
+    """How many threads read ahead: `threads`; for -1 one a core, at most MOST_THREADS, where the
+    source is in files, and none where it is in memory."""
+    if threads >= 0:
+        return threads
+    return 0 if source.in_memory else min(usable_cores(), MOST_THREADS)
 
 
 def index_batches(count: int, batch_size: int, seed: int) -> grain.MapDataset:
@@ -84,7 +138,10 @@ def to_device(
 
     def place(array):
         def shard(index: tuple[slice, ...]):
-            return array[np.searchsorted(rows, np.arange(batch_size)[index[0]])]
+            places = np.searchsorted(rows, np.arange(batch_size)[index[0]])
+            if len(places) and places[-1] - places[0] == len(places) - 1:  # no copy
+                return array[places[0] : places[-1] + 1]
+            return array[places]
 
         return jax.make_array_from_callback((batch_size, *array.shape[1:]), sharding, shard)
 

@@ -26,6 +26,13 @@ class RecordFiles:
         self._starts = np.cumsum([0, *counts])
         self._readers, self._lock = {}, threading.Lock()
 
+    def __getstate__(self) -> dict:
+        """For another process, which opens the files itself."""
+        return self.__dict__ | {"_readers": {}, "_lock": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ |= state | {"_lock": threading.Lock()}
+
     def __len__(self) -> int:
         return int(self._starts[-1])
 

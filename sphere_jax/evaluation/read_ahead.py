@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
+from sphere_jax.common.cores import usable_cores
 from sphere_jax.common.errors import UserError
 from sphere_jax.data.array_mends import doubt_about_pixels
 from sphere_jax.evaluation.fitting import Fitting
@@ -108,7 +108,7 @@ def read_ahead(
 def ahead(tasks: Iterable[Callable[[], Any]], count: int) -> Iterator[Future]:
     """Futures of `tasks` in their order; threads work on `count` of them meanwhile."""
     waiting: deque[Future] = deque()
-    with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(min(32, 2 * usable_cores())) as pool:
         try:
             for task in tasks:
                 waiting.append(pool.submit(task))

@@ -7,7 +7,6 @@ nor on the order of points.
 """
 
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Integer
 from threadpoolctl import threadpool_limits  # scikit-learn needs it
+
+from sphere_jax.common.cores import usable_cores
 
 TILE = 1024  # rows and columns of a tile
 Part = slice | Integer[np.ndarray, " _r"]  # some rows
@@ -113,8 +114,7 @@ def mean(rows: Float[np.ndarray, "n f"]) -> Float64[np.ndarray, " f"]:
 def on_all_cores(function: Callable[..., Any], tiles: Iterable[tuple]) -> Iterator:
     """`function(rows, columns)` of each tile, or of other arguments, in order. Each core takes its
     own tiles, since only the product inside would use several."""
-    tiles = list(tiles)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    tiles, cores = list(tiles), usable_cores()
     if len(tiles) == 1 or cores == 1:
         yield from itertools.starmap(function, tiles)
         return

@@ -19,7 +19,7 @@ from sphere_jax.common.shapes import Keys, Latents, OneKey, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, StageOptions
-from sphere_jax.data.latent_cache import not_finite
+from sphere_jax.data.cached_latents import NAMES, as_used, not_finite
 from sphere_jax.data.lazy_pictures import name_of
 from sphere_jax.data.memory import check_fits
 from sphere_jax.data.source import Source, Split
@@ -31,7 +31,6 @@ from sphere_jax.tokenizers.base import Tokenizer
 from sphere_jax.weights.layouts import generators
 from sphere_jax.weights.stored import WeightsFile
 
-NAMES = ("latents", "latent_std")  # in a batch
 MEASURED = 2000  # held-out examples that a finished stage is measured on
 POSTERIOR = zlib.crc32(b"posterior")  # folded into the key of an example that is sampled
 
@@ -198,6 +197,7 @@ class OnLatents(Generator):
           ValueError: it samples, and there are no keys.
         """
         if "latents" in batch:
+            batch = as_used(batch)
             mean, std = batch["latents"], batch.get("latent_std")
         elif self.tokenizer.samples:
             mean, std = self.tokenizer.moments(frozen, to_float(batch["images"]))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 
+from sphere_jax.common.cores import usable_cores
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import free_bytes, in_bytes, make_folder
 from sphere_jax.common.processes import barrier, gathered_texts
@@ -48,7 +49,7 @@ def check_hosts(expected: Expected, config: str, overrides: list[str], folder: P
         "platform": jax.default_backend(),
         "kind": jax.local_devices()[0].device_kind,
         "devices": jax.local_device_count(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        "cores": usable_cores(),
         "versions": _found(_versions),
         "data": _found(lambda: _data(config, overrides)) if config else {},
     }

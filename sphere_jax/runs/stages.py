@@ -76,7 +76,7 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
         data = run.config.data
         params = train(
             task,
-            Feed(split.train, split.heldout, data.flip, data.threads),
+            Feed(split.train, split.heldout, data.flip, data.threads, data.workers),
             run.workdir / "checkpoints" / name,
             log,
             peak_flops,

@@ -1,5 +1,6 @@
 """The training loop: data -> sharded state -> restore -> step -> (log, save, evaluate)."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -40,13 +41,14 @@ class Feed:
     """The data of a stage.
 
     flip: mirror each training image with probability 1/2.
-    threads: that read training batches; 0 reads them in the main thread.
+    threads, workers: what reads training batches, as `data.pipeline.Batches` says.
     """
 
     train: Source
     heldout: Source
     flip: bool = False
     threads: int = 0
+    workers: int = 0
 
 
 def train(
@@ -85,7 +87,9 @@ def train(
 
     # Data. The order depends on the seed alone, not on the stage's place in the run.
     sharding = batch_sharding(task.mesh)
-    batches = Batches(feed.train, options.batch_size, task.seed, sharding, feed.flip, feed.threads)
+    batches = Batches(
+        feed.train, options.batch_size, task.seed, sharding, feed.flip, feed.threads, feed.workers
+    )
 
     # State: created on its shardings, or restored onto them.
     resumed = checkpoints.newest_whole()
@@ -112,7 +116,7 @@ def train(
         best = KeepBest(folder, curve.keep_best, curve.lower, log.path, name, first)
     evaluator = Evaluator(task, feed.heldout, step_log, show, curve, best)
 
-    with checkpoints, StopRequest() as stop:
+    with contextlib.closing(batches), checkpoints, StopRequest() as stop:
         if steps == 0 and resumed is None:  # published weights, used as they are
             checkpoints.save(0, state, batches.state)
             evaluator.preview(0, state[task.weights_item])
@@ -161,7 +165,7 @@ def train(
 
 def _flops(task: Task, source: Source) -> float:
     """Of one training step on examples of `source`."""
-    example = source.read(np.zeros(1, int))
+    example = source.stored(np.zeros(1, int))
     shapes = {name: (array.shape[1:], array.dtype) for name, array in example.items()}
     params, batch_size = task.abstract_state["params"], task.options.batch_size
     return step_flops(task.method, params, task.frozen, shapes, batch_size)

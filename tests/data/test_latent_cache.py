@@ -1,6 +1,7 @@
 """Latents in files: what is written comes back, and damaged or foreign files are refused."""
 
 import dataclasses
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -12,11 +13,13 @@ from refusals import refusal_of
 
 from sphere_jax.common.files import temporary_beside
 from sphere_jax.config.options import DataOptions, EvaluationOptions
+from sphere_jax.data.cached_latents import as_used, surely_finite
 from sphere_jax.data.latent_cache import DTYPES, CacheWriter, check_cache, read_cache
-from sphere_jax.data.pipeline import Batches
+from sphere_jax.data.pipeline import Batches, index_batches
 from sphere_jax.data.record_files import whole_records
 from sphere_jax.data.source import Source, load
 from sphere_jax.data.sources.cache import SOURCE
+from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 
 SHAPE = (2, 3, 4)
 COUNTS = {"train": 11, "heldout": 4}
@@ -73,6 +76,37 @@ def test_written_records_are_read_back(tmp_path, dtype):
         np.testing.assert_array_equal(found[2], expected[2, 0])
         np.testing.assert_array_equal(found[1:3], expected[1:3, 0])
         np.testing.assert_array_equal(found[np.arange(len(found)) == 1], expected[1:2, 0])
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("normalised", [False, True])
+def test_latents_are_of_16_bits_until_they_are_on_the_device(tmp_path, dtype, normalised):
+    """A jitted function makes of what was stored what the host makes of it, to the bit."""
+    fill(tmp_path, dtype)
+    source = load(data(tmp_path)).train
+    if normalised:
+        rng = np.random.default_rng(0)
+        mean, std = rng.normal(size=4).astype(np.float32), rng.uniform(0.1, 3, 4).astype(np.float32)
+        cached = dataclasses.replace(source.arrays["latents"], mean=mean, std=std)
+        source = Source(source.arrays | {"latents": cached})
+    batch = next(Batches(source, 8, 0, batch_sharding(make_mesh()), flip=True))
+    assert batch["latents"].dtype == DTYPES[dtype]
+    used = jax.jit(as_used)(batch)
+    (rows, mirrored), expected = index_batches(11, 8, 0)[0], latents("train").astype(DTYPES[dtype])
+    expected = expected[rows, mirrored.astype(int)].astype(np.float32)
+    if normalised:
+        expected = (expected - mean) / std
+    assert used.keys() == {"latents", "labels"} and used["latents"].dtype == np.float32
+    np.testing.assert_array_equal(np.asarray(used["latents"]), expected)
+    np.testing.assert_array_equal(source.read(rows, mirrored)["latents"], expected)
+
+
+def test_finite_numbers_are_told_by_their_bits():
+    for dtype, values in itertools.product(DTYPES.values(), ([1.0, -2.5], [-0.0, 6e4], [-6e4, 1])):
+        assert surely_finite(np.array(values, dtype), 0.0, 1.0)
+    for dtype, wrong in itertools.product(DTYPES.values(), (np.nan, -np.nan, np.inf, -np.inf)):
+        assert not surely_finite(np.array([1.0, wrong], dtype), 0.0, 1.0)
+    assert not surely_finite(np.ones(2, np.float16), np.zeros(4), np.array([1.0, 0.0, 1.0, 1.0]))
 
 
 def test_statistics_are_those_of_the_stored_training_tokens(tmp_path):

@@ -67,11 +67,11 @@ def test_a_state_resumes_exactly(source, sharding, threads, seen):
 class Watched(Source):
     """Notes which threads read it, and fails at one example."""
 
-    def read(self, indices, mirrored=None):
+    def stored(self, indices, mirrored=None):
         readers.add(threading.get_ident())
         if len(self) == COUNT - 1 and 7 in indices:
             raise UserError("picture 7 cannot be read")
-        return super().read(indices, mirrored)
+        return super().stored(indices, mirrored)
 
 
 readers = set()

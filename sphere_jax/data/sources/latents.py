@@ -10,9 +10,9 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.config.checks import check
 from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.data.array_checks import check_labels
+from sphere_jax.data.cached_latents import not_finite
 from sphere_jax.data.class_names import Classes, read_classes
 from sphere_jax.data.file_cache import cached
-from sphere_jax.data.latent_cache import not_finite
 from sphere_jax.data.source import Counts, DataSource, Source, Split
 from sphere_jax.data.splitting import checked_labels, every_fifth_of_each_class
 
@@ -109,8 +109,17 @@ class IndexedSource(Source):
     def labels(self) -> np.ndarray:
         return self.arrays["labels"][self.rows]
 
-    def read(self, indices, mirrored=None) -> dict[str, np.ndarray]:
-        return super().read(self.rows[indices], mirrored)
+    def stored(self, indices, mirrored=None) -> dict[str, np.ndarray]:
+        return super().stored(self.rows[indices], mirrored)
+
+    def __getstate__(self) -> dict:
+        """For another process, which maps the file itself: a memory map would go as its content."""
+        labels = {name: array for name, array in self.arrays.items() if name != "latents"}
+        return self.__dict__ | {"arrays": labels}
+
+    def __setstate__(self, state: dict) -> None:
+        latents = np.load(state["files"][0], mmap_mode="r", allow_pickle=False)
+        self.__dict__.update(state | {"arrays": {"latents": latents, **state["arrays"]}})
 
     @property
     def fingerprint(self) -> str:

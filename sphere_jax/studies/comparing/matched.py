@@ -39,7 +39,7 @@ EXPLAINS = {  # the values that may change an item, by prefixes of their keys; G
     "sampling noise": ("tokenizer.", "data.image_size", "data.num_classes"),
     "reference": ("data.", "evaluation."),
 }  # fmt: skip
-EXPLAINS_NOTHING = ("data.threads",)  # batches are the same, to the bit
+EXPLAINS_NOTHING = ("data.threads", "data.workers")  # batches are the same, to the bit
 WHERE = ("data.source", "data.path")  # with the same bytes of data they explain nothing
 
 
