@@ -36,6 +36,7 @@ def data(monkeypatch):
 
 class Examples(list):
     fingerprint = ""
+    dates = {}
 
 
 @pytest.fixture
@@ -126,6 +127,22 @@ def test_a_last_stage_goes_on_where_its_first_steps_are_the_same(tmp_path):
     two = RAW | {"stages": ("flow", "more"), "flow": RAW["flow"] | {"steps": 9}}
     later = records(two | {"more": RAW["flow"] | {"method": "flow"}})
     assert "because later stages were trained on it" in refusal_of(later.claim, "flow")
+
+
+def test_a_changed_date_of_sampled_files_is_said(tmp_path, monkeypatch, capsys):
+    records = Run(config_of(), tmp_path, None).records
+
+    def said(date):
+        monkeypatch.setattr(Examples, "dates", {"latents.npy": date})
+        records.claim("flow")
+        return capsys.readouterr().out
+
+    records.claim("flow")
+    assert said("Monday") == ""  # a record without dates
+    records.file("flow").unlink()
+    assert said("Monday") == said("Monday") == ""
+    words = "flow: latents.npy has changed since the stage was started (Tuesday, not Monday);"
+    assert said("Tuesday").startswith(words)
 
 
 def test_a_run_restarts_in_an_older_folder(tmp_path):

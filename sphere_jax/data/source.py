@@ -76,6 +76,15 @@ class Source:
         """
         return fingerprints.of_arrays((name, self.arrays[name]) for name in sorted(self.arrays))
 
+    def fingerprint_like(self, other: str) -> str:
+        """The fingerprint of this data, of the kind of one that may be of an older version."""
+        return self.fingerprint
+
+    @property
+    def dates(self) -> dict[str, str]:
+        """When the files last changed whose content a fingerprint is not made of in full."""
+        return {}
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.runs.records import DATA
 from sphere_jax.runs.run import Run
 from sphere_jax.training.best import best_folder
 from sphere_jax.training.checkpoints import Checkpoints, Damaged
@@ -43,8 +44,8 @@ def finished_records(run: Run) -> dict[str, dict]:
 def check_data(run: Run) -> None:
     """Raises UserError if the run's data are not those that its stages were trained on."""
     for name in run.config.stages:
-        trained_on = run.records.read(name)["depends"].get("data fingerprint")
-        if trained_on != run.data_fingerprint:
+        trained_on = run.records.read(name)["depends"].get(DATA, "")
+        if trained_on != run.data_fingerprint_like(trained_on):
             raise UserError(
                 f"{run.workdir} was trained on other data than config.data names now; "
                 "restore that data."

@@ -6,13 +6,15 @@ that it lacks counts as its default, a renamed one as the new one.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import read_json, write_json
 from sphere_jax.common.processes import is_main_process
+from sphere_jax.common.progress import log
 from sphere_jax.config.option import Leaf, leaves
 from sphere_jax.config.options import Config
 from sphere_jax.training.optimizers import learning_rates
@@ -62,7 +64,8 @@ class Records:
 
     config: Config
     workdir: Path
-    data_fingerprint: Callable[[], str]  # called only to compare records: data may be large
+    data_fingerprint: Callable[[str], str]  # like another one; called only to compare records
+    data_dates: Callable[[], dict[str, str]] = dict  # of files, if the fingerprint is of samples
 
     def file(self, name: str) -> Path:
         return self.workdir / "stages" / f"{name}.json"
@@ -80,7 +83,7 @@ class Records:
     def compare(self, name: str, record: dict, what: str) -> None:
         """Raises UserError, about `what`, unless `record` is one of this config, or of a last
         stage in fewer steps that can go on."""
-        now = self.depends(name)
+        now = self.depends(name, record["depends"])
         differs = difference(record["depends"], now, self.config)
         if differs and not self._goes_on(name, record["depends"], now, what):
             raise UserError(f"{what} with {differs}; {_elsewhere(self.workdir)}")
@@ -112,12 +115,23 @@ class Records:
         """That of stage `name`, started if new or if it goes on in more steps. Raises UserError as
         `read` does with `check`."""
         record = self.read(name, check=True)
-        if record is None or difference(record["depends"], self.depends(name), self.config):
-            record = {"depends": self.depends(name), "finished": False}
+        before = record["depends"] if record else {}
+        now, dates = self.depends(name, before), self.data_dates()
+        self._say_dates(name, (record or {}).get("data dates", dates), dates)
+        if record is None or difference(before, now, self.config):
+            record = {"depends": now, "finished": False} | ({"data dates": dates} if dates else {})
             if is_main_process():
                 (self.workdir / "results.json").unlink(missing_ok=True)  # of a finished run
                 write_json(self.file(name), record)
         return record
+
+    def _say_dates(self, name: str, before: dict[str, str], now: dict[str, str]) -> None:
+        for file in now:
+            if before.get(file) != now[file]:
+                log(
+                    f"{name}: {file} has changed since the stage was started ({now[file]}, not "
+                    f"{before.get(file)}); its size and what is sampled of it are the same"
+                )
 
     def check_stages(self) -> None:
         """Raises UserError if the folder holds a stage that the config does not have."""
@@ -150,14 +164,15 @@ class Records:
                     f"{self.workdir} was trained on; restore the old file."
                 )
 
-    def depends(self, name: str) -> dict[str, Any]:
-        """Every value that the weights of stage `name` are a function of."""
+    def depends(self, name: str, like: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        """Every value that the weights of stage `name` are a function of, to be compared with those
+        of a record, `like`, which may be of an older version."""
         files = {
             f"{key}{FINGERPRINT}": fingerprint_of(leaf.value)
             for key, leaf in self._options(name).items()
             if leaf.file and leaf.value
         }
-        return self._values(name) | files | {DATA: self.data_fingerprint()}
+        return self._values(name) | files | {DATA: self.data_fingerprint(like.get(DATA, ""))}
 
     def _values(self, name: str) -> dict[str, Any]:
         """Those of them that the config holds, as JSON gives them back."""

@@ -97,6 +97,10 @@ class Run:
     def data_fingerprint(self) -> str:
         return self.split.train.fingerprint
 
+    def data_fingerprint_like(self, other: str) -> str:
+        """That of its data, to be compared with one that a run has recorded."""
+        return self.split.train.fingerprint_like(other) if other else self.data_fingerprint
+
     @cached_property
     def images(self) -> Split:
         """The images of its data, or those behind its latents. Raises UserError for data
@@ -119,7 +123,9 @@ class Run:
 
     @property
     def records(self) -> Records:
-        return Records(self.config, self.workdir, lambda: self.data_fingerprint)
+        return Records(
+            self.config, self.workdir, self.data_fingerprint_like, lambda: self.split.train.dates
+        )
 
     def checkpoints(self, name: str) -> Checkpoints:
         """Those of stage `name`. Raises UserError."""

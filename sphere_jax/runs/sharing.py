@@ -58,7 +58,7 @@ def take_stage(run: Run, name: str, other: Path) -> bool:
     """Copies the finished stage `name` of the run in `other`, if it depends on the same values;
     whether it did."""
     record = read_record(other / "stages" / f"{name}.json")
-    depends = run.records.depends(name)
+    depends = run.records.depends(name, (record or {}).get("depends", {}))
     needed = _weights_depend_on(name, depends)
     if not record or not record["finished"]:
         return False

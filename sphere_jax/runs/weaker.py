@@ -5,12 +5,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import Config
 from sphere_jax.config.reading import read_config
 from sphere_jax.methods.base import Generator
 from sphere_jax.runs.loading import load_run, stored_config
-from sphere_jax.runs.records import FINGERPRINT, completed, options_of, read_record, renamed
+from sphere_jax.runs.records import DATA, FINGERPRINT, completed, options_of, read_record, renamed
 from sphere_jax.runs.run import Run
 
 
@@ -51,6 +52,8 @@ def check_weaker(config: Config) -> None:
 def _check_latents(run: Run, other: Run) -> None:
     """Raises ValueError if their latents, which may have one shape, mean other images."""
     a, b = _latents_of(run), _latents_of(other)
+    if a.get(DATA) and b.get(DATA) and not fingerprints.same_kind(a[DATA], b[DATA]):
+        a[DATA] = run.data_fingerprint_like(b[DATA])
     for key in sorted(a.keys() & b.keys()) + sorted(a.keys() ^ b.keys()):
         if a.get(key) != b.get(key):
             raise ValueError(
@@ -73,7 +76,7 @@ def _latents_of(run: Run) -> dict:
     depends = renamed(record["depends"], run.config)
     found = completed(depends, run.config)
     if not run.tokenizer.decodes:
-        return {key: found.get(key) for key in ("config.tokenizer.name", "data fingerprint")}
+        return {key: found.get(key) for key in ("config.tokenizer.name", DATA)}
     files = [key for key, leaf in options_of(run.config, ("tokenizer",)).items() if leaf.file]
     return {
         key: value

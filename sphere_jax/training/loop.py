@@ -123,7 +123,9 @@ def train(
         fed = {}  # the last two batches by their steps: numbers are read one step late
         try:
             for step in range(first + 1, steps + 1):
-                fed = {n: fed[n] for n in fed if n == step - 1} | {step: next(batches)}
+                with step_log.waiting_for_input():
+                    batch = next(batches)
+                fed = {n: fed[n] for n in fed if n == step - 1} | {step: batch}
                 state, metrics = task.train_step(state, task.frozen, fed[step])
                 stop.worth_saving = True
                 step_log.add(step, metrics)  # reads the numbers of the step before

@@ -59,6 +59,15 @@ class StepLog:
             self._throughput.restart()
             self._timer.start()
 
+    @contextlib.contextmanager
+    def waiting_for_input(self) -> Iterator[None]:
+        """Around taking the next batch. It counts where the devices have finished the step before
+        by then; else they worked all the while. An upper bound: when they finished is not known."""
+        start = time.monotonic()
+        yield
+        if self._unread and all(value.is_ready() for value in self._unread[1].values()):
+            self._throughput.waited_for_input(time.monotonic() - start)
+
     def flush(self) -> None:
         """Waits for the last step added, and logs it if it is due.
 
@@ -94,7 +103,8 @@ class StepLog:
             left = (self._options.steps - step) / rates["steps_per_second"]
             line += (
                 f"  {rates['images_per_second']:,.0f} img/s  "
-                f"MFU {100 * rates['model_flop_utilisation']:.0f}%  {duration(left)} left"
+                f"MFU {100 * rates['model_flop_utilisation']:.0f}%  "
+                f"input {100 * rates['input_wait']:.0f}%  {duration(left)} left"
             )
         self._print(step, line)
 

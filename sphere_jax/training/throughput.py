@@ -32,7 +32,8 @@ class TrainingTimer:
 
 
 class Throughput:
-    """Images and steps per second since `restart`, and the model FLOP utilisation (MFU).
+    """Images and steps per second since `restart`, the model FLOP utilisation (MFU), and the share
+    of time in which the devices waited for input.
 
     flops_per_step: of the model, counted (`training.flops`). peak_flops: FLOP/s of all devices.
     """
@@ -43,10 +44,14 @@ class Throughput:
 
     def restart(self) -> None:
         """Starts over, after something that was not training, such as a preview."""
-        self._start, self._steps = time.monotonic(), 0
+        self._start, self._steps, self._waited = time.monotonic(), 0, 0.0
 
     def step_done(self) -> None:
         self._steps += 1
+
+    def waited_for_input(self, seconds: float) -> None:
+        """The devices had nothing to do because the next batch was not there."""
+        self._waited += seconds
 
     def rates(self) -> dict[str, float]:
         """Empty before the first step."""
@@ -58,6 +63,7 @@ class Throughput:
             "images_per_second": per_second * self._batch,
             "steps_per_second": per_second,
             "model_flop_utilisation": per_second * self._flops / self._peak,
+            "input_wait": min(self._waited / seconds, 1.0),
         }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 from refusals import refusal_of
 
+from sphere_jax.common import fingerprints
 from sphere_jax.config.options import DataOptions
 from sphere_jax.data.source import Counts, load
 from sphere_jax.data.sources.latents import SOURCE as LATENTS
@@ -260,28 +262,64 @@ def test_held_out_latents_in_files_of_their_own(tmp_path):
     assert "held-out ones of shape (1, 2, 4)" in refusal(data)
 
 
-def test_a_fingerprint_of_latents_is_cached_until_a_file_changes(tmp_path, monkeypatch):
-    """They may be hundreds of gigabytes: read through once, and not at every start."""
-    monkeypatch.setenv("SPHERE_JAX_LISTINGS", str(tmp_path / "listings"))
+def test_a_fingerprint_of_latents_needs_no_reading_of_all_of_them(tmp_path, monkeypatch, capsys):
+    """They may be hundreds of gigabytes."""
+    monkeypatch.setattr(fingerprints, "SAMPLED", 8)
+    monkeypatch.setattr(fingerprints, "BLOCK", 16)
     z = np.random.default_rng(0).normal(size=(20, 2, 2, 4)).astype(np.float32)
-    read = []
-    plain = np.ascontiguousarray
-    monkeypatch.setattr(np, "ascontiguousarray", lambda x: read.append(x.shape) or plain(x))
 
     def prints():
-        read.clear()
         split = load(latents_of(tmp_path))
         return split.train.fingerprint, split.heldout.fingerprint
 
     latents(tmp_path, z, labels())
-    first = prints()
-    assert read == [(20,), (20, 2, 2, 4)] and first[0] != first[1]  # once for both parts
-    assert prints() == first and read == []
-    z[-1, 0, 0, 0] += 1.0
-    latents(tmp_path, z, labels())
-    assert prints()[0] != first[0] and len(read) == 2
-    latents(tmp_path, z, 1 - labels())
-    assert len({first, prints()}) == 2
+    found, first = [prints()], prints()
+    assert first == found[0] and first[0] != first[1]
+    (tmp_path / "copy").mkdir()  # with another date
+    latents(tmp_path / "copy", z, labels())
+    os.utime(tmp_path / "copy" / "latents.npy", (1e9, 1e9))
+    copied = load(latents_of(tmp_path / "copy")).train
+    assert copied.fingerprint == first[0]
+    assert copied.dates == {"latents.npy": "2001-09-09 01:46:40 UTC"}
+    config = SimpleNamespace(
+        data=latents_of(tmp_path / "copy"), tokenizer=SimpleNamespace(latent_shape=(2, 2, 4))
+    )
+    LATENTS.load_for(config)
+    words = "last changed 2001-09-09 01:46:40 UTC; known by its size and 8 sampled blocks"
+    assert words in capsys.readouterr().out
+    for changed, y in (
+        (np.concatenate([z[:-1], z[-1:] + 1]), labels()),  # the last block
+        (z + 1, labels()),
+        (np.concatenate([z, z]), np.tile(labels(), 2)),
+        (z, 1 - labels()),
+    ):
+        latents(tmp_path, changed, y)
+        found.append(prints())
+    assert len({a for a, _ in found}) == 5
+
+
+def test_a_small_file_of_latents_is_known_by_all_of_it(tmp_path):
+    z, found = np.zeros((20, 2, 2, 4), np.float32), set()
+    for place in range(0, z.size, 7):
+        z.ravel()[place] += 1
+        found.add(load(latents(tmp_path, z, labels())).train.fingerprint)
+    assert len(found) == len(range(0, z.size, 7))
+
+
+def test_latents_are_compared_with_what_older_versions_recorded(tmp_path, monkeypatch, capsys):
+    """A fingerprint of every byte, for which they are read once."""
+    monkeypatch.setenv("SPHERE_JAX_LISTINGS", str(tmp_path / "listings"))
+    z = np.arange(320, dtype=np.float32).reshape(20, 2, 2, 4)
+    split = load(latents(tmp_path, z, labels()))
+    recorded = {"train": "6671979208a7c1fc", "heldout": "1b0d340ec4f84a6d"}  # before sampling
+    for part, old in recorded.items():
+        assert vars(split)[part].fingerprint_like(old) == old
+        new = vars(split)[part].fingerprint
+        assert vars(split)[part].fingerprint_like(new) == new != old
+    assert capsys.readouterr().out.count("read whole, once") == 1
+    z[0, 0, 0, 0] += 1
+    changed = load(latents(tmp_path, z, labels())).train
+    assert changed.fingerprint_like(recorded["train"]) != recorded["train"]
 
 
 @pytest.mark.parametrize(
@@ -342,6 +380,9 @@ def test_external_latents_that_are_not_finite(tmp_path, name):
     words = refusal_of(LATENTS.load_for, config)
     assert f"Example 7 of {tmp_path / name} is not finite" in words
     assert LATENTS.counts(config) == Counts(20, 20)  # for a dry run, which reads no latents
+    part = vars(load(data))["heldout" if name.startswith("test_") else "train"]
+    assert f"Example 7 of {tmp_path / name} is not" in refusal_of(part.read, np.array([3, 7, 2]))
+    assert part.read(np.array([3, 2]))["latents"].shape == (2, 2, 2, 4)
     z[7] = 0
     np.save(tmp_path / name, z)
     assert len(LATENTS.load_for(config).heldout) == 20

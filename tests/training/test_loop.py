@@ -4,6 +4,8 @@ import dataclasses
 import json
 import shutil
 import signal
+import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +24,10 @@ from sphere_jax.distribution.mesh import batch_sharding
 from sphere_jax.methods.base import Method
 from sphere_jax.training.ema_snapshots import snapshot_totals
 from sphere_jax.training.heldout import HeldOut
-from sphere_jax.training.run_log import read_rows
+from sphere_jax.training.run_log import RunLog, read_rows
+from sphere_jax.training.step_log import StepLog
 from sphere_jax.training.task import Task, stage_key
+from sphere_jax.training.throughput import Throughput, TrainingTimer
 
 
 def rows(folder):
@@ -54,6 +58,7 @@ def test_rows_and_pictures_are_written_when_due(whole):
     ]  # fmt: skip
     last = [row for row in rows(whole.folder) if row["step"] == 8 and "loss" in row][0]
     assert last["finite"] and last["gradient_norm"] > 0 and last["images_per_second"] > 0
+    assert 0 <= last["input_wait"] <= 1
 
 
 def test_the_held_out_loss_is_the_mean_over_micro_batches(task, feed):
@@ -78,6 +83,25 @@ def test_the_weights_that_the_options_name(start, task, whole):
     assert_equal(raw, same)
     no_memory = start(task(ema_decay=0.0), "no_memory")
     np.testing.assert_allclose(no_memory["line"]["kernel"], raw["line"]["kernel"], rtol=1e-6)
+
+
+def test_input_is_waited_for_only_where_the_devices_have_run_out_of_work(
+    task, tmp_path, monkeypatch
+):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    throughput = Throughput(8, 1.0, 1.0)
+    log = StepLog(task(), RunLog(tmp_path), throughput, TrainingTimer(), 0)
+    with log.waiting_for_input():  # before the first step
+        now[0] += 1.0
+    throughput.restart()
+    for ready, seconds in ((True, 1.0), (False, 2.0)):
+        log._unread = 1, {"loss": SimpleNamespace(is_ready=lambda ready=ready: ready)}
+        with log.waiting_for_input():
+            now[0] += seconds
+    now[0] += 1.0
+    throughput.step_done()
+    assert throughput.rates()["input_wait"] == 0.25
 
 
 @pytest.fixture(autouse=True)

@@ -1,23 +1,27 @@
 """Latents of another program: a folder with `latents.npy` (N,h,w,d) and `labels.npy` (N,)."""
 
 import dataclasses
+import datetime
+import json
 from pathlib import Path
 
 import numpy as np
 
 from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import in_bytes
+from sphere_jax.common.progress import log
 from sphere_jax.config.checks import check
 from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.data.array_checks import check_labels
-from sphere_jax.data.cached_latents import not_finite
+from sphere_jax.data.cached_latents import not_finite, surely_finite
 from sphere_jax.data.class_names import Classes, read_classes
 from sphere_jax.data.file_cache import cached
 from sphere_jax.data.source import Counts, DataSource, Source, Split
 from sphere_jax.data.splitting import checked_labels, every_fifth_of_each_class
 
 LATENTS = ("latents.npy", "labels.npy")
-SCANNED = 2**24  # numbers in memory at once
+TRIED = 256  # examples that are read at the start
 
 
 class Latents(DataSource):
@@ -68,9 +72,10 @@ class Latents(DataSource):
 
     def load_for(self, config: Config) -> Split:
         split = self._fitting(config)
-        files = {split.train.files, split.heldout.files}  # the same without test_latents.npy
-        for latents, _ in sorted(files):
-            check_finite(latents)
+        for part in (split.train, split.heldout):
+            part.stored(np.linspace(0, len(part) - 1, min(TRIED, len(part))).astype(int))
+        for latents, _ in sorted({split.train.files, split.heldout.files}):
+            _say_how_known(latents)
         return split
 
     def counts(self, config: Config) -> Counts:
@@ -110,7 +115,16 @@ class IndexedSource(Source):
         return self.arrays["labels"][self.rows]
 
     def stored(self, indices, mirrored=None) -> dict[str, np.ndarray]:
-        return super().stored(self.rows[indices], mirrored)
+        """Raises UserError, naming the example, for latents that are NaN or infinite."""
+        rows = self.rows[indices]
+        found = super().stored(rows, mirrored)
+        if not surely_finite(found["latents"], 0.0, 1.0):
+            for wrong in np.flatnonzero(not_finite(found["latents"]))[:1]:
+                raise UserError(
+                    f"Example {rows[wrong]} of {self.files[0]} is not finite (NaN or infinity); "
+                    "encode it again."
+                )
+        return found
 
     def __getstate__(self) -> dict:
         """For another process, which maps the file itself: a memory map would go as its content."""
@@ -123,34 +137,46 @@ class IndexedSource(Source):
 
     @property
     def fingerprint(self) -> str:
-        """That of every byte of the arrays and of the rows.
+        """Of the size and sampled blocks of `latents.npy` (`fingerprints.of_sampled_file`), of all
+        labels and of the rows. Not of dates: copies have others."""
+        labels = fingerprints.of_arrays([("labels", self.arrays["labels"])])
+        parts = [fingerprints.of_sampled_file(self.files[0]), labels, self.rows.tolist()]
+        return fingerprints.OF_SAMPLES + fingerprints.of_text(json.dumps(parts))
 
-        The files are read once and their digest is cached until a path, a size or a time of change
-        differs (`file_cache.cached`): content that changes while these stay goes unnoticed.
-        """
-        whole = super()
-        kind = "latents" if self.arrays["labels"].any() else "latents_of_one_class"
-        found = cached(kind, self.files, lambda: {"digest": np.array(whole.fingerprint)})
+    def fingerprint_like(self, other: str) -> str:
+        """Runs of older versions recorded one of every byte: for them the files are read once, and
+        the digest is cached until a path, a size or a time of change differs
+        (`file_cache.cached`)."""
+        if not other or fingerprints.same_kind(self.fingerprint, other):
+            return self.fingerprint
+        whole, kind = super(), "latents_of_one_class"
+        if self.arrays["labels"].any():
+            kind = "latents"
+        latents = self.files[0]
+
+        def read() -> dict[str, np.ndarray]:
+            log(f"{latents}: read whole, once: the run is of a version that recorded every byte")
+            return {"digest": np.array(whole.fingerprint)}
+
+        found = cached(kind, self.files, read)
         return fingerprints.of_text(str(found["digest"]) + str(self.rows.tolist()))
 
+    @property
+    def dates(self) -> dict[str, str]:
+        return {self.files[0].name: _changed(self.files[0])}
 
-def check_finite(file: Path) -> None:
-    """Raises UserError, naming the first example, for latents that are NaN or infinite. The file is
-    read once and the result is cached (`file_cache.cached`)."""
 
-    def find() -> dict[str, np.ndarray]:
-        latents = np.load(file, mmap_mode="r", allow_pickle=False)
-        step = max(1, SCANNED // latents[0].size)
-        for start in range(0, len(latents), step):
-            rows = latents[start : start + step]
-            if not np.isfinite(rows).all():
-                return {"wrong": start + np.flatnonzero(not_finite(rows))[:1]}
-        return {"wrong": np.zeros(0, np.int64)}
+def _changed(file: Path) -> str:
+    """When a file was last changed, to the second."""
+    seconds = int(file.stat().st_mtime)
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
-    for example in cached("finite", [file], find)["wrong"]:
-        raise UserError(
-            f"Example {example} of {file} is not finite (NaN or infinity); encode it again."
-        )
+
+def _say_how_known(file: Path) -> None:
+    size, words = file.stat().st_size, "its content"
+    if size > fingerprints.SAMPLED * fingerprints.BLOCK:
+        words = f"its size and {fingerprints.SAMPLED} sampled blocks, and not read whole"
+    log(f"{file}: {in_bytes(size)}, last changed {_changed(file)}; known by {words}")
 
 
 def _files(folder: Path, prefix: str) -> tuple[Path, ...]:
