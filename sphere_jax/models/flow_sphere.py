@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from sphere_jax.common.shapes import Images, Labels, Latents, PerSample, Tokens
 from sphere_jax.models.flow_sphere_layers import (
+    ClassEmbedding,
     FeedForward,
     LatentNorm,
     Layers,
@@ -23,7 +24,7 @@ from sphere_jax.models.flow_sphere_layers import (
     raster_positions,
 )
 from sphere_jax.models.transformer import token_grid
-from sphere_jax.nn.embeddings import LabelEmbedding, patchify, time_sinusoids
+from sphere_jax.nn.embeddings import patchify, time_sinusoids
 from sphere_jax.nn.linear import Linear, zeros
 from sphere_jax.nn.norms import LayerNorm
 from sphere_jax.nn.remat import Remat
@@ -194,7 +195,7 @@ class Refiner(nnx.Module):
             else None
         )
         self.time_mlp = FeedForward(width, 4 * width, jax.nn.silu, rngs=rngs)  # float32
-        self.label = LabelEmbedding(num_classes, width, rngs=rngs) if num_classes else None
+        self.label = ClassEmbedding(num_classes, width, rngs=rngs) if num_classes else None
         self.blocks = Stack(block, depth, unroll=unroll, remat=remat, rngs=rngs)
         self.head_norm = LayerNorm(width, affine=False)
         self.head_modulation = Linear(width, 2 * width, **{**options, "init": zeros})

@@ -157,6 +157,10 @@ class MixerLayer(nnx.Module):
         return x + self.channels(self.channel_norm(x)).astype(x.dtype)
 
 
+# As large as what it is added to, tokens or features of the time; PyTorch's embeddings start so.
+ClassEmbedding = partial(LabelEmbedding, init=nnx.initializers.normal(1.0))
+
+
 class Layers(nnx.Module):
     """What encoder and decoder share: transformer layers, a mixer, and a label added to tokens."""
 
@@ -186,9 +190,7 @@ class Layers(nnx.Module):
             return MixerLayer(tokens, width, rngs=rngs, dtype=compute_dtype)
 
         options = dict(unroll=unroll, remat=remat, rngs=rngs)
-        # As large as the tokens that it is added to; PyTorch's embeddings start so.
-        embedding = partial(LabelEmbedding, init=nnx.initializers.normal(1.0))
-        self.label = embedding(num_classes, width, rngs=rngs) if num_classes else None
+        self.label = ClassEmbedding(num_classes, width, rngs=rngs) if num_classes else None
         self.blocks = Stack(layer, depth, **options)
         self.mixers = Stack(mixer, MIXER_DEPTH, **options)
         self.mixer_norm = RMSNorm(width)
