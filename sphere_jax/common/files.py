@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sphere_jax.common.errors import UserError, shortened
+from sphere_jax.common.forms import Form, misfit
 
 SILENT = 600.0  # seconds without a write after which another host's process is taken to be gone
 LEFTOVER = re.compile(r"\..+\..+\.\d+\.tmp")  # as `temporary_beside` names it
@@ -99,19 +100,21 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
-def read_json(file: Path, fix: str = "delete it") -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no such file.
+def read_json(file: Path, fix: str = "delete it", form: Form | None = None) -> dict | None:
+    """The object in a JSON file, of this form; None where there is no such file.
 
-    Raises UserError, which ends with `fix`, if it is damaged or holds no object.
+    Raises UserError, which ends with `fix`, if it is damaged, no object or of another form.
     """
     try:
         found = json.loads(file.read_text())
     except FileNotFoundError:
         return None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({shortened(str(error))}); {fix}.") from error
     if not isinstance(found, dict):
         raise UserError(f"{file} is damaged (it holds no object); {fix}.")
+    if form and (wrong := misfit(found, form)):
+        raise UserError(f"{file} is damaged ({shortened(wrong)}); {fix}.")
     return found
 
 

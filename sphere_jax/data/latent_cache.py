@@ -26,7 +26,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import crc32, make_folder, read_json, write_json, write_npz
 from sphere_jax.data.cached_latents import PREPARE, CachedLatents, not_finite
 from sphere_jax.data.moments import drawn, merged, moments_of, statistics_of
-from sphere_jax.data.npz_files import check_has, read_npz
+from sphere_jax.data.npz_files import read_npz
 from sphere_jax.data.record_files import RecordFiles, whole_records
 from sphere_jax.data.shards import (
     PARTS,
@@ -42,6 +42,21 @@ DTYPES = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float32": np.dtype(np.float32),
 }
+AGAIN = f"delete it and run {PREPARE} again, which writes it anew"
+# Of the JSON files, as far as they are used.
+SHARD = {"images": int, "bytes": int, "crc32": int}
+LISTED = SHARD | {"name": lambda name: isinstance(name, str) and "/" not in name}
+INDEX = {
+    "made_with": {"config.data.num_classes?": int},
+    "latent_shape": lambda shape: [type(side) for side in shape] == [int] * 3 and min(shape) > 0,
+    "dtype": lambda name: name in tuple(DTYPES),
+    "shards": {part: [LISTED] for part in PARTS},
+    "images?": {"source?": str, "path?": str},  # older caches lack these
+    "data?": {part: str for part in PARTS},
+    "moments?": bool,
+}
+MOMENTS = {"tokens": int, "norm_mean": [float], "norm_squares": [float]}
+MOMENTS |= {"channel_mean": [float], "channel_squares": [float]}
 
 
 class CacheWriter:
@@ -65,7 +80,7 @@ class CacheWriter:
         self._images = dict(images or {})
         check_not_foreign(folder, "plan.json", "index.json")
         make_folder(folder)
-        before = read_json(folder / "plan.json")
+        before = read_json(folder / "plan.json", AGAIN)
         written = [file for part in PARTS for file in folder.glob(f"{part}-*.json")]
         # Until a shard is there, the plan may change.
         if before is not None and written:
@@ -84,7 +99,7 @@ class CacheWriter:
     def is_finished(self, shard: Shard) -> bool:
         """Whether its file is complete and its content has the CRC-32 that was noted."""
         file = self.folder / f"{shard.name}.arrayrecord"
-        record = read_json(self.folder / f"{shard.name}.json")
+        record = read_json(self.folder / f"{shard.name}.json", AGAIN, SHARD)
         if record is None or not file.is_file() or file.stat().st_size != record["bytes"]:
             return False
         return record["images"] == shard.stop - shard.start and crc32(file) == record["crc32"]
@@ -115,7 +130,8 @@ class CacheWriter:
         found: dict[str, list] = {part: [] for part in PARTS}
         moments = None
         for shard in self.shards:
-            record = read_json(self.folder / f"{shard.name}.json")
+            file = self.folder / f"{shard.name}.json"
+            record = read_json(file, AGAIN, SHARD | {"moments": MOMENTS})
             added = record.pop("moments")
             moments = merged(moments, added) if shard.part == "train" else moments
             found[shard.part].append({"name": shard.name, **record})
@@ -162,12 +178,11 @@ def read_cache(folder: str | os.PathLike) -> dict[str, tuple[CachedLatents, np.n
 def read_index(folder: str | os.PathLike) -> dict[str, Any]:
     """What `index.json` holds. Raises UserError if there is no finished cache in `folder`."""
     folder = Path(folder)
-    index = read_json(folder / "index.json")
+    index = read_json(folder / "index.json", AGAIN, INDEX)
     if index is None:
         started = (folder / "plan.json").is_file()
         state = "is a latent cache that is not finished" if started else "holds no latent cache"
         raise UserError(f"{folder} {state}; run {PREPARE} --out={folder}.")
-    check_has(index, ("made_with", "latent_shape", "dtype", "shards"), f"{folder}/index.json")
     return index
 
 

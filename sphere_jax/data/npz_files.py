@@ -112,6 +112,21 @@ def _checked_size(stream: BinaryIO, size: int, what: str) -> int:
     return taken
 
 
+def open_npy(path: str | os.PathLike, in_memory: bool = False) -> np.ndarray:
+    """The array of a `.npy`, which stays on disk unless it is wanted `in_memory`.
+
+    Raises:
+      UserError: the file is damaged, of another kind, or holds Python objects.
+    """
+    try:
+        found = np.load(path, mmap_mode=None if in_memory else "r", allow_pickle=False)
+    except Exception as error:  # numpy parses the header as Python text, which fails in many ways
+        raise UserError(f"{path} is no readable .npy array ({error}); write it again.") from error
+    if not isinstance(found, np.ndarray):
+        raise UserError(f"{path} is an .npz and no .npy; write it by numpy.save.")
+    return found
+
+
 def mapped(path: str | os.PathLike, name: str) -> np.ndarray | None:
     """An array of an `.npz` that stays on disk and is read where it is indexed; None where it is
     compressed. Raises what `read_npz` raises."""

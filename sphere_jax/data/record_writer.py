@@ -33,7 +33,7 @@ from sphere_jax.data.shards import (
     write_missing,
 )
 from sphere_jax.data.source import Source, load
-from sphere_jax.data.sources.array_record import PLAN
+from sphere_jax.data.sources.array_record import AGAIN, PLAN
 from sphere_jax.data.tf_examples import write_example
 
 TOGETHER = 256  # images in memory at once
@@ -64,7 +64,7 @@ def write_images(data: DataOptions, folder: str | os.PathLike, shard_size: int) 
         "source": {part: parts[part].fingerprint for part in PARTS},
     }
     make_folder(folder)
-    before = read_json(folder / PLAN)
+    before = read_json(folder / PLAN, AGAIN)
     if before is not None:
         check_plan(folder, before, json.loads(json.dumps(plan)))
     if is_main_process():

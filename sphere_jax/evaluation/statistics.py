@@ -16,10 +16,16 @@ from jaxtyping import Float64, Shaped
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import write_npz
+from sphere_jax.common.forms import misfit
 from sphere_jax.data.npz_files import read_npz
 from sphere_jax.evaluation.preconditions import require_features
 
 BLOCK = 1024  # rows that a stream collects before it takes their moments
+PROTOCOL = "protocol"  # array of a file: how its statistics were made, as JSON
+MADE = {
+    "networks?": {str: {"outputs": [str], "fingerprint?": str}},
+    "image_size?": lambda size: size is None or [type(side) for side in size] == [int, int],
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +116,10 @@ class Statistics:
         Raises:
           ValueError: no mean (F,) with a covariance (F, F), or they are not finite.
         """
-        mu, sigma = (np.asarray(arrays[f"{key}{suffix}"], np.float64) for key in ("mu", "sigma"))
+        given = [np.asarray(arrays[f"{key}{suffix}"]) for key in ("mu", "sigma")]
+        if not all(array.dtype.kind in "iuf" for array in given):
+            raise ValueError(f"mu{suffix} and sigma{suffix} must be numbers.")
+        mu, sigma = (array.astype(np.float64) for array in given)
         mu = mu.reshape(-1) if mu.ndim == 2 and len(mu) == 1 else mu
         if mu.ndim != 1 or sigma.shape != (mu.size, mu.size):
             raise ValueError(
@@ -119,12 +128,17 @@ class Statistics:
             )
         if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
             raise ValueError(f"mu{suffix} and sigma{suffix} must not hold NaN or infinity.")
-        n = int(arrays[f"n{suffix}"]) if f"n{suffix}" in arrays else None
+        n = None
+        if f"n{suffix}" in arrays:
+            count = np.asarray(arrays[f"n{suffix}"])
+            if count.size != 1 or count.dtype.kind not in "iu" or count.item() < 2:
+                raise ValueError(f"n{suffix} must be a whole number, 2 or more.")
+            n = count.item()
         return cls(n, mu, sigma if n is None else sigma * (n - 1))
 
     def save(self, path: str | os.PathLike, protocol: dict[str, Any]) -> None:
         """An `.npz` with the field's usual `mu` and `sigma`, and `n` and `protocol` (JSON)."""
-        write_npz(path, {**self.arrays(), "protocol": np.asarray(json.dumps(protocol))})
+        write_npz(path, {**self.arrays(), PROTOCOL: np.asarray(json.dumps(protocol))})
 
     @classmethod
     def load(
@@ -136,14 +150,33 @@ class Statistics:
           UserError: the file is not there, is damaged, or lacks `mu` or `sigma`.
         """
         needed = (f"mu{suffix}", f"sigma{suffix}")
-        wanted = (*needed, f"n{suffix}", "protocol")  # not the images of ADM's files
+        wanted = (*needed, f"n{suffix}", PROTOCOL)  # not the images of ADM's files
         file = read_npz(os.fspath(path), needed, wanted)
         try:
             statistics = cls.from_arrays(file, suffix)
         except ValueError as error:
             raise UserError(f"{path}: {error}") from error
-        protocol = json.loads(str(file["protocol"])) if "protocol" in file else None
-        return statistics, protocol
+        return statistics, protocol_in(file, path)
+
+
+def protocol_in(
+    arrays: Mapping[str, Shaped[np.ndarray, "..."]], path: str | os.PathLike
+) -> dict | None:
+    """How statistics were made, as their file at `path` says it; None if it does not.
+
+    Raises:
+      UserError: what it says is damaged.
+    """
+    if PROTOCOL not in arrays:
+        return None
+    try:
+        found = json.loads(str(arrays[PROTOCOL]))
+        wrong = misfit(found, MADE)
+    except (ValueError, RecursionError) as error:
+        wrong = str(error)
+    if wrong:
+        raise UserError(f"{PROTOCOL!r} of {path} is damaged ({wrong}); make the statistics again.")
+    return found
 
 
 class Stream:

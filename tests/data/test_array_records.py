@@ -140,6 +140,11 @@ def test_errors_of_a_folder(tmp_path):
     ):
         write(file, examples)
         assert words in refusal_of(load, data(tmp_path))
+    write(file, numbered([0] * 5))
+    for plan in ("{}", '{"images": 5}', '{"images": {"train": "5"}}'):
+        (tmp_path / "images.json").write_text(plan)
+        assert "images.json is damaged" in refusal_of(load, data(tmp_path))
+    (tmp_path / "images.json").unlink()
     whole = file.read_bytes()
     for content in (b"no records" * 100, b"", whole[:-1], whole[: len(whole) // 2]):
         file.write_bytes(content)

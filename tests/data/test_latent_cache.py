@@ -191,6 +191,8 @@ def test_damage_is_detected(tmp_path):
     assert "missing or cut off" in refusal_of(load, data(tmp_path))
     file.unlink()
     assert "missing or cut off" in refusal_of(load, data(tmp_path))
+    (tmp_path / "train-00001.json").write_text('{"images": 2, "bytes": null}')
+    assert "train-00001.json is damaged" in refusal_of(cache.is_finished, cache.shards[1])
     cache.write(cache.shards[1], batches(cache.shards[1]))
     np.testing.assert_array_equal(
         load(data(tmp_path)).train.arrays["latents"][5], latents("train")[5, 0]
@@ -203,9 +205,20 @@ def test_a_folder_that_is_no_cache_is_a_user_error(tmp_path):
     index = json.loads((tmp_path / "index.json").read_text())
     np.savez(tmp_path / "labels.npz", train=np.zeros(3, np.int32), heldout=np.zeros(4, np.int32))
     assert "labels.npz is of another cache" in refusal_of(load, data(tmp_path))
+    for change, words in (
+        ({"shards": {"train": [], "heldout": [{"name": "a"}]}}, "'images' is missing"),
+        ({"shards": {"train": []}}, "'heldout' is missing"),
+        ({"latent_shape": [2, 2]}, "'latent_shape' is none that is known"),
+        ({"dtype": ["float32"]}, "'dtype' is none that is known"),
+        ({"made_with": None}, "'made_with' is no object"),
+    ):
+        (tmp_path / "index.json").write_text(json.dumps(index | change))
+        assert words in refusal_of(load, data(tmp_path))
     del index["shards"]
     (tmp_path / "index.json").write_text(json.dumps(index))
-    assert "lacks" in refusal_of(load, data(tmp_path))
+    assert "index.json is damaged ('shards' is missing); delete it" in refusal_of(
+        load, data(tmp_path)
+    )
     (tmp_path / "index.json").write_text("{")
     assert "is damaged" in refusal_of(load, data(tmp_path))
 

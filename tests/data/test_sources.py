@@ -11,7 +11,7 @@ from PIL import Image
 from refusals import refusal_of
 
 from sphere_jax.common import fingerprints
-from sphere_jax.config.options import DataOptions
+from sphere_jax.config.options import DataOptions, source_of
 from sphere_jax.data.source import Counts, load
 from sphere_jax.data.sources.latents import SOURCE as LATENTS
 from sphere_jax.data.splitting import every_fifth_of_each_class
@@ -142,6 +142,15 @@ def test_npz_without_a_channel_axis(tmp_path):
 )
 def test_wrong_npz(tmp_path, arrays, words):
     assert words in refusal(npz(tmp_path, **arrays))
+
+
+def test_classes_of_an_npz_with_odd_labels_or_names(tmp_path):
+    def classes(**changes):
+        data = npz(tmp_path, **({"images": images(), "labels": labels()} | changes))
+        return source_of(data).classes(dataclasses.replace(data, num_classes=0))
+
+    assert "integer labels" in refusal_of(classes, labels=np.asarray(1))
+    assert classes(classes=np.array([b"\xff", b"b"])).names == ()  # no text
 
 
 def test_missing_and_corrupt_npz(tmp_path):
@@ -344,9 +353,13 @@ def test_wrong_latents(tmp_path, z, y, words):
 def test_missing_and_corrupt_latents(tmp_path):
     data = latents(tmp_path, np.zeros((20, 2, 2, 4), np.float32), labels())
     content = (tmp_path / "latents.npy").read_bytes()
-    for damaged in (b"", content[:200], b"not an array"):
+    header = content.replace(b"'shape': (", b"'shape")  # of which numpy raises its own kind
+    for damaged in (b"", content[:200], b"not an array", header):
         (tmp_path / "latents.npy").write_bytes(damaged)
-        assert "does not hold readable .npy" in refusal(data)
+        assert "latents.npy is no readable .npy array" in refusal(data)
+    with (tmp_path / "latents.npy").open("wb") as file:
+        np.savez(file, latents=np.zeros(3))
+    assert "latents.npy is an .npz and no .npy" in refusal(data)
     (tmp_path / "labels.npy").unlink()
     assert "has no labels.npy" in refusal(data)
 

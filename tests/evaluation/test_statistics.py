@@ -3,6 +3,7 @@ import pytest
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.evaluation.batches import padded_batches
+from sphere_jax.evaluation.sides.open_side import open_side
 from sphere_jax.evaluation.statistics import BLOCK, Statistics, Stream
 
 
@@ -82,6 +83,21 @@ def test_errors_name_what_is_wrong(tmp_path):
     np.savez(tmp_path / "foreign.npz", mu=np.zeros(2), sigma=np.eye(2) * np.nan)
     with pytest.raises(UserError, match="must not hold NaN"):
         Statistics.load(tmp_path / "foreign.npz")
+    moments = {"mu": np.zeros(2), "sigma": np.eye(2)}
+    for more, words in (
+        ({"mu": np.array(["a", "b"])}, "must be numbers"),
+        ({"n": np.array([3, 4])}, "n must be a whole number"),
+        ({"n": np.asarray(1)}, "n must be a whole number"),
+        ({"protocol": np.asarray("{")}, "'protocol' of .*foreign.npz is damaged"),
+        ({"protocol": np.asarray("[]")}, "it is no object"),
+        ({"protocol": np.asarray('{"networks": {"a": {}}}')}, "'outputs' is missing"),
+    ):
+        np.savez(tmp_path / "foreign.npz", **moments | more)
+        with pytest.raises(UserError, match=words):
+            Statistics.load(tmp_path / "foreign.npz")
+        if "protocol" in more:
+            with pytest.raises(UserError, match=words):
+                open_side(tmp_path / "foreign.npz")
 
 
 def test_files_of_other_tools_load_without_a_count_and_are_not_merged(tmp_path):

@@ -136,6 +136,11 @@ def test_pytorch_fids_and_adms_statistics_are_of_inception(tmp_path):
     from sphere_jax.evaluation.sides.open_side import open_side
 
     moments = {"mu": np.zeros(4), "sigma": np.eye(4)}
+    for labels in (np.asarray(1), np.array([["a"]])):
+        np.savez(tmp_path / "odd.npz", images=A, labels=labels)
+        assert "integer labels" in refusal_of(open_side, tmp_path / "odd.npz")
+    np.savez(tmp_path / "odd.npz", images=np.asarray(3))
+    assert "must be uint8 images" in refusal_of(open_side, tmp_path / "odd.npz")
     np.savez(tmp_path / "fid.npz", **moments)
     side = open_side(tmp_path / "fid.npz")
     assert ("inception_fid", "features") in side.stored and side.images is None

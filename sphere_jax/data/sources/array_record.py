@@ -12,6 +12,7 @@ from sphere_jax.data.splitting import split_images
 
 HELD_OUT = ("heldout", "validation", "val", "test")  # the first that a folder has
 PLAN = "images.json"  # what `sphere_jax.prepare images` is to write
+AGAIN = "delete it and run python -m sphere_jax.prepare images again, into this folder"
 
 
 class ArrayRecord(DataSource):
@@ -55,7 +56,7 @@ def _files(data: DataOptions) -> tuple[list[Path], list[Path]]:
 
 def _check_whole(folder: Path, found: int) -> None:
     """Raises UserError if `sphere_jax.prepare images` was to write more into `folder`."""
-    plan = read_json(folder / PLAN)
+    plan = read_json(folder / PLAN, AGAIN, {"images": {str: int}})
     if plan is not None and (planned := sum(plan["images"].values())) != found:
         raise UserError(
             f"{folder} holds {found:,} of {planned:,} images; run python -m sphere_jax.prepare "

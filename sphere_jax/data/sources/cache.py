@@ -6,6 +6,7 @@ from pathlib import Path
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.checks import check
 from sphere_jax.config.options import Config, DataOptions, source_of
+from sphere_jax.data.cached_latents import PREPARE
 from sphere_jax.data.class_names import Classes, read_classes
 from sphere_jax.data.latent_cache import check_cache, check_moments, read_cache, read_index
 from sphere_jax.data.source import DataSource, Source, Split
@@ -72,7 +73,7 @@ class Cache(DataSource):
         source = evaluation.data_source or stored.get("source", "")
         path = evaluation.data_path
         if not path and source == stored.get("source"):
-            path = stored["path"]
+            path = stored.get("path", "")
         if not source:
             raise UserError(
                 f"{data.path} does not say which images it holds the latents of; give "
@@ -87,7 +88,13 @@ class Cache(DataSource):
         return images
 
     def made_of(self, data: DataOptions) -> dict[str, str]:
-        return read_index(Path(data.path))["data"]
+        index = read_index(Path(data.path))
+        if "data" not in index:
+            raise UserError(
+                f"{data.path} does not say which images it was made of; run {PREPARE} into another "
+                "folder."
+            )
+        return index["data"]
 
 
 SOURCE = Cache()

@@ -17,6 +17,7 @@ from sphere_jax.data.array_checks import check_labels
 from sphere_jax.data.cached_latents import not_finite, surely_finite
 from sphere_jax.data.class_names import Classes, read_classes
 from sphere_jax.data.file_cache import cached
+from sphere_jax.data.npz_files import open_npy
 from sphere_jax.data.source import Counts, DataSource, Source, Split
 from sphere_jax.data.splitting import checked_labels, every_fifth_of_each_class
 
@@ -192,11 +193,7 @@ def _arrays(folder: Path, path: str, prefix: str) -> tuple[np.ndarray, np.ndarra
                 f"config.data.path='{path}' has no {file.name}; it must be a folder with "
                 f"{prefix}latents.npy (N,h,w,d) and {prefix}labels.npy (N,)."
             )
-    try:
-        latents = np.load(files[0], mmap_mode="r", allow_pickle=False)
-        labels = np.load(files[1], allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{folder} does not hold readable .npy arrays ({error}).") from error
+    latents, labels = open_npy(files[0]), open_npy(files[1], in_memory=True)
     if latents.ndim != 4 or len(latents) == 0 or not np.issubdtype(latents.dtype, np.floating):
         raise UserError(
             f"{folder} holds {latents.dtype} latents of shape {latents.shape}; they must be "

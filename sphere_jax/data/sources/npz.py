@@ -35,7 +35,7 @@ class Npz(DataSource):
         count = data.num_classes or len(names)
         if not count:
             parts = read_npz(data.path, wanted=LABELS).values()
-            labels = [check_labels(part, len(part), data.path) for part in parts if part.size]
+            labels = [check_labels(part, part.size, data.path) for part in parts if part.size]
             count = classes_among(np.concatenate(labels)) if labels else 1
         return Classes(count, names)
 
@@ -56,7 +56,7 @@ class Npz(DataSource):
 
 def _names(path: str) -> tuple[str, ...]:
     """Names of the classes; () where the file has none, or none that can be read."""
-    with contextlib.suppress(UserError):  # Python objects, say: the file has images all the same
+    with contextlib.suppress(UserError, UnicodeError):  # the file has images all the same
         for found in read_npz(path, wanted=NAMES).values():
             if found.ndim == 1 and found.dtype.kind in "USiu":
                 texts = np.char.decode(found, "utf-8") if found.dtype.kind == "S" else found

@@ -114,6 +114,7 @@ def array_side(images: Any, labels: Any = None, name: str = "arrays", rounding: 
       UserError: they are something else, and what to change.
     """
     images = np.asarray(images) if not isinstance(images, np.ndarray) else images
+    images = np.atleast_1d(images)
     images = images[..., None] if images.ndim == 3 else images
     if not (rounding and np.issubdtype(images.dtype, np.floating) and images.ndim == 4):
         check_images(images[:CHECKED], name)
@@ -152,14 +153,12 @@ def npz_side(path: str | os.PathLike, rounding: str = "") -> Side:
             images = array_side(array, None, name, rounding).images
         found = next((label for label in LABELS if label in held), "")
         if found:
-            labels = read_npz(path, wanted=(found,))[found]
-            labels = (
-                labels if labels.dtype.kind in "US" else check_labels(labels, len(labels), name)
-            )
+            labels = _labels(read_npz(path, wanted=(found,))[found], name)
     elif encoded:
         prefix = encoded.removesuffix("jpeg_bytes")
         arrays = read_npz(path, wanted=(encoded, f"{prefix}offsets", f"{prefix}labels"))
-        labels = arrays.get(f"{prefix}labels")
+        if f"{prefix}labels" in arrays:
+            labels = _labels(arrays[f"{prefix}labels"], name)
         images = PackedPictures(name, *packed(arrays, prefix, name))
     elif not stored:
         raise UserError(
@@ -168,6 +167,12 @@ def npz_side(path: str | os.PathLike, rounding: str = "") -> Side:
         )
     kind = "npz of images" if images else "stored statistics"
     return Side(name, kind, images, labels, stored, protocol)
+
+
+def _labels(stored: np.ndarray, name: str) -> np.ndarray:
+    """Labels of a file: names of classes (N,), or integers. Raises UserError."""
+    named = stored.dtype.kind in "US" and stored.ndim == 1
+    return stored if named else check_labels(stored, stored.size, name)
 
 
 @dataclasses.dataclass(frozen=True)

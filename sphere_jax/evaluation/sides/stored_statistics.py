@@ -11,9 +11,8 @@ from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import write_npz
 from sphere_jax.data.npz_files import read_npz
-from sphere_jax.evaluation.statistics import Statistics
+from sphere_jax.evaluation.statistics import PROTOCOL, Statistics, protocol_in
 
-PROTOCOL = "protocol"
 Stored = dict[tuple[str, str], Statistics]  # by network and output
 
 
@@ -30,9 +29,7 @@ def stored_in(
     """
     if not any(name.startswith("mu") for name in held):
         return {}, None
-    protocol = None
-    if PROTOCOL in held:
-        protocol = json.loads(str(read_npz(path, wanted=(PROTOCOL,))[PROTOCOL]))
+    protocol = protocol_in(read_npz(path, wanted=(PROTOCOL,)), path)
     found: Stored = {}
     for network, output, suffix in _outputs(protocol):
         names = tuple(f"{key}{suffix}" for key in ("mu", "sigma", "n"))
