@@ -49,8 +49,8 @@ def load(path: Path) -> Any:
         ) from error
     if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
         raise ValueError(f"{path} needs a newer PyTorch to be read safely: pip install -U torch")
-    zipped = zipfile.is_zipfile(path)
     try:
+        zipped = zipfile.is_zipfile(path)
         classes = [(_stand_in(name), name) for name in _names(path, zipped)]
         with torch.serialization.safe_globals(classes):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
