@@ -179,8 +179,17 @@ def test_the_example_of_the_page():
         "fid": {"fid": 4.783},
         "kid": {"kid": 0.001933, "kid_standard_error": 0.003352},
         "cmmd:sigma=8": {"cmmd": 3.37, "cmmd_standard_error": 0.4093},
-        "precision_recall": {"precision": 0.492, "recall": 0.788},
-        "density_coverage": {"density": 0.5648, "coverage": 0.882},
+        "precision_recall": {
+            "precision": 0.492,
+            "precision_standard_error": (0.492 * 0.508 / 500) ** 0.5,
+            "recall": 0.788,
+            "recall_standard_error": (0.788 * 0.212 / 500) ** 0.5,
+        },
+        "density_coverage": {
+            "density": 0.5648,
+            "coverage": 0.882,
+            "coverage_standard_error": (0.882 * 0.118 / 500) ** 0.5,
+        },
     }
     found = {text: scored(text, samples, reference) for text in expected}
     for text, values in expected.items():

@@ -13,6 +13,7 @@ class DensityCoverage(NearestNeighbours):
 
     title = "Density and coverage"
     numbers = staticmethod(neighbours.density_coverage)
+    counted = {"coverage": "reference"}
 
     neighbours: int = 5
 

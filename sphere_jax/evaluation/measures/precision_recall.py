@@ -1,6 +1,7 @@
 """Improved precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991)."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -13,10 +14,16 @@ from sphere_jax.evaluation.measures.fid import INCEPTION
 
 @dataclasses.dataclass(frozen=True)
 class NearestNeighbours(Measure):
-    """What counts points in balls of the other set, each to its `neighbours`-th nearest."""
+    """What counts points in balls of the other set, each to its `neighbours`-th nearest.
+
+    counted: values that are a part of one side's images, and which side that is. Their standard
+      errors say how much they would differ for other images of that side; those of the other side
+      are taken as given.
+    """
 
     better = "higher"
     numbers = staticmethod(neighbours.precision_recall)
+    counted: ClassVar[dict[str, str]] = {"precision": "samples", "recall": "reference"}
 
     network: str = INCEPTION
     neighbours: int = 3
@@ -37,7 +44,13 @@ class NearestNeighbours(Measure):
                 f"{self.title} with neighbours={self.neighbours} needs more images on each side "
                 f"than that, not {fewest}."
             )
-        return self.numbers(reference, samples, self.neighbours)
+        found = self.numbers(reference, samples, self.neighbours)
+        counts = {"samples": len(samples), "reference": len(reference)}
+        errors = {
+            f"{name}_standard_error": (found[name] * (1 - found[name]) / counts[side]) ** 0.5
+            for name, side in self.counted.items()
+        }
+        return found | errors
 
     def remarks(self, samples: int | None, reference: int | None, length: int) -> list[str]:
         if samples is None or reference is None or samples == reference:
