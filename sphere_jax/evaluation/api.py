@@ -79,12 +79,13 @@ def evaluate(
     theirs = None if reference is None else open_side(reference, "reference", rounding, fetch)
     _check(measures, theirs)
     networks = load_networks({each.network for m in measures for each in _inputs(m)}, weights)
-    known, images, stamps = {}, {}, {}
+    known, images, stamps, remarks = {}, {}, {}, []
     for role, side in (("reference", theirs), ("samples", mine)):
         if side is None:
             continue
         inputs = {each for measure in measures for each in _of(role, measure)}
         known[role] = {i: side.stored[i[:2]] for i in inputs if _is_stored(i, side, networks)}
+        remarks += _unnamed(side, {each.network for each in known[role]})
         wanted = _wanted(inputs - known[role].keys(), networks)
         found = _collected(side, role, wanted, fitting, batch_size, skip_bad)
         if found is not None:
@@ -93,7 +94,7 @@ def evaluate(
         stamps[role] = side_stamp(side, found, fitting)
         if role == "reference" and fitting.size is None:
             fitting = dataclasses.replace(fitting, size=_one_size(side, found))
-    return _scored(measures, mine, known, images, stamps, networks, fitting, rounding)
+    return _scored(measures, mine, known, images, stamps, networks, fitting, rounding, remarks)
 
 
 def store_statistics(
@@ -137,12 +138,14 @@ def store_statistics(
     return protocol
 
 
-def _scored(measures, mine, known, images, stamps, networks, fitting, rounding) -> dict[str, Any]:
+def _scored(
+    measures, mine, known, images, stamps, networks, fitting, rounding, remarks
+) -> dict[str, Any]:
     labels = mine.labels
     if labels is not None and "samples" in images:
         labels = labels[images["samples"].order]
     results = [m.result(known["samples"], known.get("reference", {}), labels) for m in measures]
-    values, remarks = {}, []
+    values: dict[str, float] = {}
     for role, found in images.items():
         remarks += [f"{stamps[role]['name']}: {doubt}." for doubt in found.looks.doubts()]
         if fitting.size is None and len(found.looks.sizes) > 1:
@@ -219,6 +222,16 @@ def _is_stored(each: Input, side: Side, networks: Mapping[str, Features]) -> boo
             f"those given are {network.fingerprint}; use the same weights on both sides."
         )
     return True
+
+
+def _unnamed(side: Side, networks: set[str]) -> list[str]:
+    """What to doubt of stored statistics of `networks` that do not say how they were made."""
+    if side.protocol or not networks:
+        return []
+    return [
+        f"{side.name} does not say what its statistics are of; they were taken for those of "
+        f"{', '.join(sorted(networks))}."
+    ]
 
 
 def _wanted(inputs: Iterable[Input], networks: Mapping[str, Features]) -> list[Wanted]:

@@ -92,6 +92,32 @@ def test_two_processes_train_score_and_resume_like_one(tmp_path):
     assert out.count("finished before, skipped") == 3
     results = json.loads((two / "results.json").read_text())
     assert 0 <= results["metrics"]["class_agreement"] <= 1
+    samples_of_a_run_score_as_with_one(two, tmp_path)
+
+
+def samples_of_a_run_score_as_with_one(run, folder):
+    """Drawn, decoded and scored on the same devices, of one process and of two."""
+    (folder / "weights.bin").write_text("0" * 16)
+    flags = [
+        f"--workdir={run}",
+        f"--reference={run}",
+        f"--pretrained={folder / 'weights.bin'}",
+        "--metrics=frechet_distance:network=other_lab.colours",
+        "--num=20",
+    ]
+    path = {"PYTHONPATH": f"{tiny_run.ROOT}:{tiny_run.ROOT / 'tests'}"}
+    one, two = (folder / f"{name}.json" for name in ("one", "two"))
+    tiny_run.finish(tiny_run.launch("evaluate", *flags, f"--out={one}", devices=4, **path))
+    processes = launched("evaluate", *flags, f"--out={two}", **path)
+    try:
+        for process in processes:
+            tiny_run.finish(process)
+    finally:
+        for process in processes:
+            process.kill()
+    one, two = (json.loads(file.read_text()) for file in (one, two))
+    assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+    assert two["protocol"]["samples"] == one["protocol"]["samples"]
 
 
 @pytest.mark.slow

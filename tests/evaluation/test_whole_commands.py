@@ -91,6 +91,7 @@ def test_fid_of_pytorch_fid(folders, inception, tmp_path):
     against = evaluate(folders[0], stored, ("fid",), weights=weights, batch_size=10)
     assert against["metrics"]["fid"] == pytest.approx(expected, rel=1e-3)
     assert against["protocol"]["reference"]["statistics"]["images"] is None
+    assert "taken for those of inception_fid" in against["remarks"][0]
 
 
 def test_four_metrics_of_torch_fidelity(folders, inception):
