@@ -1,6 +1,7 @@
 """Interleaved timing: what the benchmarks that compare with PyTorch share."""
 
 import argparse
+import math
 import os
 import statistics
 import time
@@ -49,12 +50,14 @@ def time_rounds(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
     seconds: float = 0.5,
+    deadline: float = math.inf,
 ) -> dict[str, list[float]]:
     """Seconds per call of each contender in each round.
 
     Every contender runs in every round, so that a disturbance of the machine hits all alike; the
     order turns by one each round. A contender is called often enough to fill `seconds`. Each must
-    block until its work is done. Two calls of each are made first (compilation).
+    block until its work is done. Two calls of each are made first (compilation). No round but the
+    first begins after `deadline`, by `time.monotonic`.
     """
     calls = {}
     for name, call in contenders.items():
@@ -64,6 +67,8 @@ def time_rounds(
         calls[name] = max(1, round(seconds / max(clock() - start, 1e-6)))
     times = {name: [] for name in contenders}
     for turn in range(rounds):
+        if turn and time.monotonic() > deadline:
+            break
         names = list(contenders)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             start = clock()

@@ -7,15 +7,20 @@ is the sampler of every run in one compiled program; PyTorch, if it is installed
 inference_mode.
 """
 
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 
 from benchmarks import sit_cases, smoke
-from benchmarks.sit_cases import CLASSES, Case
+from benchmarks.sit_cases import Case
 from sphere_jax.cli import run_command
 from sphere_jax.geometry.spaces import Euclidean
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.sampling import Guidance, Sampler, sample
+
+if TYPE_CHECKING:
+    from benchmarks.torch_way import TorchWay
 
 SCALE = 1.5
 
@@ -39,31 +44,34 @@ def jax_sample(case: Case, sampler: Sampler):
         def velocity(z, t, y):
             return case.network.apply(params, z, t, y)
 
-        return sample(velocity, Euclidean(), noise, labels, CLASSES, sampler)
+        return sample(velocity, Euclidean(), noise, labels, case.classes, sampler)
 
     run = jax.jit(run, compiler_options=quick_products())
     noise, labels = jnp.asarray(case.data["noise"]), jnp.asarray(case.data["labels"])
     return lambda: run(case.params, noise, labels).block_until_ready()
 
 
-def torch_sample(case: Case, steps: int, compiled: bool):
+def torch_sample(case: Case, steps: int, compiled: bool, how: "TorchWay | None" = None):
+    """`how` is where and in which precision PyTorch runs."""
     import torch
 
-    from benchmarks.torch_sit import TorchSiT, load
+    from benchmarks.torch_way import TorchWay
 
-    model = load(TorchSiT(*case.sizes), case.params).eval()
-    network = torch.compile(model) if compiled else model
-    noise, labels = torch.from_numpy(case.data["noise"]), torch.from_numpy(case.data["labels"])
-    times, labels = torch.linspace(1, 0, steps + 1), labels.long()
-    both = torch.cat([labels, torch.full_like(labels, CLASSES)])
+    how = how or TorchWay()
+    network, _, batch = how.prepare(case, compiled)
+    noise, labels = batch["noise"], batch["labels"].long()
+    times = torch.linspace(1, 0, steps + 1, device=how.device)
+    both = torch.cat([labels, torch.full_like(labels, case.classes)])
 
     @torch.inference_mode()
     def call():
         z = noise
-        for start, stop in zip(times[:-1], times[1:], strict=True):
-            velocity = network(z.repeat(2, 1, 1, 1), start.expand(len(both)), both)
-            conditional, unconditional = velocity.chunk(2)
-            z = z + (stop - start) * (unconditional + SCALE * (conditional - unconditional))
+        with how.precision():
+            for start, stop in zip(times[:-1], times[1:], strict=True):
+                velocity = network(z.repeat(2, 1, 1, 1), start.expand(len(both)), both)
+                conditional, unconditional = velocity.float().chunk(2)
+                z = z + (stop - start) * (unconditional + SCALE * (conditional - unconditional))
+        how.wait()
         return z
 
     return call

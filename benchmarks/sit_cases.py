@@ -18,16 +18,22 @@ SMOKE += ["--seconds=0", "--no_compile"]
 
 
 class Case(NamedTuple):
-    """sizes: the positional arguments of SiT and of its twin; data: see `random_batch`."""
+    """sizes: the positional arguments of the network and of its twin, `module`.`twin` of
+    benchmarks/; data: see `random_batch`."""
 
     sizes: tuple
     network: Network
     params: Params
     data: dict[str, np.ndarray]
+    twin: tuple[str, str] = ("torch_sit", "TorchSiT")
 
     @property
     def batch(self) -> int:
         return len(self.data["labels"])
+
+    @property
+    def classes(self) -> int:
+        return self.sizes[5]
 
 
 def flags(description: str) -> argparse.ArgumentParser:
@@ -81,14 +87,16 @@ def make_case(args: argparse.Namespace, tokens: int) -> Case:
     return Case(sizes, network, random_params(network, args.seed), data)
 
 
-def random_batch(batch: int, shape: tuple[int, int, int], seed: int) -> dict[str, np.ndarray]:
+def random_batch(
+    batch: int, shape: tuple[int, int, int], seed: int, classes: int = CLASSES
+) -> dict[str, np.ndarray]:
     """Data and noise (B, h, w, d), times and labels (B,); the same arrays for both frameworks."""
     rng = np.random.default_rng(seed)
     return {
         "data": rng.standard_normal((batch, *shape), np.float32),
         "noise": rng.standard_normal((batch, *shape), np.float32),
         "t": rng.random(batch, np.float32),
-        "labels": rng.integers(0, CLASSES, batch).astype(np.int32),
+        "labels": rng.integers(0, classes, batch).astype(np.int32),
     }
 
 

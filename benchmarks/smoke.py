@@ -18,7 +18,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from PIL import Image
 
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.weights.stored import write_weights
@@ -85,6 +84,8 @@ def random_images(count: int, side: int = SIDE) -> np.ndarray:
 
 def jpegs(images: np.ndarray) -> dict[str, np.ndarray]:
     """Test images as an .npz holds them: `test_jpeg_bytes` (bytes,), `test_offsets` (N + 1,)."""
+    from PIL import Image
+
     files = []
     for image in images:
         file = BytesIO()

@@ -46,11 +46,21 @@ class TorchSiT(nn.Module):
         self.patches = nn.Linear(token, width)
         self.time = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(num_classes + 1, width)
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(self.block(width, heads, mlp_ratio, grid) for _ in range(depth))
         self.head_modulation, self.output = nn.Linear(width, 2 * width), nn.Linear(width, token)
         frequencies = torch.exp(-math.log(10000) * torch.arange(128) / 128)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.register_buffer("positions", sincos(grid, width)[None], persistent=False)
+
+    def block(self, width, heads, mlp_ratio, grid):
+        return Block(width, heads, mlp_ratio)
+
+    def norm(self, x):
+        """Of the head."""
+        return norm(x)
+
+    def load_norms(self, params):
+        """Here they have no parameters."""
 
     def forward(self, z, t, labels):
         batch, (height, width, d), p = z.shape[0], self.latent_shape, self.patch
@@ -63,7 +73,7 @@ class TorchSiT(nn.Module):
         for block in self.blocks:
             x = block(x, c)
         shift, scale = self.head_modulation(c)[:, None].chunk(2, -1)
-        x = self.output(norm(x) * (1 + scale) + shift)
+        x = self.output(self.norm(x) * (1 + scale) + shift)
         x = x.view(batch, rows, columns, p, p, d).permute(0, 1, 3, 2, 4, 5)
         return x.reshape(batch, height, width, d)
 
@@ -102,4 +112,5 @@ def load(model: TorchSiT, params: dict) -> TorchSiT:
         copy(block.modulation, layers["modulation"], i)
     copy(model.head_modulation, params["head"]["modulation"])
     copy(model.output, params["head"]["output"])
+    model.load_norms(params)
     return model

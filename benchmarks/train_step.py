@@ -8,6 +8,8 @@ gradients. PyTorch, if it is installed, runs eagerly and, unless `--no_compile`,
 torch.compile, with its fused AdamW.
 """
 
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 
@@ -19,6 +21,9 @@ from sphere_jax.methods.base import Method
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.step import init_state, make_train_step
+
+if TYPE_CHECKING:
+    from benchmarks.torch_way import TorchWay
 
 RATE, DECAY, CLIP = 1e-4, 0.999, 1.0
 
@@ -47,7 +52,8 @@ class GivenFlow(Method):
         return jnp.mean((velocity - (batch["noise"] - batch["data"])) ** 2), {}
 
 
-def jax_step(case: Case):
+def jax_step(case: Case, repeats: int = 1):
+    """`repeats` steps a call."""
     method = GivenFlow(case)
     optimizer_options = OptimizerOptions(learning_rate=RATE, clip_norm=CLIP)
     options = StageOptions(ema_decay=DECAY, optimizer=optimizer_options)
@@ -63,36 +69,42 @@ def jax_step(case: Case):
 
     def call():
         nonlocal state
-        state, _ = step(state, {}, batch)
+        for _ in range(repeats):
+            state, _ = step(state, {}, batch)
         jax.block_until_ready(state)
 
     return call
 
 
-def torch_step(case: Case, compiled: bool):
+def torch_step(case: Case, compiled: bool, how: "TorchWay | None" = None, repeats: int = 1):
+    """As `jax_step`; `how` is where and in which precision PyTorch runs."""
     import torch
     import torch.nn.functional as F
 
-    from benchmarks.torch_sit import TorchSiT, load
+    from benchmarks.torch_way import TorchWay
 
-    model = load(TorchSiT(*case.sizes), case.params)
-    weights = list(model.parameters())
+    how = how or TorchWay()
+    network, weights, batch = how.prepare(case, compiled)
     average = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=0.0, fused=True)
-    batch = {name: torch.from_numpy(array) for name, array in case.data.items()}
     labels = batch["labels"].long()
-    network = torch.compile(model) if compiled else model
 
-    def call():
+    def step():
         t = batch["t"][:, None, None, None]
         z = (1 - t) * batch["data"] + t * batch["noise"]
-        velocity = network(z, batch["t"], labels)
-        loss = F.mse_loss(velocity, batch["noise"] - batch["data"])
+        with how.precision():
+            velocity = network(z, batch["t"], labels)
+        loss = F.mse_loss(velocity.float(), batch["noise"] - batch["data"])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, CLIP)
         optimizer.step()
         torch._foreach_lerp_(average, weights, 1 - DECAY)
+
+    def call():
+        for _ in range(repeats):
+            step()
+        how.wait()
 
     return call
 

@@ -1,10 +1,13 @@
 """Every benchmark runs: its smoke mode, through the code of a measurement."""
 
+import argparse
 import importlib
 import importlib.util
 import re
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -65,3 +68,21 @@ def test_flags_on_the_command_line_win_over_those_of_the_smoke_mode(monkeypatch,
     args = parse(cases.flags("about"), [], lambda: cases.SMOKE)
     assert (args.width, args.depth, args.smoke) == (192, 6, False)
     assert capsys.readouterr().out.count("Smoke mode") == 1
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", ["sit_b", "lightning_xl"])
+def test_twins_in_pytorch_are_the_same_networks(kind, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(ROOT)
+    speed = importlib.import_module("benchmarks.accelerator_speed")
+    way = importlib.import_module("benchmarks.torch_way").TorchWay()
+    sizes = ["width=32", "depth=2", "heads=2"]
+    args = argparse.Namespace(network_sizes=sizes, latent_side=2, classes=3, seed=0)
+    case = speed.make_case(speed.KINDS[kind], args, 2, "float32")
+    twin, weights, batch = way.prepare(case, False)
+    theirs = twin(batch["data"], batch["t"], batch["labels"].long()).detach().numpy()
+    given = (case.data[name] for name in ("data", "t", "labels"))
+    ours = np.asarray(case.network.apply(case.params, *given))
+    assert np.abs(ours - theirs).max() / np.abs(theirs).max() < 1e-5
+    assert sum(w.numel() for w in weights) == sum(x.size for x in jax.tree.leaves(case.params))

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from sphere_jax.config.options import DataOptions
-from sphere_jax.data.pictures import decode, read_by_threads
 
 
 def name_of(images: "np.ndarray | Pictures", row: int) -> str:
@@ -40,6 +39,8 @@ class Pictures:
         return len(self.names)
 
     def __getitem__(self, rows) -> np.ndarray:
+        from sphere_jax.data.pictures import read_by_threads  # not to need Pillow before
+
         names = self.names[rows]
         if np.ndim(names) == 0:
             return self._read(names)
@@ -67,5 +68,7 @@ class Pictures:
         return os.fsencode("\n".join((self.data.resize, *lines)))
 
     def _read(self, name: str) -> np.ndarray:
+        from sphere_jax.data.pictures import decode
+
         file = self.root / name
         return decode(file, str(file), self.data)
