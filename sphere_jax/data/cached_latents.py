@@ -65,7 +65,8 @@ class CachedLatents:
         used = 1 + self.sampled  # of the arrays in a record
         found = np.empty((used, len(rows), *self.latent_shape), self.stored)
         shape = (1 + self.moments, *self.latent_shape)
-        for place, record in enumerate(self.records.read(2 * rows + mirrored)):
+        for place, row in enumerate((2 * rows + mirrored).tolist()):
+            record = self.records.one(row)
             found[:, place] = np.frombuffer(record, self.stored).reshape(shape)[:used]
         examples = dict(zip(NAMES, found, strict=False))
         if not (np.isscalar(self.mean) and np.isscalar(self.std)):

@@ -44,9 +44,9 @@ class Batches(Iterator[Batch]):
         self._sharding, self._size = sharding, batch_size
         self._workers = 0 if source.in_memory else workers
         self._threads = 0 if self._workers else threads_for(source, threads)
-        rows = self._rows = _local_rows(batch_size, sharding)
-        self._read = _Read(source, rows, flip, self._threads > 0 or self._workers > 0)
-        self._order = index_batches(len(source), batch_size, seed)
+        rows = self._rows = local_rows(batch_size, sharding)
+        self._read = ReadRows(source, flip, self._threads > 0 or self._workers > 0)
+        self._order = index_batches(len(source), batch_size, seed, rows)
         self._iterator = self._from(0)
         self._ahead: Batch | None = None
         self._given = 0  # batches handed out
@@ -88,21 +88,20 @@ class Batches(Iterator[Batch]):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Read:
-    """Reads the rows of a global batch that this process needs.
+class ReadRows:
+    """Reads what `index_batches` gives.
 
     alone: by the thread that calls, without others to help it.
     """
 
     source: Source
-    rows: np.ndarray
     flip: bool
     alone: bool
 
     def __call__(self, batch: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
         indices, flips = batch
         with by_this_thread() if self.alone else contextlib.nullcontext():
-            return self.source.stored(indices[self.rows], flips[self.rows] if self.flip else None)
+            return self.source.stored(indices, flips if self.flip else None)
 
 
 def threads_for(source: Source, threads: int = -1) -> int:
@@ -113,22 +112,51 @@ def threads_for(source: Source, threads: int = -1) -> int:
     return 0 if source.in_memory else min(usable_cores(), MOST_THREADS)
 
 
-def index_batches(count: int, batch_size: int, seed: int) -> grain.MapDataset:
-    """The order of batches: element i holds the rows (B,) of batch i, and which of them are
+def index_batches(
+    count: int, batch_size: int, seed: int, rows: np.ndarray | None = None
+) -> grain.MapDataset:
+    """The order of batches: element i holds the examples (B,) of batch i, and which of them are
     mirrored where mirroring is on. Endless: `count` examples are reshuffled every epoch.
+
+    rows: those of a batch that are wanted, sorted; others cost nothing.
     """
-    indices = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
-    return indices.batch(batch_size, drop_remainder=True).random_map(_with_flips)
+    rows = np.arange(batch_size) if rows is None else rows
+    examples = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
+    return _Rows(examples, batch_size, rows).random_map(_WithFlips(batch_size, rows))
 
 
-def _local_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
+class _Rows(grain.MapDataset):
+    """Some rows of every batch of `parent`."""
+
+    def __init__(self, parent: grain.MapDataset, batch_size: int, rows: np.ndarray):
+        super().__init__(parent)
+        self._size, self._rows = batch_size, rows.tolist()
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._size
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        start = index * self._size
+        return np.array([self._parent[start + row] for row in self._rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class _WithFlips:
+    """Draws for the whole batch, so that a row's flip does not depend on who reads it."""
+
+    batch_size: int
+    rows: np.ndarray
+
+    def __call__(self, indices: np.ndarray, rng: np.random.Generator):
+        return indices, rng.random(self.batch_size)[self.rows] < 0.5
+
+
+def local_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:
     """The rows of a global batch that the devices of this process hold, sorted, each once."""
     held = sharding.addressable_devices_indices_map((batch_size,))
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in held.values()]))
-
-
-def _with_flips(indices: np.ndarray, rng: np.random.Generator):
-    return indices, rng.random(len(indices)) < 0.5
 
 
 def to_device(
@@ -163,7 +191,7 @@ def map_batched(
     leading batch axis; the result comes back to the host of every process. `what` names the work in
     progress lines; without it there are none.
     """
-    count, whole, local = len(arrays[0]), None, _local_rows(batch_size, sharding)
+    count, whole, local = len(arrays[0]), None, local_rows(batch_size, sharding)
     progress = Progress(what, count) if what else None
     for start in range(0, count, batch_size):
         rows = np.arange(start, start + batch_size)

@@ -1,5 +1,6 @@
 """ArrayRecord files: records read by number, and written whole or not at all."""
 
+import bisect
 import contextlib
 import os
 import threading
@@ -24,6 +25,7 @@ class RecordFiles:
     def __init__(self, files: Sequence[Path], counts: Sequence[int], fix: str):
         self._files, self._fix = tuple(files), fix
         self._starts = np.cumsum([0, *counts])
+        self._bounds = self._starts.tolist()
         self._readers, self._lock = {}, threading.Lock()
 
     def __getstate__(self) -> dict:
@@ -46,16 +48,27 @@ class RecordFiles:
             try:
                 records = self._reader(file).read(numbers)
             except RuntimeError as error:  # every record has a checksum
-                raise UserError(
-                    f"{self._files[file]} is damaged ({error}); {self._fix}."
-                ) from error
+                raise self._damaged(file, error) from error
             for place, record in zip(places, records, strict=True):
                 found[place] = record
         return found
 
+    def one(self, row: int) -> bytes:
+        """Record `row`, as of `read`. For large ones it is the quicker way, as the memory of one is
+        used again for the next."""
+        file = bisect.bisect_right(self._bounds, row) - 1
+        try:
+            (record,) = self._reader(file).read([int(row) - self._bounds[file]])
+        except RuntimeError as error:
+            raise self._damaged(file, error) from error
+        return record
+
     def file_of(self, row: int) -> Path:
         """The file that holds a record."""
-        return self._files[np.searchsorted(self._starts, row, side="right") - 1]
+        return self._files[bisect.bisect_right(self._bounds, row) - 1]
+
+    def _damaged(self, file: int, error: RuntimeError) -> UserError:
+        return UserError(f"{self._files[file]} is damaged ({error}); {self._fix}.")
 
     def _reader(self, file: int):
         with self._lock:

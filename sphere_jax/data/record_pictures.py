@@ -42,7 +42,7 @@ class RecordPictures(Pictures):
         return os.fsencode(f"{self.title}\n") + super().listing
 
     def _read(self, name: int) -> np.ndarray:
-        (record,) = self.records.read(np.array([name]))
+        record = self.records.one(int(name))
         encoded, _ = image_and_label(record)
         return decode(io.BytesIO(encoded), f"Picture {int(name)} of {self.root}", self.data)
 

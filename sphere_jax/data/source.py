@@ -62,7 +62,9 @@ class Source:
             if isinstance(array, CachedLatents):
                 found |= array.stored_examples(indices, mirrored)
                 continue
-            found[name] = array[indices]  # a copy
+            found[name] = (
+                rows_of(array, indices) if isinstance(array, np.memmap) else array[indices]
+            )
             if name == "images" and mirrored is not None:
                 found[name][mirrored] = found[name][mirrored][:, :, ::-1]
         return found
@@ -84,6 +86,15 @@ class Source:
     def dates(self) -> dict[str, str]:
         """When the files last changed whose content a fingerprint is not made of in full."""
         return {}
+
+
+def rows_of(array: np.memmap, indices: np.ndarray) -> np.ndarray:
+    """`array[indices]` in memory; row by row, in half the time where rows are large."""
+    plain = np.asarray(array)
+    found = np.empty((len(indices), *plain.shape[1:]), plain.dtype)
+    for place, row in enumerate(indices.tolist()):
+        found[place] = plain[row]
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,12 +2,21 @@
 
 import threading
 
+import grain
 import jax
 import numpy as np
 import pytest
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.data.pipeline import Batches, map_batched, to_device, to_host
+from sphere_jax.data.pipeline import (
+    Batches,
+    ReadRows,
+    index_batches,
+    local_rows,
+    map_batched,
+    to_device,
+    to_host,
+)
 from sphere_jax.data.source import Source
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 
@@ -37,6 +46,25 @@ def test_the_order_depends_on_the_seed_alone(source, sharding):
     assert (take(Batches(source, 8, 4, sharding), 20) != first).any()
 
 
+def test_the_order_is_that_of_runs_that_have_started():
+    """As grain shuffles, batches and draws by itself."""
+
+    def with_flips(indices, rng):
+        return indices, rng.random(len(indices)) < 0.5
+
+    plain = grain.MapDataset.range(COUNT).seed(7).shuffle().repeat()
+    plain = plain.batch(8, drop_remainder=True).random_map(with_flips)
+    ours, some = index_batches(COUNT, 8, 7), index_batches(COUNT, 8, 7, np.array([1, 5]))
+    assert len(ours) == len(plain)
+    for batch in (0, 1, 5, 6, 7, 1000):
+        for expected, found, part in zip(plain[batch], ours[batch], some[batch], strict=True):
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(part, expected[[1, 5]])
+    assert ours[0][0].tolist() == [28, 9, 0, 45, 29, 30, 17, 6]
+    assert np.flatnonzero(ours[0][1]).tolist() == [1, 3, 4, 5, 7]
+
+
 def test_the_order_of_examples_does_not_depend_on_the_batch_size(source, sharding):
     small, large = Batches(source, 4, 0, sharding), Batches(source, 8, 0, sharding)
     np.testing.assert_array_equal(take(small, 20).ravel(), take(large, 10).ravel())
@@ -62,6 +90,40 @@ def test_a_state_resumes_exactly(source, sharding, threads, seen):
     resumed.set_state(state)
     assert resumed.state == state
     np.testing.assert_array_equal(take(resumed, 12, "images"), rest)
+
+
+class OfProcess:
+    """The sharding of a batch as process `number` of `count` sees it, two devices each."""
+
+    def __init__(self, number, count):
+        self.devices = 2 * number, 2 * number + 1
+        self.parts = 2 * count
+
+    def addressable_devices_indices_map(self, shape):
+        each = shape[0] // self.parts
+        return {i: (slice(i * each, (i + 1) * each),) for i in self.devices}
+
+
+def test_runs_resumed_on_other_numbers_of_processes_read_every_example_once(source, sharding):
+    """Three epochs of 50 in batches of 24, of which 1, 4, 2, 3, 1 processes read one after the
+    other some: together they read what one alone reads, and in an epoch every example once."""
+    alone = take(Batches(source, 24, 0, sharding, flip=True), 7, "images")
+    read = []
+    for count, numbers in ((1, [0, 1]), (4, [2]), (2, [3, 4]), (3, [5]), (1, [6])):
+        for number in numbers:
+            whole = []
+            for process in range(count):
+                rows = local_rows(24, OfProcess(process, count))
+                assert len(rows) == 24 // count
+                order = index_batches(COUNT, 24, 0, rows)
+                whole.append(ReadRows(source, flip=True, alone=True)(order[number]))
+            images, labels = (
+                np.concatenate([part[name] for part in whole]) for name in ("images", "labels")
+            )
+            np.testing.assert_array_equal(images, alone[number])
+            read += labels.tolist()
+    for epoch in range(3):
+        assert sorted(read[epoch * COUNT : (epoch + 1) * COUNT]) == list(range(COUNT))
 
 
 class Watched(Source):

@@ -11,7 +11,15 @@ import jax
 import numpy as np
 
 from sphere_jax.common.processes import barrier, start_processes
-from sphere_jax.distribution.mesh import make_mesh, put_global, replicated, tree_shardings
+from sphere_jax.data.pipeline import Batches
+from sphere_jax.data.source import Source
+from sphere_jax.distribution.mesh import (
+    batch_sharding,
+    make_mesh,
+    put_global,
+    replicated,
+    tree_shardings,
+)
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.shared_reads import spread
 
@@ -39,6 +47,23 @@ def same(state) -> bool:
         for name, array in state[item].items()
         for shard in array.addressable_shards
     )
+
+
+def labels_read(mesh) -> dict:
+    """By this process, of five batches of 8 from a state of another number of processes."""
+    read = []
+
+    class Noted(Source):
+        def stored(self, indices, mirrored=None):
+            read.append(indices.tolist())
+            return super().stored(indices, mirrored)
+
+    labels = np.arange(20, dtype=np.int32)
+    batches = Batches(Noted({"labels": labels}), 8, 0, batch_sharding(mesh))
+    batches.set_state({"next_index": 3})
+    taken = [next(batches)["labels"] for _ in range(5)]
+    held = [[label for s in x.addressable_shards for label in s.data.tolist()] for x in taken]
+    return {"read": read[:5], "held": held, "state": batches.state}
 
 
 def main(folder: Path) -> dict:
@@ -70,6 +95,8 @@ def main(folder: Path) -> dict:
         if jax.process_index() == blind:
             checkpoints._checksums.file = lambda step: folder / "none" if step == 6 else folder
         found[f"latest, {blind} is blind"] = checkpoints.latest()
+
+    found["input"] = labels_read(mesh)
 
     # A damaged file is noticed by the process whose share it is, and both go back.
     if jax.process_index() == 0:

@@ -1,4 +1,4 @@
-"""Two processes write, sum, verify and read one checkpoint together."""
+"""Two processes read batches together, and write, sum, verify and read one checkpoint."""
 
 import json
 import socket
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import tiny_run
+
+from sphere_jax.data.pipeline import index_batches
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +42,17 @@ def found(folder):
     ]
     outputs = [tiny_run.finish(process, timeout=600)[0] for process in started]
     return [json.loads(output.splitlines()[-1]) for output in outputs]
+
+
+def test_each_process_reads_its_rows_and_they_go_on_in_the_common_order(found):
+    """No example of a batch is read twice or by none."""
+    order = index_batches(20, 8, 0)
+    for batch in range(5):
+        parts = [each["input"]["read"][batch] for each in found]
+        assert [len(part) for part in parts] == [4, 4]
+        assert parts[0] + parts[1] == order[3 + batch][0].tolist()
+        assert [sorted(each["input"]["held"][batch]) for each in found] == [*map(sorted, parts)]
+    assert [each["input"]["state"] for each in found] == [{"next_index": 8}] * 2
 
 
 def test_every_sharding_restores_onto_every_other(found):

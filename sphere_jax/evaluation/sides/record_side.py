@@ -39,7 +39,7 @@ class EncodedRecords(Pictures):
         return label if isinstance(label, int) else None
 
     def _feature(self, row: int, names: tuple[str, ...]) -> list | None:
-        (record,) = self.records.read(np.array([row]))
+        record = self.records.one(row)
         try:
             features = parse_example(record)
         except ValueError as error:
