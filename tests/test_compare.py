@@ -163,8 +163,7 @@ def test_an_interrupted_comparison_resumes_to_the_same_rows(compared, copied, mo
     arm = copied / "seed1-our-slerp"
     for file in (arm / "results.json", arm / "stages" / "flow.npz"):
         file.unlink()
-    record = json.loads((arm / "stages" / "flow.json").read_text())
-    (arm / "stages" / "flow.json").write_text(json.dumps(record | {"finished": False}))
+    tiny_run.edit_json(arm / "stages" / "flow.json", finished=False)
     shutil.rmtree(arm / "checkpoints" / "flow" / "6")
     (arm / "checkpoints" / "flow.crc32" / "6.json").unlink()
     trained, train_arm = [], running.train_arm
@@ -193,13 +192,13 @@ def test_an_interrupted_comparison_resumes_to_the_same_rows(compared, copied, mo
 def test_unmatched_arms_are_refused(copied):
     again = [*TINY, *ARMS, f"--workdir={copied}"]
     file = copied / "seed1-chord" / "matched.json"
-    true = json.loads(file.read_text())
-    file.write_text(json.dumps(true | {"data order": "0" * 16}))
+    true = file.read_text()
+    tiny_run.edit_json(file, **{"data order": "0" * 16})
     message = refusal(*again)
     assert "Arms 'chord' and 'our slerp' of seed 1" in message and "data order differ" in message
     file.unlink()  # measured again
     compare.main(again)
-    assert json.loads(file.read_text()) == true
+    assert file.read_text() == true
 
 
 @pytest.mark.slow

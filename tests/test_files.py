@@ -1,5 +1,6 @@
 """Cache folders, sizes in words, and files that are replaced whole."""
 
+import json
 import os
 import socket
 import tomllib
@@ -11,6 +12,7 @@ from refusals import refusal_of
 from sphere_jax.common import files
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import (
+    SEAL,
     cache_folder,
     check_parents,
     expand_path,
@@ -18,8 +20,10 @@ from sphere_jax.common.files import (
     make_cache_folder,
     make_folder,
     make_parent,
+    read_json,
     remove_leftovers,
     temporary_beside,
+    write_json,
     write_whole,
 )
 from sphere_jax.config.config_files import load_config
@@ -174,6 +178,29 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 
     message = refusal_of(write_whole, tmp_path / "page.html", full)
     assert "page.html (No space left on device:" in message and "make room)" in message
+
+
+def test_a_sealed_object_that_has_changed_is_damaged(tmp_path):
+    """In any value, but not in its layout; one without a seal, as of older versions, is taken."""
+    file, content = tmp_path / "a.json", {"b": [1, 2.5, float("nan")], "a": {3: "é"}}
+    read = {"b": [1, 2.5, None], "a": {"3": "é"}}
+    write_json(file, content, sealed=True)
+    text = file.read_text()
+    assert read_json(file) == read and SEAL in text
+    file.write_text(json.dumps(dict(reversed(json.loads(text).items()))))
+    assert read_json(file) == read
+    for old, new in (
+        ("2.5", "2.6"),
+        ("null", "1"),
+        ('"b"', '"c"'),
+        (f'{SEAL}": "', f'{SEAL}": "0'),
+    ):
+        file.write_text(text.replace(old, new))
+        assert "is damaged (its content has changed); mend it" in refusal_of(
+            read_json, file, "mend it"
+        )
+    file.write_text(json.dumps(read))
+    assert read_json(file) == read
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"null", b"3", b"\xff"])

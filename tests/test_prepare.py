@@ -263,8 +263,7 @@ def test_samples_are_scored_against_the_images_behind_a_cache(folder, cache, cap
     assert index["images"] == {"source": "npz", "path": str(original)}
     older = folder / "older"  # made before caches stored the path of their images
     shutil.copytree(cache, older)
-    del index["images"]
-    (older / "index.json").write_text(json.dumps(index))
+    tiny_run.edit_json(older / "index.json", "images")
 
     def words(*flags):
         return refusal_of(train, folder, "moved_images", *scored, *flags)

@@ -4,9 +4,11 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import tiny_run
 from refusals import refusal_of
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.common.files import read_json
 from sphere_jax.config.reading import read_config
 from sphere_jax.distribution.mesh import make_mesh
 from sphere_jax.runs.records import completed, difference
@@ -108,13 +110,12 @@ def test_a_last_stage_goes_on_where_its_first_steps_are_the_same(tmp_path):
 
     claimed(steps=7)
     finished = tmp_path / "stages" / "flow.json"
-    content = json.loads(finished.read_text()) | {"finished": True, "metrics": {}}
-    finished.write_text(json.dumps(content))
+    tiny_run.edit_json(finished, finished=True, metrics={})
     (tmp_path / "results.json").write_text("{}")
     assert claimed(steps=7)["finished"] and (tmp_path / "results.json").exists()
     record = claimed(steps=9)
     assert record["depends"]["config.flow.steps"] == 9 and not record["finished"]
-    assert json.loads(finished.read_text()) == record and not (tmp_path / "results.json").exists()
+    assert read_json(finished) == record and not (tmp_path / "results.json").exists()
     assert "config.flow.steps=9, not 8; give another" in refusal_of(claimed, steps=8)
     both = refusal_of(claimed, steps=10, time_shift=3.0)
     assert "config.flow.steps=9, not 10; give another --workdir (--from_run=" in both

@@ -1,11 +1,14 @@
 """The smallest whole run, a tiny tokenizer's weights, and commands in processes of their own."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from sphere_jax.common import files
 
 ROOT = Path(__file__).parents[1]
 FLAGS = [
@@ -66,6 +69,13 @@ def finish(process: subprocess.Popen, code: int = 0, timeout: float = 400) -> tu
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return out, err
+
+
+def edit_json(file: Path, *without: str, **changes) -> None:
+    """Values of a JSON object changed or left out, as by a version that wrote no checksum."""
+    content = json.loads(file.read_text()) | changes
+    kept = {key: value for key, value in content.items() if key not in (files.SEAL, *without)}
+    file.write_text(json.dumps(kept))
 
 
 def unstarted(workdir: Path, config: str, *flags):

@@ -25,6 +25,7 @@ from sphere_jax.common.forms import Form, misfit
 SILENT = 600.0  # seconds without a write after which another host's process is taken to be gone
 LEFTOVER = re.compile(r"\..+\..+\.\d+\.tmp")  # as `temporary_beside` names it
 OBJECT_STORE = re.compile(r"(gs|s3|az|abfs|hf|hdfs|https?):/")  # as a Path has it, too
+SEAL = "crc32 of the rest"  # key of a JSON object: of all else in it
 PATH_LENGTH, NAME_LENGTH = 4096, 255  # bytes, on all common file systems
 
 
@@ -95,15 +96,20 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
-def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Standard JSON; NaN and infinity, which it lacks, become null."""
-    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+def write_json(path: str | os.PathLike, content: Any, sealed: bool = False) -> None:
+    """Standard JSON; NaN and infinity, which it lacks, become null. An object that no user edits is
+    `sealed`: with a checksum, by which `read_json` notices what has changed in it."""
+    content = _finite(content)
+    if sealed:
+        content = {**content, SEAL: _checksum(content)}
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(file: Path, fix: str = "delete it", form: Form | None = None) -> dict | None:
     """The object in a JSON file, of this form; None where there is no such file.
 
-    Raises UserError, which ends with `fix`, if it is damaged, no object or of another form.
+    Raises UserError, which ends with `fix`, if it is damaged, no object or of another form. Older
+    files have no seal, and are taken as they are.
     """
     try:
         found = json.loads(file.read_text())
@@ -113,9 +119,18 @@ def read_json(file: Path, fix: str = "delete it", form: Form | None = None) -> d
         raise UserError(f"{file} is damaged ({shortened(str(error))}); {fix}.") from error
     if not isinstance(found, dict):
         raise UserError(f"{file} is damaged (it holds no object); {fix}.")
+    seal = found.pop(SEAL, None)
+    if seal is not None and seal != _checksum(found):
+        raise UserError(f"{file} is damaged (its content has changed); {fix}.")
     if form and (wrong := misfit(found, form)):
         raise UserError(f"{file} is damaged ({shortened(wrong)}); {fix}.")
     return found
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of an object as JSON gives it back, whatever the order of its keys."""
+    plain = json.loads(json.dumps(content))
+    return f"{zlib.crc32(json.dumps(plain, sort_keys=True).encode()):08x}"
 
 
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:

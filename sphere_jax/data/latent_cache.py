@@ -88,7 +88,7 @@ class CacheWriter:
 
     def write_plan(self) -> None:
         """Writes plan and labels; for one process to call."""
-        write_json(self.folder / "plan.json", self.plan)
+        write_json(self.folder / "plan.json", self.plan, sealed=True)
         write_npz(self.folder / "labels.npz", {part: self._labels[part] for part in PARTS})
 
     @property
@@ -123,7 +123,8 @@ class CacheWriter:
                 used = drawn(stored, rng) if self.plan.get("moments") else stored
                 moments, images = merged(moments, moments_of(used)), images + len(stored)
         record = {"images": images, "bytes": file.stat().st_size, "crc32": crc32(file)}
-        write_json(self.folder / f"{shard.name}.json", record | {"moments": moments})
+        record |= {"moments": moments}
+        write_json(self.folder / f"{shard.name}.json", record, sealed=True)
 
     def write_index(self, write: bool = True) -> dict[str, Any]:
         """The index, once all shards are there; for one process to `write`."""
@@ -138,7 +139,7 @@ class CacheWriter:
         index = {**self.plan, "images": self._images}
         index |= {"statistics": statistics_of(moments), "shards": found}
         if write:
-            write_json(self.folder / "index.json", index)
+            write_json(self.folder / "index.json", index, sealed=True)
         return index
 
 

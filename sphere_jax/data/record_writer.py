@@ -68,7 +68,7 @@ def write_images(data: DataOptions, folder: str | os.PathLike, shard_size: int) 
     if before is not None:
         check_plan(folder, before, json.loads(json.dumps(plan)))
     if is_main_process():
-        write_json(folder / PLAN, plan)
+        write_json(folder / PLAN, plan, sealed=True)
         write_classes(folder, classes_of(data))
 
     def write(shard: Shard) -> None:

@@ -122,7 +122,7 @@ class Records:
             record = {"depends": now, "finished": False} | ({"data dates": dates} if dates else {})
             if is_main_process():
                 (self.workdir / "results.json").unlink(missing_ok=True)  # of a finished run
-                write_json(self.file(name), record)
+                write_json(self.file(name), record, sealed=True)
         return record
 
     def _say_dates(self, name: str, before: dict[str, str], now: dict[str, str]) -> None:

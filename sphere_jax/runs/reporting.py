@@ -68,7 +68,8 @@ def write_files(
         f"{len(samples.labels):,} samples, {samples.sampler}, NFE {samples.evaluations}."
     )
     page.write_report(workdir / "report.html", f"{workdir.name}", summary, headlines, sections)
-    write_json(workdir / "results.json", results)  # last: it marks the run as finished
+    # Last: it marks the run as finished.
+    write_json(workdir / "results.json", results, sealed=True)
 
 
 def write_stages(run: Run, results: dict) -> None:
@@ -78,7 +79,7 @@ def write_stages(run: Run, results: dict) -> None:
     sections = [*_stage_sections(run), *_loss_section(rows), _reproduce_section(run)]
     summary = f"{', '.join(config.stages)} on {config.data.source}, seed {config.seed}."
     page.write_report(workdir / "report.html", f"{workdir.name}", summary, [], sections)
-    write_json(workdir / "results.json", results)
+    write_json(workdir / "results.json", results, sealed=True)
 
 
 def _loss_section(rows: list[dict]) -> list[page.Section]:

@@ -124,7 +124,8 @@ def _measure(run: Run, name: str, frozen, params, record: dict, log: RunLog, fid
             flat |= {f"artifact/{part}/{k}": v for k, v in leaves.items()}
         write_npz(run.workdir / "stages" / f"{name}.npz", flat)
         measured = {"metrics": outcome.metrics, "measured_with": _measured_with(run, method)}
-        write_json(run.records.file(name), record | {"finished": True} | measured)
+        record = record | {"finished": True} | measured
+        write_json(run.records.file(name), record, sealed=True)
 
 
 def _measure_again(run: Run, name: str, frozen, record: dict, log: RunLog) -> None:

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from refusals import refusal_of
 
-from sphere_jax.common.files import temporary_beside
+from sphere_jax.common.files import SEAL, temporary_beside
 from sphere_jax.config.options import DataOptions, EvaluationOptions
 from sphere_jax.data.cached_latents import as_used, surely_finite
 from sphere_jax.data.latent_cache import DTYPES, CacheWriter, check_cache, read_cache
@@ -203,6 +203,11 @@ def test_a_folder_that_is_no_cache_is_a_user_error(tmp_path):
     assert "holds no latent cache" in refusal_of(load, data(tmp_path / "none"))
     fill(tmp_path)
     index = json.loads((tmp_path / "index.json").read_text())
+    changed = index | {"statistics": {}}
+    (tmp_path / "index.json").write_text(json.dumps(changed))
+    assert "index.json is damaged (its content has changed)" in refusal_of(load, data(tmp_path))
+    del index[SEAL]  # as of an older version
+    (tmp_path / "index.json").write_text(json.dumps(index))
     np.savez(tmp_path / "labels.npz", train=np.zeros(3, np.int32), heldout=np.zeros(4, np.int32))
     assert "labels.npz is of another cache" in refusal_of(load, data(tmp_path))
     for change, words in (

@@ -252,7 +252,8 @@ def test_statistics_of_packed_latents(tmp_path):
     found = statistics_of(moments_of(np.asarray(stored)))
     index = {
         "made_with": made_with, "statistics": found, "latent_shape": (4, 6, 64),
-        "dtype": "float32", "shards": {"train": [{"images": 2}]},
+        "dtype": "float32",
+        "shards": {"train": [{"images": 2, "name": "a", "bytes": 1, "crc32": 1}], "heldout": []},
     }  # fmt: skip
     (tmp_path / "index.json").write_text(json.dumps(index))
     assert not KLVAE.without_statistics(bare).packed

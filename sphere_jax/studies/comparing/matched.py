@@ -94,7 +94,7 @@ def write_matched(run: Run) -> None:
     """Measured when an arm starts, and again until one of its stages has started."""
     started = any((run.workdir / "stages").glob("*.json"))
     if not started or read_matched(run.workdir) is None:
-        write_json(run.workdir / "matched.json", matched_items(run))
+        write_json(run.workdir / "matched.json", matched_items(run), sealed=True)
 
 
 def read_matched(workdir: Path) -> dict[str, str] | None:
