@@ -22,9 +22,7 @@ with a line when that is over. The JSON file is written again after every part.
 
 import argparse
 import gc
-import json
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +41,7 @@ from benchmarks import (
     smoke,
 )
 from benchmarks.accelerator_device import describe
+from benchmarks.timed import stop_at, write_json
 from sphere_jax.cli import run_command
 
 PARTS: dict[str, tuple[float, Callable[[argparse.Namespace, float], Any]]] = {  # seconds, function
@@ -86,7 +85,7 @@ def main(argv: list[str]) -> None:
     start = time.monotonic()
     end = start + 60 * args.minutes
     found: dict[str, Any] = {"parts": {}, "seconds": {}, "not_run": {}, "stand_ins": bare.MISSING}
-    guard = _stop_at(end + 20, found, args.out)
+    guard = stop_at(end + 20, found, args.out)
     for name in args.parts:
         begun, (share, run) = time.monotonic(), PARTS[name]
         if end - begun < LEAST * share:
@@ -101,7 +100,7 @@ def main(argv: list[str]) -> None:
             found["seconds"][name] = round(time.monotonic() - begun, 1)
             found.pop("running")
             _free()
-        _write(found, args.out)
+        write_json(found, args.out)
     guard.cancel()
     print(f"\n{time.monotonic() - start:.0f} s; {args.out}")
 
@@ -109,27 +108,6 @@ def main(argv: list[str]) -> None:
 def _skip(found: dict, name: str, why: str) -> None:
     found["not_run"][name] = why
     print(f"{name} was not run: {why}", flush=True)
-
-
-def _write(found: dict, path: Path) -> None:
-    """Whole or not at all: a run that is cut keeps what it has."""
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
-    os.replace(temporary, path)
-
-
-def _stop_at(when: float, found: dict, path: Path) -> threading.Timer:
-    """Ends the process then: no compiler can be interrupted otherwise."""
-
-    def stop() -> None:
-        _skip(found, found.get("running", "the rest"), "the time was over")
-        _write(found, path)
-        os._exit(1)
-
-    guard = threading.Timer(when - time.monotonic(), stop)
-    guard.daemon = True
-    guard.start()
-    return guard
 
 
 def _free() -> None:

@@ -8,7 +8,9 @@ import argparse
 import contextlib
 import dataclasses
 import math
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -111,20 +113,29 @@ def _exact(space: Any, z0, z1, v, t) -> dict[str, np.ndarray]:
 
 
 def methods(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
-    """Of every method: loss and gradient on one batch in bfloat16 against float32."""
-    found, configs = {}, shipped_configs()
-    for name in plugins.known("methods", "METHOD")[: args.most_methods]:
-        if time.monotonic() > deadline:
-            found[name] = "not run: the time was over"
-            print(f"  {name} was not run: the time was over", flush=True)
-            continue
+    """Of every method: loss and gradient on one batch in bfloat16 against float32.
+
+    Programs of several methods are compiled at once: that is nearly all of the time.
+    """
+    configs, names = shipped_configs(), plugins.known("methods", "METHOD")[: args.most_methods]
+
+    def compare(name: str) -> dict[str, Any] | str:
         places = [(c, file, stage) for file, c in configs for stage in c.stages
                   if c.stage(stage).method == name]  # fmt: skip
         if not places:
-            found[name] = "no shipped config has a stage of it"
-        else:
-            found[name] = _both(*places[0], args)
-        print(f"  {name}: {_shown(found[name])}", flush=True)
+            return "no shipped config has a stage of it"
+        if time.monotonic() > deadline:
+            return "not run: the time was over"
+        try:
+            return _both(*places[0], args)
+        except Exception as error:  # the others are worth having
+            return f"failed: {type(error).__name__}: {str(error).splitlines()[0][:300]}"
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found = {}
+        for name, result in zip(names, pool.map(compare, names), strict=True):
+            found[name] = result
+            print(f"  {name}: {_shown(result)}", flush=True)
     return found
 
 

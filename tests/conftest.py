@@ -7,16 +7,19 @@ takes a third of the time. XLA_FLAGS that are set, even to nothing, are left alo
 
 import os
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
     "SPHERE_JAX_LISTINGS", str(Path(tempfile.gettempdir()) / "sphere_jax_test_listings")
 )
+# From 0.11 on jaxlib lacks the switch between emitters, and ends the process over a flag it lacks.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    " --xla_cpu_parallel_codegen_split_count=1",
+    "--xla_backend_optimization_level=0"
+    + " --xla_cpu_use_fusion_emitters=false" * metadata.version("jaxlib").startswith("0.10.")
+    + " --xla_cpu_parallel_codegen_split_count=1",
 )
 
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # as commands have it

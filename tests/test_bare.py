@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from sphere_jax.config.config_files import run_file
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("accelerator",)
+COMMANDS = ("accelerator", "accelerator_study")
 SOURCES = [file.read_text() for file in sorted((ROOT / "sphere_jax").rglob("*.py"))]
 ABSENT = (
     "PIL", "einops", "grain", "jaxtyping", "matplotlib", "ml_collections", "mlxtend", "orbax",

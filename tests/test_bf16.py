@@ -25,6 +25,7 @@ from sphere_jax.models.sphere_encoder import Encoder
 from sphere_jax.nn.functional import Network
 from sphere_jax.sampling import Sampler
 from sphere_jax.tokenizers.precomputed import Precomputed
+from sphere_jax.training.flops import scan_arguments
 from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.step import init_state, make_train_step
 
@@ -137,8 +138,8 @@ def test_halves_of_autoencoders_keep_float32_tokens_statistics_and_sums(name):
 
 def carries(scan):
     """The variables that a scan hands on from one iteration to the next."""
-    first = scan.params["num_consts"]
-    return scan.invars[first : first + scan.params["num_carry"]]
+    consts, carried = scan_arguments(scan.params)
+    return scan.invars[consts : consts + carried]
 
 
 def train(dtype, steps):

@@ -111,9 +111,18 @@ def _used(jaxpr) -> list:
 
 
 def _scan(params, given: list[bool]) -> tuple[float, list[bool]]:
-    consts, carries = params["num_consts"], params["num_carry"]
+    consts, carries = scan_arguments(params)
     flops, out = _settled(params["jaxpr"].jaxpr, given, consts, carries)
     return params["length"] * flops, out
+
+
+def scan_arguments(params: Any) -> tuple[int, int]:
+    """Numbers of constants and of carried values of a scan, its first arguments: JAX had them among
+    the parameters of the equation up to 0.10, and has the tree of all arguments since."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carried, _ = params["ft_in"].unpack()
+    return len(list(consts)), len(list(carried))
 
 
 def _while(params, given: list[bool]) -> tuple[float, list[bool]]:

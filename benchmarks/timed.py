@@ -1,0 +1,31 @@
+"""For commands that must end in time and keep what they have found."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+
+def write_json(found: dict[str, Any], path: Path) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_text(json.dumps(found, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def stop_at(when: float, found: dict[str, Any], path: Path) -> threading.Timer:
+    """Ends the process at `when`, by `time.monotonic`, with exit code 1, unless it is cancelled: no
+    compiler can be interrupted otherwise. `found["running"]` is what it was at."""
+
+    def stop() -> None:
+        found.setdefault("not_run", {})[found.get("running", "the rest")] = "the time was over"
+        print(f"\nThe time was over during {found.get('running', 'the rest')}.", flush=True)
+        write_json(found, path)
+        os._exit(1)
+
+    guard = threading.Timer(when - time.monotonic(), stop)
+    guard.daemon = True
+    guard.start()
+    return guard
