@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -20,6 +21,8 @@ AHEAD = 2  # batches that wait in each worker
 
 def read_by_workers(batches: grain.IterDataset, count: int) -> grain.IterDataset:
     """The same batches in the same order, read by `count` processes."""
+    # After a signal some blocks of shared memory are left to Python's tracker, which frees them.
+    sys.warnoptions.append("ignore:resource_tracker")
     flags.FLAGS.mark_as_parsed()  # grain asks absl, which sphere_jax gives no command line
     options = grain.MultiprocessingOptions(count, per_worker_buffer_size=AHEAD)
     return batches.mp_prefetch(options, worker_init_fn=start_worker)

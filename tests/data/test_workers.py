@@ -1,10 +1,18 @@
 """Processes that read: the same batches, the same states, one sentence for what is wrong."""
 
 import multiprocessing
+import os
 import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+import tiny_run
 from PIL import Image
 
 from sphere_jax.common.errors import UserError
@@ -95,6 +103,33 @@ def test_what_goes_wrong_in_a_worker_is_one_sentence(folder, tmp_path, sharding)
         worker.kill()
     with pytest.raises(UserError, match="exit code -9.*config.data.workers"):
         taken(batches, 9)
-    (folder / "train" / "1" / "7.png").write_bytes(b"no picture")
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    (damaged / "train" / "1" / "7.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="7.png is not an image"):
-        taken(Batches(source(folder), 10, 0, sharding, workers=1), 3)
+        taken(Batches(source(damaged), 10, 0, sharding, workers=1), 3)
+
+
+@pytest.mark.slow
+def test_a_signal_to_run_and_workers_saves_and_ends_all(folder, tmp_path):
+    """As Ctrl-C in a terminal, or a scheduler, sends it. 30 s."""
+    data = dict(source="folder", path=folder, image_size=16, channels=3, num_classes=2, workers=2)
+    flags = [flag for flag in tiny_run.FLAGS if "config.data." not in flag]
+    flags += [f"--config.data.{name}={value}" for name, value in data.items()]
+    flags += ["--config.stages=vae", "--config.vae.steps=9999", "--config.vae.log_every=1"]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "sphere_jax.main", *flags, f"--workdir={tmp_path / 'run'}"],
+        cwd=tiny_run.ROOT, env=tiny_run.environment(), text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        next(line for line in process.stdout if line.startswith("vae 3/"))
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert re.fullmatch(r"Stopped. vae: saved at step \d+ of 9,999. The same .*\n", err)
+        with pytest.raises(ProcessLookupError):  # nobody is left
+            for _ in range(100):
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
+    finally:
+        process.kill()
