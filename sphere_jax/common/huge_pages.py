@@ -1,9 +1,8 @@
 """Huge pages for the large arrays of a process on Linux.
 
 XLA takes new memory for the activations of every step on a CPU. In pages of 4 KiB, which the kernel
-clears one by one, that is a tenth to a third of a training step
-(docs/performance.md#memory-pages). The C library asks for huge pages if an environment variable
-says so when the process starts.
+clears one by one, that is about a sixth of a training step (docs/performance.md#memory-pages). The
+C library asks for huge pages if an environment variable says so when the process starts.
 """
 
 import os
