@@ -296,6 +296,8 @@ def test_finished_arms_are_reused_if_no_weight_changes(copied, capsys):
     compare.main([*TINY, *ARMS, f"--workdir={copied}", "--config.flow.log_every=7"])
     assert capsys.readouterr().out.count("finished before, skipped") == 4
     file = copied / "seed0-chord" / "stages" / "vae.json"
-    file.write_text(file.read_text().replace('"data fingerprint": "', '"data fingerprint": "f'))
+    depends = json.loads(file.read_text())["depends"]
+    depends["data fingerprint"] = f"f{depends['data fingerprint']}"
+    tiny_run.edit_json(file, depends=depends)
     message = refusal(*TINY, *ARMS, f"--workdir={copied}", "--config.flow.log_every=8")
     assert "holds stage 'vae' with data fingerprint='f" in message

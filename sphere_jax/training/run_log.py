@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,9 +24,11 @@ class RunLog:
 
     def __init__(self, workdir: Path):
         self.path = Path(workdir) / "metrics.jsonl"
-        self._board = (
-            SummaryWriter(str(Path(workdir) / "tensorboard")) if is_main_process() else None
-        )
+        self._board: SummaryWriter | None = None
+        self._hook = threading.excepthook
+        if is_main_process():
+            self._board = SummaryWriter(str(Path(workdir) / "tensorboard"))
+            threading.excepthook = self._thread_ended
 
     def print(self, line: str) -> None:
         """A line on the screen."""
@@ -43,23 +47,20 @@ class RunLog:
             why = reason(error, self.path.parent)
             raise UserError(f"Cannot write {self.path} ({why}).") from error
         for name, value in metrics.items():
-            self._board.add_scalar(f"{stage}/{name}", value, step)
+            self._show("scalar", f"{stage}/{name}", value, step)
 
     def picture(self, stage: str, step: int, name: str, image: UInt8[np.ndarray, "h w c"]) -> None:
         """An image, for TensorBoard."""
-        if is_main_process():
-            self._board.add_image(f"{stage}/{name}", image, step, dataformats="HWC")
+        self._show("image", f"{stage}/{name}", image, step, dataformats="HWC")
 
     def text(self, name: str, text: str) -> None:
         """Markdown, for TensorBoard."""
-        if is_main_process():
-            self._board.add_text(name, text)
+        self._show("text", name, text)
 
     def scores(self, step: int, scores: Mapping[str, float]) -> None:
         """Scores of the finished run, for TensorBoard; the report has them too."""
-        if is_main_process():
-            for name, value in scores.items():
-                self._board.add_scalar(f"final_scores/{name}", value, step)
+        for name, value in scores.items():
+            self._show("scalar", f"final_scores/{name}", value, step)
 
     def drop_rows_after(self, stage: str, step: int) -> None:
         """Deletes the rows that a resumed stage will write again."""
@@ -74,6 +75,21 @@ class RunLog:
         if self._board is not None:
             with suppress(OSError):  # of a full disk, say: an error before this one is reported
                 self._board.close()
+        threading.excepthook = self._hook
+
+    def _show(self, kind: str, *what: Any, **more: Any) -> None:
+        if self._board is not None:
+            getattr(self._board, f"add_{kind}")(*what, **more)
+
+    def _thread_ended(self, ended: threading.ExceptHookArgs) -> None:
+        """TensorBoard's writer is a thread. Without it the queue to it would fill up and block."""
+        ours = type(ended.thread).__module__.startswith(SummaryWriter.__module__.split(".")[0])
+        if not (ours and isinstance(ended.exc_value, OSError)):
+            self._hook(ended)
+        elif self._board is not None:
+            self._board = None
+            why = reason(ended.exc_value, self.path.parent)
+            log(f"TensorBoard's files cannot be written ({why}); the rest of this run lacks them.")
 
 
 def read_rows(path: str | os.PathLike) -> list[dict]:
