@@ -41,8 +41,9 @@ from benchmarks import (
     smoke,
 )
 from benchmarks.accelerator_device import describe
-from benchmarks.timed import stop_at, write_json
+from benchmarks.timed import stop_at
 from sphere_jax.cli import run_command
+from sphere_jax.common.files import write_json
 
 PARTS: dict[str, tuple[float, Callable[[argparse.Namespace, float], Any]]] = {  # seconds, function
     "device": (15, describe),
@@ -100,7 +101,7 @@ def main(argv: list[str]) -> None:
             found["seconds"][name] = round(time.monotonic() - begun, 1)
             found.pop("running")
             _free()
-        write_json(found, args.out)
+        write_json(args.out, found)
     guard.cancel()
     print(f"\n{time.monotonic() - start:.0f} s; {args.out}")
 

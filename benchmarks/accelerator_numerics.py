@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import dataclasses
 import math
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 
 from benchmarks.accelerator_images import random_tree
 from sphere_jax.common import plugins
+from sphere_jax.common.cores import usable_cores
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config, shipped
 from sphere_jax.config.options import Config
@@ -131,7 +131,7 @@ def methods(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
         except Exception as error:  # the others are worth having
             return f"failed: {type(error).__name__}: {str(error).splitlines()[0][:300]}"
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:
         found = {}
         for name, result in zip(names, pool.map(compare, names), strict=True):
             found[name] = result

@@ -29,9 +29,10 @@ import numpy as np
 from benchmarks import bare, pictures, smoke
 from benchmarks.accelerator_images import random_tree
 from benchmarks.study_parts import ARMS, Study
-from benchmarks.timed import stop_at, write_json
+from benchmarks.timed import stop_at
 from benchmarks.weight_parts import write_parts
 from sphere_jax.cli import run_command
+from sphere_jax.common.files import write_json
 from sphere_jax.nn.functional import num_parameters
 from sphere_jax.weights.catalogue import catalogue
 from sphere_jax.weights.tensors import named_leaves
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> None:
         print(f"\n== {name}", flush=True)
         result = work(*arguments)
         found["seconds"][name] = round(time.monotonic() - begun, 1)
-        write_json(found, file)
+        write_json(file, found)
         return result
 
     study = part("encode", Study.encoded, args)
@@ -85,7 +86,7 @@ def main(argv: list[str]) -> None:
     if shown:
         pictures.write_png(args.out / "samples.png", _table(shown, args.classes))
     found.pop("running")
-    write_json(found, file)
+    write_json(file, found)
     guard.cancel()
     print(f"\n{time.monotonic() - start:.0f} s; {args.out}")
 

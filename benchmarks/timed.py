@@ -1,18 +1,12 @@
 """For commands that must end in time and keep what they have found."""
 
-import json
 import os
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-
-def write_json(found: dict[str, Any], path: Path) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
-    os.replace(temporary, path)
+from sphere_jax.common.files import write_json
 
 
 def stop_at(when: float, found: dict[str, Any], path: Path) -> threading.Timer:
@@ -22,7 +16,7 @@ def stop_at(when: float, found: dict[str, Any], path: Path) -> threading.Timer:
     def stop() -> None:
         found.setdefault("not_run", {})[found.get("running", "the rest")] = "the time was over"
         print(f"\nThe time was over during {found.get('running', 'the rest')}.", flush=True)
-        write_json(found, path)
+        write_json(path, found)
         os._exit(1)
 
     guard = threading.Timer(when - time.monotonic(), stop)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from sphere_jax.common import files
 
@@ -69,6 +70,19 @@ def finish(process: subprocess.Popen, code: int = 0, timeout: float = 400) -> tu
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
     return out, err
+
+
+def on_devices(count: int, script: Path, *arguments: Any, timeout: float) -> Any:
+    """What a script prints as JSON in its last line, in a process with so many devices."""
+    done = subprocess.run(
+        [sys.executable, script, *arguments],
+        env=environment(count, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def edit_json(file: Path, *without: str, **changes) -> None:

@@ -21,8 +21,7 @@ class CachedLatents:
     `latents[rows]` (an array, a slice, a mask or one number) are those of the images as they are,
     `latents.take(rows, mirrored)` of some of them mirrored, normalised by `mean` and `std` (d,) as
     they are read; of stored `moments`, they are the means. `stored_examples` leaves them in the
-    type of the files. Reading raises UserError, naming the
-    shard, for one that is damaged.
+    type of the files. Reading raises UserError, naming the shard, for one that is damaged.
     """
 
     records: RecordFiles  # two an image

@@ -61,6 +61,25 @@ def tree_shardings(mesh: Mesh, tree, zero: bool = False):
     return jax.tree.map(lambda leaf: NamedSharding(mesh, spec_of(mesh, np.shape(leaf), zero)), tree)
 
 
+def shapes_on(mesh: Mesh, tree, zero: bool = False):
+    """Of arrays, or of their shapes: shapes with the shardings of `tree_shardings`."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        tree_shardings(mesh, tree, zero),
+    )
+
+
+def bytes_on_device(tree) -> int:
+    """What one device holds of arrays, or of shapes with shardings."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
+        size = math.prod(leaf.sharding.shard_shape(leaf.shape))
+        total += size * (4 if is_key else leaf.dtype.itemsize)
+    return total
+
+
 def spec_of(mesh: Mesh, shape: tuple[int, ...], zero: bool = False) -> P:
     """FSDP: an array of at least SMALLEST elements is split along its largest axis that the `fsdp`
     axis divides; with `zero`, what is left of it along the largest that `data` divides, too. The

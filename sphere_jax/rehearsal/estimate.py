@@ -18,6 +18,7 @@ from sphere_jax.common.files import in_bytes
 from sphere_jax.rehearsal.chips import Chip
 from sphere_jax.rehearsal.compiled_text import Program, read_program
 from sphere_jax.rehearsal.programs import Rehearsed
+from sphere_jax.training.flops import PRODUCTS, product_flops
 
 TOO_LARGE = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", re.IGNORECASE)
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -147,9 +148,9 @@ def float32_products(jaxpr: Any) -> tuple[float, tuple[str, ...]]:
 
 def _count(jaxpr: Any, times: float, found: dict) -> None:
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+        if equation.primitive.name in PRODUCTS:
             factors = [variable.aval for variable in equation.invars[:2]]
-            flops = times * _flops(equation)
+            flops = times * product_flops(equation)
             each = found[_place_of(equation)]
             each[0] += flops
             each[1] += flops * all(factor.dtype == "float32" for factor in factors)
@@ -168,18 +169,6 @@ def _place_of(equation: Any) -> str:
         if "sphere_jax" in file.parts[:-1]:
             names.append(f"{file.stem}.{frame.function_name.rpartition('.')[2]}")
     return " < ".join(names[:3]) or "elsewhere"
-
-
-def _flops(equation: Any) -> float:
-    left, right, out = equation.invars[0].aval, equation.invars[1].aval, equation.outvars[0].aval
-    if equation.primitive.name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        size = 1
-        for axis in contracted:
-            size *= left.shape[axis]
-        return 2.0 * out.size * size
-    outputs = right.shape[equation.params["dimension_numbers"].rhs_spec[0]]
-    return 2.0 * out.size * right.size / outputs
 
 
 def advice(found: Estimate, rehearsed: Rehearsed) -> tuple[str, ...]:

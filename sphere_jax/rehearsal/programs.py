@@ -16,10 +16,11 @@ from sphere_jax.config.option import leaves
 from sphere_jax.config.options import Config
 from sphere_jax.distribution.mesh import (
     batch_sharding,
+    bytes_on_device,
     check_batches,
     platform_of,
     replicated,
-    tree_shardings,
+    shapes_on,
 )
 from sphere_jax.evaluation.features.published import PublishedFeatures
 from sphere_jax.nn.compilation import quick_products
@@ -69,7 +70,7 @@ def _step(run: Run, name: str, found: dict) -> tuple[Rehearsed, dict]:
     config, mesh, method = run.config, run.mesh, run.methods[name]
     options, zero = config.stage(name), config.mesh.zero
     check_batches(mesh, name, options)
-    frozen = on_mesh(mesh, method.frozen(found | shapes_of_files(method.files())), zero)
+    frozen = shapes_on(mesh, method.frozen(found | shapes_of_files(method.files())), zero)
     task = Task(name, method, options, frozen, config.seed, mesh, zero)
     state, size, rows = task.abstract_state, options.batch_size, batch_sharding(mesh)
     batch = {
@@ -91,7 +92,7 @@ def _step(run: Run, name: str, found: dict) -> tuple[Rehearsed, dict]:
 def _sampler(run: Run, found: dict) -> Rehearsed:
     """Drawing and decoding one batch."""
     mesh, zero = run.mesh, run.config.mesh.zero
-    run.artifacts = on_mesh(mesh, found, zero)
+    run.artifacts = shapes_on(mesh, found, zero)
     drawer = Drawer(run, run.config.seed)
     size = drawer.batch_size(run.config.sampler.batch_size)
     rows = batch_sharding(mesh)
@@ -111,7 +112,7 @@ def _scorer(run: Run) -> Rehearsed:
     mesh, kind = run.mesh, run.config.features
     network = catalogue()[kind.name].network(dtype=jnp.float32)
     features = PublishedFeatures(kind, "", None, network, network.shapes)
-    params = on_mesh(mesh, network.shapes, False)
+    params = shapes_on(mesh, network.shapes, False)
     size = 64 * mesh.size
     shape = (size, *run.tokenizer.image_shape)
     images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=batch_sharding(mesh))
@@ -125,22 +126,3 @@ def _scorer(run: Run) -> Rehearsed:
     traced = program.trace(params, images)
     parts = {"params": bytes_on_device(params), "batch": bytes_on_device(images)}
     return Rehearsed("score", traced, size, traced_flops(traced.jaxpr), parts)
-
-
-def on_mesh(mesh, tree: Any, zero: bool) -> Any:
-    """Shapes with the shardings that arrays of a run have."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-        tree_shardings(mesh, tree, zero),
-    )
-
-
-def bytes_on_device(tree: Any) -> int:
-    """Of one device, for arrays or their shapes with shardings."""
-    total = 0
-    for leaf in jax.tree.leaves(tree):
-        extended = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
-        shape = leaf.sharding.shard_shape(leaf.shape)
-        total += int(np.prod(shape)) * (4 if extended else leaf.dtype.itemsize)
-    return total

@@ -11,7 +11,7 @@ from sphere_jax.common.files import in_bytes
 from sphere_jax.config.options import Config
 from sphere_jax.data.class_names import classes_of
 from sphere_jax.data.memory import available_bytes
-from sphere_jax.distribution.mesh import check_batches, tree_shardings
+from sphere_jax.distribution.mesh import bytes_on_device, check_batches, shapes_on
 from sphere_jax.methods.base import Method, space_of
 from sphere_jax.runs.network_files import shapes_of_files
 from sphere_jax.runs.stages import check_batch
@@ -102,9 +102,9 @@ def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Map
         print(f"  {part:<11} {_size(tree):,} parameters")
     if tables := sum(method.fixed_tables().values()):
         print(f"  {'':<11} {_size(params) + tables:,} with fixed position tables, as published")
-    everything = {"state": state, "frozen": frozen}
-    print(f"  bytes       {in_bytes(_bytes_per_device(state['params'], task))} parameters, "
-          f"{in_bytes(_bytes_per_device(everything, task))} with EMA, moments and frozen parts, "
+    everything = {"state": state, "frozen": shapes_on(mesh, frozen, task.zero)}
+    print(f"  bytes       {in_bytes(bytes_on_device(state['params']))} parameters, "
+          f"{in_bytes(bytes_on_device(everything))} with EMA, moments and frozen parts, "
           "per device")  # fmt: skip
     split = [
         (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
@@ -155,15 +155,3 @@ def _memory_line(each: int) -> str:
 
 def _size(tree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def _bytes_per_device(tree, task: Task) -> int:
-    shardings = tree_shardings(task.mesh, tree, task.zero)
-
-    def one(leaf, sharding):
-        itemsize = (
-            4 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize
-        )
-        return math.prod(sharding.shard_shape(leaf.shape)) * itemsize
-
-    return sum(jax.tree.leaves(jax.tree.map(one, tree, shardings)))

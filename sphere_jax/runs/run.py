@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sphere_jax.common import fingerprints
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import make_folder
 from sphere_jax.config.options import Config
@@ -99,7 +100,9 @@ class Run:
 
     def data_fingerprint_like(self, other: str) -> str:
         """That of its data, to be compared with one that a run has recorded."""
-        return self.split.train.fingerprint_like(other) if other else self.data_fingerprint
+        if not other or fingerprints.same_kind(self.data_fingerprint, other):
+            return self.data_fingerprint
+        return self.split.train.fingerprint_like(other)
 
     @cached_property
     def images(self) -> Split:

@@ -71,9 +71,8 @@ def take_stage(run: Run, name: str, other: Path) -> bool:
 def _copy(run: Run, name: str, other: Path, record: dict) -> None:
     if is_main_process():
         _copy_files(run, name, other)
-        write_json(
-            run.records.file(name), record, sealed=True
-        )  # last: it says that the stage is there
+        # Last: it says that the stage is there.
+        write_json(run.records.file(name), record, sealed=True)
     barrier(f"stage {name} is copied")
 
 

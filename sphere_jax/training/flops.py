@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 from jaxtyping import PyTree
 
+PRODUCTS = ("dot_general", "conv_general_dilated")  # primitives that are counted
+
 
 def matmul_flops(function: Callable, *args: PyTree) -> float:
     """FLOPs of all matrix products and convolutions of `function(*args)`.
@@ -67,16 +69,8 @@ def _count(jaxpr, reached: Sequence[bool]) -> tuple[float, list[bool]]:
     for equation in _used(jaxpr):
         given = [is_live(variable) for variable in equation.invars]
         name, params = equation.primitive.name, equation.params
-        if name == "dot_general":
-            (contracted, _), _ = params["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            flops = 2.0 * equation.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
-            flops, out = flops * (1 + sum(given)), [any(given)]
-        elif name == "conv_general_dilated":
-            kernel = equation.invars[1].aval
-            outputs = kernel.shape[params["dimension_numbers"].rhs_spec[0]]
-            flops = 2.0 * equation.outvars[0].aval.size * kernel.size / outputs
-            flops, out = flops * (1 + sum(given)), [any(given)]
+        if name in PRODUCTS:
+            flops, out = product_flops(equation) * (1 + sum(given)), [any(given)]
         elif name == "scan":
             flops, out = _scan(params, given)
         elif name == "while":
@@ -97,6 +91,16 @@ def _count(jaxpr, reached: Sequence[bool]) -> tuple[float, list[bool]]:
             if through and jnp.issubdtype(variable.aval.dtype, jnp.inexact):
                 live.add(variable)
     return total, [is_live(variable) for variable in jaxpr.outvars]
+
+
+def product_flops(equation: Any) -> float:
+    """Of an equation of one of PRODUCTS."""
+    left, right, out = equation.invars[0].aval, equation.invars[1].aval, equation.outvars[0].aval
+    numbers = equation.params["dimension_numbers"]
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = numbers
+        return 2.0 * out.size * math.prod(left.shape[i] for i in contracted)
+    return 2.0 * out.size * right.size / right.shape[numbers.rhs_spec[0]]
 
 
 def _used(jaxpr) -> list:

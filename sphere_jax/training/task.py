@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from sphere_jax.config.options import StageOptions
-from sphere_jax.distribution.mesh import platform_of, put_global, replicated, tree_shardings
+from sphere_jax.distribution.mesh import platform_of, put_global, replicated, shapes_on
 from sphere_jax.distribution.placement import placed
 from sphere_jax.nn.compilation import quick_products, run_once_options
 from sphere_jax.training.optimizers import make_optimizer
@@ -64,11 +64,7 @@ class Task:
     def abstract_state(self) -> State:
         """The train state's shapes, dtypes and shardings; nothing is allocated."""
         shapes = jax.eval_shape(self._init, stage_key(self.seed, self.name), self.frozen, None)
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            shapes,
-            tree_shardings(self.mesh, shapes, self.zero),
-        )
+        return shapes_on(self.mesh, shapes, self.zero)
 
     @property
     def state_shardings(self) -> State:

@@ -1,8 +1,5 @@
 """One program on 1 and on 8 devices: the same training, checkpoints, samples and batches."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +12,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     script = Path(__file__).with_name("on_eight_devices.py")
-    done = subprocess.run(
-        [sys.executable, script, tmp_path_factory.mktemp("devices")],
-        env=tiny_run.environment(8, PYTHONPATH=str(tiny_run.ROOT)),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return tiny_run.on_devices(8, script, tmp_path_factory.mktemp("devices"), timeout=600)
 
 
 def test_every_mesh_trains_to_the_same_weights(found):

@@ -41,15 +41,36 @@ def launched(command, *flags, **more):
 
 
 @contextmanager
-def started(workdir, *flags):
-    """Both processes of one main command."""
-    mesh = "--config.mesh.fsdp=2"
-    processes = launched("main", *tiny_run.FLAGS, mesh, *flags, f"--workdir={workdir}")
+def running(command, *flags, **more):
+    """Both processes, killed at the end."""
+    processes = launched(command, *flags, **more)
     try:
         yield processes
     finally:
         for process in processes:
             process.kill()
+
+
+def started(workdir, *flags):
+    """`running`, of one main command."""
+    mesh = "--config.mesh.fsdp=2"
+    return running("main", *tiny_run.FLAGS, mesh, *flags, f"--workdir={workdir}")
+
+
+def scored_by_one_and_two(folder, *flags, devices):
+    """What `evaluate` writes as one process and as two, and what each of the two prints."""
+    weights, path = folder / "weights.bin", f"{tiny_run.ROOT}:{tiny_run.ROOT / 'tests'}"
+    weights.write_text("0" * 16)
+    flags += (
+        f"--pretrained={weights}",
+        "--metrics=frechet_distance:network=other_lab.colours",
+    )
+    one, two = (folder / f"{name}.json" for name in ("one", "two"))
+    alone = tiny_run.launch("evaluate", *flags, f"--out={one}", devices=devices, PYTHONPATH=path)
+    tiny_run.finish(alone)
+    with running("evaluate", *flags, f"--out={two}", PYTHONPATH=path) as processes:
+        printed = [tiny_run.finish(process)[0] for process in processes]
+    return *(json.loads(file.read_text()) for file in (one, two)), printed
 
 
 def together(workdir, *flags, code=0):
@@ -97,25 +118,8 @@ def test_two_processes_train_score_and_resume_like_one(tmp_path):
 
 def samples_of_a_run_score_as_with_one(run, folder):
     """Drawn, decoded and scored on the same devices, of one process and of two."""
-    (folder / "weights.bin").write_text("0" * 16)
-    flags = [
-        f"--workdir={run}",
-        f"--reference={run}",
-        f"--pretrained={folder / 'weights.bin'}",
-        "--metrics=frechet_distance:network=other_lab.colours",
-        "--num=20",
-    ]
-    path = {"PYTHONPATH": f"{tiny_run.ROOT}:{tiny_run.ROOT / 'tests'}"}
-    one, two = (folder / f"{name}.json" for name in ("one", "two"))
-    tiny_run.finish(tiny_run.launch("evaluate", *flags, f"--out={one}", devices=4, **path))
-    processes = launched("evaluate", *flags, f"--out={two}", **path)
-    try:
-        for process in processes:
-            tiny_run.finish(process)
-    finally:
-        for process in processes:
-            process.kill()
-    one, two = (json.loads(file.read_text()) for file in (one, two))
+    flags = (f"--workdir={run}", f"--reference={run}", "--num=20")
+    one, two, _ = scored_by_one_and_two(folder, *flags, devices=4)
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
     assert two["protocol"]["samples"] == one["protocol"]["samples"]
 
@@ -156,26 +160,10 @@ def test_two_processes_share_a_folder_and_score_like_one(tmp_path):
         Image.fromarray(image).save(folder / f"{number:03}.png")
     (folder / "bad.png").write_bytes(b"no image")
     np.savez(tmp_path / "b.npz", images=rng.integers(0, 200, (90, 16, 16, 3), np.uint8))
-    (tmp_path / "weights.bin").write_text("0" * 16)
-    flags = [
-        f"--samples={folder}",
-        f"--reference={tmp_path / 'b.npz'}",
-        f"--pretrained={tmp_path / 'weights.bin'}",
-        "--metrics=frechet_distance:network=other_lab.colours",
-        "--skip_bad",
-        "--feature_batch=10",
-    ]
-    path = {"PYTHONPATH": f"{tiny_run.ROOT}:{tiny_run.ROOT / 'tests'}"}
-    one, two = (tmp_path / f"{name}.json" for name in ("one", "two"))
-    tiny_run.finish(tiny_run.launch("evaluate", *flags, f"--out={one}", **path))
-    processes = launched("evaluate", *flags, f"--out={two}", **path)
-    try:
-        (out, _), (silent, _) = [tiny_run.finish(process) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    flags = (f"--samples={folder}", f"--reference={tmp_path / 'b.npz'}")
+    flags += ("--skip_bad", "--feature_batch=10")
+    one, two, (out, silent) = scored_by_one_and_two(tmp_path, *flags, devices=1)
     assert "150 samples, 90 reference images" in out and "samples" not in silent
-    one, two = (json.loads(file.read_text()) for file in (one, two))
     for key, value in one["metrics"].items():
         assert two["metrics"][key] == pytest.approx(value, rel=1e-6)
     assert two["protocol"]["samples"] == one["protocol"]["samples"]

@@ -1,8 +1,5 @@
 """One training on meshes of 1, 2, 4 and 8 devices: the same numbers, and nothing held twice."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,16 +10,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def found():
-    script = Path(__file__).with_name("on_meshes.py")
-    done = subprocess.run(
-        [sys.executable, script],
-        env=tiny_run.environment(8, PYTHONPATH=str(tiny_run.ROOT)),
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return tiny_run.on_devices(8, Path(__file__).with_name("on_meshes.py"), timeout=1800)
 
 
 def test_loss_gradient_and_twenty_steps_are_equal_on_every_mesh(found):

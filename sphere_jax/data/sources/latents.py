@@ -133,8 +133,8 @@ class IndexedSource(Source):
         return self.__dict__ | {"arrays": labels}
 
     def __setstate__(self, state: dict) -> None:
-        latents = np.load(state["files"][0], mmap_mode="r", allow_pickle=False)
-        self.__dict__.update(state | {"arrays": {"latents": latents, **state["arrays"]}})
+        arrays = {"latents": open_npy(state["files"][0]), **state["arrays"]}
+        self.__dict__.update(state | {"arrays": arrays})
 
     @property
     def fingerprint(self) -> str:
@@ -148,12 +148,11 @@ class IndexedSource(Source):
         """Runs of older versions recorded one of every byte: for them the files are read once, and
         the digest is cached until a path, a size or a time of change differs
         (`file_cache.cached`)."""
-        if not other or fingerprints.same_kind(self.fingerprint, other):
-            return self.fingerprint
-        whole, kind = super(), "latents_of_one_class"
-        if self.arrays["labels"].any():
-            kind = "latents"
-        latents = self.files[0]
+        found = self.fingerprint
+        if fingerprints.same_kind(found, other):
+            return found
+        whole, latents = super(), self.files[0]
+        kind = "latents" if self.arrays["labels"].any() else "latents_of_one_class"
 
         def read() -> dict[str, np.ndarray]:
             log(f"{latents}: read whole, once: the run is of a version that recorded every byte")
