@@ -101,12 +101,12 @@ def get_config():
     config.flow = ConfigDict()
     config.flow.steps = 2500
     config.flow.batch_size = 32
-    config.flow.ema_decay = 0.999
+    config.flow.ema_decay = 0.995
     config.flow.time_density = "logit_normal"  # published, as the shift and the radial weight
     config.flow.time_shift = 0.0
     config.flow.radial_weight = 0.1
     config.flow.optimizer = ConfigDict()
-    config.flow.optimizer.learning_rate = 1e-3
+    config.flow.optimizer.learning_rate = 3e-3
     config.flow.optimizer.schedule = "cosine"
     config.flow.optimizer.warmup = 100
     config.flow.optimizer.clip_norm = 1.0

@@ -64,7 +64,6 @@ class Method:
         config groups, or "projection", what `config.space` does to latents before decoding.
       reads_of_tokenizer: the options of the tokenizer that its weights depend on; None: all.
       on_latents: it trains on latents, and needs no images where the data are latents.
-      changes_latents: later stages on latents depend on what it trains.
       trains_tokenizer: name of the tokenizer that it trains from scratch, if any.
       measures_fidelity: `measure` compares reconstructions by `Tools.fidelity`.
       noise_options: its options that change which random numbers a batch is given.
@@ -86,7 +85,6 @@ class Method:
     reads: ClassVar[tuple[str, ...]] = ()
     reads_of_tokenizer: ClassVar[tuple[str, ...] | None] = None
     on_latents: ClassVar[bool] = False
-    changes_latents: ClassVar[bool] = True
     trains_tokenizer: ClassVar[str] = ""
     measures_fidelity: ClassVar[bool] = False
     noise_options: ClassVar[tuple[str, ...]] = ("batch_size",)
@@ -108,6 +106,11 @@ class Method:
     @classmethod
     def check(cls, config: Config, name: str) -> None:
         """Raises UserError, in one sentence, for options of stage `name` that do not fit."""
+
+    @classmethod
+    def changes_latents(cls, options: Mapping[str, Any]) -> bool:
+        """Whether later stages on latents depend on what a stage with these options trains."""
+        return True
 
     @classmethod
     def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "Method":

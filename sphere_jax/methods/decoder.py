@@ -3,6 +3,7 @@ docs/systems/spherical_flow.md#decoder-adaptation)."""
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
 
@@ -110,8 +111,11 @@ class DecoderFinetuning(Method):
 
     Options = DecoderOptions
     reads = ("projection",)  # a decoder sees what is projected and how, not the path
-    changes_latents = False
     measures_fidelity = True
+
+    @classmethod
+    def changes_latents(cls, options: Mapping[str, Any]) -> bool:
+        return False
 
     @classmethod
     def title(cls, config: Config) -> str:

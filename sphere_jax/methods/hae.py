@@ -2,7 +2,8 @@
 the decoder alone against a discriminator (docs/systems/hae.md#autoencoder-training)."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,10 @@ class HAETraining(Autoencoding):
 
     Options = HAEOptions
     trains_tokenizer = HAE.Options.name
+
+    @classmethod
+    def changes_latents(cls, options: Mapping[str, Any]) -> bool:
+        return options.get("encoder") != "frozen"
 
     @classmethod
     def title(cls, config: Config) -> str:

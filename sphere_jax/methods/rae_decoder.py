@@ -2,6 +2,8 @@
 docs/systems/sphere_latent.md#decoder-training)."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
@@ -25,7 +27,10 @@ class RAEDecoderTraining(Autoencoding):
 
     Options = RAEDecoderOptions
     trains_tokenizer = RAE.Options.name
-    changes_latents = False
+
+    @classmethod
+    def changes_latents(cls, options: Mapping[str, Any]) -> bool:
+        return False
 
     @classmethod
     def title(cls, config: Config) -> str:

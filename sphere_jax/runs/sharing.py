@@ -98,7 +98,7 @@ def _copy_files(run: Run, name: str, other: Path) -> None:
 
 def _weights_depend_on(name: str, depends: dict) -> dict:
     """Of a record's `depends`, what the weights of stage `name` are a function of: a generator of
-    latents never reads the decoder that an earlier stage finetunes."""
+    latents never reads the decoder that an earlier stage trains for the same latents."""
     methods = {
         key.split(".")[1]: plugins.find("methods", "METHOD", value, key)
         for key, value in depends.items()
@@ -106,11 +106,21 @@ def _weights_depend_on(name: str, depends: dict) -> dict:
     }
     if name not in methods or not methods[name].on_latents:
         return depends
-    tuned = [stage for stage, method in methods.items() if not method.changes_latents]
+    tuned = [
+        stage
+        for stage, method in methods.items()
+        if not method.changes_latents(_options_in(depends, stage))
+    ]
     starts = tuple(f"config.{stage}." for stage in tuned)
     rest = {key: value for key, value in depends.items() if not key.startswith(starts)}
     earlier = [stage for stage in depends["earlier stages"] if stage not in tuned]
     return rest | {"earlier stages": earlier}
+
+
+def _options_in(depends: dict, stage: str) -> dict:
+    """The options of a stage, of a record's `depends`."""
+    start = f"config.{stage}."
+    return {key.removeprefix(start): v for key, v in depends.items() if key.startswith(start)}
 
 
 def _same_sampling(one: Config, other: Config) -> bool:
@@ -122,4 +132,9 @@ def _same_sampling(one: Config, other: Config) -> bool:
 
 def _decoders(config: Config) -> list:
     """What finetunes the decoder."""
-    return [(n, config.stage(n)) for n in config.stages if not config.method(n).changes_latents]
+    stages = {name: config.stage(name) for name in config.stages}
+    return [
+        (name, options)
+        for name, options in stages.items()
+        if not config.method(name).changes_latents(vars(options))
+    ]

@@ -22,6 +22,7 @@ from sphere_jax.runs.network_files import check_given, load_files
 from sphere_jax.runs.provenance import check_pretrained, check_tokenizer, initial_params
 from sphere_jax.runs.records import check_weights_exist
 from sphere_jax.runs.run import Run
+from sphere_jax.training.averages import lag_notes
 from sphere_jax.training.checkpoints import Damaged
 from sphere_jax.training.evaluator import Curve
 from sphere_jax.training.loop import Feed, train
@@ -67,7 +68,9 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
             _measure_again(run, name, frozen, record, log)
             continue
         peak_flops = peak_flops or measure_peak_flops(run.config.model.compute_dtype)
-        for sentence in method.notes():
+        options = run.config.stage(name)
+        lags = lag_notes(options.ema_decay, options.steps) if options.weights == "ema" else []
+        for sentence in [*method.notes(), *lags]:
             log.print(f"{name}: {sentence}")
         run.add_artifacts(load_files(method.files()))
         task = run.task(name)

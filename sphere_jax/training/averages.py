@@ -27,3 +27,16 @@ def update_ema(
     log_decay = jnp.log(jnp.maximum(jnp.float32(decay), 1e-30))
     d = decay * jnp.expm1((t - 1.0) * log_decay) / jnp.expm1(t * log_decay)
     return jax.tree.map(lambda m, p: m + (1.0 - d) * (p.astype(jnp.float32) - m), ema, params)
+
+
+def lag_notes(decay: float, steps: int) -> list[str]:
+    """A sentence for the log where the average of `steps` updates is mostly of early weights: where
+    `1 / (1 - decay)`, the updates that it reaches back, is over half of them."""
+    reach = 1.0 / (1.0 - decay)
+    if steps == 0 or reach <= steps / 2:
+        return []
+    return [
+        f"The average of weights (ema_decay={decay:g}) reaches back over {reach:,.0f} steps of "
+        f"{steps:,}, and lags behind the weights that train. Samples use it: give a lower "
+        "ema_decay, or weights='raw'."
+    ]

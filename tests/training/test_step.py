@@ -13,7 +13,7 @@ from sphere_jax.config.options import OptimizerOptions, StageOptions
 from sphere_jax.config.reading import read_config
 from sphere_jax.methods.base import Method
 from sphere_jax.runs.system import System
-from sphere_jax.training.averages import update_ema
+from sphere_jax.training.averages import lag_notes, update_ema
 from sphere_jax.training.step import init_state, make_train_step
 
 SGD = optax.sgd(1.0)  # the change of parameters is the gradient
@@ -180,6 +180,14 @@ def test_the_average_is_the_weighted_mean_from_the_first_step(decay):
         weights = decay ** np.arange(t, -1.0, -1.0)
         expected = weights @ values[: t + 1] / weights.sum()
         np.testing.assert_allclose(ema, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("decay", "steps", "says"),
+    [(0.999, 1200, True), (0.99, 1200, False), (0.9999, 500_000, False), (0.5, 0, False)],
+)
+def test_an_average_over_most_of_a_run_is_said(decay, steps, says):
+    assert [f"ema_decay={decay:g}" in text for text in lag_notes(decay, steps)] == [True] * says
 
 
 def test_the_average_is_float32_whatever_the_parameters():

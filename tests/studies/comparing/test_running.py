@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny_run
 
@@ -42,6 +43,27 @@ def test_which_stages_arms_share(tmp_path, name, one, other, shared):
     runs = [open_run(config_of(*overrides), tmp_path, None) for overrides in (one, other)]
     before, now = (_weights_depend_on(name, run.records.depends(name)) for run in runs)
     assert (difference(before, now, runs[1].config) is None) == shared
+
+
+@pytest.mark.parametrize(
+    ("one", "shared"),
+    [
+        ("decode.latent_noise=0.1", True),  # the decoder alone learns: its latents stay
+        ("decode.encoder=train", False),
+        ("flow.steps=9", False),
+        ("align.steps=9", False),
+    ],
+)
+def test_a_flow_is_shared_behind_a_frozen_encoder(tmp_path, one, shared):
+    images = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(60) % 12)
+    found = []
+    for overrides in ((), (one,)):
+        flags = [f"--config.{text}" for text in (f"data.path={tmp_path / 'x.npz'}", *overrides)]
+        config = load_config("configs/flowers_hae.py", flags)
+        records = open_run(config, tmp_path, None).records
+        found.append(_weights_depend_on("flow", records.depends("flow")))
+    assert (difference(*found, config) is None) == shared
 
 
 def test_the_same_weights_draw_other_images_by_another_decoder_or_sampler():
