@@ -1,13 +1,16 @@
 """flow-sphere on CIFAR-10 with the settings of the public code: for a GPU.
 
 docs/systems/flow_sphere.md. All but what small images change is imagenet_flow_sphere.py. On a CPU,
-take a third of the width and a twentieth of the steps:
+take less of everything:
 
     --config.tokenizer.width=96 --config.tokenizer.hidden=192 --config.tokenizer.patch=4
     --config.tokenizer.latent_channels=24 --config.tokenizer.depth=3 --config.tokenizer.heads=3
+    --config.tokenizer.compute_dtype=float32 --config.tokenizer.unroll=True
     --config.flow_sphere.width=96 --config.flow_sphere.hidden=192 --config.flow_sphere.depth=3
     --config.flow_sphere.steps=5000 --config.flow_sphere.warmup=500
-    --config.flow_sphere.batch_size=64
+    --config.flow_sphere.batch_size=64 --config.flow_sphere.weights=ema
+    --config.flow_sphere.ema_decay=0.998 --config.flow_sphere.checkpoint_every=500
+    --config.flow_sphere.preview_every=500 --config.evaluation.samples=1000
 """
 
 import runpy

@@ -1,8 +1,8 @@
 """Riemannian flow matching on HAE latents of ImageNet-256, LightningDiT-XL/1.
 
-docs/systems/hae.md#network, #flow. HAE's tokenizer is system D's autoencoder, which is not
-implemented yet: its latents are encoded and decoded elsewhere. `sphere_jax.sample --out=F.npz`
-writes them at the norm that HAE decodes, 14. `--dry_run` needs no data.
+docs/systems/hae.md#network, #flow. The latents are encoded by HAE's released files or by another
+program, and decoded there: `sphere_jax.sample --out=F.npz` writes them at the norm that HAE
+decodes, 14. An autoencoder of your own and this flow: imagenet_hae.py. `--dry_run` needs no data.
 """
 
 from ml_collections import ConfigDict

@@ -15,7 +15,8 @@ hae = runpy.run_path(str(Path(__file__).with_name("imagenet_hae.py")))
 BATCH = 256  # published
 STEPS_PER_EPOCH = hae["IMAGES"] // BATCH
 EPOCHS = {"align": 20, "adversarial": 10, "refine": 10, "smooth": 20}  # inferred
-RATES = {"align": 1e-5, "adversarial": 1e-4, "refine": 1e-4, "smooth": 5.4e-5}  # published
+# Published, but for the first, which is the second version's, as betas, averages and noise are.
+RATES = {"align": 1e-5, "adversarial": 1e-4, "refine": 1e-4, "smooth": 5.4e-5}
 
 
 def get_config():

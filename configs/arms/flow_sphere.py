@@ -1,4 +1,4 @@
-"""What flow-sphere's design is worth, part by part (docs/systems/flow_sphere.md#not-measured-yet):
+"""What flow-sphere's design is worth, part by part (docs/systems/flow_sphere.md#measured):
 
     python -m sphere_jax.compare --config=configs/mnist_flow_sphere.py \\
         --arms=configs/arms/flow_sphere.py --workdir=runs/flow_sphere --seeds=0,1
@@ -11,6 +11,7 @@ same refiner with nothing of the decode in its start, and with nothing of it at 
 def get_arms(config):
     """{name: {key: value}} for a base config with one stage of the method flow_sphere."""
     (stage,) = config.stages
+    rope = "1d" if config.tokenizer.rope == "2d" else "2d"
     return {
         "mix": {},
         "decode alone": {"sampler.steps": 0},
@@ -20,5 +21,5 @@ def get_arms(config):
         "rho 0.25": {f"{stage}.rho": 0.25},
         "rho 0.5": {f"{stage}.rho": 0.5},
         "no flow gradients": {f"{stage}.encoder_gradients": False},
-        "1-D RoPE": {"tokenizer.rope": "1d"},
+        f"{rope} RoPE": {"tokenizer.rope": rope},
     }

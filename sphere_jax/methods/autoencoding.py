@@ -122,6 +122,11 @@ class Autoencoding(Method):
             "'patch_batch_norm'.",
         )
         check(
+            stage.norm_group > 1 or stage.discriminator != "patch_batch_norm" or not adversarial,
+            f"{where}.discriminator='patch_batch_norm' needs the statistics of several samples: "
+            f"set {where}.norm_group to 2 or more (that of the original: the whole batch).",
+        )
+        check(
             stage.discriminator_width == free.discriminator_width
             or stage.discriminator not in ON_DINO,
             f"{where}.discriminator_width is for {where}.discriminator='patch' or "

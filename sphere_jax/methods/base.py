@@ -75,6 +75,7 @@ class Method:
       trains: the names of its parameters among a run's artifacts.
       rates: learning rates of some of them, over the optimizer's.
       starts: steps from which some of them learn, with moments and a schedule of their own.
+      joins: steps until which some of them stay as they are, decay of weights included.
       clipped_apart: those whose gradient is clipped by a norm of its own.
       is_transformer: its loss is matrix products without convolutions.
       preview_columns: pictures in a row of a preview.
@@ -94,6 +95,7 @@ class Method:
     trains: tuple[str, ...] = ()
     rates: dict[str, float] = {}
     starts: dict[str, int] = {}
+    joins: dict[str, int] = {}
     clipped_apart: tuple[str, ...] = ()
     is_transformer = False
     preview_columns = 16

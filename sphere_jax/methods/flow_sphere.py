@@ -143,6 +143,11 @@ class FlowSphereTraining(SphericalAutoencoder):
             f"max_angle={stage.max_angle}.",
         )
         check(
+            stage.warmup < stage.steps or stage.steps == 0,
+            f"config.{name}.warmup={stage.warmup} leaves none of its {stage.steps} steps to the "
+            "refiner: give a lower warmup.",
+        )
+        check(
             stage.accumulate == 1 or not config.tokenizer.normalize,
             f"config.{name}.accumulate={stage.accumulate} would change the statistics of the batch "
             "norm, which are those of a micro-batch: set config.tokenizer.normalize=False.",
@@ -177,6 +182,10 @@ class FlowSphereTraining(SphericalAutoencoder):
         s = config.sampler
         rho = config.stage(name).rho if s.rho < 0.0 else s.rho
         return Refinement(s.steps, s.guidance, rho, s.strength)
+
+    @property
+    def joins(self) -> dict[str, int]:
+        return {"refiner": self.options.warmup}
 
     def files(self) -> dict[str, Any]:
         return {} if self.features is None else {"vgg": self.features.file(self.options.lpips)}

@@ -31,6 +31,7 @@ class HAEOptions(AutoencodingOptions):
         "cosine", help="of the stem's tokens with those of the ViT's own patch embedding"
     )
     align_weight: float = option(0.5, 0.0, help="of the alignment to the teacher")
+    noise_per: Literal["sample", "batch"] = option("batch", help="what a sigma is drawn for")
     adaptive: bool = option(
         False, help="balance both terms by their gradients in the last layer: RAE does, HAE is mute"
     )
@@ -57,12 +58,17 @@ class HAETraining(Autoencoding):
         super().check(config, name)
         stage, tokenizer = config.stage(name), config.tokenizer
         check(
-            stage.encoder == "train" or (stage.align, stage.align_weight) == ("none", 0.5),
+            stage.encoder == "train" or stage.align == "none",
             f"config.{name}.encoder='frozen' has nothing to align: set config.{name}.align='none'.",
         )
         check(
             stage.align == "none" or stage.align_weight > 0,
             f"config.{name}.align_weight=0 leaves the alignment out: set align='none'.",
+        )
+        check(
+            stage.align != "none" or stage.align_weight == 0.5,
+            f"config.{name}.align='none' has no weight: leave align_weight={stage.align_weight} "
+            "out.",
         )
         check(
             tokenizer.pretrained == "" or stage.align == "none",

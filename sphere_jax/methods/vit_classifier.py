@@ -60,10 +60,15 @@ class ViTClassifier(Method):
             f"config.{name} trains a ViT of its own: set config.tokenizer.vit='' and leave "
             "pretrained_vit and pretrained empty, or leave the stage out.",
         )
+        check(
+            config.data.num_classes > 1,
+            f"config.{name} learns from labels: it needs data of 2 classes or more "
+            f"(config.data.num_classes={config.data.num_classes}), or give a pretrained ViT.",
+        )
 
     @classmethod
     def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "ViTClassifier":
-        width, classes = 2 * tokenizer.latent_shape[-1], max(config.data.num_classes, 1)
+        width, classes = 2 * tokenizer.latent_shape[-1], config.data.num_classes
         head = Network(lambda rngs: Linear(width, classes, rngs=rngs))
         return cls(tokenizer, head, config.stage(name))
 

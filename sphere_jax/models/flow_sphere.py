@@ -136,6 +136,13 @@ class Decoder(nnx.Module):
         return self.pixels(tokens), tokens
 
 
+def time_rows(t: jax.Array) -> jax.Array:
+    """Rows floor(100 t) of the time table (B,), int32, of times (B,) in [0, 1]. The original leaves
+    its table at t = 1. A time like 1 - 0.8, which is 0.19999999 in float32, is meant as 0.2."""
+    rows = jnp.floor(TIME_ROWS * t + 1e-4)
+    return jnp.clip(rows, 0, TIME_ROWS - 1).astype(jnp.int32)
+
+
 class Refiner(nnx.Module):
     """Noisy images (B, H, W, C) to clean ones, from their tokens beside latents and decoder tokens.
 
@@ -226,8 +233,7 @@ class Refiner(nnx.Module):
         with jax.default_matmul_precision("highest"):
             if self.time_table is None:
                 features = time_sinusoids(1000.0 * t, self.width)
-            else:  # the original's floor(100 t) leaves its table at t = 1
-                rows = jnp.clip(jnp.floor(TIME_ROWS * t), 0, TIME_ROWS - 1).astype(jnp.int32)
-                features = self.time_table[...][rows]
+            else:
+                features = self.time_table[...][time_rows(t)]
             c = self.time_mlp(features)
         return jax.nn.silu(c if self.label is None else c + self.label(labels))

@@ -20,7 +20,7 @@ class ConvStem(nnx.Module):
 
     Convolutions of stride 2 without bias, norm and SiLU between them: four, or fewer for smaller
     patches, by the number of `widths`. `norm` is a key of `nn.dc_ae_blocks.NORMS`; HAE's code has
-    one RMS a sample. Kernels start within +-1 / sqrt(fan_in).
+    "sample_rms", one RMS a sample. Kernels start within +-1 / sqrt(fan_in).
 
     Raises:
       ValueError: more widths than four, or none.
@@ -30,7 +30,7 @@ class ConvStem(nnx.Module):
         self,
         *,
         widths: tuple[int, ...] = (64, 128, 256, 1024),
-        norm: str = "sample_rms",
+        norm: str,
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
     ):

@@ -110,6 +110,9 @@ def make_train_step(
         if options.optimizer.clip_norm > 0:
             grads = _clipped(grads, options.optimizer.clip_norm, method.clipped_apart)
         updates, moments = optimizer.update(grads, state["optimizer"], state["params"])
+        for part, start in method.joins.items():
+            joined = progress["step"] >= start
+            updates[part] = jax.tree.map(lambda u, on=joined: jnp.where(on, u, 0), updates[part])
         params = method.advance(optax.apply_updates(state["params"], updates))
         ema = update_ema(state["ema"], params, options.ema_decay, progress["updates"])
         profiles = {

@@ -16,6 +16,8 @@ from sphere_jax.nn.pixels import to_float
 from sphere_jax.runs.system import System
 from sphere_jax.sampling import Refinement, mix, refine_steps
 from sphere_jax.sampling.refinement import CLAMP
+from sphere_jax.training.optimizers import make_optimizer
+from sphere_jax.training.step import init_state, make_train_step
 
 CLASSES = 3
 TINY = {
@@ -96,6 +98,22 @@ def test_the_refiner_joins_after_the_warm_up(params):
     for name in ("reconstruction", "consistency", "latent"):
         np.testing.assert_allclose(after[name], before[name], rtol=1e-5)
     np.testing.assert_allclose(total, sum(after.values()), rtol=1e-6)
+
+
+def test_weight_decay_leaves_the_refiner_alone_until_it_joins():
+    """Muon decays what has no gradient, which PyTorch leaves out."""
+    m = method(optimizer={"matrices": "muon", "muon_decay": 0.5, "learning_rate": 0.01})
+    optimizer = make_optimizer(m.options.optimizer, m.options.steps)
+    state = init_state(m, optimizer, jax.random.key(0), {})
+    state["params"] = moved(m)
+    step = jax.jit(make_train_step(m, m.options, optimizer))
+    kernels = []
+    for _ in range(5):  # it joins at step 3
+        kernels.append(np.asarray(state["params"]["refiner"]["context"]["kernel"]))
+        state, _ = step(state, {}, batch_of())
+    for early in kernels[1:4]:
+        np.testing.assert_array_equal(early, kernels[0])
+    assert np.abs(kernels[4] - kernels[3]).max() > 0.0
 
 
 @pytest.mark.parametrize("reaches", [True, False])
@@ -228,6 +246,7 @@ def test_statistics_of_the_batch_norm_are_those_of_training_images(params):
     [
         (dict(max_angle=86.0), "hard_angle=85.0 must be at least"),
         (dict(accumulate=2), "statistics of the batch"),
+        (dict(warmup=10), "leaves none of its 10 steps"),
         (dict(head_dim=6), "RoPE needs"),
         (dict(sampler={"guidance": 2.0}), "needs classes"),
     ],

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sphere_jax.models.flow_sphere import Decoder, Encoder, Refiner
+from sphere_jax.models.flow_sphere import Decoder, Encoder, Refiner, time_rows
 from sphere_jax.models.flow_sphere_layers import rope_angles
 from sphere_jax.nn.functional import Network, num_parameters
 
@@ -152,3 +152,11 @@ def test_the_networks_equal_the_public_code(normalize):
             torch.tensor(np.asarray(tokens)), patch, heads,
         )  # fmt: skip
         close(np.moveaxis(np.asarray(ours), -1, 1), theirs.numpy())
+
+
+def test_a_row_for_every_hundredth_however_it_was_computed():
+    hundredths = jnp.arange(101, dtype=jnp.float32)
+    expected = np.minimum(np.arange(101), 99)
+    np.testing.assert_array_equal(time_rows(hundredths / 100.0), expected)
+    np.testing.assert_array_equal(time_rows(1.0 - (100.0 - hundredths) / 100.0), expected)
+    np.testing.assert_array_equal(time_rows(jnp.array([0.1999, 0.2001])), [19, 20])

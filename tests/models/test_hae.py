@@ -27,7 +27,7 @@ DECODER = DECODERS["hae_released"] | dict(
 
 def whole(rngs, embeds=False):
     return HAE(
-        ConvStem(widths=(8, 16, 64), rngs=rngs),
+        ConvStem(widths=(8, 16, 64), norm="sample_rms", rngs=rngs),
         DINOv3(**SIZES, embeds=embeds, rope_dtype=jnp.bfloat16, rngs=rngs),
         Decoder(**DECODER, rngs=rngs),
     )
@@ -44,7 +44,11 @@ def test_counts():
 
     def build(rngs):
         vit = DINOv3(**KINDS["dinov3_vitl16"], embeds=False, rngs=rngs)
-        return HAE(ConvStem(rngs=rngs), vit, Decoder(**DECODERS["hae_released"], rngs=rngs))
+        return HAE(
+            ConvStem(norm="sample_rms", rngs=rngs),
+            vit,
+            Decoder(**DECODERS["hae_released"], rngs=rngs),
+        )
 
     network = Network(build)
     counts = {name: num_parameters(tree) for name, tree in network.shapes.items()}
@@ -82,7 +86,7 @@ def test_a_patch_stem_with_the_weights_of_the_vit_is_its_patch_embedding():
 
 def test_a_stem_of_too_many_convolutions_is_refused():
     with pytest.raises(ValueError, match="1 to 4 convolutions, not 5"):
-        ConvStem(widths=(8,) * 5, rngs=nnx.Rngs(0))
+        ConvStem(widths=(8,) * 5, norm="trms2d", rngs=nnx.Rngs(0))
 
 
 def test_its_file_there_and_back(small):
@@ -135,7 +139,8 @@ def test_parity_of_the_autoencoder_with_pytorch():
     def build(rngs):
         shallow = DECODERS["hae_released"] | dict(depths=(1,) * 5)
         vit = DINOv3(**sizes, embeds=False, rope_dtype=jnp.bfloat16, rngs=rngs)
-        return HAE(ConvStem(rngs=rngs), vit, Decoder(**shallow, rngs=rngs))
+        stem = ConvStem(norm="sample_rms", rngs=rngs)
+        return HAE(stem, vit, Decoder(**shallow, rngs=rngs))
 
     network = Network(build)
     params = convert(tensors, hae_layouts.layouts(network), network)

@@ -120,7 +120,7 @@ def _hae() -> Iterator[Published]:
     def module(*, rngs: nnx.Rngs, dtype: jnp.dtype = jnp.float32) -> HAE:
         vit = dict(DINOV3_KINDS["dinov3_vitl16"], embeds=False, rope_dtype=jnp.bfloat16)
         return HAE(
-            ConvStem(rngs=rngs, dtype=dtype),
+            ConvStem(norm="sample_rms", rngs=rngs, dtype=dtype),
             DINOv3(**vit, rngs=rngs, dtype=dtype),
             Decoder(**DECODERS["hae_released"], rngs=rngs, dtype=dtype),
         )
