@@ -34,7 +34,8 @@ def get_config():
     config.data.image_size = 256
     config.data.channels = 3
     config.data.num_classes = 1000
-    config.data.flip = False  # published: random crops of 384 px instead, which are not built
+    config.data.flip = False  # published: no flips, but
+    config.data.random_crop = (384, 384)  # published: random crops of 256 out of 384
 
     config.tokenizer = ConfigDict()
     config.tokenizer.name = "rae"

@@ -94,10 +94,16 @@ def main(argv: list[str]) -> None:
     arguments, config = parse_with_config(flags, argv[1:])
 
     # Slow imports come after the flags, so that --help and wrong flags answer at once.
+    from sphere_jax.common.errors import UserError
     from sphere_jax.common.processes import is_main_process, start_processes
     from sphere_jax.runs.latent_caching import encode_data_set
     from sphere_jax.runs.latent_statistics import write_statistics
 
+    if what != "statistics" and config.data.random_crop:
+        raise UserError(
+            f"prepare {what} writes the centre of every picture, which leaves nothing to crop: "
+            "give --config.data.random_crop=(), here and in training, or train from the pictures."
+        )
     start_processes()
     out = Path(arguments.out)
     if what == "images":

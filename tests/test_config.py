@@ -118,6 +118,15 @@ def test_out_of_range(values, sentence):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
+        ({"data__random_crop": (32, 40)}, "config.data.random_crop needs pictures in files"),
+        (
+            {"data__random_crop": (8, 40), "data__source": "folder"},
+            "must be two sides, the least and the greatest, from image_size=",
+        ),
+        (
+            {"data__random_crop": (40,), "data__source": "folder"},
+            "must be two sides, the least and the greatest, from image_size=",
+        ),
         ({"model__heads": 3}, "config.model.width=32 must be a multiple of heads=3"),
         ({"model__qk_norm": True}, "needs config.model.name='lightning_ddt' or 'lightning_dit'"),
         (

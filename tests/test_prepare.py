@@ -316,6 +316,9 @@ def test_images_written_by_the_command_are_trained_on(folder, capsys):
 def test_unencodable_data_is_a_user_error(folder, cache):
     assert "holds no images to encode" in refusal_of(encode, folder, "no", *use(cache))
     assert "at least 1" in refusal_of(encode, folder, "no", "--shard_size=0")
+    crops = ["--config.data.source=folder", "--config.data.random_crop=(8,9)"]
+    crops.append("--config.flow.encode=every_step")
+    assert "leaves nothing to crop" in refusal_of(encode, folder, "no", *crops)
     own = folder / "own.py"
     text = (folder / "config.py").read_text()
     start, end = text.index("    config.tokenizer"), text.index("    config.model")

@@ -68,6 +68,18 @@ def _check_data(config: Config) -> None:
         f"config.data.source='{data.source}' holds images.",
     )
     config.source.check(config)
+    if data.random_crop:
+        check(
+            config.source.holds_images and config.source.read_in_batches,
+            f"config.data.random_crop needs pictures in files: config.data.source="
+            f"'{data.source}' has them at their size already, or none.",
+        )
+        check(
+            len(data.random_crop) == 2
+            and data.image_size <= data.random_crop[0] <= data.random_crop[1],
+            f"config.data.random_crop={data.random_crop} must be two sides, the least and the "
+            f"greatest, from image_size={data.image_size} on.",
+        )
     if not tokenizer.decodes:
         trained = [stage for stage in config.stages if not config.method(stage).on_latents]
         check(not data.flip, "config.data.flip=True needs images; precomputed latents have none.")

@@ -31,6 +31,10 @@ class DataOptions:
     resize: Literal["bicubic", "nearest", "adm"] = option(
         "bicubic", help="how, before a centre crop"
     )
+    random_crop: tuple[int, ...] = option(
+        (), help="the least and greatest shorter side that a training picture is brought to "
+        "before a random crop; (): the centre's. For pictures in files",
+    )  # fmt: skip
     channels: Literal[1, 3] = option(1, help="1 is grey, 3 is RGB")
     labels: Literal["given", "none"] = option(
         "given", help="those of the source, or none: all examples are one class"

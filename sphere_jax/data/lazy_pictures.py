@@ -39,12 +39,20 @@ class Pictures:
         return len(self.names)
 
     def __getitem__(self, rows) -> np.ndarray:
+        names = self.names[rows]
+        return self._read(names) if np.ndim(names) == 0 else self._read_all(names)
+
+    def cropped(self, rows: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """Random crops of rows (B,), by draws (B, 3) in [0, 1) (`data.pictures.random_crop`)."""
+        return self._read_all(self.names[rows], draws)
+
+    def _read_all(self, names: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
         from sphere_jax.data.pictures import read_by_threads  # not to need Pillow before
 
-        names = self.names[rows]
-        if np.ndim(names) == 0:
-            return self._read(names)
-        return read_by_threads(lambda i: self._read(names[i]), len(names), self.shape[1:])
+        def read(i: int) -> np.ndarray:
+            return self._read(names[i], None if draws is None else draws[i])
+
+        return read_by_threads(read, len(names), self.shape[1:])
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
@@ -67,8 +75,8 @@ class Pictures:
         lines = (f"{name}\0{size}" for name, size in zip(self.names, self.sizes, strict=True))
         return os.fsencode("\n".join((self.data.resize, *lines)))
 
-    def _read(self, name: str) -> np.ndarray:
+    def _read(self, name: str, draws: np.ndarray | None = None) -> np.ndarray:
         from sphere_jax.data.pictures import decode
 
         file = self.root / name
-        return decode(file, str(file), self.data)
+        return decode(file, str(file), self.data, draws)

@@ -39,42 +39,74 @@ def by_this_thread() -> Iterator[None]:
 
 
 def fit(picture: Image.Image, size: int, resize: str) -> Image.Image:
-    """The shorter side brought to `size`, then the central (size, size); `resize` is of `RESIZES`.
+    """The shorter side brought to `size` (`scaled`), then the central (size, size)."""
+    if picture.size == (size, size):
+        return picture
+    picture = scaled(picture, size, resize)
+    wide, high = picture.size
+    if resize == "adm":
+        left, top = (wide - size) // 2, (high - size) // 2
+    else:
+        left, top = round((wide - size) / 2), round((high - size) / 2)
+    return picture.crop((left, top, left + size, top + size))
+
+
+def random_crop(
+    picture: Image.Image, size: int, resize: str, sides: Sequence[int], draws: np.ndarray
+) -> Image.Image:
+    """The shorter side brought to one of `sides[0]..sides[1]`, then any (size, size) of it.
+
+    `draws` (3,) in [0, 1) choose the side, the row and the column, each uniform over integers: with
+    equal sides torchvision's Resize and RandomCrop, with `size` and `size / 0.8` ADM's random crop.
+    """
+    least, most = sides
+    side = least + int(draws[0] * (most - least + 1))
+    picture = scaled(picture, side, resize)
+    top = int(draws[1] * (picture.height - size + 1))
+    left = int(draws[2] * (picture.width - size + 1))
+    return picture.crop((left, top, left + size, top + size))
+
+
+def scaled(picture: Image.Image, size: int, resize: str) -> Image.Image:
+    """The shorter side brought to `size`; `resize` is of `RESIZES`.
 
     "bicubic", "bilinear" and "nearest" are torchvision's Resize and CenterCrop, pixel for pixel;
     "box" and "lanczos" are Pillow's other filters. All but "nearest" are antialiased (arXiv
     2602.15030; docs/systems/sphere_encoder.md#optimization). "adm" is the preprocessing of the ADM
     reference statistics: halved with a box while the shorter side is at least 2 `size`, then
-    bicubic. It rounds the longer side and the crop differently from the others.
+    bicubic. It rounds the longer side differently from the others.
     """
     adm = resize == "adm"
     while adm and min(picture.size) >= 2 * size:
         picture = picture.resize((picture.width // 2, picture.height // 2), BOX)
-    if picture.size == (size, size):
-        return picture
     width, height = picture.size
     short = min(width, height)
     if adm:
         scale = size / short
         wide, high = round(width * scale), round(height * scale)
-        left, top = (wide - size) // 2, (high - size) // 2
     else:
         wide, high = size * width // short, size * height // short
-        left, top = round((wide - size) / 2), round((high - size) / 2)
-    picture = picture.resize((wide, high), FILTERS.get(resize, BICUBIC))
-    return picture.crop((left, top, left + size, top + size))
+    if (wide, high) == picture.size:
+        return picture
+    return picture.resize((wide, high), FILTERS.get(resize, BICUBIC))
 
 
-def decode(file: str | PathLike | BinaryIO, name: str, data: DataOptions) -> np.ndarray:
-    """One encoded picture as uint8 (image_size, image_size, channels).
+def decode(
+    file: str | PathLike | BinaryIO, name: str, data: DataOptions, draws: np.ndarray | None = None
+) -> np.ndarray:
+    """One encoded picture as uint8 (image_size, image_size, channels): its centre, or with `draws`
+    (3,) a random crop.
 
     Raises:
       UserError: it cannot be decoded, or has more than 8 bits a channel; the sentence has `name`.
     """
 
     def pixels(picture: Image.Image) -> np.ndarray:
-        fitted = np.asarray(fit(picture, data.image_size, data.resize))
-        return fitted.reshape(data.image_size, data.image_size, data.channels)
+        if draws is None:
+            fitted = fit(picture, data.image_size, data.resize)
+        else:
+            fitted = random_crop(picture, data.image_size, data.resize, data.random_crop, draws)
+        return np.asarray(fitted).reshape(data.image_size, data.image_size, data.channels)
 
     return decoded(file, name, data.channels, pixels)
 

@@ -40,13 +40,14 @@ class Batches(Iterator[Batch]):
         flip: bool = False,
         threads: int = 0,
         workers: int = 0,
+        crops: bool = False,
     ):
         self._sharding, self._size = sharding, batch_size
         self._workers = 0 if source.in_memory else workers
         self._threads = 0 if self._workers else threads_for(source, threads)
         rows = self._rows = local_rows(batch_size, sharding)
         self._read = ReadRows(source, flip, self._threads > 0 or self._workers > 0)
-        self._order = index_batches(len(source), batch_size, seed, rows)
+        self._order = index_batches(len(source), batch_size, seed, rows, crops)
         self._iterator = self._from(0)
         self._ahead: Batch | None = None
         self._given = 0  # batches handed out
@@ -98,10 +99,10 @@ class ReadRows:
     flip: bool
     alone: bool
 
-    def __call__(self, batch: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
-        indices, flips = batch
+    def __call__(self, batch: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+        indices, flips, *crops = batch
         with by_this_thread() if self.alone else contextlib.nullcontext():
-            return self.source.stored(indices, flips if self.flip else None)
+            return self.source.stored(indices, flips if self.flip else None, *crops)
 
 
 def threads_for(source: Source, threads: int = -1) -> int:
@@ -113,16 +114,21 @@ def threads_for(source: Source, threads: int = -1) -> int:
 
 
 def index_batches(
-    count: int, batch_size: int, seed: int, rows: np.ndarray | None = None
+    count: int,
+    batch_size: int,
+    seed: int,
+    rows: np.ndarray | None = None,
+    crops: bool = False,
 ) -> grain.MapDataset:
-    """The order of batches: element i holds the examples (B,) of batch i, and which of them are
-    mirrored where mirroring is on. Endless: `count` examples are reshuffled every epoch.
+    """The order of batches: element i holds the examples (B,) of batch i, which of them are
+    mirrored where mirroring is on, and with `crops` the draws (B, 3) of their random crops.
+    Endless: `count` examples are reshuffled every epoch.
 
     rows: those of a batch that are wanted, sorted; others cost nothing.
     """
     rows = np.arange(batch_size) if rows is None else rows
     examples = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
-    return _Rows(examples, batch_size, rows).random_map(_WithFlips(batch_size, rows))
+    return _Rows(examples, batch_size, rows).random_map(_WithDraws(batch_size, rows, crops))
 
 
 class _Rows(grain.MapDataset):
@@ -143,14 +149,18 @@ class _Rows(grain.MapDataset):
 
 
 @dataclasses.dataclass(frozen=True)
-class _WithFlips:
-    """Draws for the whole batch, so that a row's flip does not depend on who reads it."""
+class _WithDraws:
+    """Draws for the whole batch, so that a row's flip and crop do not depend on who reads it."""
 
     batch_size: int
     rows: np.ndarray
+    crops: bool
 
     def __call__(self, indices: np.ndarray, rng: np.random.Generator):
-        return indices, rng.random(self.batch_size)[self.rows] < 0.5
+        flips = rng.random(self.batch_size)[self.rows] < 0.5
+        if not self.crops:
+            return indices, flips
+        return indices, flips, rng.random((self.batch_size, 3))[self.rows]
 
 
 def local_rows(batch_size: int, sharding: NamedSharding) -> np.ndarray:

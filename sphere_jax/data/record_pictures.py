@@ -41,10 +41,11 @@ class RecordPictures(Pictures):
         """The title, the number and size of every encoded picture, how resized."""
         return os.fsencode(f"{self.title}\n") + super().listing
 
-    def _read(self, name: int) -> np.ndarray:
+    def _read(self, name: int, draws: np.ndarray | None = None) -> np.ndarray:
         record = self.records.one(int(name))
         encoded, _ = image_and_label(record)
-        return decode(io.BytesIO(encoded), f"Picture {int(name)} of {self.root}", self.data)
+        title = f"Picture {int(name)} of {self.root}"
+        return decode(io.BytesIO(encoded), title, self.data, draws)
 
 
 def read_pictures(

@@ -53,18 +53,25 @@ class Source:
         return as_used(self.stored(indices, mirrored))
 
     def stored(
-        self, indices: np.ndarray, mirrored: np.ndarray | None = None
+        self,
+        indices: np.ndarray,
+        mirrored: np.ndarray | None = None,
+        crops: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         """`read` before `as_used`, which a jitted function can apply on the device instead: half
-        the bytes for latents of 16 bits, and no work for the host."""
+        the bytes for latents of 16 bits, and no work for the host. `crops` (B, 3) in [0, 1) choose
+        random crops of pictures in files."""
         found = {}
         for name, array in self.arrays.items():
             if isinstance(array, CachedLatents):
                 found |= array.stored_examples(indices, mirrored)
                 continue
-            found[name] = (
-                rows_of(array, indices) if isinstance(array, np.memmap) else array[indices]
-            )
+            if isinstance(array, np.memmap):
+                found[name] = rows_of(array, indices)
+            elif isinstance(array, Pictures) and crops is not None:
+                found[name] = array.cropped(indices, crops)
+            else:
+                found[name] = array[indices]
             if name == "images" and mirrored is not None:
                 found[name][mirrored] = found[name][mirrored][:, :, ::-1]
         return found

@@ -131,6 +131,13 @@ class OnLatents(Generator):
             "latents.",
         )
         check(
+            config.data.random_crop == ()
+            or stage.encode == "every_step"
+            or not all(config.method(other).on_latents for other in config.stages),
+            "config.data.random_crop does nothing to latents that are encoded once: set "
+            f"config.{name}.encode='every_step'.",
+        )
+        check(
             stage.encode == "once" or config.tokenizer_class.decodes,
             f"config.{name}.encode='every_step' needs images; config.data.source="
             f"'{config.data.source}' has latents.",

@@ -79,7 +79,14 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
         data = run.config.data
         params = train(
             task,
-            Feed(split.train, split.heldout, data.flip, data.threads, data.workers),
+            Feed(
+                split.train,
+                split.heldout,
+                data.flip,
+                data.threads,
+                data.workers,
+                crops=data.random_crop != (),
+            ),
             run.workdir / "checkpoints" / name,
             log,
             peak_flops,

@@ -41,6 +41,7 @@ class Feed:
     """The data of a stage.
 
     flip: mirror each training image with probability 1/2.
+    crops: take random crops of the training pictures.
     threads, workers: what reads training batches, as `data.pipeline.Batches` says.
     """
 
@@ -49,6 +50,7 @@ class Feed:
     flip: bool = False
     threads: int = 0
     workers: int = 0
+    crops: bool = False
 
 
 def train(
@@ -88,7 +90,14 @@ def train(
     # Data. The order depends on the seed alone, not on the stage's place in the run.
     sharding = batch_sharding(task.mesh)
     batches = Batches(
-        feed.train, options.batch_size, task.seed, sharding, feed.flip, feed.threads, feed.workers
+        feed.train,
+        options.batch_size,
+        task.seed,
+        sharding,
+        feed.flip,
+        feed.threads,
+        feed.workers,
+        feed.crops,
     )
 
     # State: created on its shardings, or restored onto them.

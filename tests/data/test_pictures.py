@@ -10,7 +10,14 @@ from refusals import refusal_of
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions
-from sphere_jax.data.pictures import decode, fit, read_by_threads, resize_arrays
+from sphere_jax.data.pictures import (
+    decode,
+    fit,
+    random_crop,
+    read_by_threads,
+    resize_arrays,
+    scaled,
+)
 
 BICUBIC, NEAREST, BOX = (Image.Resampling[name] for name in ("BICUBIC", "NEAREST", "BOX"))
 
@@ -49,6 +56,26 @@ def test_the_two_crops_of_an_odd_margin():
     picture = noise(47, 32)
     assert_same(fit(picture, 32, "bicubic"), picture.crop((8, 0, 40, 32)))
     assert_same(fit(picture, 32, "adm"), picture.crop((7, 0, 39, 32)))
+
+
+def test_random_crops_are_any_part_of_the_resized_picture():
+    picture, draws = noise(60, 40), np.random.default_rng(1).random((400, 3))
+    resized = {side: scaled(picture, side, "bicubic") for side in (20, 21, 22)}
+    parts = {
+        np.asarray(image.crop((left, top, left + 16, top + 16))).tobytes(): (side, top, left)
+        for side, image in resized.items()
+        for top in range(image.height - 15)
+        for left in range(image.width - 15)
+    }
+    found = [parts[np.asarray(random_crop(picture, 16, "bicubic", (20, 22), d)).tobytes()]
+             for d in draws]  # fmt: skip
+    sides, tops, lefts = map(np.array, zip(*found, strict=True))
+    assert set(sides) == {20, 21, 22}
+    for side, image in resized.items():
+        assert set(tops[sides == side]) == set(range(image.height - 15))
+        assert lefts[sides == side].max() == image.width - 16 and lefts.min() == 0
+    whole = fit(picture, 40, "bicubic")
+    assert_same(random_crop(whole, 40, "bicubic", (40, 40), np.array([0.9, 0.9, 0.9])), whole)
 
 
 def adm_by_pillow(picture, size):

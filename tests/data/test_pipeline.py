@@ -6,8 +6,11 @@ import grain
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import DataOptions
+from sphere_jax.data.lazy_pictures import Pictures
 from sphere_jax.data.pipeline import (
     Batches,
     ReadRows,
@@ -167,6 +170,31 @@ def test_flips_mirror_half_of_the_images_and_come_with_the_seed(source, sharding
     assert 0.4 < mirrored.mean() < 0.6
     again = take(Batches(source, 25, 0, sharding, flip=True), 40, "images")
     np.testing.assert_array_equal(after, again)
+
+
+def test_random_crops_come_with_the_seed_and_leave_order_and_flips(tmp_path, sharding):
+    images = np.random.default_rng(0).integers(0, 256, (12, 24, 36, 3), dtype=np.uint8)
+    names = [f"{i}.png" for i in range(12)]
+    for name, pixels in zip(names, images, strict=True):
+        Image.fromarray(pixels).save(tmp_path / name)
+    data = DataOptions(image_size=16, channels=3, random_crop=(16, 20))
+    pictures = Pictures(tmp_path, np.array(names, object), np.zeros(12, int), data)
+    files = Source({"images": pictures, "labels": np.arange(12, dtype=np.int32)})
+
+    def drawn(**options):
+        batches = Batches(files, 6, 0, sharding, flip=True, **options)
+        found = [next(batches) for _ in range(4)]
+        return [np.concatenate([np.asarray(b[k]) for b in found]) for k in ("images", "labels")]
+
+    centres, order = drawn()
+    crops, same_order = drawn(crops=True)
+    np.testing.assert_array_equal(order, same_order)
+    assert crops.shape == centres.shape and (crops != centres).any((1, 2, 3)).mean() > 0.7
+    for threads in (1, 3):
+        np.testing.assert_array_equal(drawn(crops=True, threads=threads)[0], crops)
+    first, second = (crops[order == label] for label in (0, 1))
+    assert len(first) == 2 and (first[0] != first[1]).any() and (second[0] != second[1]).any()
+    np.testing.assert_array_equal(files.read(np.arange(12))["images"], pictures[:])  # centres
 
 
 def test_latents_are_never_flipped(sharding):

@@ -30,8 +30,8 @@ SAMPLES = 16  # whose noise is hashed
 EXPLAINS = {  # the values that may change an item, by prefixes of their keys; GENERATOR is the
     # stage, NOISE and NETWORK the options that its method names
     "training data": ("data.", "tokenizer."),
-    "data order": ("data.source", "data.path", "data.flip", "stages", "GENERATOR.batch_size",
-                   "GENERATOR.steps"),
+    "data order": ("data.source", "data.path", "data.flip", "data.random_crop", "stages",
+                   "GENERATOR.batch_size", "GENERATOR.steps"),
     "initial weights": ("model.", "tokenizer.", "data.image_size", "data.channels",
                         "data.num_classes", "stages", "GENERATOR.method", "GENERATOR.pretrained",
                         "NETWORK"),
@@ -47,7 +47,8 @@ def matched_items(run: Run) -> dict[str, str]:
     """Hashes of what the stage that generates starts from, by item."""
     config, name, method = run.config, run.config.generator, run.generator
     settings, data = config.stage(name), config.data
-    order = index_batches(len(run.split.train), settings.batch_size, config.seed)
+    crops = data.random_crop != ()
+    order = index_batches(len(run.split.train), settings.batch_size, config.seed, crops=crops)
     batches = [order[i] for i in range(min(BATCHES, settings.steps))]
     init_key, train_key = jax.random.split(stage_key(config.seed, name))  # as `init_state` does
     weights = initial_params(run, run.task(name))
@@ -60,7 +61,7 @@ def matched_items(run: Run) -> dict[str, str]:
     labels = balanced_labels(SAMPLES, data.num_classes)
     return {
         "training data": run.data_fingerprint,
-        "data order": digest([rows if data.flip else rows[0] for rows in batches]),
+        "data order": digest([rows if data.flip or crops else rows[0] for rows in batches]),
         "initial weights": digest(weights),
         "training noise": digest([drawn, method.tokenizer.latent_shape]),
         "sampling noise": digest([noise, labels]),
