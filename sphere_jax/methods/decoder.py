@@ -4,16 +4,14 @@ docs/systems/spherical_flow.md#decoder-adaptation)."""
 import dataclasses
 import math
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.shapes import AnyArray, Keys, Latents, OneKey, Scalar
+from sphere_jax.common.shapes import Keys, OneKey
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, EvaluationOptions, StageOptions
@@ -21,39 +19,30 @@ from sphere_jax.data.memory import check_fits
 from sphere_jax.data.source import Split
 from sphere_jax.evaluation.page import Block, Picture, Table
 from sphere_jax.geometry.spaces import Space
-from sphere_jax.losses.adversarial import (
-    balanced,
-    decoder_hinge,
-    discriminator_hinge,
-)
-from sphere_jax.losses.perceptual import Perceptual, perceptual_files, perceptual_loss
-from sphere_jax.losses.pixel import pixel_loss
+from sphere_jax.losses.perceptual import Perceptual
 from sphere_jax.methods.base import (
     Arrays,
     Batch,
     Loss,
     MapOver,
-    Method,
     Outcome,
     Params,
     Pictures,
     Tools,
     space_of,
 )
-from sphere_jax.methods.on_latents import latent_bytes, spaced_subset
-from sphere_jax.models.discriminator import (
-    DINO_KIND,
-    Discriminator,
-    dino_discriminator,
-    patch_discriminator,
+from sphere_jax.methods.decoder_training import (
+    SHOWN,
+    DecoderTraining,
+    check_losses,
+    make_discriminator,
 )
+from sphere_jax.methods.on_latents import latent_bytes, spaced_subset
+from sphere_jax.models.discriminator import Discriminator
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling import noise_of
 from sphere_jax.tokenizers.base import Tokenizer
-from sphere_jax.weights.layouts import dino as dino_weights
-from sphere_jax.weights.stored import WeightsFile
 
-SHOWN = 10  # held-out images in the report
 CELLS = ("raw_original", "projected_original", "projected_finetuned", "raw_finetuned")
 
 
@@ -85,7 +74,7 @@ class DecoderOptions(StageOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderFinetuning(Method):
+class DecoderFinetuning(DecoderTraining):
     """Reconstruction from projected latents: L1, L2, LPIPS and a discriminator trained with it.
 
     Latents are normalised per channel by the tokenizer, then projected; the decoder gets what is
@@ -97,9 +86,8 @@ class DecoderFinetuning(Method):
     raw latents. Ours (no paper has it): without a projection there is then nothing to learn, so
     finetuning by itself costs nothing.
 
-    With a discriminator, which learns from the first step, `adversarial_weight * w * -mean
-    D(decoded)` is added from step `adversarial_from`, where w balances the gradients of both in the
-    decoder's last layer, over the batch or micro-batch: accumulation is exact for everything but w.
+    A discriminator learns from the first step, and is in the decoder's loss from step
+    `adversarial_from`.
     """
 
     tokenizer: Tokenizer
@@ -108,10 +96,10 @@ class DecoderFinetuning(Method):
     perceptual: Perceptual = Perceptual(None, None)
     discriminator: Discriminator | None = None
     evaluation: EvaluationOptions = EvaluationOptions()
+    name: str = DecoderOptions.method
 
     Options = DecoderOptions
     reads = ("projection",)  # a decoder sees what is projected and how, not the path
-    measures_fidelity = True
 
     @classmethod
     def changes_latents(cls, options: Mapping[str, Any]) -> bool:
@@ -137,10 +125,6 @@ class DecoderFinetuning(Method):
             f"{stage.steps} steps: the discriminator would have no effect.",
         )
         check(
-            stage.lpips == "" or stage.lpips_weight > 0,
-            f"config.{name}.lpips_weight=0 leaves config.{name}.lpips out: set one of both.",
-        )
-        check(
             stage.l1_weight + stage.l2_weight > 0 or stage.lpips != "",
             f"config.{name} has no reconstruction loss: l1_weight, l2_weight or lpips must be on.",
         )
@@ -154,46 +138,16 @@ class DecoderFinetuning(Method):
             f"config.{name}.discriminator='dino' and config.{name}.dino, the weights of DINO "
             "ViT-S/8, go together.",
         )
-        smallest = 32 if adversarial else 16 if stage.lpips else 0  # sides that networks take
-        check(
-            config.data.image_size >= smallest,
-            f"config.data.image_size={config.data.image_size} is too small for the losses of "
-            f"config.{name}: at least {smallest} pixels.",
-        )
+        check_losses(config, name)
 
     @classmethod
     def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "DecoderFinetuning":
-        options = config.stage(name)
-        return cls(
-            tokenizer=tokenizer,
-            space=space_of(config, tokenizer.latent_shape),
-            options=options,
-            perceptual=perceptual_loss(bool(options.lpips), False),
-            discriminator=_discriminator(options, config.data.channels),
-            evaluation=config.evaluation,
-        )
+        space = space_of(config, tokenizer.latent_shape)
+        return super().build(config, name, tokenizer, space=space)
 
-    @property
-    def trains(self) -> tuple[str, ...]:
-        return ("decoder",) if self.discriminator is None else ("decoder", "discriminator")
-
-    @property
-    def rates(self) -> dict[str, float]:
-        rate = self.options.discriminator_rate
-        return {} if self.discriminator is None else {"discriminator": rate}
-
-    @property
-    def clipped_apart(self) -> tuple[str, ...]:
-        return () if self.discriminator is None else ("discriminator",)
-
-    def files(self) -> dict[str, Any]:
-        s, found = self.options, {}
-        if self.perceptual.active:
-            found["perceptual"] = perceptual_files(self.perceptual, s.lpips, "")
-        if self.discriminator is not None and self.discriminator.backbone is not None:
-            backbone = self.discriminator.backbone
-            found["dino"] = WeightsFile(s.dino, DINO_KIND, backbone, dino_weights.layouts)
-        return found
+    @classmethod
+    def opponent(cls, options: DecoderOptions, channels: int) -> Discriminator:
+        return make_discriminator(options.discriminator, channels)
 
     def training_data(self, split: Split, frozen: Params, map_over: MapOver) -> Split:
         """Checks the number of held-out images before training."""
@@ -207,9 +161,6 @@ class DecoderFinetuning(Method):
         )
         return split
 
-    def measured_with(self) -> dict[str, Any]:
-        return {"images": self.options.measured}
-
     def notes(self) -> list[str]:
         s = self.options
         weights = {"L1": s.l1_weight, "L2": s.l2_weight}
@@ -220,31 +171,13 @@ class DecoderFinetuning(Method):
             kind, weight, first = s.discriminator, s.adversarial_weight, s.adversarial_from
             terms.append(f"'{kind}' discriminator {weight:g} from step {first:,}")
         target = {"images": "images", "original": "what the original decoder makes of raw latents"}
-        notes = [f"Loss: {', '.join(terms)}; target: {target[s.target]}."]
-        if not self.perceptual.active:
-            notes.append("No LPIPS in it: the stage's option lpips is empty.")
-        if not self.evaluation.pretrained:
-            notes.append("No Fréchet distance at the end: config.evaluation.pretrained is empty.")
-        return notes
-
-    def frozen(self, artifacts: Params) -> Params:
-        names = (*self.tokenizer.parts, "perceptual", "dino")
-        return {name: artifacts[name] for name in names if name in artifacts}
+        return [f"Loss: {', '.join(terms)}; target: {target[s.target]}.", *self.left_out()]
 
     def init(self, key: OneKey, frozen: Params) -> Params:
         params = {"decoder": jax.tree.map(jnp.copy, frozen["decoder"])}
         if self.discriminator is not None:
             params["discriminator"] = self.discriminator.network.init(key)
         return params
-
-    def made_by_frozen(self, frozen: Params, batch: Batch) -> Latents:
-        return self.tokenizer.encode(frozen, to_float(batch["images"]))
-
-    def schedule(self, step: Int[AnyArray, ""]) -> dict[str, Scalar]:
-        """Whether the discriminator is in the decoder's loss: 0 or 1."""
-        if self.discriminator is None:
-            return {}
-        return {"adversarial": (step >= self.options.adversarial_from).astype(jnp.float32)}
 
     def loss(self, params: Params, frozen: Params, batch: Batch, keys: Keys) -> Loss:
         """With a schedule among the frozen, of decoder and discriminator; without (held-out
@@ -257,36 +190,16 @@ class DecoderFinetuning(Method):
         if self.options.target == "original":
             target = jax.lax.stop_gradient(self.tokenizer.decode(frozen, encoded))
 
-        def decode(decoder):
-            return self.tokenizer.decode(frozen | {"decoder": decoder}, latents)
+        def network(learned):
+            return (self.tokenizer.decode(frozen | learned, latents),)
+
+        def reconstruction(output):
+            return self.image_loss(frozen, output[0], target, self.options.l2_weight)
 
         if self.discriminator is None or "schedule" not in frozen:
-            return self._reconstruction(frozen, decode(params["decoder"]), target)
-
-        s, schedule = self.options, frozen["schedule"]
-        fixed = jax.lax.stop_gradient(params["discriminator"])
-        found = balanced(
-            decode,
-            params["decoder"],
-            lambda x: self._reconstruction(frozen, x, target),
-            lambda x: decoder_hinge(self._logits(fixed, frozen, x)),
-            self._last,
-            s.adversarial_weight * schedule["adversarial"],
-        )
-        parts, shown = found.parts, (target, found.output)
-        # docs/systems/hae.md#dino-disc: 8-bit values of both for DINO
-        if self.discriminator.backbone is not None:
-            shown = [to_float(to_uint8(x)) for x in shown]
-        real, fake = (self._logits(params["discriminator"], frozen, x) for x in shown)
-        hinge = discriminator_hinge(real, fake)
-        parts |= {
-            "adversarial": found.adversarial,
-            "adaptive_weight": found.weight,
-            "discriminator": hinge,
-            "logit_real": jnp.mean(real),
-            "logit_decoded": jnp.mean(fake),
-        }
-        return found.loss + hinge, parts
+            return reconstruction(network({"decoder": params["decoder"]}))
+        real = self.as_seen(target)
+        return self.adversarial_loss(params, frozen, network, reconstruction, real)
 
     def _latents(self, encoded, keys):
         """Projected; with `latent_noise`, moved by noise and projected again."""
@@ -297,21 +210,6 @@ class DecoderFinetuning(Method):
         sigma = self.options.latent_noise * jax.vmap(jax.random.uniform)(keys[:, 0])
         noise = noise_of(keys[:, 1], latents.shape[1:])
         return self.space.project(latents + sigma.reshape(-1, 1, 1, 1) * noise)
-
-    def _reconstruction(self, frozen, decoded, target):
-        s = self.options
-        total = pixel_loss(decoded, target, s.l1_weight, s.l2_weight)
-        parts = {"pixel": total}
-        if self.perceptual.active:
-            parts["lpips"] = self.perceptual(frozen["perceptual"], decoded, target)
-            total += s.lpips_weight * parts["lpips"]
-        return total, parts
-
-    def _logits(self, params, frozen, images):
-        return self.discriminator.logits(params, frozen.get("dino"), images)
-
-    def _last(self, gradient) -> list:
-        return last_kernels(self.tokenizer, gradient)
 
     def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
         """Originals above their reconstructions from projected latents."""
@@ -363,21 +261,6 @@ class DecoderFinetuning(Method):
             table,
             Picture(figures.labelled_rows(strips), "Held-out images and reconstructions."),
         ]
-
-
-def last_kernels(tokenizer: Tokenizer, decoder: Params) -> list:
-    """Kernels of the last layer, of a decoder's parameters or of their gradient."""
-    leaves = jax.tree_util.tree_leaves_with_path(decoder[tokenizer.last_layer])
-    return [leaf for path, leaf in leaves if path[-1].key == "kernel"]
-
-
-@cache
-def _discriminator(options: DecoderOptions, channels: int) -> Discriminator | None:
-    if options.adversarial_weight == 0:
-        return None
-    if options.discriminator == "dino":
-        return dino_discriminator()
-    return patch_discriminator(channels)
 
 
 METHOD = DecoderFinetuning

@@ -15,7 +15,8 @@ from sphere_jax.config.options import Config
 from sphere_jax.data.source import Split
 from sphere_jax.evaluation.page import Block
 from sphere_jax.losses.cosine import cosine_distance
-from sphere_jax.methods.autoencoding import Autoencoding, AutoencodingOptions
+from sphere_jax.methods.autoencoding import Autoencoding
+from sphere_jax.methods.autoencoding_options import AutoencodingOptions
 from sphere_jax.methods.base import Arrays, Loss, Outcome, Params, Tools
 from sphere_jax.methods.hae_diagnostics import diagnose, show
 from sphere_jax.tokenizers.hae import HAE

@@ -8,7 +8,8 @@ from typing import Any
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config
-from sphere_jax.methods.autoencoding import Autoencoding, AutoencodingOptions
+from sphere_jax.methods.autoencoding import Autoencoding
+from sphere_jax.methods.autoencoding_options import AutoencodingOptions
 from sphere_jax.tokenizers.rae import RAE
 
 

@@ -13,8 +13,8 @@ from refusals import refusal_of
 from sphere_jax.config.options import DataOptions, EvaluationOptions
 from sphere_jax.config.reading import read_config
 from sphere_jax.losses.perceptual import Perceptual
-from sphere_jax.methods import autoencoding
-from sphere_jax.methods.autoencoding import _discriminator
+from sphere_jax.methods.autoencoding_options import AutoencodingOptions
+from sphere_jax.methods.decoder_training import make_discriminator
 from sphere_jax.methods.hae import HAEOptions, HAETraining
 from sphere_jax.methods.vit_classifier import ViTClassifier, ViTClassifierOptions
 from sphere_jax.models import discriminator as discriminators
@@ -122,8 +122,7 @@ def test_a_patch_stem_begins_as_the_teacher(trained):
 
 def test_parts_of_earlier_stages_are_taken_over(trained):
     parts, _ = trained
-    small = _discriminator(HAEOptions(adversarial_weight=0.5, discriminator="patch",
-                                      discriminator_width=4), 3)  # fmt: skip
+    small = make_discriminator("patch", 3, width=4)
     second = method(small, **SECOND)
     fresh = small.network.init(jax.random.key(9))
     params = second.init(jax.random.key(0), second.frozen(parts | {"discriminator": fresh}))
@@ -135,8 +134,7 @@ def test_parts_of_earlier_stages_are_taken_over(trained):
 
 
 def test_schedule_and_noise():
-    second = method(_discriminator(HAEOptions(adversarial_weight=1, discriminator="patch"), 3),
-                    **SECOND)  # fmt: skip
+    second = method(make_discriminator("patch", 3), **SECOND)
     rows = [{k: float(v) for k, v in second.schedule(jnp.int32(n)).items()} for n in range(6)]
     np.testing.assert_allclose([row["tau"] for row in rows], [0.8, 0.9, 1.0, 1.1, 1.2, 1.2])
     assert [row["discriminator"] for row in rows] == [0, 0, 1, 1, 1, 1]
@@ -271,4 +269,4 @@ def test_refused_configs(groups, words):
 def test_a_config_of_all_stages_is_read():
     config = read_config(raw())
     assert config.method("align").trains_tokenizer == config.tokenizer.name
-    assert autoencoding.AutoencodingOptions().discriminator == "dino_released"
+    assert AutoencodingOptions().discriminator == "dino_released"
