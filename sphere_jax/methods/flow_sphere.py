@@ -6,59 +6,34 @@ flow, `rho n + (1 - rho) D(v)`: the original's is one minus it.
 """
 
 import dataclasses
-import math
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.shapes import (
-    AnyArray,
-    Images,
-    Keys,
-    Labels,
-    Latents,
-    OneKey,
-    PerSample,
-    Scalar,
-)
+from sphere_jax.common.shapes import AnyArray, Keys, OneKey, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, SamplerOptions, StageOptions
 from sphere_jax.data.source import Split
-from sphere_jax.evaluation.coverage import coverage
-from sphere_jax.evaluation.page import Block, Picture
-from sphere_jax.evaluation.reconstruction import mean_psnr
+from sphere_jax.evaluation.page import Block
 from sphere_jax.geometry import sphere
 from sphere_jax.losses.cosine import cosine_distance
 from sphere_jax.losses.pixel import smooth_l1
 from sphere_jax.losses.vgg import VGGFeatures
-from sphere_jax.methods.base import (
-    Arrays,
-    Batch,
-    Drawn,
-    Loss,
-    Outcome,
-    Params,
-    Passed,
-    Pictures,
-    Tools,
-    Trace,
-)
-from sphere_jax.methods.on_latents import spaced_subset
-from sphere_jax.methods.spherical_autoencoder import SphericalAutoencoder
+from sphere_jax.methods.base import Arrays, Batch, Loss, Outcome, Params, Tools
+from sphere_jax.methods.flow_sphere_measures import measured, norm_statistics, pictures
+from sphere_jax.methods.flow_sphere_sampling import FlowSphereSampling
 from sphere_jax.models.flow_sphere import Refiner
 from sphere_jax.nn.functional import Network
-from sphere_jax.nn.pixels import to_float, to_uint8
-from sphere_jax.sampling import Refinement, mix, noise_of, refine_steps, sample_keys
+from sphere_jax.nn.pixels import to_float
+from sphere_jax.sampling import Refinement, mix, noise_of
 from sphere_jax.sampling.refinement import CLAMP
 from sphere_jax.tokenizers.base import Tokenizer
 from sphere_jax.tokenizers.flow_sphere import FlowSphere
-
-NORM_IMAGES = 10_000  # training images that the batch norm's statistics are measured on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +88,7 @@ class FlowSphereSamplerOptions(SamplerOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowSphereTraining(SphericalAutoencoder):
+class FlowSphereTraining(FlowSphereSampling):
     """Encoder, decoder and refiner, from scratch."""
 
     tokenizer: FlowSphere
@@ -126,11 +101,9 @@ class FlowSphereTraining(SphericalAutoencoder):
     system = "flow-sphere"
     Options = FlowSphereOptions
     SamplerOptions = FlowSphereSamplerOptions
-    shows_path = True
     trains_tokenizer = FlowSphere.Options.name
     noise_options = ("batch_size",)
     network_options = ("context", "time", "width", "depth", "head_dim", "hidden")
-    edits: ClassVar = {"reconstruct": {}, "interpolate": {}, "manipulate": {}}
     trains = ("encoder", "decoder", "refiner")
     network_parameters = ""
 
@@ -271,162 +244,13 @@ class FlowSphereTraining(SphericalAutoencoder):
         high = jnp.tan(jnp.radians(angle))
         return high, 0.5 * part * high
 
-    def predict(
-        self,
-        params: Params,
-        x_t: Images,
-        t: PerSample,
-        latents: Latents,
-        tokens: Float[AnyArray, "batch tokens features"],
-        labels: Labels | None,
-    ) -> Images:
-        """The refiner's clean images (B, H, W, C) of noisy ones at times t (B,), float32."""
-        return self.refiner.apply(
-            params["refiner"], x_t, 1.0 - t, latents, tokens, labels if self.conditional else None
-        )
-
-    def noised(self, v: Latents, e: Latents, sigma: Scalar | PerSample) -> Latents:
-        """`f(v + sigma e)`: at the angle `atan sigma` from v of RMS 1."""
-        sigma = jnp.asarray(sigma, jnp.float32)
-        sigma = sigma.reshape(sigma.shape + (1,) * (v.ndim - sigma.ndim))
-        return sphere.spherify(v + sigma * e)
-
-    def generate(
-        self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: Refinement
-    ) -> tuple[Drawn, Trace]:
-        return self.rough_and_refined(params, keys, labels, scale, sampler)[1], {}
-
-    def path(
-        self, params: Params, keys: Keys, labels: Labels, scale: Scalar, sampler: Refinement
-    ) -> Passed:
-        """The images (steps + 1, B, H, W, C) of the refinement, the first mixed with noise."""
-        return self.rough_and_refined(params, keys, labels, scale, sampler, states=True)[1]
-
-    def rough_and_refined(
-        self,
-        params: Params,
-        keys: Keys,
-        labels: Labels,
-        scale: Scalar,
-        sampler: Refinement,
-        latents: Latents | None = None,
-        states: bool = False,
-    ) -> tuple[Images, Images | Passed]:
-        """The decode of a point of the sphere, by default a random one, and its refinement, or all
-        `states` of it (steps + 1, B, ...): float images (B, H, W, C) in [-1, 1]
-        (docs/systems/flow_sphere.md#sampling)."""
-        first, second = jax.vmap(lambda k: jax.random.split(k))(keys).T
-        if latents is None:
-            latents = sphere.spherify(noise_of(first, self.tokenizer.latent_shape))
-        given = labels if self.conditional else None
-        rough, tokens = self.tokenizer.decode_with_tokens(params, latents, given)
-        noise = noise_of(second, rough.shape[1:])
-
-        def predict(x, t, v, h, labels):
-            return self.predict(params, x, t, v, h, labels)
-
-        refined = refine_steps(
-            sampler,
-            predict,
-            rough,
-            noise,
-            (latents, tokens),
-            labels,
-            self.num_classes,
-            scale,
-            states,
-        )
-        return jnp.clip(rough, -1.0, 1.0), jnp.clip(refined, -1.0, 1.0)
-
-    def refine(
-        self,
-        params: Params,
-        keys: Keys,
-        labels: Labels,
-        scale: Scalar,
-        sampler: Refinement,
-        images: Images | None = None,
-        latents: Latents | None = None,
-        noise: Latents | None = None,
-    ) -> Images:
-        """Float images (B, H, W, C): decoded from `latents`, or from those of `images` with noise
-        of `sampler.strength` on them, then refined. `noise` (B, h, w, d) takes the place of that of
-        the keys."""
-        if images is not None:
-            latents = self.tokenizer.encode(params, images)
-            folded = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
-            e = noise_of(folded, latents.shape[1:]) if noise is None else noise
-            sigma = sampler.strength * math.tan(math.radians(self.options.max_angle))
-            latents = self.noised(latents, e, sigma)
-        return self.rough_and_refined(params, keys, labels, scale, sampler, latents)[1]
-
-    def preview(self, params: Params, frozen: Params, batch: Batch, key: OneKey) -> Pictures | None:
-        """Rows of decodes above rows of their refinements; always the same noise."""
-        rows = 2 if not self.conditional else min(self.num_classes, 5)
-        labels = jnp.repeat(jnp.arange(rows) % self.num_classes, self.preview_columns)
-        keys = sample_keys(key, jnp.arange(len(labels)))
-        pairs = self.rough_and_refined(params, keys, labels, self.sampler.scale, self.sampler)
-        rows = [to_uint8(x).reshape(rows, self.preview_columns, *x.shape[1:]) for x in pairs]
-        return jnp.stack(rows, axis=1).reshape(-1, *rows[0].shape[2:])
-
     def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
         """Statistics of the batch norm, held-out reconstruction, coverage of the sphere, and some
         decodes with their refinements."""
-        map_over, statistics = tools.map_over, self._statistics(params, split, tools.map_over)
-        heldout = spaced_subset(split.heldout).arrays
-        images, params = heldout["images"], params | {"statistics": statistics}
-
-        def encode(p, x):
-            return self.tokenizer.encode(p, to_float(x))
-
-        def decode(p, v):
-            return to_uint8(self.tokenizer.decode(p, v))
-
-        latents = map_over(encode, params, images)
-        decoded = map_over(decode, params, latents)
-        some = np.linspace(0, len(images) - 1, 10).astype(int)
-
-        def refined(p, v, indices):
-            keys = sample_keys(jax.random.key(0), indices)
-            labels = jnp.full(len(v), self.num_classes, jnp.int32)
-            return to_uint8(
-                self.refine(p, keys, labels, 1.0, self.sampler.with_scale(1.0), None, v)
-            )
-
-        def samples(p, indices, labels):
-            keys = sample_keys(jax.random.key(0), indices)
-            pair = self.rough_and_refined(p, keys, labels, self.sampler.scale, self.sampler)
-            return tuple(to_uint8(x) for x in pair)
-
-        indices = np.arange(10, dtype=np.uint32)
-        rough, refinements = map_over(
-            samples, params, indices, indices.astype(np.int32) % self.num_classes
-        )
-        return Outcome(
-            artifacts={"statistics": statistics},
-            metrics={"reconstruction_psnr": mean_psnr(decoded, images)}
-            | coverage(latents, heldout["labels"]),
-            arrays={
-                "original": images[some],
-                "reconstruction": decoded[some],
-                "refined_reconstruction": map_over(refined, params, latents[some], indices),
-                "decode": rough,
-                "refined": refinements,
-            },
-        )
-
-    def _statistics(self, params, split, map_over) -> dict[str, np.ndarray]:
-        """Mean and variance (h, w, d) of latents before the batch norm, over training images."""
-        shape = self.tokenizer.latent_shape
-        if not self.tokenizer.options.normalize:
-            return {"mean": np.zeros(shape, np.float32), "variance": np.ones(shape, np.float32)}
-
-        def encode(p, x):
-            return self.tokenizer.before_norm(p, to_float(x))
-
-        found = map_over(encode, params, spaced_subset(split.train, NORM_IMAGES).arrays["images"])
-        found = found.astype(np.float64)
-        return {"mean": np.float32(found.mean(0)), "variance": np.float32(found.var(0))}
+        statistics = norm_statistics(self.tokenizer, params, split.train, tools.map_over)
+        known = params | {"statistics": statistics}
+        found = measured(self, known, split.heldout, tools.map_over)
+        return dataclasses.replace(found, artifacts={"statistics": statistics})
 
     def artifact_shapes(self) -> dict[str, Any]:
         numbers = jax.ShapeDtypeStruct(self.tokenizer.latent_shape, np.float32)
@@ -434,18 +258,7 @@ class FlowSphereTraining(SphericalAutoencoder):
 
     def report(self, metrics: dict[str, float], arrays: Arrays) -> list[Block]:
         """Its metrics, decodes above their refinements, and held-out reconstructions."""
-        from sphere_jax.evaluation import figures
-
-        drawn = {name: arrays[name] for name in ("decode", "refined")}
-        held = ("original", "reconstruction", "refined_reconstruction")
-        rows = {name.replace("_", " "): arrays[name] for name in held}
-        return [
-            *super().report(metrics, arrays),
-            Picture(
-                figures.labelled_rows(drawn), "Decodes of random points, and their refinements."
-            ),
-            Picture(figures.labelled_rows(rows), "Held-out images and reconstructions."),
-        ]
+        return [*super().report(metrics, arrays), *pictures(arrays)]
 
 
 METHOD = FlowSphereTraining

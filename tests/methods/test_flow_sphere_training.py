@@ -10,8 +10,9 @@ import pytest
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.reading import read_config
-from sphere_jax.data.source import Source, Split
+from sphere_jax.data.source import Source
 from sphere_jax.geometry import sphere
+from sphere_jax.methods.flow_sphere_measures import norm_statistics
 from sphere_jax.nn.pixels import to_float
 from sphere_jax.runs.system import System
 from sphere_jax.sampling import Refinement, mix, refine_steps
@@ -235,7 +236,7 @@ def test_statistics_of_the_batch_norm_are_those_of_training_images(params):
     def map_over(function, params, *arrays):
         return np.asarray(jax.jit(function)(params, *arrays))
 
-    statistics = m._statistics(params, Split(train, train), map_over)
+    statistics = norm_statistics(m.tokenizer, params, train, map_over)
     x = to_float(jnp.asarray(images))
     given = jax.jit(m.tokenizer.raw)(params | {"statistics": statistics}, x)
     np.testing.assert_allclose(given, jax.jit(m.tokenizer.raw)(params, x), rtol=1e-3, atol=1e-4)
