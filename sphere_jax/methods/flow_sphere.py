@@ -6,6 +6,7 @@ flow, `rho n + (1 - rho) D(v)`: the original's is one minus it.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -203,19 +204,11 @@ class FlowSphereTraining(FlowSphereSampling):
         target = jax.lax.stop_gradient(x_low)
         z_high = self.tokenizer.raw(params, jax.lax.stop_gradient(x_high), labels)
 
-        parts = {
-            "reconstruction": s.reconstruction_weight * smooth_l1(x_low, x),
-            "consistency": s.consistency_weight * smooth_l1(x_high, target),
-            "latent": s.latent_weight * cosine_distance(z_high, v),
-        }
+        latent = cosine_distance(z_high, v)
+        perceptual = None
         if self.features is not None:
-            distance = self.features.distance
-            parts["reconstruction_perceptual"] = s.reconstruction_perceptual * distance(
-                frozen["vgg"], x_low, x
-            )
-            parts["consistency_perceptual"] = s.consistency_perceptual * distance(
-                frozen["vgg"], x_high, target
-            )
+            perceptual = partial(self.features.distance, frozen["vgg"])
+        parts = self.loss_parts(x, x_low, x_high, latent, smooth_l1, perceptual)
         given = (v_low if s.encoder_gradients else jax.lax.stop_gradient(v_low), tokens)
         parts["flow"] = s.flow_weight * jax.lax.cond(
             frozen.get("schedule", {"refines": 1.0})["refines"] > 0.0,

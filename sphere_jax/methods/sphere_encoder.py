@@ -6,21 +6,18 @@ encoder and the decoder.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sphere_jax.common.shapes import Images, Keys, Labels, Latents, OneKey, PerSample, Scalar
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
 from sphere_jax.config.options import Config, SamplerOptions, StageOptions
 from sphere_jax.data.source import Split
-from sphere_jax.evaluation.coverage import ANGLES, coverage
-from sphere_jax.evaluation.page import Block, Picture
-from sphere_jax.evaluation.reconstruction import mean_psnr
+from sphere_jax.evaluation.page import Block
 from sphere_jax.geometry import sphere
 from sphere_jax.losses.cosine import cosine_distance
 from sphere_jax.losses.perceptual import Perceptual, describe, perceptual_files, perceptual_loss
@@ -30,17 +27,15 @@ from sphere_jax.methods.base import (
     Batch,
     Drawn,
     Loss,
-    MapOver,
     Outcome,
     Params,
     Passed,
-    Pictures,
     Tools,
     Trace,
 )
-from sphere_jax.methods.on_latents import spaced_subset
+from sphere_jax.methods.sphere_encoder_measures import measured, pictures
 from sphere_jax.methods.spherical_autoencoder import SphericalAutoencoder
-from sphere_jax.nn.pixels import to_float, to_uint8
+from sphere_jax.nn.pixels import to_float
 from sphere_jax.sampling import FewSteps, decode_rounds, noise_of, stratified
 from sphere_jax.tokenizers.base import Tokenizer
 from sphere_jax.tokenizers.sphere_encoder import SphereEncoder
@@ -172,7 +167,7 @@ class SphereEncoderTraining(SphericalAutoencoder):
     def loss(self, params: Params, frozen: Params, batch: Batch, keys: dict[str, Any]) -> Loss:
         """`L_pix-recon + L_pix-con + L_lat-con` (arXiv 2602.15030;
         docs/systems/sphere_encoder.md#losses)."""
-        s, x = self.options, to_float(batch["images"])
+        x = to_float(batch["images"])
         noise, mix, *drops = jax.vmap(lambda k: jax.random.split(k, 6))(keys["key"]).T
         # Every embedding call drops labels of its own, so the two sides of (7) and (8) may differ.
         y, y_low, y_high, y_again = (self.drop_labels(drop, batch["labels"]) for drop in drops)
@@ -186,22 +181,13 @@ class SphereEncoderTraining(SphericalAutoencoder):
 
         x_low = self.tokenizer.decode(params, v_low, y_low)
         x_high = self.tokenizer.decode(params, v_high, y_high)
-        target = jax.lax.stop_gradient(x_low)
         z_high = self.tokenizer.raw(params, x_high, y_again)
 
-        parts = {
-            "reconstruction": s.reconstruction_weight * _pixels(x_low, x),
-            "consistency": s.consistency_weight * _pixels(x_high, target),
-            "latent": s.latent_weight * cosine_distance(z_high, jax.lax.stop_gradient(z)),
-        }
+        latent = cosine_distance(z_high, jax.lax.stop_gradient(z))
+        perceptual = None
         if self.perceptual.active:
-            weights = frozen["perceptual"]
-            parts["reconstruction_perceptual"] = s.reconstruction_perceptual * self.perceptual(
-                weights, x_low, x
-            )
-            parts["consistency_perceptual"] = s.consistency_perceptual * self.perceptual(
-                weights, x_high, target
-            )
+            perceptual = partial(self.perceptual, frozen["perceptual"])
+        parts = self.loss_parts(x, x_low, x_high, latent, _pixels, perceptual)
         return sum(parts.values()), parts
 
     def _hard(self, keys, r):
@@ -275,69 +261,16 @@ class SphereEncoderTraining(SphericalAutoencoder):
 
     def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
         """Held-out reconstruction, coverage of the sphere, and PSNR under noise."""
-        map_over = tools.map_over
-        heldout = spaced_subset(split.heldout).arrays
-        images, labels = heldout["images"], heldout["labels"]
-
-        def reconstruct(p, x):  # null label, no noise: as published
-            return to_uint8(self.tokenizer.decode(p, self.tokenizer.encode(p, to_float(x))))
-
-        def encode(p, x, y):
-            return self.tokenizer.encode(p, to_float(x), y)
-
-        decoded = map_over(reconstruct, params, images)
-        latents = map_over(encode, params, images, labels)
-        some = np.linspace(0, len(images) - 1, 10).astype(int)
-
-        def decode_noised(p, v, e, sigma, y):
-            return to_uint8(self.tokenizer.decode(p, self.noised(v, e, sigma), y))
-
-        curve = robustness(decode_noised, params, latents, labels, images, map_over)
-        return Outcome(
-            metrics={"reconstruction_psnr": mean_psnr(decoded, images)} | coverage(latents, labels),
-            arrays={"original": images[some], "reconstruction": decoded[some], **curve},
-        )
+        return measured(self.tokenizer, self.noised, params, split.heldout, tools.map_over)
 
     def report(self, metrics: dict[str, float], arrays: Arrays) -> list[Block]:
         """Its metrics, held-out reconstructions, and PSNR under noise."""
-        from sphere_jax.evaluation import figures
-
-        rows = {name: arrays[name] for name in ("original", "reconstruction")}
-        curve = figures.curve(
-            arrays["noise_angle"], arrays["noise_psnr"], "angle of noise, degrees", "PSNR, dB"
-        )
-        return [
-            *super().report(metrics, arrays),
-            Picture(figures.labelled_rows(rows), "Held-out images and reconstructions."),
-            Picture(curve, "Decoding held-out latents that noise has turned."),
-        ]
+        return [*super().report(metrics, arrays), *pictures(arrays)]
 
 
 def _pixels(images, target):
     """Smooth L1 on images mapped to [0, 1]."""
     return smooth_l1(0.5 * images, 0.5 * target)
-
-
-def robustness(
-    decode: Callable[..., Pictures],
-    params: Params,
-    latents: Latents,
-    labels: Labels,
-    images: Pictures,
-    map_over: MapOver,
-    count: int = 256,
-) -> Arrays:
-    """PSNR of `decode(params, v, e, sigma, labels)` against the angle of the noise, in degrees."""
-    rows = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
-    v, y, x = latents[rows], labels[rows], images[rows]
-    e = np.random.default_rng(0).standard_normal(v.shape, dtype=np.float32)
-
-    def at(angle):
-        sigma = np.full(len(v), math.tan(math.radians(angle)), np.float32)
-        return mean_psnr(map_over(decode, params, v, e, sigma, y), x)
-
-    found = [at(angle) for angle in ANGLES]
-    return {"noise_angle": np.array(ANGLES, np.float32), "noise_psnr": np.array(found, np.float32)}
 
 
 METHOD = SphereEncoderTraining
