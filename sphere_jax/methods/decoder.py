@@ -157,7 +157,7 @@ class DecoderFinetuning(DecoderTraining):
         check_fits(
             f"Latents and reconstructions of {count:,} held-out images",
             count * (latent_bytes(self.tokenizer) + math.prod(self.tokenizer.image_shape)),
-            "measure fewer: config.decoder.measured=5000, say",
+            f"measure fewer: config.{self.name}.measured=5000, say",
         )
         return split
 
