@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS = sorted(
     file.stem for file in (ROOT / "benchmarks").glob("*.py") if "__main__" in file.read_text()
 )
-LONG = ("accelerator_study", "hae")  # four stages to compile
+LONG = ("accelerator_study", "hae", "rivals")  # four stages and more to compile
 AGAINST_TORCH = ("input", "networks", "sample", "train_step")
 
 
