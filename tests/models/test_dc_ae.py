@@ -89,12 +89,12 @@ def test_parameter_counts(module, kinds, counts):
 
 
 def test_stem_count_shapes_and_initialisation():
-    stem = network(ConvStem, {})
+    stem = network(ConvStem, dict(norm="sample_rms"))
     shapes = shapes_of(stem)
     assert num_parameters(shapes) == 2_737_792
     tokens = jax.eval_shape(stem.apply, shapes, np.zeros((2, 256, 200, 3), np.float32))
     assert tokens.shape == (2, 16, 13, 1024)
-    small = network(ConvStem, dict(widths=(64, 8, 8, 8)))
+    small = network(ConvStem, dict(widths=(64, 8, 8, 8), norm="sample_rms"))
     kernel = jax.jit(small.init)(jax.random.key(0))["convs"][0]["kernel"]
     bound = (7 * 7 * 3) ** -0.5
     assert 0.99 * bound < np.abs(kernel).max() <= bound
@@ -195,7 +195,8 @@ def test_the_whole_autoencoder_is_its_halves():
 
 def test_names_of_hae():
     """As its published module has them: the coarsest level first, norms of four axes."""
-    decoder, stem = network(Decoder, DECODERS["hae_released"]), network(ConvStem, {})
+    decoder = network(Decoder, DECODERS["hae_released"])
+    stem = network(ConvStem, dict(norm="sample_rms"))
     (hae,) = (layout for layout in layouts(decoder) if layout.name == "HAE")
     (of_stem,) = stem_layouts(stem)
     assert hae.leaves["levels/4/upsample/conv/bias"].names == (
@@ -357,7 +358,8 @@ def test_parity_with_the_whole_decoder_of_hae():
 @pytest.mark.parametrize("size", [(64, 48), (50, 35)])
 def test_parity_with_the_stem_of_hae(size):
     """Even and odd sides. Measured over all features: 2e-6."""
-    original, stem = hae_original((1,) * 5, normed=False), network(ConvStem, {})
+    original = hae_original((1,) * 5, normed=False)
+    stem = network(ConvStem, dict(norm="sample_rms"))
     tensors = {name: tensor.numpy() for name, tensor in original.state_dict().items()}
     params, x = convert(tensors, stem_layouts(stem), stem), normal(2, *size, 3)
     error = worst_error(stem, params, x, original.stem(nchw(x)))
