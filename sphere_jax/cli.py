@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -78,10 +79,21 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         if kind and (cause := peers.leave(kind)):
             code, sentence = peers.code(), f"error: {cause}"
         if sentence:
+            _silence_threads()
             print(sentence, file=sys.stderr)
         peers.end(code)
     if code:  # nothing that runs at exit may change the code, take its time or add a traceback
         end_at_once(code)
+
+
+def _silence_threads() -> None:
+    """A save that has failed leaves threads, whose event loops close now: their tracebacks must not
+    follow the sentence that says why."""
+
+    def nothing(*_) -> None:
+        pass
+
+    sys.excepthook = threading.excepthook = sys.unraisablehook = nothing
 
 
 def _set_precision() -> None:

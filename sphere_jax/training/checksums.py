@@ -72,7 +72,7 @@ class Checksums:
             if not abandoned.is_set() and _writer(name) % count == number
         }
         if number and not abandoned.is_set():
-            write_json(self._part(step, number), sums)
+            write_json(self._part(step, number), sums, sealed=True)
         if number == 0:
             for other in range(1, count):
                 sums |= self._awaited(self._part(step, other), abandoned)
@@ -83,7 +83,7 @@ class Checksums:
         for old in self._folder.glob("*.json"):
             if int(old.name.partition(".")[0]) not in kept:
                 old.unlink(missing_ok=True)
-        write_json(self.file(step), sums)
+        write_json(self.file(step), sums, sealed=True)
         for part in self._folder.glob(f"{step}.of-*.json"):
             part.unlink(missing_ok=True)
 

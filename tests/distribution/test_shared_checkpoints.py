@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_run
 
+from sphere_jax.common.files import read_json
 from sphere_jax.data.pipeline import index_batches
 
 pytestmark = pytest.mark.slow
@@ -67,7 +68,7 @@ def test_each_process_reads_half_of_what_both_need_whole(found):
 
 
 def test_each_process_sums_what_it_wrote_and_one_file_holds_all(folder, found):
-    sums = json.loads((folder / "replicated.crc32" / "6.json").read_text())
+    sums = read_json(folder / "replicated.crc32" / "6.json")
     root = folder / "replicated" / "6"
     files = {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
     assert sums.keys() == files

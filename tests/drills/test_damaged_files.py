@@ -35,7 +35,7 @@ def damage(file: Path, how: str) -> str:
         file.unlink()
         return f"{file} deleted (seed {SEED})"
     if how == "cut":
-        file.write_bytes(content[:at])
+        file.write_bytes(content[: min(at, len(content.rstrip()) - 1)])  # not a last newline alone
     else:
         bit = 1 << choose.randrange(8)
         file.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :])
@@ -85,6 +85,9 @@ def test_every_file_of_a_checkpoint(copied, capsys):
             sums.write_bytes(noted)
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.newest_whole() == 8
+    sums.write_text(sums.read_text().replace('"data/', '"eata/'))  # a file that is not asked for
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.newest_whole() == 6
 
 
 def read_records(workdir: Path) -> None:
