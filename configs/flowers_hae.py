@@ -69,6 +69,7 @@ def get_config():
     config.align.lpips = ""  # published: on. LPIPS-VGG weights
     config.align.align = "cosine"  # "mse" and "none" are controls
     config.align.align_weight = 0.5
+    config.align.measured = 1000  # held-out images at most, as below
     config.align.optimizer = ConfigDict()
     config.align.optimizer.learning_rate = 1e-3
     config.align.optimizer.schedule = "cosine"
@@ -94,6 +95,7 @@ def get_config():
     config.decode.discriminator_width = 24
     config.decode.discriminator_from = 300
     config.decode.adversarial_from = 450
+    config.decode.measured = 1000
     config.decode.optimizer = ConfigDict()
     config.decode.optimizer.learning_rate = 5e-4
     config.decode.optimizer.b1 = 0.5  # published
