@@ -22,6 +22,7 @@ from benchmarks import smoke
 from sphere_jax import main as training
 from sphere_jax.cli import run_command
 from sphere_jax.config.config_files import load_config
+from sphere_jax.training.run_log import read_rows
 
 CONFIGS = smoke.ROOT / "configs"
 TIMED = 60  # steps of a stage for its rate, counted after the first third
@@ -113,13 +114,12 @@ def train(out: Path, seed: str, system: Rival, changes: list[str], flags: list[s
         command = [*system.flags(f"seed={seed}", *changes), f"--workdir={workdir}", *flags]
         training.main(command)
     found = json.loads((workdir / "results.json").read_text())
-    seconds = {row["stage"]: row["training_seconds"] for row in timed_rows(workdir)}  # the last
-    steps = {row["stage"]: row["step"] for row in timed_rows(workdir)}
+    last = {row["stage"]: row for row in timed_rows(workdir)}
     return {
         "system": system.name,
         "seed": seed,
-        "steps": " + ".join(f"{count:,}" for count in steps.values()),
-        "seconds": sum(seconds.values()),
+        "steps": " + ".join(f"{row['step']:,}" for row in last.values()),
+        "seconds": sum(row["training_seconds"] for row in last.values()),
         "NFE": found["nfe"],
         **found["metrics"],
     }
@@ -129,23 +129,19 @@ def stage_rates(
     out: Path, system: Rival, steps: int, changes: list[str]
 ) -> dict[str, tuple[int, float]]:
     """(steps of the config, seconds a step) of every stage, by a short run without scores."""
-    stages = load_config(f"{CONFIGS / system.config}.py", []).stages
+    config = load_config(f"{CONFIGS / system.config}.py", [])
     workdir = out / f"rates-{system.config}"
-    short = _of_stages(" ".join(stages), f"steps={steps}", f"log_every={steps // 3}")
-    short += _of_stages(" ".join(stages), "optimizer.warmup=1")
+    stages = " ".join(config.stages)
+    short = (f"steps={steps}", f"log_every={steps // 3}", "optimizer.warmup=1")
     if not (workdir / "results.json").exists():
-        changes = [*changes, *short, "evaluation.samples=0"]
+        changes = [*changes, *_of_stages(stages, *short), "evaluation.samples=0"]
         training.main([*system.flags(*changes), f"--workdir={workdir}"])
-    rates = {}
-    for stage in stages:
-        timed = {
-            row["step"]: row["training_seconds"]
-            for row in timed_rows(workdir)
-            if row["stage"] == stage
-        }
+    rates, rows = {}, timed_rows(workdir)
+    for stage in config.stages:
+        timed = {row["step"]: row["training_seconds"] for row in rows if row["stage"] == stage}
         first, last = min(timed), max(timed)
         each = (timed[last] - timed[first]) / (last - first)
-        rates[stage] = load_config(f"{CONFIGS / system.config}.py", []).stage(stage).steps, each
+        rates[stage] = config.stage(stage).steps, each
     return rates
 
 
@@ -157,8 +153,7 @@ def steps_for(seconds: float, rates: dict[str, tuple[int, float]]) -> list[str]:
 
 
 def timed_rows(workdir: Path) -> list[dict]:
-    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [row for row in rows if "training_seconds" in row]
+    return [row for row in read_rows(workdir / "metrics.jsonl") if "training_seconds" in row]
 
 
 def print_table(rows: list[dict]) -> None:
