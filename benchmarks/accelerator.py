@@ -13,6 +13,7 @@ in this order; --parts chooses some of them:
   guided sampling steps of SiT-B/2, SiT-XL/2 and LightningDiT-XL/1 at 256 tokens in bfloat16 against
   the same networks in PyTorch: autocast, scaled_dot_product_attention, torch.compile, fused AdamW,
   and a moving average on both sides.
+- kernels: what a training step of SiT-B/2 and a sampling step of SiT-XL/2 spend their time on.
 - images: Inception features and decodings of the SD VAE, images per second.
 - methods: loss and gradient of every method on one batch, bfloat16 against float32.
 
@@ -34,6 +35,7 @@ import jax
 
 from benchmarks import (
     accelerator_images,
+    accelerator_kernels,
     accelerator_numerics,
     accelerator_speed,
     bare,
@@ -48,11 +50,12 @@ from sphere_jax.common.files import write_json
 PARTS: dict[str, tuple[float, Callable[[argparse.Namespace, float], Any]]] = {  # seconds, function
     "device": (15, describe),
     "geometry": (25, accelerator_numerics.geometry),
-    "train_sit_b": (80, accelerator_speed.part("train", "sit_b")),
+    "train_sit_b": (110, accelerator_speed.part("train", "sit_b")),
     "sample_sit_b": (45, accelerator_speed.part("sample", "sit_b")),
     "train_sit_xl": (100, accelerator_speed.part("train", "sit_xl")),
     "sample_sit_xl": (50, accelerator_speed.part("sample", "sit_xl")),
     "train_lightning_xl": (100, accelerator_speed.part("train", "lightning_xl")),
+    "kernels": (30, accelerator_kernels.kernels),
     "images": (60, accelerator_images.images),
     "methods": (120, accelerator_numerics.methods),
 }
@@ -60,7 +63,8 @@ LEAST = 0.3  # of its seconds: with less time left a part is skipped
 SMOKE = ["--network_sizes", "width=32", "depth=1", "heads=2", "--latent_side=2", "--classes=3"]
 SMOKE += ["--batch=2", "--steps=2", "--repeats=1", "--rounds=1", "--seconds=0", "--no_compile"]
 SMOKE += ["--vectors=64", "--most_methods=1", "--image_side=16", "--networks", "taesd"]
-SMOKE += ["--parts", "device", "geometry", "sample_sit_xl", "images"]
+SMOKE += ["--parts", "device", "geometry", "sample_sit_xl", "kernels", "images"]
+SMOKE += ["--profiled", "sample"]
 
 
 def main(argv: list[str]) -> None:
@@ -79,6 +83,7 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--no_compile", action="store_true", help="leave torch.compile out")
     accelerator_speed.add_flags(flags)
     accelerator_numerics.add_flags(flags)
+    accelerator_kernels.add_flags(flags)
     accelerator_images.add_flags(flags)
     args = smoke.parse(
         flags, argv, lambda: [*SMOKE, f"--out={smoke.folder() / 'accelerator.json'}"]

@@ -37,7 +37,7 @@ BATCH = 16
 
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
-    flags.add_argument("--vectors", type=int, default=4096, help="samples of each space")
+    flags.add_argument("--vectors", type=int, default=512, help="samples of each space")
     flags.add_argument("--most_methods", type=int, default=99, help="so many methods only")
 
 

@@ -54,11 +54,14 @@ KINDS = {
     ),
 }  # fmt: skip
 
+REMAT = {"none": False, "products": "products", "blocks": True}  # of the networks' option `remat`
+
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--network_sizes", nargs="+", default=[], help="width=32 ...: not published")
     flags.add_argument("--latent_side", type=int, help="of the networks; default: as published")
     flags.add_argument("--classes", type=int, default=1000)
+    flags.add_argument("--remat", choices=("none", "products", "blocks"), default="products")
 
 
 def part(work: str, kind: str) -> Callable[[argparse.Namespace, float], dict]:
@@ -69,10 +72,10 @@ def part(work: str, kind: str) -> Callable[[argparse.Namespace, float], dict]:
 def _compare(work: str, kind: Kind, args: argparse.Namespace, deadline: float) -> dict[str, Any]:
     case = make_case(kind, args, args.batch or kind.batch[work])
     where = torch_device()
-    makers: dict[str, Callable] = {"sphere_jax": lambda: _ours(work, case, args)}
+    makers: dict[str, Callable] = {"sphere_jax": lambda: ours(work, case, args)}
     if kind.whole:
         unrolled = case._replace(network=_network(kind, args, unroll=True))
-        makers["sphere_jax, unrolled"] = lambda: _ours(work, unrolled, args)
+        makers["sphere_jax, unrolled"] = lambda: ours(work, unrolled, args)
     if where and kind.whole:
         makers["torch eager"] = lambda: _theirs(work, case, args, where, None)
     if where and not args.no_compile:
@@ -121,7 +124,8 @@ def _network(
     found = plugins.find("models", "NETWORK", kind.network, "the network")
     sizes = {key: int(value) for key, _, value in (s.partition("=") for s in args.network_sizes)}
     sizes = sizes or {"size": kind.size}
-    options = found.Options(patch=kind.patch, compute_dtype=dtype, unroll=unroll, **sizes)
+    running = dict(compute_dtype=dtype, unroll=unroll, remat=REMAT[args.remat])
+    options = found.Options(patch=kind.patch, **running, **sizes)
     return found.build(options, _latents(kind, args), args.classes)
 
 
@@ -134,7 +138,8 @@ def _sampler(args: argparse.Namespace) -> Sampler:
     return Sampler(steps=args.steps, guidance=Guidance(SCALE))
 
 
-def _ours(work: str, case: Case, args: argparse.Namespace) -> Callable[[], Any]:
+def ours(work: str, case: Case, args: argparse.Namespace) -> Callable[[], Any]:
+    """A call that trains `args.repeats` steps, or samples `args.steps`."""
     if work == "train":
         return jax_step(case, args.repeats)
     return jax_sample(case, _sampler(args))

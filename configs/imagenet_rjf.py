@@ -57,7 +57,7 @@ def get_config():
     config.model.parameterization = "unit_sphere"  # published: velocities of unit spheres
     config.model.compute_dtype = "bfloat16"  # published: float32. See docs/bf16.md
     config.model.unroll = False  # one scanned layer: quick to compile
-    config.model.remat = True
+    config.model.remat = "products"  # all but the results of linear layers: docs/performance.md
 
     config.flow = ConfigDict()
     config.flow.method = "flow"
