@@ -5,7 +5,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from benchmarks.train_step import GivenFlow, jax_step, torch_step
 from sphere_jax.common import plugins
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, num_parameters
+from sphere_jax.nn.remat import Remat
 from sphere_jax.sampling import Guidance, Sampler
 from sphere_jax.training.flops import matmul_flops, training_flops
 
@@ -54,14 +55,12 @@ KINDS = {
     ),
 }  # fmt: skip
 
-REMAT = {"none": False, "products": "products", "blocks": True}  # of the networks' option `remat`
-
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--network_sizes", nargs="+", default=[], help="width=32 ...: not published")
     flags.add_argument("--latent_side", type=int, help="of the networks; default: as published")
     flags.add_argument("--classes", type=int, default=1000)
-    flags.add_argument("--remat", choices=("none", "products", "blocks"), default="products")
+    flags.add_argument("--remat", choices=get_args(Remat), default="products")
 
 
 def part(work: str, kind: str) -> Callable[[argparse.Namespace, float], dict]:
@@ -124,7 +123,7 @@ def _network(
     found = plugins.find("models", "NETWORK", kind.network, "the network")
     sizes = {key: int(value) for key, _, value in (s.partition("=") for s in args.network_sizes)}
     sizes = sizes or {"size": kind.size}
-    running = dict(compute_dtype=dtype, unroll=unroll, remat=REMAT[args.remat])
+    running = dict(compute_dtype=dtype, unroll=unroll, remat=args.remat)
     options = found.Options(patch=kind.patch, **running, **sizes)
     return found.build(options, _latents(kind, args), args.classes)
 

@@ -32,7 +32,7 @@ def get_config():
     config.tokenizer.patch = 2  # published: 256 tokens
     config.tokenizer.latent_channels = 8  # published: 256 / 32
     config.tokenizer.normalize = True  # published
-    config.tokenizer.remat = False
+    config.tokenizer.remat = "none"
 
     config.flow_sphere.steps = 100_000  # published
     config.flow_sphere.batch_size = 256  # published

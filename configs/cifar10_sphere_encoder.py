@@ -25,7 +25,7 @@ def get_config():
     config.tokenizer.latent_channels = 8  # published: 3 x 32^2 / (16^2 x 1.5)
     config.tokenizer.mixer_depth = 2  # published
     config.tokenizer.pixel_head = "conv"  # published
-    config.tokenizer.remat = False
+    config.tokenizer.remat = "none"
 
     config.sphere_encoder.steps = 5000 * steps_per_epoch  # published: 5000 epochs
     config.sphere_encoder.max_angle = 80.0  # published

@@ -17,6 +17,6 @@ def get_config():
     config.data.path = "data/flowers_latents"
     config.data.num_classes = 102
     config.model.size = "B"  # published; calculated: 130M
-    config.model.remat = False
+    config.model.remat = "none"
     config.sphere_latent.steps = 1000 * IMAGES // imagenet["BATCH"]  # inferred: E's epochs
     return config

@@ -35,7 +35,7 @@ def get_config():
     config.tokenizer.conditional = False  # published
     config.tokenizer.compute_dtype = "bfloat16"  # published: autocast
     config.tokenizer.unroll = False  # one scanned layer: quick to compile
-    config.tokenizer.remat = True
+    config.tokenizer.remat = "blocks"
 
     config.flow_sphere = ConfigDict()
     config.flow_sphere.method = "flow_sphere"

@@ -54,7 +54,7 @@ def get_config():
     config.tokenizer.attention_norm = "trms2d"  # as above; released: "none", by accident
     config.tokenizer.compute_dtype = "bfloat16"  # published
     config.tokenizer.unroll = False  # one scanned layer: quick to compile
-    config.tokenizer.remat = True
+    config.tokenizer.remat = "blocks"
 
     config.space = flow.space
 

@@ -42,7 +42,7 @@ def get_config():
     config.model.qk_norm = False  # inferred: RJF's; not published for HAE
     config.model.compute_dtype = "float32"  # published: bfloat16 was unstable. See docs/bf16.md
     config.model.unroll = False  # one scanned layer: quick to compile
-    config.model.remat = True
+    config.model.remat = "blocks"
 
     config.flow = ConfigDict()
     config.flow.method = "flow"

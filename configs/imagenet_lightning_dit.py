@@ -25,8 +25,7 @@ def get_config():
     config.model.size = "XL"  # published
     config.model.qk_norm = False  # published
     config.model.parameterization = "data_at_one"  # published: t = 1 is data
-    with config.ignore_type():
-        config.model.remat = True  # 64 images a chip of v5e-16 leave no room for less
+    config.model.remat = "blocks"  # 64 images a chip of v5e-16 leave no room for less
     config.flow.batch_size = 1024  # published
     config.flow.steps = 80_000  # published
     config.flow.ema_decay = 0.9999  # published

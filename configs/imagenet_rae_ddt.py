@@ -47,7 +47,7 @@ def get_config():
     config.model.qk_norm = True  # published; the released weights (dit_dh_xl) have none: False
     config.model.compute_dtype = "bfloat16"  # inferred: RJF's is float32. See docs/bf16.md
     config.model.unroll = False  # one scanned layer: quick to compile
-    config.model.remat = True
+    config.model.remat = "blocks"
 
     config.flow = ConfigDict()
     config.flow.method = "flow"

@@ -36,7 +36,7 @@ def get_config():
     config.tokenizer.conditional = True  # published
     config.tokenizer.compute_dtype = "bfloat16"  # published: autocast
     config.tokenizer.unroll = False  # one scanned layer: quick to compile
-    config.tokenizer.remat = True
+    config.tokenizer.remat = "blocks"
 
     config.sphere_encoder = ConfigDict()
     config.sphere_encoder.method = "sphere_encoder"

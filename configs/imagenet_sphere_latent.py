@@ -36,7 +36,7 @@ def get_config():
     config.model.patch = 1  # published
     config.model.compute_dtype = "bfloat16"  # inferred
     config.model.unroll = False  # one scanned layer: quick to compile
-    config.model.remat = True
+    config.model.remat = "blocks"
 
     config.sphere_latent = ConfigDict()
     config.sphere_latent.method = "sphere_latent"

@@ -151,7 +151,7 @@ class Encoder(nnx.Module):
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         self.latent_channels, self.out_shortcut = latent_channels, out_shortcut
         self.finest = _finest(depths)
@@ -207,7 +207,7 @@ class Decoder(nnx.Module):
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         self.in_shortcut = in_shortcut
         self.finest = _finest(depths)

@@ -61,7 +61,7 @@ class DINO(VisionTransformer):
         class_token: bool = True,
         dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         super().__init__(
             width,

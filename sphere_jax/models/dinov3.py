@@ -50,7 +50,7 @@ class DINOv3(VisionTransformer):
         embeds: bool = True,
         dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         super().__init__(
             width,

@@ -64,7 +64,7 @@ class Encoder(nnx.Module):
         rope: str = "2d",
         compute_dtype: DTypeLike = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         grid = token_grid(image_shape, patch)
         raster_positions(grid[0] * grid[1], width)  # raises here, not at the first call
@@ -117,7 +117,7 @@ class Decoder(nnx.Module):
         rope: str = "2d",
         compute_dtype: DTypeLike = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         grid, channels = token_grid(image_shape, patch), image_shape[-1]
         self.input = Linear(
@@ -168,7 +168,7 @@ class Refiner(nnx.Module):
         time: str = "continuous",
         compute_dtype: DTypeLike = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         if time not in TIMES:
             raise ValueError(f'time must be "table" or "continuous", got {time!r}')

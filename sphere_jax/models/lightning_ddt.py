@@ -80,7 +80,7 @@ class LightningDDT(Trunk):
         qk_norm: bool = False,
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         grid = token_grid(latent_shape, patch)
 

@@ -79,7 +79,7 @@ class LightningDiT(DiffusionTransformer):
         learn_sigma: bool = False,
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         super().__init__(
             latent_shape,

@@ -52,7 +52,7 @@ class RAEDecoder(nnx.Module):
         rngs: nnx.Rngs,
         dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         sincos_positions(grid, width)  # raises here, not at the first call
         self.grid, self.depth, self.width = grid, depth, width

@@ -70,7 +70,7 @@ class SiT(DiffusionTransformer):
         learn_sigma: bool = False,
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         hidden = int(mlp_ratio * width)
         super().__init__(

@@ -128,7 +128,7 @@ class Encoder(nnx.Module):
         mixer_depth: int = 4,
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         grid, options = token_grid(image_shape, patch), dict(dtype=compute_dtype, rngs=rngs)
         # A p x p convolution of stride p, then a 1 x 1 convolution: both linear on patches.
@@ -178,7 +178,7 @@ class Decoder(nnx.Module):
         pixel_head: str = "linear",
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         grid, channels = token_grid(image_shape, patch), image_shape[-1]
         options = dict(init=standard_normal, dtype=compute_dtype, rngs=rngs)

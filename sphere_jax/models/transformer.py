@@ -50,7 +50,7 @@ class Trunk(nnx.Module):
         rngs: nnx.Rngs,
         compute_dtype: jnp.dtype = jnp.float32,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         self.grid = token_grid(latent_shape, patch)
         sincos_positions(self.grid, width)  # raises here, not at the first call

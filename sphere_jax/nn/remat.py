@@ -1,11 +1,11 @@
 """What the backward pass computes again instead of storing it."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 
-Remat = Literal[False, True, "products"]  # nothing, whole layers, all but linear layers
+Remat = Literal["none", "products", "blocks"]  # nothing, all but linear layers, whole layers
 
 
 def recomputed(layer: Callable, remat: Remat) -> Callable:
@@ -13,10 +13,15 @@ def recomputed(layer: Callable, remat: Remat) -> Callable:
 
     "products" stores the results of linear layers, which are most of the work and a part of the
     memory; attention weights, norms and modulations are computed again.
+
+    Raises:
+        ValueError: if `remat` is none of these.
     """
-    if not remat:
+    if remat == "none":
         return layer
     if remat == "products":
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         return jax.checkpoint(layer, policy=policy)
-    return jax.checkpoint(layer)
+    if remat == "blocks":
+        return jax.checkpoint(layer)
+    raise ValueError(f"remat={remat!r} is none of {', '.join(get_args(Remat))}")

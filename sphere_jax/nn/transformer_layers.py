@@ -101,7 +101,7 @@ class Stack(nnx.Module):
         *,
         rngs: nnx.Rngs,
         unroll: int | bool = 1,
-        remat: Remat = False,
+        remat: Remat = "none",
     ):
         graphdef = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
         keys = jax.random.split(rngs.params(), depth)

@@ -182,7 +182,7 @@ def advice(found: Estimate, rehearsed: Rehearsed) -> tuple[str, ...]:
             said.append("the state takes more than half of the memory: raise config.mesh.fsdp")
         said.append(
             f"does not fit: compute {stage} in micro-batches (config.{stage}.accumulate), "
-            "recompute whole blocks (remat=True), or take more chips"
+            "recompute whole blocks (remat='blocks'), or take more chips"
             if training
             else "does not fit: lower config.sampler.batch_size"
         )
@@ -204,6 +204,6 @@ def advice(found: Estimate, rehearsed: Rehearsed) -> tuple[str, ...]:
     used = found.peak / found.memory if found.memory and found.fits else 1.0
     if training and used < 0.4:
         said.append(
-            f"{used:.0%} of the memory are used: recompute less (remat='products' or False)"
+            f"{used:.0%} of the memory are used: recompute less (remat='products' or 'none')"
         )
     return tuple(said)

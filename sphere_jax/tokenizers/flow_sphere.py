@@ -38,7 +38,7 @@ class FlowSphereTokenizerOptions(TrainedOptions):
     )
     conditional: bool = option(False, help="encoder and decoder take the class; the original's not")
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
-    remat: Remat = option(False, help=REMAT_HELP)
+    remat: Remat = option("none", help=REMAT_HELP)
     unroll: bool = option(
         True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
     )

@@ -81,7 +81,7 @@ class HAEOptions(TokenizerOptions):
         "", file=True, help="stem, ViT and decoder in one file; '': stages train them"
     )
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
-    remat: Remat = option(False, help=REMAT_HELP)
+    remat: Remat = option("none", help=REMAT_HELP)
     unroll: bool = option(
         True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
     )

@@ -39,7 +39,7 @@ class SphereEncoderTokenizerOptions(TrainedOptions):
     pixel_head: Literal["linear", "conv"] = option("linear", help="last layer of the decoder")
     conditional: bool = option(True, help="classes modulate encoder and decoder")
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
-    remat: Remat = option(False, help=REMAT_HELP)
+    remat: Remat = option("none", help=REMAT_HELP)
     unroll: bool = option(
         True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
     )

@@ -28,7 +28,7 @@ CONFIG = {
     "stages": ("flow",),
     "data": {"source": "latents"},
     "tokenizer": {"name": "precomputed", "latent_shape": (4, 4, 4)},
-    "model": {"width": 128, "depth": 2, "heads": 2, "unroll": False, "remat": True},
+    "model": {"width": 128, "depth": 2, "heads": 2, "unroll": False, "remat": "blocks"},
     "flow": {
         "steps": STEPS, "batch_size": BATCH, "label_dropout": 0.5, "ema_decay": 0.5,
         # A large eps: AdamW otherwise divides gradients near zero by their own rounding.

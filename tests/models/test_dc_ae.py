@@ -156,9 +156,9 @@ def test_samples_do_not_mix_and_every_latent_counts():
 
 @pytest.mark.parametrize("module", [Encoder, Decoder])
 def test_remat_and_unroll_reach_every_level(module):
-    sizes = PAIRS["convs"][module is Decoder] | dict(remat=True, unroll=2)
+    sizes = PAIRS["convs"][module is Decoder] | dict(remat="blocks", unroll=2)
     for level in network(module, sizes).module.levels:
-        assert level.blocks.remat and level.blocks.unroll == 2
+        assert level.blocks.remat == "blocks" and level.blocks.unroll == 2
 
 
 @pytest.mark.parametrize("kind", PAIRS)

@@ -98,7 +98,7 @@ def every(small):
     return quick(both)(params, images(12, 20))
 
 
-@pytest.mark.parametrize(("blocks", "options"), [([1], {}), ([0, 2], {"remat": True})])
+@pytest.mark.parametrize(("blocks", "options"), [([1], {}), ([0, 2], {"remat": "blocks"})])
 def test_taps_are_the_states_of_the_blocks(small, every, blocks, options):
     dino = network(**REGISTERS, **options)
     some = quick(lambda p, x: dino.bind(p).features(x, blocks))(small[1], images(12, 20))

@@ -93,7 +93,7 @@ def test_bfloat16_products_give_float32_near_the_float32_images(params, latents)
 
 def test_every_parameter_learns_from_the_first_step(latents):
     """The CLS token too, on which the first norm acts, whose EPS is 1e-12."""
-    decoder = network(*TINY, remat=True)
+    decoder = network(*TINY, remat="blocks")
 
     def slope(key):
         params = decoder.init(key)

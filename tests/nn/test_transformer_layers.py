@@ -196,7 +196,12 @@ def test_fresh_conditional_block_is_the_identity(rng):
 def test_stack_is_its_layers_in_order(rng):
     networks = [
         Network(lambda rngs, o=options: Stack(block, 3, rngs=rngs, **o))
-        for options in ({}, {"unroll": True}, {"unroll": 2, "remat": True}, {"remat": "products"})
+        for options in (
+            {},
+            {"unroll": True},
+            {"unroll": 2, "remat": "blocks"},
+            {"remat": "products"},
+        )
     ]
     params = jax.jit(networks[0].init)(jax.random.key(0))
     kernel = params["layers"]["mlp"]["expand"]["kernel"]
