@@ -43,7 +43,7 @@ from benchmarks import (
     smoke,
 )
 from benchmarks.accelerator_device import describe
-from benchmarks.timed import stop_at
+from benchmarks.timed import reason, stop_at
 from sphere_jax.cli import run_command
 from sphere_jax.common.files import write_json
 
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
             try:
                 found["parts"][name] = run(args, min(begun + share, end))
             except Exception as error:  # the others are worth having
-                _skip(found, name, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}")
+                _skip(found, name, reason(error))
             found["seconds"][name] = round(time.monotonic() - begun, 1)
             found.pop("running")
             _free()

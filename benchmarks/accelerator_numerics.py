@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.accelerator_images import random_tree
+from benchmarks.timed import reason
 from sphere_jax.common import plugins
 from sphere_jax.common.cores import usable_cores
 from sphere_jax.common.errors import UserError
@@ -129,7 +130,7 @@ def methods(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
         try:
             return _both(*places[0], args)
         except Exception as error:  # the others are worth having
-            return f"failed: {type(error).__name__}: {str(error).splitlines()[0][:300]}"
+            return f"failed: {reason(error)}"
 
     with ThreadPoolExecutor(min(8, usable_cores())) as pool:
         found = {}

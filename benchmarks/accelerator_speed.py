@@ -15,6 +15,7 @@ from benchmarks import rounds
 from benchmarks.accelerator_device import peak, torch_device
 from benchmarks.sample import SCALE, jax_sample, torch_sample
 from benchmarks.sit_cases import Case, random_batch
+from benchmarks.timed import reason
 from benchmarks.train_step import GivenFlow, jax_step, torch_step
 from sphere_jax.common import plugins
 from sphere_jax.nn.compilation import run_once_options
@@ -86,7 +87,7 @@ def _compare(work: str, kind: Kind, args: argparse.Namespace, deadline: float) -
             call = make()
             call()
         except Exception as error:  # out of memory, say, or no compiler for torch.compile
-            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+            failed[name] = reason(error)
             print(f"  {name} failed: {failed[name]}", flush=True)
             continue
         contenders[name], starts[name] = call, time.monotonic() - begun

@@ -122,7 +122,7 @@ class Study:
         a, gpu = self.args, jax.default_backend() != "cpu"
         options = NETWORK.Options(
             width=a.width, depth=a.depth, heads=a.heads, patch=1, unroll=False,
-            compute_dtype="bfloat16" if gpu else "float32",
+            compute_dtype="bfloat16" if gpu else "float32", remat="products" if gpu else "none",
         )  # fmt: skip
         return NETWORK.build(options, self.tokenizer.latent_shape, a.classes)
 
@@ -138,21 +138,22 @@ class Study:
     def train_flows(self, deadline: float) -> Trained:
         """Both, in turns, for equal steps, until `deadline` (`time.monotonic`)."""
 
-        def batch(key: jax.Array) -> dict[str, jax.Array]:
+        def batch(key: jax.Array, latents: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
             rows_key, mirror_key = jax.random.split(key)
-            rows = jax.random.randint(rows_key, (self.args.batch,), 0, len(self.labels))
+            rows = jax.random.randint(rows_key, (self.args.batch,), 0, len(labels))
             mirrored = jax.random.bernoulli(mirror_key, 0.5, (self.args.batch,)).astype(int)
-            return {"latents": self.latents[mirrored, rows], "labels": self.labels[rows]}
+            return {"latents": latents[mirrored, rows], "labels": labels[rows]}
 
         methods = {arm.name: self.flow(arm) for arm in ARMS}
-        return self._in_turns(methods, {}, batch, deadline, "network", "velocity_error")
+        data = self.latents, self.labels
+        return self._in_turns(methods, {}, batch, data, deadline, "network", "velocity_error")
 
     def train_decoders(self, seconds: float) -> Trained:
         """Of projected latents, and of raw ones as the control."""
 
-        def batch(key: jax.Array) -> dict[str, jax.Array]:
-            rows = jax.random.randint(key, (self.args.decoder_batch,), 0, len(self.labels))
-            return {"images": self.images[rows], "labels": self.labels[rows]}
+        def batch(key: jax.Array, images: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
+            rows = jax.random.randint(key, (self.args.decoder_batch,), 0, len(labels))
+            return {"images": images[rows], "labels": labels[rows]}
 
         optimizer = OptimizerOptions(
             learning_rate=self.args.decoder_rate, warmup=min(100, self.args.most_steps)
@@ -164,19 +165,22 @@ class Study:
             arm.name: DecoderFinetuning(self.tokenizer, self.space(arm), options) for arm in ARMS
         }
         deadline = time.monotonic() + seconds
-        return self._in_turns(methods, self.params, batch, deadline, "decoder", "pixel")
+        data = self.images, self.labels
+        return self._in_turns(methods, self.params, batch, data, deadline, "decoder", "pixel")
 
     def _in_turns(
         self,
         methods: dict[str, Method],
         frozen: Params,
-        batch: Callable[[jax.Array], dict[str, jax.Array]],
+        batch: Callable[..., dict[str, jax.Array]],
+        data: tuple[jax.Array, ...],
         deadline: float,
         part: str,
         metric: str,
     ) -> Trained:
         """Blocks of steps of one after the other: all have seen the same batches, whenever it ends.
 
+        `batch(key, *data)`; data are arguments of the steps, not constants of their programs.
         The number of steps is chosen from the time of the second block of each.
         """
         args, key = self.args, jax.random.key(self.args.seed)
@@ -185,10 +189,9 @@ class Study:
             optimizer = make_optimizer(method.options.optimizer, args.most_steps)
             inner = make_train_step(method, method.options, optimizer)
 
-            def step(state, frozen, key, inner=inner):
-                return inner(
-                    state, frozen, batch(jax.random.fold_in(key, state["progress"]["step"]))
-                )
+            def step(state, frozen, key, data, inner=inner):
+                key = jax.random.fold_in(key, state["progress"]["step"])
+                return inner(state, frozen, batch(key, *data))
 
             steps[name] = jax.jit(step, donate_argnums=0)
             fresh = partial(init_state, method, optimizer)
@@ -201,7 +204,7 @@ class Study:
             for name in methods:
                 begun = time.monotonic()
                 for _ in range(min(args.block, most - done)):
-                    states[name], metrics = steps[name](states[name], frozen, batch_key)
+                    states[name], metrics = steps[name](states[name], frozen, batch_key, data)
                     values[name].append(metrics[metric])
                 jax.block_until_ready(states[name])
                 seconds[name] = (time.monotonic() - begun) / args.block

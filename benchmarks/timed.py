@@ -9,6 +9,12 @@ from typing import Any
 from sphere_jax.common.files import write_json
 
 
+def reason(error: Exception) -> str:
+    """Kind and first line."""
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
 def stop_at(when: float, found: dict[str, Any], path: Path) -> threading.Timer:
     """Ends the process at `when`, by `time.monotonic`, with exit code 1, unless it is cancelled: no
     compiler can be interrupted otherwise. `found["running"]` is what it was at."""

@@ -1,8 +1,8 @@
 """flow-sphere on 4,000 MNIST digits: a spherical autoencoder, refined by a flow from its decode.
 
 Encoder, decoder and refiner are trained together (docs/systems/flow_sphere.md). The form of the
-losses, the noise and the sampler are the public code's; sizes, steps, learning rate and loss
-weights are choices for this data set (inferred: nobody has trained on it).
+losses and the sampler are the public code's; what else differs is marked, and is a choice for this
+data set (inferred: nobody has trained on it).
 """
 
 from ml_collections import ConfigDict
@@ -57,6 +57,7 @@ def get_config():
     config.flow_sphere.hidden = 192
     config.flow_sphere.lpips = ""  # LPIPS-VGG weights, if you have them: they hold VGG-16
     config.flow_sphere.optimizer = ConfigDict()
+    config.flow_sphere.optimizer.matrices = "adamw"  # published: muon
     config.flow_sphere.optimizer.learning_rate = 2e-3
     config.flow_sphere.optimizer.schedule = "cosine"
     config.flow_sphere.optimizer.warmup = 50

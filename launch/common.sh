@@ -12,11 +12,14 @@ refuse() {
   exit 2
 }
 
-# flag_value NAME FLAGS...: the last VALUE of --NAME=VALUE.
+# flag_value NAME FLAGS...: the last VALUE of --NAME=VALUE or --NAME VALUE.
 flag_value() {
-  local name=$1 found='' flag
+  local name=$1 found='' flag last=''
   shift
-  for flag; do [[ $flag == "--$name="* ]] && found=${flag#*=}; done
+  for flag; do
+    if [[ $flag == "--$name="* ]]; then found=${flag#*=}; elif [[ $last == "--$name" ]]; then found=$flag; fi
+    last=$flag
+  done
   printf '%s' "$found"
 }
 
@@ -26,6 +29,14 @@ compiled_folder() {
   local folder
   folder=$(flag_value workdir "$@")
   [[ $folder ]] || folder=$(flag_value out "$@")
+  case $folder in
+    *'$'*) refuse "$folder: write the whole path, without variables" ;;
+    \~/*)
+      # In a container, and on another host, ~ is another folder: a container's is lost with it.
+      [[ ${IMAGE:-}${elsewhere:-} ]] && refuse "$folder: write the whole path, without ~"
+      folder=$HOME${folder:1}
+      ;;
+  esac
   printf '%s/.compiled' "$(dirname "${folder:-.}")"
 }
 
@@ -43,12 +54,13 @@ may_work_again() { (($1 == 75 || $1 > 128)); }
 # wait_for PID: sets `code` to its exit code, whatever signals are trapped meanwhile; the traps set
 # `trapped`.
 wait_for() {
-  local before=0
+  local before=''
   while :; do
     trapped=''
     code=0
     wait "$1" || code=$?
-    ((code == 127)) && code=$before # it was waited for before
+    # It was waited for before; without `before` there is no such command.
+    [[ $code == 127 && $before ]] && code=$before
     [[ $trapped ]] || return 0
     before=$code
   done

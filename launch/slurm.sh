@@ -24,7 +24,8 @@ for tool in srun scontrol scancel; do
 done
 export SPHERE_JAX_POD=1 # JAX reads the coordinator and the ranks from Slurm's own variables
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3} # a lost process is said once, by us
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$(compiled_folder "$@")}
+compiled=${JAX_COMPILATION_CACHE_DIR:-$(compiled_folder "$@")}
+export JAX_COMPILATION_CACHE_DIR=$compiled
 
 # The others say themselves that a task has ended, and end within seconds; srun ends who does not.
 # It must not end them at once: the first task may still be completing its checkpoint.

@@ -16,7 +16,9 @@ set -euo pipefail
 command -v gcloud >/dev/null || refuse "there is no gcloud here: install the Google Cloud CLI"
 folder=${FOLDER:-sphere_jax}
 flags=$(printf ' %q' "$@")
-compiled=$(printf '%q' "${JAX_COMPILATION_CACHE_DIR:-$(compiled_folder "$@")}")
+elsewhere=yes
+compiled=${JAX_COMPILATION_CACHE_DIR:-$(compiled_folder "$@")}
+compiled=$(printf '%q' "$compiled")
 environment="SPHERE_JAX_POD=1 TF_CPP_MIN_LOG_LEVEL=3 JAX_COMPILATION_CACHE_DIR=$compiled"
 python="env $environment .venv-tpu/bin/python" kill=kill
 if [[ ${IMAGE:-} ]]; then

@@ -100,6 +100,19 @@ class TestGpuHost:
             assert call[call.index("--gpus") + 1] == "all"
         assert command[-5:] == ["-m", "sphere_jax.prepare", "latents", *flags]
 
+    def test_a_command_that_is_not_there_is_an_error(self, fakes):
+        run(fakes, "gpu_host.sh", *FLAGS, code=127, PYTHON="/no/python")
+
+    def test_compiled_programs_are_kept_beside_the_run(self, fakes):
+        fakes.does("python", 'echo "kept in $JAX_COMPILATION_CACHE_DIR" >&2')
+        for flags in (["--workdir=~/runs/x"], ["--workdir", f"{fakes.folder}/runs/x"]):
+            assert f"kept in {fakes.folder}/runs/.compiled" in run(fakes, "gpu_host.sh", *flags)
+
+    @pytest.mark.parametrize("folder", ["~/x", "$HOME/x"])
+    def test_a_folder_that_a_container_has_not_is_refused(self, fakes, folder):
+        said = run(fakes, "gpu_host.sh", f"--workdir={folder}", code=2, IMAGE="mine:gpu")
+        assert f"{folder}: write the whole path" in said and not fakes.calls("docker")
+
     def test_a_host_without_gpus_is_refused(self, fakes):
         fakes.does("nvidia-smi", "exit 9")
         assert "lists no GPU" in run(fakes, "gpu_host.sh", *FLAGS, code=2)

@@ -122,6 +122,11 @@ class FlowSphereTraining(FlowSphereSampling):
             "refiner: give a lower warmup.",
         )
         check(
+            stage.context or stage.encoder_gradients,
+            f"config.{name}.encoder_gradients=False changes nothing with context=False, where the "
+            "refiner sees no latents: set one of them to True.",
+        )
+        check(
             stage.accumulate == 1 or not config.tokenizer.normalize,
             f"config.{name}.accumulate={stage.accumulate} would change the statistics of the batch "
             "norm, which are those of a micro-batch: set config.tokenizer.normalize=False.",

@@ -124,7 +124,8 @@ class FlowSphereSampling(SphericalAutoencoder):
         the keys."""
         if images is not None:
             latents = self.tokenizer.encode(params, images)
-            folded = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+            # Not 1: fold_in(key, 1) is split(key)[1], the key of the refiner's noise.
+            folded = jax.vmap(jax.random.fold_in, (0, None))(keys, 2)
             e = noise_of(folded, latents.shape[1:]) if noise is None else noise
             sigma = sampler.strength * math.tan(math.radians(self.options.max_angle))
             latents = self.noised(latents, e, sigma)

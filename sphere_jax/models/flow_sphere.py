@@ -148,7 +148,7 @@ class Refiner(nnx.Module):
 
     `context=(d, width)` are the channels of both; None leaves these two streams out. Times (B,) run
     from 0 (start) to 1 (image): rows of a table of 100 ("table", as published), or sinusoids of
-    1000 t ("continuous"). Raises ValueError as `Encoder` does.
+    1000 t ("continuous"), of an even width. Raises ValueError as `Encoder` does.
     """
 
     def __init__(
@@ -172,6 +172,8 @@ class Refiner(nnx.Module):
     ):
         if time not in TIMES:
             raise ValueError(f'time must be "table" or "continuous", got {time!r}')
+        if time == "continuous" and width % 2:
+            raise ValueError(f"width {width} is odd: half of the features are sines, half cosines")
         grid, channels = token_grid(image_shape, patch), image_shape[-1]
         tokens = grid[0] * grid[1]
         where = (rope, grid, 3 if context else 1)

@@ -249,6 +249,8 @@ def test_statistics_of_the_batch_norm_are_those_of_training_images(params):
         (dict(accumulate=2), "statistics of the batch"),
         (dict(warmup=10), "leaves none of its 10 steps"),
         (dict(head_dim=6), "RoPE needs"),
+        (dict(width=15), "width 15 is odd"),
+        (dict(context=False, encoder_gradients=False), "changes nothing with context=False"),
         (dict(sampler={"guidance": 2.0}), "needs classes"),
     ],
 )
