@@ -12,10 +12,11 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.config.reading import read_config
 from sphere_jax.data.source import Source
 from sphere_jax.geometry import sphere
+from sphere_jax.methods import flow_sphere_sampling
 from sphere_jax.methods.flow_sphere_measures import norm_statistics
 from sphere_jax.nn.pixels import to_float
 from sphere_jax.runs.system import System
-from sphere_jax.sampling import Refinement, mix, refine_steps
+from sphere_jax.sampling import Refinement, mix, noise_of, refine_steps
 from sphere_jax.sampling.refinement import CLAMP
 from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.step import init_state, make_train_step
@@ -227,6 +228,21 @@ def test_samples_without_steps_are_decodes(params):
     again, refined = draw(params, keys, labels, 1.0, Refinement(3))
     np.testing.assert_array_equal(rough, again)
     assert np.abs(refined - rough).max() > 1e-3
+
+
+def test_an_edited_image_has_noise_of_its_own_in_latent_and_refiner(params, monkeypatch):
+    m, drawn = method(), []
+
+    def recorded(keys, shape):
+        drawn.append(np.asarray(noise_of(keys, shape)).reshape(len(keys), -1))
+        return jnp.asarray(drawn[-1]).reshape(len(keys), *shape)
+
+    monkeypatch.setattr(flow_sphere_sampling, "noise_of", recorded)
+    keys = jax.random.split(jax.random.key(0), 2)
+    images = jnp.zeros((2, *m.tokenizer.image_shape))
+    m.refine(params, keys, jnp.zeros(2, int), 1.0, Refinement(2), images=images)
+    e, n = drawn
+    assert not np.isclose(e, n[:, : e.shape[1]]).any()
 
 
 def test_statistics_of_the_batch_norm_are_those_of_training_images(params):
