@@ -80,7 +80,7 @@ def test_arms_see_the_same_batches_for_equal_steps(benchmark, most):
         return {"latents": study_parts.jax.random.normal(key, (2, 3)), "labels": jnp.zeros(2, int)}
 
     deadline = time.monotonic() + (600 if most == 7 else 0)
-    found = study._in_turns(methods, {}, batch, deadline, "network", "error")
+    found = study._in_turns(methods, {}, batch, (), deadline, "network", "error")
     assert found.steps == (7 if most == 7 else 6)  # at least two blocks, whatever the time
     assert all(len(curve[0]) == found.steps for curve in found.curves.values())
     a, b = (found.weights[name]["kernel"] for name in "ab")

@@ -73,7 +73,7 @@ def test_flag_refusals(tmp_path):
     words = refusal_of(file_arms, str(file), base)
     assert (
         "There is no file" in words
-        and "known: flow_sphere, paths, slerp_ablation, slerp_grid" in words
+        and "known: flow_sphere, flow_sphere_start, paths, slerp_ablation, slerp_grid" in words
     )
     (tmp_path / "arms.txt").write_text("")
     words = refusal_of(file_arms, str(tmp_path / "arms.txt"), base)
