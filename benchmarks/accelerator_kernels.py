@@ -43,11 +43,9 @@ def _profile(call: Callable[[], Any]) -> Counter[str]:
             call()
         (file,) = Path(folder).rglob("*.xplane.pb")
         profile = jax.profiler.ProfileData.from_file(str(file))
+        lines = [line for plane in profile.planes if plane.name == "/device:GPU:0"
+                 for line in plane.lines if line.name.startswith("Stream")]  # fmt: skip
         busy: Counter[str] = Counter()
-        for plane in profile.planes:
-            if plane.name == "/device:GPU:0":
-                for line in plane.lines:
-                    if line.name.startswith("Stream"):
-                        for event in line.events:
-                            busy[event.name] += int(event.duration_ns)
+        for event in (event for line in lines for event in line.events):
+            busy[event.name] += int(event.duration_ns)
     return busy

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.timed import reason
+
 try:
     import torch
 except ImportError:  # sphere_jax is then timed alone
@@ -97,7 +99,7 @@ def add_compiled(contenders: dict, make: Callable[[], Callable[[], None]]) -> No
         call = make()
         call()
     except Exception as error:  # whatever its C++ toolchain raises
-        print(f"torch.compile does not work here: {str(error).splitlines()[0]}")
+        print(f"torch.compile does not work here: {reason(error)}")
     else:
         contenders["torch.compile"] = call
 

@@ -23,8 +23,9 @@ flag_value() {
   printf '%s' "$found"
 }
 
-# compiled_folder FLAGS...: where compiled programs are kept between starts. The first process alone
-# writes them, so it is beside the folder of the run, which all hosts see.
+# compiled_folder FLAGS...: where compiled programs are kept between starts, unless
+# JAX_COMPILATION_CACHE_DIR says it. The first process alone writes them, so it is beside the folder
+# of the run, which all hosts see; that must be one for them.
 compiled_folder() {
   local folder
   folder=$(flag_value workdir "$@")
@@ -37,7 +38,7 @@ compiled_folder() {
       folder=$HOME${folder:1}
       ;;
   esac
-  printf '%s/.compiled' "$(dirname "${folder:-.}")"
+  printf '%s' "${JAX_COMPILATION_CACHE_DIR:-$(dirname "${folder:-.}")/.compiled}"
 }
 
 # use_python ACCELERATOR: sets PYTHON, unless it is set, to one with what requirements.txt pins.

@@ -17,7 +17,7 @@ if [[ ${1:-} == --print ]]; then
   print=yes
   shift
 fi
-compiled=${JAX_COMPILATION_CACHE_DIR:-$(compiled_folder "$@")}
+compiled=$(compiled_folder "$@")
 
 quoted() { printf "'%s'" "${1//\'/\'\'}"; } # for YAML
 arguments() {

@@ -16,7 +16,7 @@ else
   gpus=$(nvidia-smi -L | grep -c '^GPU') || true
 fi
 ((gpus)) || refuse "nvidia-smi lists no GPU: check the driver"
-compiled=${JAX_COMPILATION_CACHE_DIR:-$(compiled_folder "$@")}
+compiled=$(compiled_folder "$@")
 export JAX_COMPILATION_CACHE_DIR=$compiled
 if [[ ${IMAGE:-} ]]; then
   command -v docker >/dev/null || refuse "there is no docker here; leave IMAGE out to run without"

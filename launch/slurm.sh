@@ -24,7 +24,7 @@ for tool in srun scontrol scancel; do
 done
 export SPHERE_JAX_POD=1 # JAX reads the coordinator and the ranks from Slurm's own variables
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3} # a lost process is said once, by us
-compiled=${JAX_COMPILATION_CACHE_DIR:-$(compiled_folder "$@")}
+compiled=$(compiled_folder "$@")
 export JAX_COMPILATION_CACHE_DIR=$compiled
 
 # The others say themselves that a task has ended, and end within seconds; srun ends who does not.

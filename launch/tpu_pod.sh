@@ -17,7 +17,7 @@ command -v gcloud >/dev/null || refuse "there is no gcloud here: install the Goo
 folder=${FOLDER:-sphere_jax}
 flags=$(printf ' %q' "$@")
 elsewhere=yes
-compiled=${JAX_COMPILATION_CACHE_DIR:-$(compiled_folder "$@")}
+compiled=$(compiled_folder "$@")
 compiled=$(printf '%q' "$compiled")
 environment="SPHERE_JAX_POD=1 TF_CPP_MIN_LOG_LEVEL=3 JAX_COMPILATION_CACHE_DIR=$compiled"
 python="env $environment .venv-tpu/bin/python" kill=kill

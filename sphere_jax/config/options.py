@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from sphere_jax.common import plugins
 from sphere_jax.config.option import kind, option
 
+Remat = Literal["none", "products", "blocks"]  # `nn/remat.py` does it
 REMAT_HELP = (
     "what the backward pass recomputes: nothing, all but the results of linear layers (products), "
     "or whole blocks"
@@ -96,7 +97,7 @@ class NetworkOptions:
     heads: int = option(6, 1, help="of attention")
     patch: int = option(1, 1, help="latent positions a token, along each side")
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
-    remat: Literal["none", "products", "blocks"] = option("none", help=REMAT_HELP)
+    remat: Remat = option("none", help=REMAT_HELP)
     unroll: bool = option(
         True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
     )

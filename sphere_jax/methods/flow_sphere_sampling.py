@@ -24,7 +24,7 @@ from sphere_jax.methods.base import Batch, Drawn, Params, Passed, Pictures, Trac
 from sphere_jax.methods.spherical_autoencoder import SphericalAutoencoder
 from sphere_jax.nn.functional import Network
 from sphere_jax.nn.pixels import to_uint8
-from sphere_jax.sampling import Refinement, noise_of, refine_steps, sample_keys
+from sphere_jax.sampling import Refinement, folded, noise_of, refine_steps, sample_keys
 from sphere_jax.tokenizers.flow_sphere import FlowSphere
 
 
@@ -124,9 +124,8 @@ class FlowSphereSampling(SphericalAutoencoder):
         the keys."""
         if images is not None:
             latents = self.tokenizer.encode(params, images)
-            # Not 1: fold_in(key, 1) is split(key)[1], the key of the refiner's noise.
-            folded = jax.vmap(jax.random.fold_in, (0, None))(keys, 2)
-            e = noise_of(folded, latents.shape[1:]) if noise is None else noise
+            # Draws 0 and 1 are the two keys of `rough_and_refined`.
+            e = noise_of(folded(keys, 2), latents.shape[1:]) if noise is None else noise
             sigma = sampler.strength * math.tan(math.radians(self.options.max_angle))
             latents = self.noised(latents, e, sigma)
         return self.rough_and_refined(params, keys, labels, scale, sampler, latents)[1]

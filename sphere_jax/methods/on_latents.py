@@ -9,7 +9,6 @@ import math
 import zlib
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,7 +25,7 @@ from sphere_jax.data.source import Source, Split
 from sphere_jax.geometry import sphere
 from sphere_jax.methods.base import Batch, Drawn, Generator, MapOver, Params, Pictures, space_of
 from sphere_jax.nn.pixels import Rounding, to_float, to_uint8
-from sphere_jax.sampling import noise_of
+from sphere_jax.sampling import folded, noise_of
 from sphere_jax.tokenizers.base import Tokenizer
 from sphere_jax.weights.layouts import generators
 from sphere_jax.weights.stored import WeightsFile
@@ -214,8 +213,7 @@ class OnLatents(Generator):
             return mean
         if keys is None:
             raise ValueError("latents that are sampled need the keys of the examples")
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, POSTERIOR))(keys)
-        return mean + std * noise_of(keys, mean.shape[1:])
+        return mean + std * noise_of(folded(keys, POSTERIOR), mean.shape[1:])
 
     def made_by_frozen(self, frozen: Params, batch: Batch) -> Latents | None:
         if "latents" in batch:

@@ -1,11 +1,11 @@
 """What the backward pass computes again instead of storing it."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import get_args
 
 import jax
 
-Remat = Literal["none", "products", "blocks"]  # nothing, all but linear layers, whole layers
+from sphere_jax.config.options import Remat
 
 
 def recomputed(layer: Callable, remat: Remat) -> Callable:

@@ -9,7 +9,7 @@ from sphere_jax.sampling.guidance import (
     guided_velocity,
     segments,
 )
-from sphere_jax.sampling.noise import noise_of, sample_keys, sample_noise
+from sphere_jax.sampling.noise import folded, noise_of, sample_keys, sample_noise
 from sphere_jax.sampling.refinement import Refinement, mix, refine_steps
 from sphere_jax.sampling.sampler import Sampler, nfe, sample, unfit_solver
 from sphere_jax.sampling.solvers import (
@@ -45,6 +45,7 @@ __all__ = [
     "euler",
     "euler_maruyama",
     "first_noise",
+    "folded",
     "guided",
     "guided_velocity",
     "heun",

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float32
 
 from sphere_jax.common.shapes import Images, Keys, Labels, Latents, Scalar
 from sphere_jax.sampling.guidance import guided
-from sphere_jax.sampling.noise import noise_of
+from sphere_jax.sampling.noise import folded, noise_of
 
 PLACES = ("encoder", "decoder", "combo")
 
@@ -97,16 +97,12 @@ class FewSteps:
 
 def first_noise(keys: Keys, shape: tuple[int, ...]) -> Float32[Array, " batch *shape"]:
     """The noise `(B, *shape)` from which samples with these keys start."""
-    return noise_of(_fold(keys, 0), shape)
-
-
-def _fold(keys: Keys, t: int | Array) -> Keys:
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, t)
+    return noise_of(folded(keys, 0), shape)
 
 
 def _noise(settings: FewSteps, keys: Keys, shape: tuple[int, ...], t: Array) -> Latents:
     """The noise of the t-th re-noising, t = 1, 2, ...; it differs from `first_noise`."""
-    return noise_of(_fold(keys, 1 if settings.share_noise else t), shape)
+    return noise_of(folded(keys, 1 if settings.share_noise else t), shape)
 
 
 def _repeat(

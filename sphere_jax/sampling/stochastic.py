@@ -5,13 +5,12 @@ v) / t`. The reverse SDE `dz = (v - D s) dt + sqrt(2 D) dw` has the flow's distr
 for any diffusion D(t) >= 0; SiT samples with `D = t` (its "sigma" form).
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Int
 
 from sphere_jax.common.shapes import AnyArray, Keys, Latents, Scalar
 from sphere_jax.geometry.spaces import Euclidean
-from sphere_jax.sampling.noise import noise_of
+from sphere_jax.sampling.noise import folded, noise_of
 from sphere_jax.sampling.solvers import Velocity, rule_of
 
 NoisePast = tuple[Keys, Int[AnyArray, ""]]  # keys of the samples (B,), number of steps so far
@@ -28,5 +27,5 @@ def euler_maruyama(
     keys, number = past
     h, v = t - t_next, velocity(z, t)
     mean = z - h * (v + (z + (1.0 - t) * v))  # -t s is the noise that z holds
-    fresh = noise_of(jax.vmap(lambda key: jax.random.fold_in(key, number + 1))(keys), z.shape[1:])
+    fresh = noise_of(folded(keys, number + 1), z.shape[1:])
     return mean + jnp.where(t_next > 0.0, jnp.sqrt(2.0 * t * h), 0.0) * fresh, (keys, number + 1)
