@@ -79,7 +79,8 @@ def test_twins_in_pytorch_are_the_same_networks(kind, monkeypatch):
     speed = importlib.import_module("benchmarks.accelerator_speed")
     way = importlib.import_module("benchmarks.torch_way").TorchWay()
     sizes = ["width=32", "depth=2", "heads=2"]
-    args = argparse.Namespace(network_sizes=sizes, latent_side=2, classes=3, seed=0)
+    more = dict(latent_side=2, classes=3, seed=0, remat="none")
+    args = argparse.Namespace(network_sizes=sizes, **more)
     case = speed.make_case(speed.KINDS[kind], args, 2, "float32")
     twin, weights, batch = way.prepare(case, False)
     theirs = twin(batch["data"], batch["t"], batch["labels"].long()).detach().numpy()
