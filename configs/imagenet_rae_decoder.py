@@ -44,6 +44,7 @@ def get_config():
     config.tokenizer.whiten = False  # published for the training of decoders
     config.tokenizer.pretrained_encoder = ""
     config.tokenizer.compute_dtype = "bfloat16"  # inferred
+    config.tokenizer.remat = "products"
 
     config.decode = ConfigDict()
     config.decode.method = "rae_decoder"

@@ -10,12 +10,14 @@ from sphere_jax.common.files import make_folder, read_json, write_json, write_te
 from sphere_jax.rehearsal.estimate import Estimate
 from sphere_jax.rehearsal.scaling_page import page_of
 
+UNSAID = ("mesh.data=", "mesh.fsdp=", "data.path=")
+
 
 def label_of(config: str, argv: Sequence[str]) -> str:
-    """A config's name with what was overridden, but for the mesh and paths, which say nothing of
-    the program: "imagenet_slerp model.size=XL"."""
+    """A config's name with what was overridden, but for the mesh's axes, which have a column, and
+    paths, which say nothing of the program: "imagenet_slerp model.size=XL"."""
     given = [text.removeprefix("--config.") for text in argv if text.startswith("--config.")]
-    shown = [text for text in given if not text.startswith(("mesh.", "data.path="))]
+    shown = [text for text in given if not text.startswith(UNSAID)]
     return " ".join([Path(config).stem, *shown])
 
 

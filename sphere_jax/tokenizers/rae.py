@@ -14,13 +14,14 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import AnyArray, Images, Latents
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
-from sphere_jax.config.options import Config, DataOptions
+from sphere_jax.config.options import REMAT_HELP, Config, DataOptions
 from sphere_jax.models.dino import DINO
 from sphere_jax.models.dino import KINDS as ENCODERS
 from sphere_jax.models.imagenet import denormalize, normalize
 from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.models.rae_decoder import PATCH, SIZES, RAEDecoder
 from sphere_jax.nn.functional import Network, Params
+from sphere_jax.nn.remat import Remat
 from sphere_jax.nn.resize import bicubic
 from sphere_jax.tokenizers.base import TokenizerOptions
 from sphere_jax.tokenizers.from_files import FromFiles, given, statistics_file
@@ -46,6 +47,7 @@ class RAEOptions(TokenizerOptions):
     )
     pretrained_statistics: str = option("", file=True, help="of latents, from sphere_jax.convert")
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
+    remat: Remat = option("none", help=f"of the decoder, while it trains: {REMAT_HELP}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,9 @@ class RAE(FromFiles):
     Options = RAEOptions
     last_layer: ClassVar = "output"
     whitens_positions: ClassVar = True
-    not_of_latents: ClassVar = ("compute_dtype", "decoder", "pretrained_decoder", "train_decoder")
+    not_of_latents: ClassVar = (
+        *("compute_dtype", "remat", "decoder", "pretrained_decoder", "train_decoder"),
+    )
 
     @classmethod
     def without_statistics(cls, options: RAEOptions) -> RAEOptions:
@@ -105,8 +109,9 @@ class RAE(FromFiles):
         dtype = jnp.dtype(options.compute_dtype)
         try:
             return cls.of_size(
-                data.image_size, options.decoder, options.whiten, dtype, options.train_decoder
-            )
+                data.image_size, options.decoder, options.whiten, dtype, options.train_decoder,
+                options.remat,
+            )  # fmt: skip
         except ValueError as error:
             raise UserError(f"config.data.image_size: {error}.") from error
 
@@ -118,6 +123,7 @@ class RAE(FromFiles):
         whiten: bool = False,
         dtype: DTypeLike = jnp.float32,
         train_decoder: bool = False,
+        remat: Remat = "none",
     ) -> "RAE":
         """DINOv2-B with registers and a decoder of `SIZES`; `dtype` is that of the products.
 
@@ -137,7 +143,7 @@ class RAE(FromFiles):
             encoder=Network(
                 lambda rngs: DINO(**ENCODER, final_affine=False, rngs=rngs, dtype=dtype)
             ),
-            decoder=Network(lambda rngs: RAEDecoder(*sizes, rngs=rngs, dtype=dtype)),
+            decoder=Network(lambda rngs: RAEDecoder(*sizes, rngs=rngs, dtype=dtype, remat=remat)),
             encoder_size=side * ENCODER["patch"],
             whiten=whiten,
             train_decoder=train_decoder,

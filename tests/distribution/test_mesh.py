@@ -1,5 +1,6 @@
 """Meshes and sharding rules, on devices that need not be there."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -10,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from sphere_jax.common.errors import Unanswered, UserError
 from sphere_jax.common.processes import start_processes
+from sphere_jax.config.config_files import load_config
 from sphere_jax.distribution.mesh import (
     batch_sharding,
     check_batches,
@@ -19,6 +21,8 @@ from sphere_jax.distribution.mesh import (
     tree_shardings,
 )
 from sphere_jax.methods.flow import FlowOptions
+
+PODS = sorted((Path(__file__).parents[2] / "configs").glob("imagenet_*.py"))
 
 
 def specs(tree, fsdp=4, **options):
@@ -136,3 +140,13 @@ def test_processes_that_do_not_answer_may_do_so_later(monkeypatch):
     with pytest.raises(Unanswered, match="did not answer within 7 s .DEADLINE_EXCEEDED.") as caught:
         start_processes(7)
     assert caught.value.exit_code == 75 and UserError.exit_code == 2
+
+
+@pytest.mark.parametrize("path", PODS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("devices", [16, 256])
+def test_shipped_batches_split_over_pods(path, devices):
+    config = load_config(str(path), [])
+    mesh = AbstractMesh((devices // 16, 16), ("data", "fsdp"))
+    mesh = SimpleNamespace(devices=np.empty(mesh.size), shape=mesh.shape)
+    for stage in config.stages:
+        check_batches(mesh, stage, config.stage(stage))

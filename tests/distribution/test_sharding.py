@@ -9,8 +9,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def found():
+def everything():
     return tiny_run.on_devices(8, Path(__file__).with_name("on_meshes.py"), timeout=1800)
+
+
+@pytest.fixture(scope="module")
+def found(everything):
+    return everything["steps"]
 
 
 def test_loss_gradient_and_twenty_steps_are_equal_on_every_mesh(found):
@@ -33,3 +38,11 @@ def test_no_step_holds_a_copy_of_what_is_sharded(found):
 def test_no_step_gathers_the_activations_of_the_whole_batch(found):
     for mesh, each in found.items():
         assert each["whole_batches"] == 0, mesh
+
+
+def test_convolutions_are_equal_on_every_mesh_and_gather_their_kernels(everything):
+    found = everything["convolutions"]
+    assert len(found) == 3
+    for mesh, each in found.items():
+        assert each["loss"] < 1e-5 and each["gradient"] < 1e-5, (mesh, each)
+        assert each["gathered"] == (0 if mesh == "1x1" else 2), mesh

@@ -11,12 +11,12 @@ from sphere_jax.studies.comparing.arms import differing_keys
 from sphere_jax.studies.comparing.curve_sections import (
     ONE_SEED,
     curve_sections,
+    shown,
     target_sections,
 )
 from sphere_jax.studies.comparing.matched import EXPLAINS
 from sphere_jax.studies.comparing.numbers import (
     CONFIDENCE,
-    Difference,
     mean_and_deviation,
     mean_interval,
 )
@@ -70,6 +70,7 @@ def summary(comparison: Comparison, matched: dict) -> dict:
         "matched": matched,
         "differences": {},
         "curves": {},
+        "differences_by_step": {},
         "target": None,
     }
     for arm in finished:
@@ -77,6 +78,11 @@ def summary(comparison: Comparison, matched: dict) -> dict:
         if arm != comparison.baseline:
             known = {name: vars(d) for name, d in differences.items() if d}
             found["differences"][arm] = known
+            found["differences_by_step"][arm] = {
+                metric: {str(s): vars(d) for s, d in by_step.items()}
+                for metric in comparison.curve_metrics
+                if (by_step := comparison.differences_by_step(arm, metric))
+            }
         found["curves"][arm] = {
             str(seed): comparison.outcomes[seed, arm].curve for seed in comparison.seeds_of(arm)
         }
@@ -156,7 +162,7 @@ def _against_baseline(comparison: Comparison) -> list[page.Section]:
     if not others:
         return []
     names = comparison.metrics
-    rows = [[arm, *(_shown(comparison.difference(arm, name)) for name in names)] for arm in others]
+    rows = [[arm, *(shown(comparison.difference(arm, name)) for name in names)] for arm in others]
     table = page.Table([comparison.label, *(score_tables.describe(n)[0] for n in names)], rows)
     seeds = max(len(comparison.seeds_of(arm, comparison.baseline)) for arm in others)
     text = (
@@ -166,14 +172,6 @@ def _against_baseline(comparison: Comparison) -> list[page.Section]:
     )
     blocks = [table, page.Text(text if seeds > 1 else ONE_SEED)]
     return [page.Section(f"Against {comparison.baseline}", blocks)]
-
-
-def _shown(difference: Difference | None) -> str:
-    if difference is None:
-        return "–"
-    if difference.half_width is None:
-        return f"{difference.mean:+.3g} (one seed)"
-    return f"{difference.mean:+.3g} ± {difference.half_width:.2g}: {difference.verdict}"
 
 
 def _samples(comparison: Comparison) -> list[page.Section]:

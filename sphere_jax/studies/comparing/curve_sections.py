@@ -4,7 +4,7 @@ import numpy as np
 
 from sphere_jax.evaluation import page, score_tables
 from sphere_jax.studies.comparing.curves import band_curves
-from sphere_jax.studies.comparing.numbers import CONFIDENCE, mean_and_deviation
+from sphere_jax.studies.comparing.numbers import CONFIDENCE, Difference, mean_and_deviation
 from sphere_jax.studies.comparing.outcomes import Comparison
 
 ONE_SEED = "One seed: there is no interval, and a difference may be that of the seed."
@@ -42,6 +42,7 @@ def curve_sections(comparison: Comparison) -> list[page.Section]:
     blocks = [
         page.Picture(band_curves("step", steps, mark), caption),
         page.Picture(band_curves("seconds of training", seconds, mark), spent),
+        *_differences(comparison, first),
     ]
     return [page.Section("While training", blocks)]
 
@@ -60,6 +61,35 @@ def _one_point(comparison: Comparison, metrics: list[str]) -> page.Section:
     header = [comparison.label, *(score_tables.describe(metric)[0] for metric in metrics)]
     (step, *_) = (row["step"] for o in comparison.outcomes.values() for row in o.curve)
     return page.Section("While training", [page.Table(header, rows), page.Text(f"Step {step:,}.")])
+
+
+def _differences(comparison: Comparison, metric: str) -> list[page.Table | page.Text]:
+    """Arms minus baseline, one row a scored step."""
+    found = {
+        arm: comparison.differences_by_step(arm, metric)
+        for arm in comparison.names
+        if arm != comparison.baseline
+    }
+    found = {arm: by_step for arm, by_step in found.items() if by_step}
+    steps = sorted({step for by_step in found.values() for step in by_step})
+    if not steps:
+        return []
+    rows = [[f"{s:,}", *(shown(by_step.get(s)) for by_step in found.values())] for s in steps]
+    text = (
+        f"{score_tables.describe(metric)[0]}: arm minus '{comparison.baseline}' at the same step, "
+        f"paired by seed, with {CONFIDENCE:.0%} t-intervals."
+    )
+    text += "" if len(comparison.seeds) > 1 else f" {ONE_SEED}"
+    return [page.Table(["step", *found], rows), page.Text(text)]
+
+
+def shown(difference: Difference | None) -> str:
+    """A cell of a table: the mean, its interval and the verdict."""
+    if difference is None:
+        return "–"
+    if difference.half_width is None:
+        return f"{difference.mean:+.3g} (one seed)"
+    return f"{difference.mean:+.3g} ± {difference.half_width:.2g}: {difference.verdict}"
 
 
 def target_sections(comparison: Comparison) -> list[page.Section]:

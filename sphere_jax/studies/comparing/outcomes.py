@@ -112,6 +112,19 @@ class Comparison:
         pair = (self.values(arm, metric, seeds) for arm in (name, self.baseline))
         return paired_difference(metric, *pair)
 
+    def differences_by_step(self, name: str, metric: str) -> dict[int, Difference]:
+        """The same of the scores while training, at each step that all those seeds scored."""
+        seeds, scored = self.seeds_of(name, self.baseline), []
+        for arm in (name, self.baseline):
+            for seed in seeds:
+                steps, _, values = self.curve(seed, arm, metric)
+                scored.append(dict(zip(steps, values, strict=True)))
+        found = {}
+        for step in sorted(set.intersection(*map(set, scored))) if scored else ():
+            values = [by_step[step] for by_step in scored]
+            found[step] = paired_difference(metric, values[: len(seeds)], values[len(seeds) :])
+        return {step: difference for step, difference in found.items() if difference}
+
     def curve(self, seed: int, name: str, metric: str) -> tuple[list, list, list]:
         """Steps, seconds and values of the scores while it trained, where they are finite."""
         rows = [(r["step"], r["training_seconds"], r.get(metric)) for r in self._rows(seed, name)]

@@ -1,5 +1,6 @@
 """The page, from outcomes written by hand."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -64,6 +65,32 @@ def test_one_scored_step_is_a_table_and_no_curve(comparison):
     page = (comparison.root / "comparison.md").read_text()
     section = page.partition("## While training")[2].partition("##")[0]
     assert "| own | 0.250 |" in section and "Step 6." in section and "![" not in section
+
+
+def test_differences_while_training_are_paired_by_seed_at_each_step(comparison):
+    """By hand: differences 3 and 1 at step 6 have mean 2 and half width 12.706 * 1."""
+    plain = {0: [(6, 10.0), (12, 4.0)], 1: [(6, 20.0), (12, 8.0)]}
+    tuned = {0: [(6, 13.0), (12, 2.0), (18, 1.0)], 1: [(6, 21.0), (12, 6.0)]}
+    first, found = comparison.outcomes[0, "plain"], {}
+    for arm, curves in (("plain", plain), ("tuned", tuned)):
+        for seed, points in curves.items():
+            rows = [
+                {"step": step, "training_seconds": float(step), "frechet_distance_a": value}
+                for step, value in points
+            ]
+            found[seed, arm] = replace(first, curve=rows)
+    configs = comparison.configs | {(1, a): c for (_, a), c in comparison.configs.items()}
+    comparison = replace(comparison, seeds=[0, 1], configs=configs, outcomes=found)
+    write_page(comparison)
+    page = (comparison.root / "comparison.md").read_text()
+    section = page.partition("## While training")[2].partition("\n## ")[0]
+    assert "| step | tuned |" in section
+    assert "| 6 | +2 ± 13: not decided |" in section
+    assert "| 12 | -2 ± 0: better |" in section and "| 18 |" not in section
+    stored = json.loads((comparison.root / "comparison.json").read_text())
+    at_6 = stored["differences_by_step"]["tuned"]["frechet_distance_a"]["6"]
+    assert at_6["mean"] == 2.0 and at_6["half_width"] == pytest.approx(12.706, abs=1e-3)
+    assert stored["differences_by_step"].get("own") is None
 
 
 def test_an_extra_stage_is_one_difference_but_varied_values_are_named(comparison):
