@@ -19,13 +19,13 @@ def get_config():
     config.data.flip = True  # published
     config.data.resize = "adm"  # published
     config.tokenizer.latents = "sample"  # published: drawn anew in every step
-    config.tokenizer.compute_dtype = "float32"  # published
+    config.tokenizer.compute_dtype = "bfloat16"  # published: float32. See docs/bf16.md
     config.space.path = "linear"  # published
     config.model.size = "XL"  # published
     config.model.patch = 2  # published
     config.model.learn_sigma = True  # published
     config.model.parameterization = "data_at_one"  # published: t = 1 is data
-    config.model.compute_dtype = "float32"  # published
+    config.model.compute_dtype = "bfloat16"  # published: float32
     config.flow.batch_size = 256  # published
     config.flow.steps = EPOCHS * slerp["flux2"]["IMAGES"] // 256  # calculated: 7,006,382
     config.flow.ema_decay = 0.9999  # published

@@ -20,9 +20,11 @@ from sphere_jax.rehearsal.compiled_text import Program, read_program
 from sphere_jax.rehearsal.programs import Rehearsed
 from sphere_jax.training.flops import PRODUCTS, product_flops
 
-TOO_LARGE = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", re.IGNORECASE)
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 SHOWN = 10  # operations
+# In the compiler's error: all that a program needs, or its temporaries alone.
+NEEDED = re.compile(r"Used ([\d.]+)([KMGT]) of", re.IGNORECASE)
+TEMPORARIES = re.compile(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +80,10 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        if not (found := TOO_LARGE.search(str(error))):
-            raise
-        used = int(float(found.group(1)) * UNITS[found.group(2).upper()])
         kept = sum(rehearsed.parts.values())
+        used = memory_needed(str(error), kept)
+        if used is None:
+            raise
         made = Estimate(
             temporaries=max(used - kept, 0), peak=used, fits=False, bytes_accessed=0.0,
             collectives={}, seconds=None, utilisation=None, days=None, not_donated=0,
@@ -113,6 +115,15 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
         **base,
     )
     return dataclasses.replace(made, advice=advice(made, rehearsed))
+
+
+def memory_needed(message: str, kept: int) -> int | None:
+    """Bytes of one chip that a compiler's error names, `kept` being what lies there anyway; None
+    for an error of another kind."""
+    for pattern, more in ((NEEDED, 0), (TEMPORARIES, kept)):
+        if found := pattern.search(message):
+            return int(float(found.group(1)) * UNITS[found.group(2).upper()]) + more
+    return None
 
 
 def _seconds(program: Program, chip: Chip | None) -> tuple[float, float] | None:

@@ -9,7 +9,7 @@ import tiny_run
 from refusals import refusal_of
 
 from sphere_jax import rehearse
-from sphere_jax.rehearsal.estimate import float32_products
+from sphere_jax.rehearsal.estimate import float32_products, memory_needed
 from sphere_jax.rehearsal.kept import label_of
 
 CONFIG = """
@@ -58,6 +58,20 @@ def test_products_of_float32_are_found_in_loops():
     jaxpr = jax.make_jaxpr(function)(jnp.ones((4, 8)), jnp.ones((8, 8)))
     share, names = float32_products(jaxpr)
     assert share == 3 / 4 and len(names) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "needed"),
+    [
+        ("Ran out of memory in memory space hbm. Used 16.50G of 15.75G hbm. Exceeded by", 16.5),
+        ("the total memory required for HLO temporaries (33.66G) exceeds available HBM (15.75G)",
+         34.66),
+        ("INTERNAL: something else", None),
+    ],
+)  # fmt: skip
+def test_what_a_program_that_does_not_fit_needs(message, needed):
+    found = memory_needed(f"RESOURCE_EXHAUSTED: {message}.", kept=2**30)
+    assert found == (needed and pytest.approx(needed * 2**30))
 
 
 def test_labels_name_what_was_overridden():
