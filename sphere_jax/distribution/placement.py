@@ -1,7 +1,7 @@
 """Where batches and weights lie while a program is traced, for code that knows no mesh.
 
 `placed` wraps what is given to `jax.jit`. Layers below it call `split_by_batch` on activations and
-`gathered` on weights. Without a wrapper, or on one device, both return their argument.
+`gathered` on weights. Without a wrapper, or on one device, these return their argument.
 """
 
 import functools
@@ -64,35 +64,60 @@ def split_by_batch(x: jax.Array) -> jax.Array:
 
 
 def gathered(weight: jax.Array) -> jax.Array:
-    """A parameter as a network reads it: gathered over `data` if it is split over that, and the
-    kernel of a convolution, (..., h, w, inputs, outputs), over `fsdp` too. Its gradient is split
-    again, so that the sum over the batch is a reduce-scatter.
+    """A parameter as a network reads it: whole on every device. Its gradient is split again, so
+    that the sum over the batch is a reduce-scatter.
 
-    The compiler for TPUs otherwise sends the parts of a split kernel round, and convolves with one
-    at a time, a few channels of the output each: the step of imagenet_slerp, which encodes its
-    images, took 3.3 times as long by its estimate.
+    The compiler for TPUs otherwise sends the parts of a split kernel round and multiplies, or
+    convolves, with one at a time, a few columns of the output each (docs/scaling.md).
     """
     known = _PLACEMENT.get()
     if known is None:
         return weight
     split = spec_of(known.mesh, weight.shape, known.zero)
-    whole = P() if weight.ndim > 3 else spec_of(known.mesh, weight.shape)
-    if whole == split:
+    return _gather(known, weight, split, P(), split)
+
+
+def gathered_over_data(stack: jax.Array) -> jax.Array:
+    """Of a stack of layers, (depth, ...), what `zero` has split over `data`; the rest is left to
+    `gathered_layer`."""
+    known = _PLACEMENT.get()
+    if known is None or known.once:
+        return stack
+    split, left = (spec_of(known.mesh, stack.shape, zero) for zero in (known.zero, False))
+    return _gather(known, stack, split, left, split)
+
+
+def gathered_layer(weight: jax.Array, stack: tuple[int, ...]) -> jax.Array:
+    """`gathered`, of one layer of a stack of this shape, where it is applied."""
+    known = _PLACEMENT.get()
+    if known is None:
         return weight
-    split, whole = NamedSharding(known.mesh, split), NamedSharding(known.mesh, whole)
+    back = spec_of(known.mesh, stack, known.zero)
+    split = back if known.once else spec_of(known.mesh, stack)
+    if split[:1] not in ((), (None,)):  # split by its layers: the loop has gathered this one
+        return weight
+    return _gather(known, weight, P(*split[1:]), P(), P(*back[1:]))
+
+
+def _gather(known: _Placement, weight: jax.Array, split: P, whole: P, back: P) -> jax.Array:
+    if split == whole:
+        return weight
+    split, whole, back = (NamedSharding(known.mesh, spec) for spec in (split, whole, back))
     if known.once:
         return jax.lax.with_sharding_constraint(weight, whole)
-    return _moved(weight, split, whole)
+    return _moved(weight, split, whole, back)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _moved(weight: jax.Array, split: NamedSharding, whole: NamedSharding) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _moved(
+    weight: jax.Array, split: NamedSharding, whole: NamedSharding, back: NamedSharding
+) -> jax.Array:
     # The first constraint keeps a cast of `weight` before the transfer, which it halves.
     weight = jax.lax.with_sharding_constraint(weight, split)
     return jax.lax.with_sharding_constraint(weight, whole)
 
 
 _moved.defvjp(
-    lambda weight, split, whole: (_moved(weight, split, whole), None),
-    lambda split, whole, _, gradient: (jax.lax.with_sharding_constraint(gradient, split),),
+    lambda weight, split, whole, back: (_moved(weight, split, whole, back), None),
+    lambda split, whole, back, _, gradient: (jax.lax.with_sharding_constraint(gradient, back),),
 )

@@ -19,7 +19,7 @@ from sphere_jax.nn.embeddings import patchify
 from sphere_jax.nn.linear import Linear, small_normal
 from sphere_jax.nn.mlp import MLP, SwiGLU
 from sphere_jax.nn.norms import LayerNorm, per_channel
-from sphere_jax.nn.remat import Remat, recomputed
+from sphere_jax.nn.remat import Remat
 from sphere_jax.nn.transformer_layers import Stack
 
 SIZES = {  # width, depth, heads
@@ -273,14 +273,9 @@ def run_tapped(stack: Stack, x: jax.Array, layers: list[int], *args) -> list[jax
     holds one array a tap, not one a layer.
     """
     last = layers[-1] + 1
-    graphdef, state = nnx.split(stack.layers)
+    state, layer = stack.scanned(*args)
     state = jax.tree.map(lambda leaf: leaf[:last], state)
     slots = jnp.asarray(np.searchsorted(layers, np.arange(last)))
-
-    def layer(x, state):
-        return nnx.merge(graphdef, state)(x, *args)
-
-    layer = recomputed(layer, stack.remat)
 
     def step(carry, inputs):
         (x, taps), (state, slot) = carry, inputs

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sphere_jax.common.shapes import OneKey
-from sphere_jax.distribution.placement import gathered
+from sphere_jax.distribution.placement import gathered, gathered_over_data
 from sphere_jax.nn.linear import Linear
+from sphere_jax.nn.transformer_layers import Stack
 
 Params = dict[str, Any]
 
@@ -32,6 +33,7 @@ class Network:
         self.module = nnx.eval_shape(lambda: build(nnx.Rngs(0)))  # shapes and static attributes
         self._graphdef = nnx.graphdef(self.module)
         self._products = _products(self.module)
+        self._stacks = {p for p, inner in nnx.iter_modules(self.module) if type(inner) is Stack}
 
     @property
     def shapes(self) -> Params:
@@ -46,12 +48,16 @@ class Network:
         """The module with these parameters, to call any of its methods.
 
         Factors of products are cast to their dtype here, once, and not in every layer of a loop,
-        and gathered where a mesh has split them (`distribution/placement.py`).
+        and gathered where a mesh has split them (`distribution/placement.py`): those of a stack of
+        layers over one axis of the mesh, and over the other where a layer is applied.
         """
 
         def ready(path, leaf):
-            dtype = self._products.get(tuple(key.key for key in path))
-            return gathered(leaf if dtype is None else leaf.astype(dtype))
+            path = tuple(key.key for key in path)
+            dtype = self._products.get(path)
+            stacked = any(path[:n] in self._stacks for n in range(len(path)))
+            gather = gathered_over_data if stacked else gathered
+            return gather(leaf if dtype is None else leaf.astype(dtype))
 
         return nnx.merge(self._graphdef, jax.tree_util.tree_map_with_path(ready, params))
 

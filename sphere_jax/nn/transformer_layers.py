@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from sphere_jax.common.shapes import AnyArray, Hidden, Tokens
-from sphere_jax.distribution.placement import split_by_batch
+from sphere_jax.distribution.placement import gathered_layer, split_by_batch
 from sphere_jax.nn.linear import Linear, zeros
 from sphere_jax.nn.remat import Remat, recomputed
 
@@ -118,13 +118,21 @@ class Stack(nnx.Module):
         """The outputs of all layers, (depth, ..., C); the last is that of the stack."""
         return self._scan(x, args, lambda x: x)[1]
 
-    def _scan(self, x, args, keep):
+    def scanned(self, *args: Any) -> tuple[nnx.State, Callable]:
+        """The stacked parameters, and `(x, those of one layer) -> layer(x, *args)`."""
         graphdef, state = nnx.split(self.layers)
+        shapes = jax.tree.map(jnp.shape, state)
 
         def layer(x, state):
+            # Gathered inside of what is recomputed, so that no layer's weights wait for the
+            # backward pass.
+            state = jax.tree.map(gathered_layer, state, shapes)
             return nnx.merge(graphdef, state)(x, *args)
 
-        layer = recomputed(layer, self.remat)
+        return state, recomputed(layer, self.remat)
+
+    def _scan(self, x, args, keep):
+        state, layer = self.scanned(*args)
 
         def step(x, state):
             x = split_by_batch(layer(x, state))

@@ -21,6 +21,7 @@ _CALLED = re.compile(
 _CONDITION = re.compile(r"condition=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 # {{0,1},{2,3}}, [2,2]<=[4], or mesh['a'=2,'b'=2] ... {'a'}, where a part of an axis is 'a':(1)2
 _GROUPS = re.compile(
@@ -32,12 +33,13 @@ _AXIS = re.compile(r"'(\w+)'(?:=|:\(\d+\))?(\d+)?")
 @dataclasses.dataclass(frozen=True)
 class Collective:
     """kind; size: bytes of the whole array on one device, as gathered or reduced; devices: of a
-    group; times: that it runs."""
+    group; times: that it runs; overlapped: whether other instructions run meanwhile."""
 
     kind: str
     size: int
     devices: int
     times: int
+    overlapped: bool
 
     @property
     def moved(self) -> float:
@@ -79,12 +81,18 @@ def read_program(text: str) -> Program:
     """From the text of a compiled module (`jax.stages.Compiled.as_text`)."""
     computations, entry = _computations(text)
     times, fused = _times(computations, entry)
-    collectives, operations = [], []
+    collectives, operations = {}, []
     for name, lines in computations.items():
         for line in lines:
             count = times[name]
             if count and (kind := _collective(line.kind)):
-                collectives.append(_read_collective(kind, line, count))
+                found = _read_collective(kind, line, count)
+                # One stands in several computations where it is fused with what runs meanwhile.
+                channel = _CHANNEL.search(line.rest)
+                key = (kind, channel.group(1)) if channel else (name, line.name)
+                known = collectives.setdefault(key, found)
+                if "async" in name and not known.overlapped:
+                    collectives[key] = dataclasses.replace(known, overlapped=True)
             cycles = _CYCLES.search(line.rest)
             if cycles and count and name not in fused and line.kind != "while":
                 found = _OP_NAME.search(line.rest)
@@ -99,7 +107,7 @@ def read_program(text: str) -> Program:
                 )
     operations.sort(key=lambda operation: -operation.cycles)
     total = sum(operation.cycles for operation in operations)
-    return Program(tuple(collectives), tuple(operations), total)
+    return Program(tuple(collectives.values()), tuple(operations), total)
 
 
 def bytes_of_type(shape: str) -> list[int]:
@@ -171,7 +179,7 @@ def _read_collective(kind: str, line: _Line, times: int) -> Collective:
     size = max(sizes) if line.kind.endswith("-start") else sum(sizes)
     if kind == "reduce-scatter" and not line.kind.endswith("-start"):
         size *= devices
-    return Collective(kind, size, devices, times)
+    return Collective(kind, size, devices, times, line.kind.endswith("-start"))
 
 
 def _group_size(rest: str) -> int:

@@ -33,8 +33,10 @@ class Estimate:
 
     Bytes are of one chip. parts: what lies in memory before and after it, by kind. temporaries:
     while it runs. fits: None where the chip has no known memory. collectives: by kind, (count,
-    bytes of the arrays, bytes sent). seconds: (transfers hidden, not hidden) of one run; None
-    without the compiler's estimate. utilisation: of the chips' bfloat16 peak, for the same two.
+    bytes of the arrays, bytes sent, bytes of these that are sent while other instructions run).
+    largest_gather: bytes of the largest array that is gathered at once. seconds: (transfers
+    hidden, not hidden) of one run; None without the compiler's estimate. utilisation: of the
+    chips' bfloat16 peak, for the same two.
     float32: share of the FLOPs of products whose factors are float32 where bfloat16 is meant, and
     where they are. not_donated: bytes of the state that the program does not write in place.
     """
@@ -51,7 +53,8 @@ class Estimate:
     memory: float | None
     fits: bool | None
     bytes_accessed: float
-    collectives: dict[str, tuple[int, int, float]]
+    collectives: dict[str, tuple[int, int, float, float]]
+    largest_gather: int
     seconds: tuple[float, float] | None
     ideal: float | None
     utilisation: tuple[float, float] | None
@@ -86,8 +89,8 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
             raise
         made = Estimate(
             temporaries=max(used - kept, 0), peak=used, fits=False, bytes_accessed=0.0,
-            collectives={}, seconds=None, utilisation=None, days=None, not_donated=0,
-            costliest=(), **base,
+            collectives={}, largest_gather=0, seconds=None, utilisation=None, days=None,
+            not_donated=0, costliest=(), **base,
         )  # fmt: skip
         return dataclasses.replace(made, advice=advice(made, rehearsed))
     program = read_program(compiled.as_text())
@@ -104,6 +107,9 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
         fits=peak <= chip.hbm if chip else None,
         bytes_accessed=float(costs.get("bytes accessed", 0.0)),
         collectives=_by_kind(program),
+        largest_gather=max(
+            (c.size for c in program.collectives if c.kind == "all-gather"), default=0
+        ),
         seconds=seconds,
         utilisation=tuple(base["ideal"] / s for s in seconds) if seconds else None,
         days=_days(seconds, rehearsed.steps),
@@ -138,10 +144,11 @@ def _days(seconds: tuple[float, float] | None, steps: int) -> tuple[float, float
     return tuple(s * steps / 86_400 for s in seconds) if seconds and steps else None
 
 
-def _by_kind(program: Program) -> dict[str, tuple[int, int, float]]:
-    found: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0.0])
+def _by_kind(program: Program) -> dict[str, tuple[int, int, float, float]]:
+    found: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0.0, 0.0])
     for each in program.collectives:
-        for i, value in enumerate((each.times, each.times * each.size, each.moved)):
+        hidden = each.moved if each.overlapped else 0.0
+        for i, value in enumerate((each.times, each.times * each.size, each.moved, hidden)):
             found[each.kind][i] += value
     return {kind: tuple(values) for kind, values in sorted(found.items())}
 
@@ -197,7 +204,7 @@ def advice(found: Estimate, rehearsed: Rehearsed) -> tuple[str, ...]:
             if training
             else "does not fit: lower config.sampler.batch_size"
         )
-    gathered = found.collectives.get("all-gather", (0, 0, 0.0))[1]
+    gathered = found.collectives.get("all-gather", (0, 0))[1]
     if training and gathered > 8 * found.chips * max(parts.get("params", 0), 1):
         said.append(
             f"gathers {in_bytes(gathered)} a step, more than the parameters in float32 twice: "

@@ -18,10 +18,13 @@ def lines_of(found: Estimate) -> list[str]:
         f"  work        {found.flops:.3g} FLOP in products, {in_bytes(found.bytes_accessed)} moved "
         "to and from memory a chip (a loop's body counted once)",
     ]
-    for kind, (count, size, sent) in found.collectives.items():
+    for kind, (count, size, sent, hidden) in found.collectives.items():
         lines.append(
-            f"  {kind:<11} {count:,} x, {in_bytes(size)} in all, {in_bytes(sent)} sent a chip"
+            f"  {kind:<11} {count:,} x, {in_bytes(size)} in all, {in_bytes(sent)} sent a chip, "
+            f"{hidden / max(sent, 1.0):.0%} of it while other instructions run"
         )
+    if found.largest_gather:
+        lines.append(f"  largest     {in_bytes(found.largest_gather)} gathered at once")
     if found.seconds:
         (low, high), (best, worst) = found.seconds, found.utilisation
         lines.append(

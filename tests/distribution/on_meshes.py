@@ -145,6 +145,9 @@ def main() -> None:
             "share": max(bytes_of(x) / x.nbytes for x in large),
             # Tokens of all images, as they are and as rows: shapes that no parameter has.
             "whole_batches": sum(shape in WHOLE for shape in gathers),
+            "whole_stacks": sum(
+                shape.startswith("2,") and shape.count(",") > 1 for shape in gathers
+            ),
             "arguments": compiled.memory_analysis().argument_size_in_bytes,
         }
     print(json.dumps({"steps": found, "convolutions": convolutions()}))

@@ -35,6 +35,13 @@ def test_no_step_holds_a_copy_of_what_is_sharded(found):
         assert each["arguments"] < 1.2 * found["1x1"]["arguments"] / parts, mesh
 
 
+def test_layers_split_over_fsdp_are_gathered_one_by_one(found):
+    for mesh, each in found.items():
+        if mesh.startswith("1x") or mesh.endswith("without zero"):
+            assert each["whole_stacks"] == 0, mesh
+    assert found["8x1"]["whole_stacks"] > 0  # over `data`, once a step
+
+
 def test_no_step_gathers_the_activations_of_the_whole_batch(found):
     for mesh, each in found.items():
         assert each["whole_batches"] == 0, mesh

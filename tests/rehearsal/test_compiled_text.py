@@ -56,11 +56,25 @@ def test_a_loop_without_an_annotation_counts_to_the_constant_of_its_condition():
 
 def test_collectives_with_their_groups():
     found = {each.kind: each for each in read_program(TEXT).collectives}
-    assert found["all-gather"] == Collective("all-gather", 2 * 128 * 128, 4, 3)
-    assert found["all-reduce"] == Collective("all-reduce", 4 * 128 * 128, 2, 1)
-    assert found["reduce-scatter"] == Collective("reduce-scatter", 4 * 128 * 128, 4, 1)
+    assert found["all-gather"] == Collective("all-gather", 2 * 128 * 128, 4, 3, True)
+    assert found["all-reduce"] == Collective("all-reduce", 4 * 128 * 128, 2, 1, False)
+    assert found["reduce-scatter"] == Collective("reduce-scatter", 4 * 128 * 128, 4, 1, False)
     assert found["all-gather"].moved == 3 * 2 * 128 * 128 * 3 / 4
     assert found["all-reduce"].moved == 2 * 4 * 128 * 128 / 2
+
+
+def test_a_gather_in_pieces_counts_once():
+    """The TPU compiler writes its start, its end and what is fused with it, with one channel."""
+    gather = "  %g.{} = bf16[64,128]{{1,0}} all-gather(%p), channel_id=7, replica_groups=[1,4]<=[4]"
+    lines, calls = ["HloModule jit_step"], []
+    for n, name in enumerate(
+        ("fused_computation", "async_collective_fusion", "fused_computation.2")
+    ):
+        lines += [f"%{name} (p: bf16[16,128]) -> bf16[64,128] {{", gather.format(n), "}"]
+        calls.append(f"  %c.{n} = bf16[64,128]{{1,0}} fusion(%a), kind=kCustom, calls=%{name}")
+    lines += ["ENTRY %main (a: bf16[16,128]) -> bf16[64,128] {", *calls, "}"]
+    program = read_program("\n".join(lines))
+    assert program.collectives == (Collective("all-gather", 2 * 64 * 128, 4, 1, True),)
 
 
 @pytest.mark.parametrize(
