@@ -60,6 +60,18 @@ def test_an_older_name_of_an_option(depends):
         read_config(stored)
 
 
+def test_an_older_value_of_an_option(depends):
+    now = depends()
+    assert now["config.model.remat"] == "none"
+    assert difference(now | {"config.model.remat": False}, now, config_of()) is None
+    message = difference(now | {"config.model.remat": True}, now, config_of())
+    assert message == "config.model.remat='blocks', not 'none'"
+    stored = RAW | {"model": RAW["model"] | {"remat": True}}
+    assert read_config(stored, stored=True).model.remat == "blocks"
+    with pytest.raises(UserError, match="config.model.remat=True must be one of 'none', 'prod"):
+        read_config(stored)
+
+
 def test_a_record_without_newer_options(depends):
     now = depends()
     old = {key: value for key, value in now.items() if key not in NEWER}

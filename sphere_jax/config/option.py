@@ -16,6 +16,7 @@ def option(
     moves: Literal["weights", "samples", "nothing"] = "weights",
     swept: bool = False,
     formerly: str = "",
+    former_values: Mapping[Any, Any] | None = None,
     plugin: tuple[str, str] | None = None,
 ):
     """A dataclass field.
@@ -24,12 +25,12 @@ def option(
     weights; its content counts, not its path. path: it names another file or folder; in both, `~`
     and environment variables are expanded. moves: what another value changes; what moves nothing,
     or samples alone, may change between two starts of a run. swept: `evaluate --sweep`
-    may vary it. formerly: its name in older configs. plugin: the package and attribute of the
-    plug-in that its value names.
+    may vary it. formerly: its name in older configs. former_values: of these, and what they are
+    now. plugin: the package and attribute of the plug-in that its value names.
     """
     metadata = dict(
         low=low, high=high, help=help, file=file, path=path or file, moves=moves, swept=swept,
-        formerly=formerly, plugin=plugin,
+        formerly=formerly, former_values=former_values, plugin=plugin,
     )  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -44,6 +45,12 @@ def kind(package: str, attribute: str, default: str):
 
     kinds = {"kinds": (package, attribute, default)}
     return dataclasses.field(default_factory=fresh, metadata=kinds)
+
+
+def current_value(about: Mapping[str, Any], value: Any) -> Any:
+    """That of an older config, as this version writes it; `about` is the metadata of `option`."""
+    former = about.get("former_values") or {}
+    return next((new for old, new in former.items() if old is value), value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,10 +12,12 @@ from sphere_jax.common import plugins
 from sphere_jax.config.option import kind, option
 
 Remat = Literal["none", "products", "blocks"]  # `nn/remat.py` does it
-REMAT_HELP = (
-    "what the backward pass recomputes: nothing, all but the results of linear layers (products), "
-    "or whole blocks"
-)
+
+
+def remat_option(of: str = ""):
+    what = "recomputes: nothing, all but the results of linear layers (products), or whole blocks"
+    help = f"what the backward pass {of}{what}"
+    return option("none", help=help, former_values={False: "none", True: "blocks"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,7 @@ class NetworkOptions:
     heads: int = option(6, 1, help="of attention")
     patch: int = option(1, 1, help="latent positions a token, along each side")
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
-    remat: Remat = option("none", help=REMAT_HELP)
+    remat: Remat = remat_option()
     unroll: bool = option(
         True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
     )

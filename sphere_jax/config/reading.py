@@ -17,6 +17,7 @@ from sphere_jax.common.errors import UserError, quoted, shortened
 from sphere_jax.common.files import expand_path
 from sphere_jax.common.plugins import nearest
 from sphere_jax.config.checks import check_together
+from sphere_jax.config.option import current_value
 from sphere_jax.config.options import Config, SamplerOptions, StageOptions
 
 METHODS = ("methods", "METHOD")
@@ -116,6 +117,8 @@ def read_group(cls, raw: Mapping[str, Any], where: str, stored: bool = False):
         if key not in raw:
             continue
         name, value = f"{where}.{key}", raw[key]
+        if stored:
+            value = current_value(about, value)
         if key in kinds:
             hint = _kind(kinds[key], value, name)
         if about.get("path"):

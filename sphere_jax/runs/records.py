@@ -15,7 +15,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import read_json, write_json
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.common.progress import log
-from sphere_jax.config.option import Leaf, leaves
+from sphere_jax.config.option import Leaf, current_value, leaves
 from sphere_jax.config.options import Config
 from sphere_jax.training.optimizers import learning_rates
 from sphere_jax.weights.stored import fingerprint_of
@@ -243,13 +243,14 @@ def _of_tokenizer(key: str) -> bool:
 
 
 def renamed(depends: dict[str, Any], config: Config) -> dict[str, Any]:
-    """A record's values under the current names of their options."""
-    new = {}
-    for key, leaf in options_of(config).items():
+    """A record's values under the current names of their options, as they are written now."""
+    options, new = options_of(config), {}
+    for key, leaf in options.items():
         if leaf.about.get("formerly"):
             group = key.rpartition(".")[0]
             new[f"{group}.{leaf.about['formerly']}"] = key
-    return {new.get(key, key): value for key, value in depends.items()}
+    found = {new.get(key, key): value for key, value in depends.items()}
+    return {k: current_value(options[k].about, v) if k in options else v for k, v in found.items()}
 
 
 def completed(depends: dict[str, Any], config: Config) -> dict[str, Any]:

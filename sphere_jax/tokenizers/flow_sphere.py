@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import Images, Labels, Latents, Tokens
 from sphere_jax.config.option import option
-from sphere_jax.config.options import REMAT_HELP, DataOptions
+from sphere_jax.config.options import DataOptions, remat_option
 from sphere_jax.models.flow_sphere import Decoder, Encoder
 from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.nn.functional import Network, Params
@@ -38,7 +38,7 @@ class FlowSphereTokenizerOptions(TrainedOptions):
     )
     conditional: bool = option(False, help="encoder and decoder take the class; the original's not")
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
-    remat: Remat = option("none", help=REMAT_HELP)
+    remat: Remat = remat_option()
     unroll: bool = option(
         True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
     )

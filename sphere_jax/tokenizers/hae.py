@@ -17,7 +17,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import Images, Latents, OneKey
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
-from sphere_jax.config.options import REMAT_HELP, Config, DataOptions
+from sphere_jax.config.options import Config, DataOptions, remat_option
 from sphere_jax.models.dc_ae import EVIT, RES, Decoder
 from sphere_jax.models.dinov3 import KINDS, DINOv3
 from sphere_jax.models.hae import HAE as Autoencoder
@@ -81,7 +81,7 @@ class HAEOptions(TokenizerOptions):
         "", file=True, help="stem, ViT and decoder in one file; '': stages train them"
     )
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
-    remat: Remat = option("none", help=REMAT_HELP)
+    remat: Remat = remat_option()
     unroll: bool = option(
         True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
     )

@@ -14,7 +14,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import AnyArray, Images, Latents
 from sphere_jax.config.checks import check
 from sphere_jax.config.option import option
-from sphere_jax.config.options import REMAT_HELP, Config, DataOptions
+from sphere_jax.config.options import Config, DataOptions, remat_option
 from sphere_jax.models.dino import DINO
 from sphere_jax.models.dino import KINDS as ENCODERS
 from sphere_jax.models.imagenet import denormalize, normalize
@@ -47,7 +47,7 @@ class RAEOptions(TokenizerOptions):
     )
     pretrained_statistics: str = option("", file=True, help="of latents, from sphere_jax.convert")
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
-    remat: Remat = option("none", help=f"of the decoder, while it trains: {REMAT_HELP}")
+    remat: Remat = remat_option("of the decoder ")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import Images, Labels, Latents
 from sphere_jax.config.option import option
-from sphere_jax.config.options import REMAT_HELP, DataOptions
+from sphere_jax.config.options import DataOptions, remat_option
 from sphere_jax.models.sphere_encoder import SIZES, Decoder, Encoder
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.remat import Remat
@@ -39,7 +39,7 @@ class SphereEncoderTokenizerOptions(TrainedOptions):
     pixel_head: Literal["linear", "conv"] = option("linear", help="last layer of the decoder")
     conditional: bool = option(True, help="classes modulate encoder and decoder")
     compute_dtype: Literal["float32", "bfloat16"] = option("float32", help="of products")
-    remat: Remat = option("none", help=REMAT_HELP)
+    remat: Remat = remat_option()
     unroll: bool = option(
         True, help="one program a layer (quick on CPU), or one scanned layer (quick to compile)"
     )
