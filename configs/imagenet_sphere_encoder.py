@@ -42,6 +42,7 @@ def get_config():
     config.sphere_encoder.method = "sphere_encoder"
     config.sphere_encoder.steps = 800 * steps_per_epoch  # published: 800 epochs
     config.sphere_encoder.batch_size = BATCH  # published: that of the learning rate
+    config.sphere_encoder.most_per_device = 8  # 16 do not fit a TPU v5e
     config.sphere_encoder.ema_decay = 0.9997  # published
     config.sphere_encoder.weights = "raw"  # published: samples use the raw weights
     config.sphere_encoder.log_every = 100

@@ -148,6 +148,10 @@ class StageOptions:
     accumulate: int = option(
         1, 1, help="micro-batches a step; the gradient is that of the whole batch"
     )
+    most_per_device: int = option(
+        0, 0, moves="nothing", help="examples of a micro-batch on one device: more of them than "
+        "`accumulate` where few devices share a batch; 0: no bound",
+    )  # fmt: skip
     ema_decay: float = option(0.999, 0.0, 0.999999, help="of the average of weights, a step")
     ema_profiles: tuple[float, ...] = option(
         (), help="relative widths of further averages (Karras et al. 2024)"
@@ -163,6 +167,11 @@ class StageOptions:
     checkpoint_every: int = option(500, 1, moves="nothing", help="steps")
     preview_every: int = option(500, 1, moves="nothing", help="steps")
     optimizer: OptimizerOptions = OptimizerOptions()
+
+    @property
+    def micro_multiple(self) -> int:
+        """A micro-batch is a multiple of this."""
+        return 1
 
 
 @dataclasses.dataclass(frozen=True)

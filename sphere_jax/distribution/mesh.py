@@ -4,6 +4,7 @@ With `zero`, the train state is split over `data` as well. A single CPU is the 1
 same program that a pod runs.
 """
 
+import dataclasses
 import math
 
 import jax
@@ -100,18 +101,29 @@ def spec_of(mesh: Mesh, shape: tuple[int, ...], zero: bool = False) -> P:
     return P(*(names[0] if len(names) == 1 else names or None for names in axes))
 
 
-def check_batches(mesh: Mesh, stage: str, settings) -> None:
-    """Raises UserError unless the batches and micro-batches of a stage split evenly over the
-    devices; `settings` has `batch_size` and `accumulate`.
+def split_batches(mesh: Mesh, stage: str, options):
+    """The options of a stage, with as many micro-batches as `most_per_device` needs, or as come
+    nearest to it.
+
+    Raises UserError unless batches and micro-batches split evenly over the devices.
     """
-    devices, batch = mesh.devices.size, settings.batch_size
-    micro = batch // settings.accumulate
+    devices, batch, multiple = mesh.devices.size, options.batch_size, options.micro_multiple
+    micro = batch // options.accumulate
     for name, size in (("batch_size", batch), ("batch_size/accumulate", micro)):
         if size % devices:
             raise UserError(
                 f"config.{stage}.{name}={size} must be a multiple of the mesh's {devices} devices; "
                 f"try {-(-size // devices) * devices}."
             )
+    if options.most_per_device == 0:
+        return options
+    even = [
+        parts
+        for parts in range(options.accumulate, batch // devices + 1, options.accumulate)
+        if batch % (parts * devices) == 0 and batch // parts % multiple == 0
+    ]
+    enough = [parts for parts in even if batch // parts <= options.most_per_device * devices]
+    return dataclasses.replace(options, accumulate=enough[0] if enough else even[-1])
 
 
 def put_global(mesh: Mesh, tree, shardings):

@@ -46,6 +46,10 @@ class AutoencodingOptions(StageOptions):
         0, 0, moves="nothing", help="held-out images, evenly spaced, measured at the end; 0: all"
     )
 
+    @property
+    def micro_multiple(self) -> int:
+        return self.norm_group if self.adversarial_weight else 1
+
 
 def check_options(config: Config, name: str) -> None:
     """Raises UserError for options of stage `name` that do not fit."""
@@ -83,7 +87,7 @@ def check_options(config: Config, name: str) -> None:
     )
     micro = stage.batch_size // stage.accumulate
     check(
-        not adversarial or micro % stage.norm_group == 0,
+        micro % stage.micro_multiple == 0,
         f"{where}: batch_size / accumulate = {micro} must be a multiple of norm_group="
         f"{stage.norm_group}, so that groups do not depend on micro-batches.",
     )

@@ -127,9 +127,11 @@ class FlowSphereTraining(FlowSphereSampling):
             "refiner sees no latents: set one of them to True.",
         )
         check(
-            stage.accumulate == 1 or not config.tokenizer.normalize,
-            f"config.{name}.accumulate={stage.accumulate} would change the statistics of the batch "
-            "norm, which are those of a micro-batch: set config.tokenizer.normalize=False.",
+            (stage.accumulate == 1 and stage.most_per_device == 0)
+            or not config.tokenizer.normalize,
+            f"config.{name}.accumulate={stage.accumulate} and most_per_device="
+            f"{stage.most_per_device} would change the statistics of the batch norm, which are "
+            "those of a micro-batch: set config.tokenizer.normalize=False.",
         )
 
     @classmethod

@@ -28,7 +28,8 @@ def released_dino_discriminator(group: int = 1) -> Discriminator:
     kind = KINDS[DINO_KIND]
     return Discriminator(
         Network(lambda rngs: Heads(kind["width"], len(TAPS), group, rngs=rngs)),
-        Network(lambda rngs: DINO(**kind, exact_gelu=False, rngs=rngs)),
+        # Recomputed: the weights of attention among 785 tokens would be kept for all layers.
+        Network(lambda rngs: DINO(**kind, exact_gelu=False, remat="blocks", rngs=rngs)),
         advance=advance,
     )
 

@@ -66,7 +66,8 @@ def dino_discriminator() -> Discriminator:
     width = KINDS[DINO_KIND]["width"]
     return Discriminator(
         Network(lambda rngs: Heads(width, len(TAPS), rngs=rngs)),
-        Network(lambda rngs: DINO(**KINDS[DINO_KIND], rngs=rngs)),
+        # Recomputed: the weights of attention among all tokens would be kept for all layers.
+        Network(lambda rngs: DINO(**KINDS[DINO_KIND], remat="blocks", rngs=rngs)),
     )
 
 

@@ -17,10 +17,10 @@ from sphere_jax.config.options import Config
 from sphere_jax.distribution.mesh import (
     batch_sharding,
     bytes_on_device,
-    check_batches,
     platform_of,
     replicated,
     shapes_on,
+    split_batches,
 )
 from sphere_jax.evaluation.features.published import PublishedFeatures
 from sphere_jax.nn.compilation import quick_products
@@ -68,8 +68,7 @@ def programs_of(config: Config, mesh) -> Iterator[Rehearsed]:
 def _step(run: Run, name: str, found: dict) -> tuple[Rehearsed, dict]:
     """The train step of a stage, and the shapes of its artifacts."""
     config, mesh, method = run.config, run.mesh, run.methods[name]
-    options, zero = config.stage(name), config.mesh.zero
-    check_batches(mesh, name, options)
+    options, zero = split_batches(mesh, name, config.stage(name)), config.mesh.zero
     frozen = shapes_on(mesh, method.frozen(found | shapes_of_files(method.files())), zero)
     task = Task(name, method, options, frozen, config.seed, mesh, zero)
     state, size, rows = task.abstract_state, options.batch_size, batch_sharding(mesh)

@@ -11,7 +11,7 @@ from sphere_jax.common.files import in_bytes
 from sphere_jax.config.options import Config
 from sphere_jax.data.class_names import classes_of
 from sphere_jax.data.memory import available_bytes
-from sphere_jax.distribution.mesh import bytes_on_device, check_batches, shapes_on
+from sphere_jax.distribution.mesh import bytes_on_device, shapes_on, split_batches
 from sphere_jax.methods.base import Method, space_of
 from sphere_jax.runs.network_files import shapes_of_files
 from sphere_jax.runs.stages import check_batch
@@ -88,8 +88,7 @@ def _print_data(config: Config, mesh) -> None:
 
 def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Mapping) -> dict:
     """The plan of one stage; returns the shapes of its artifacts."""
-    options = config.stage(name)
-    check_batches(mesh, name, options)
+    options = split_batches(mesh, name, config.stage(name))
     frozen = method.frozen(artifacts | shapes_of_files(method.files()))
     task = Task(name, method, options, frozen, config.seed, mesh, config.mesh.zero)
     state = task.abstract_state
@@ -98,6 +97,9 @@ def _print_stage(config: Config, mesh, name: str, method: Method, artifacts: Map
     print(f"\n{name}  ({options.method})")
     print(f"  steps       {options.steps:,} x batch {options.batch_size} "
           f"= {options.steps * options.batch_size:,} examples")  # fmt: skip
+    if options.accumulate > 1:
+        each = options.batch_size // options.accumulate // mesh.devices.size
+        print(f"  micro       {options.accumulate} batches a step, {each} examples a device")
     for part, tree in params.items():
         print(f"  {part:<11} {_size(tree):,} parameters")
     if tables := sum(method.fixed_tables().values()):

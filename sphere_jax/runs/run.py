@@ -24,7 +24,13 @@ from sphere_jax.config.options import Config
 from sphere_jax.data.class_names import Classes, read_classes, with_classes_counted
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.data.source import Split, load
-from sphere_jax.distribution.mesh import batch_sharding, platform_of, put_global, tree_shardings
+from sphere_jax.distribution.mesh import (
+    batch_sharding,
+    platform_of,
+    put_global,
+    split_batches,
+    tree_shardings,
+)
 from sphere_jax.distribution.placement import placed
 from sphere_jax.methods.base import Generator, Method
 from sphere_jax.nn.compilation import quick_products
@@ -139,7 +145,7 @@ class Run:
         """The training task of a stage whose frozen parts are loaded."""
         method = self.methods[name]
         frozen = method.frozen(self.artifacts)
-        options = self.config.stage(name)
+        options = split_batches(self.mesh, name, self.config.stage(name))
         return Task(
             name, method, options, frozen, self.config.seed, self.mesh, self.config.mesh.zero
         )

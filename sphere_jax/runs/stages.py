@@ -12,7 +12,7 @@ from sphere_jax.common.versions import versions
 from sphere_jax.config.options import Config
 from sphere_jax.config.reading import to_dict
 from sphere_jax.data.class_names import classes_of, write_classes
-from sphere_jax.distribution.mesh import check_batches
+from sphere_jax.distribution.mesh import split_batches
 from sphere_jax.evaluation.fidelity import Fidelity
 from sphere_jax.evaluation.figures import grid, save_grid
 from sphere_jax.evaluation.score import curve_key
@@ -170,7 +170,7 @@ def _fidelity(run: Run, method: Method) -> Fidelity | None:
 def check_batch(config: Config, mesh, name: str, count: int) -> None:
     """Raises UserError where a batch is not split evenly or `count` examples do not fill one."""
     options = config.stage(name)
-    check_batches(mesh, name, options)
+    split_batches(mesh, name, options)
     if count < options.batch_size:
         raise UserError(
             f"config.{name}.batch_size={options.batch_size} is more than the {count} training "

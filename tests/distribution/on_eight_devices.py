@@ -18,9 +18,9 @@ from sphere_jax.data.pipeline import Batches, map_batched
 from sphere_jax.data.source import Source
 from sphere_jax.distribution.mesh import (
     batch_sharding,
-    check_batches,
     make_mesh,
     put_global,
+    split_batches,
     tree_shardings,
 )
 from sphere_jax.runs.drawing import balanced_labels, draw
@@ -161,7 +161,7 @@ def refusals() -> list[str]:
     for attempt in (
         lambda: make_mesh(3, 2),
         lambda: make_mesh(-1, 3),
-        lambda: check_batches(make_mesh(), "flow", read_config(odd).stage("flow")),
+        lambda: split_batches(make_mesh(), "flow", read_config(odd).stage("flow")),
     ):
         try:
             attempt()

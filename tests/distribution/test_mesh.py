@@ -14,13 +14,14 @@ from sphere_jax.common.processes import start_processes
 from sphere_jax.config.config_files import load_config
 from sphere_jax.distribution.mesh import (
     batch_sharding,
-    check_batches,
     make_mesh,
     put_global,
     replicated,
+    split_batches,
     tree_shardings,
 )
 from sphere_jax.methods.flow import FlowOptions
+from sphere_jax.methods.hae import HAEOptions
 
 PODS = sorted((Path(__file__).parents[2] / "configs").glob("imagenet_*.py"))
 
@@ -97,11 +98,37 @@ def test_the_mesh_of_one_device():
 
 def test_a_batch_that_does_not_divide_is_refused_with_one_that_does():
     mesh = SimpleNamespace(devices=np.zeros((2, 4)))
-    check_batches(mesh, "flow", FlowOptions(batch_size=32, accumulate=2))
+    split_batches(mesh, "flow", FlowOptions(batch_size=32, accumulate=2))
     with pytest.raises(UserError, match="config.flow.batch_size=17 .* 8 devices; try 24."):
-        check_batches(mesh, "flow", FlowOptions(batch_size=17))
+        split_batches(mesh, "flow", FlowOptions(batch_size=17))
     with pytest.raises(UserError, match="config.flow.batch_size/accumulate=4 .* 8 devices; try 8."):
-        check_batches(mesh, "flow", FlowOptions(batch_size=16, accumulate=4))
+        split_batches(mesh, "flow", FlowOptions(batch_size=16, accumulate=4))
+
+
+@pytest.mark.parametrize(
+    ("devices", "most", "accumulate", "parts"),
+    [
+        (8, 0, 2, 2),
+        (8, 32, 1, 1),  # 256 / 8 are 32
+        (8, 8, 1, 4),
+        (8, 7, 1, 8),  # the next that divides
+        (8, 8, 8, 8),  # already so many
+        (256, 8, 1, 1),  # one on each
+        (1, 1, 1, 256),
+    ],
+)
+def test_as_many_micro_batches_as_a_device_needs(devices, most, accumulate, parts):
+    mesh = SimpleNamespace(devices=np.zeros(devices))
+    options = FlowOptions(batch_size=256, accumulate=accumulate, most_per_device=most)
+    assert split_batches(mesh, "flow", options).accumulate == parts
+
+
+def test_groups_of_a_norm_stay_together():
+    mesh = SimpleNamespace(devices=np.zeros(1))
+    grouped = dict(batch_size=64, norm_group=8, most_per_device=4)
+    options = HAEOptions(adversarial_weight=0.5, **grouped)
+    assert split_batches(mesh, "decode", options).accumulate == 8
+    assert split_batches(mesh, "decode", HAEOptions(**grouped)).accumulate == 16
 
 
 @pytest.mark.parametrize("given", ["SPHERE_JAX_PROCESSES", "SPHERE_JAX_PROCESS"])
@@ -149,4 +176,4 @@ def test_shipped_batches_split_over_pods(path, devices):
     mesh = AbstractMesh((devices // 16, 16), ("data", "fsdp"))
     mesh = SimpleNamespace(devices=np.empty(mesh.size), shape=mesh.shape)
     for stage in config.stages:
-        check_batches(mesh, stage, config.stage(stage))
+        split_batches(mesh, stage, config.stage(stage))
