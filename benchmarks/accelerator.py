@@ -48,17 +48,18 @@ from sphere_jax.cli import run_command
 from sphere_jax.common.files import write_json
 
 PARTS: dict[str, tuple[float, Callable[[argparse.Namespace, float], Any]]] = {  # seconds, function
-    "device": (15, describe),
-    "geometry": (25, accelerator_numerics.geometry),
-    "train_sit_b": (110, accelerator_speed.part("train", "sit_b")),
-    "sample_sit_b": (45, accelerator_speed.part("sample", "sit_b")),
-    "train_sit_xl": (100, accelerator_speed.part("train", "sit_xl")),
-    "sample_sit_xl": (50, accelerator_speed.part("sample", "sit_xl")),
-    "train_lightning_xl": (100, accelerator_speed.part("train", "lightning_xl")),
-    "kernels": (30, accelerator_kernels.kernels),
-    "images": (60, accelerator_images.images),
-    "methods": (120, accelerator_numerics.methods),
+    "device": (10, describe),
+    "geometry": (20, accelerator_numerics.geometry),
+    "train_sit_b": (80, accelerator_speed.part("train", "sit_b")),
+    "sample_sit_b": (35, accelerator_speed.part("sample", "sit_b")),
+    "train_sit_xl": (70, accelerator_speed.part("train", "sit_xl")),
+    "sample_sit_xl": (40, accelerator_speed.part("sample", "sit_xl")),
+    "train_lightning_xl": (70, accelerator_speed.part("train", "lightning_xl")),
+    "kernels": (25, accelerator_kernels.kernels),
+    "images": (45, accelerator_images.images),
+    "methods": (55, accelerator_numerics.methods),
 }
+MINUTES = 7.5  # of all parts
 LEAST = 0.3  # of its seconds: with less time left a part is skipped
 SMOKE = ["--network_sizes", "width=32", "depth=1", "heads=2", "--latent_side=2", "--classes=3"]
 SMOKE += ["--batch=2", "--steps=2", "--repeats=1", "--rounds=1", "--seconds=0", "--no_compile"]
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     flags.add_argument("--out", type=Path, default=Path("accelerator.json"), help="JSON file")
-    flags.add_argument("--minutes", type=float, default=7.5, help="of all parts together")
+    flags.add_argument("--minutes", type=float, default=MINUTES, help="of all parts together")
     flags.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     flags.add_argument("--rounds", type=int, default=7, help="most rounds of a comparison")
     flags.add_argument("--seconds", type=float, default=0.5, help="least time of a turn")

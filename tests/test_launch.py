@@ -417,3 +417,16 @@ def test_dockerfiles_pin_what_requirements_pin(name, extra):
     assert f"\"jax[{extra}]==$(sed -n 's/^jax==//p' requirements.txt)\"" in text
     for source in re.findall(r"^COPY (\S+) ", text, re.M):
         assert (ROOT / source).exists()
+
+
+class TestLocalProcesses:
+    def test_every_process_gets_its_number(self, fakes):
+        fakes.does("python", 'echo "$SPHERE_JAX_PROCESS of $SPHERE_JAX_PROCESSES: $*" >&2')
+        said = run(fakes, "local_processes.sh", "2", *FLAGS)
+        for number in range(2):
+            assert f"{number} of 2: -m sphere_jax.main {' '.join(FLAGS)}" in said
+
+    @pytest.mark.parametrize(("does", "code"), [("exit 2", 2), ("kill -KILL $$", 137)])
+    def test_the_code_of_the_one_that_fails_is_passed_on(self, fakes, does, code):
+        fakes.does("python", f"if [[ $SPHERE_JAX_PROCESS == 1 ]]; then {does}; fi; sleep 1")
+        run(fakes, "local_processes.sh", "2", *FLAGS, code=code)

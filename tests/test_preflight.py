@@ -70,6 +70,7 @@ def others(monkeypatch):
         (lambda r: {"data": {"wrong": "There is no file x."}}, "c: There is no file x."),
         (lambda r: {"versions": {"wrong": "No package flax"}}, "c: No package flax"),
         (lambda r: {"kind": "TPU v3"}, "devices of several kinds: TPU v3, cpu"),
+        (lambda r: {"devices": 3}, f"use different numbers of devices: {HOST} 1, b 1, c 3"),
     ],
 )
 def test_hosts_that_differ(others, change, words):

@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
+from threading import Timer
 
 import jax
 
 from sphere_jax.common import peers
 from sphere_jax.common.errors import Unanswered, UserError
+from sphere_jax.common.interruption import end_at_once
 from sphere_jax.common.local_devices import local_devices
+
+SAID_AFTER = 20.0  # seconds, that others are waited for
 
 
 def start_processes(timeout_seconds: int = 300) -> None:
@@ -31,6 +35,14 @@ def start_processes(timeout_seconds: int = 300) -> None:
     host, _, port = address.rpartition(":")
     told = _start_coordinator(f"[::]:{port}", count) if number == 0 else 0
     jax.config.update("jax_enable_preemption_service", False)  # would take SIGTERM from us
+    timers = [
+        Timer(SAID_AFTER, _say_waiting, (count, timeout_seconds)),
+        # jaxlib would abort the process, with a stack trace.
+        Timer(timeout_seconds, _end_unanswered, (timeout_seconds,)),
+    ]
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
     try:
         jax.distributed.initialize(
             address,
@@ -38,16 +50,36 @@ def start_processes(timeout_seconds: int = 300) -> None:
             number,
             local_device_ids=devices,
             cluster_detection_method="deactivate",  # else JAX takes one GPU of a Slurm task's
-            initialization_timeout=timeout_seconds,
+            initialization_timeout=timeout_seconds + 60,
             coordinator_bind_address="127.0.0.1:0",  # of a service that nobody uses
         )
     except RuntimeError as error:
-        raise Unanswered(
-            f"The other processes did not answer within {timeout_seconds} s ({error}); check that "
-            "the same command was started on every host."
-        ) from error
+        raise Unanswered(f"{_unanswered(timeout_seconds)} ({error})") from error
+    finally:
+        for timer in timers:
+            timer.cancel()
     if count > 1:
         peers.join((host, _from_main_process(told)), number)
+
+
+def _unanswered(timeout_seconds: int) -> str:
+    return (
+        f"The other processes did not answer within {timeout_seconds} s; check that the same "
+        "command was started on every host."
+    )
+
+
+def _end_unanswered(timeout_seconds: int) -> None:
+    print(f"error: {_unanswered(timeout_seconds)}", file=sys.stderr, flush=True)
+    end_at_once(Unanswered.exit_code)
+
+
+def _say_waiting(count: int, timeout_seconds: int) -> None:
+    print(
+        f"Waiting for all {count} processes of this run, for {timeout_seconds} s at most: hosts "
+        "may start at different times.",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
 
 
 def _from_environment(timeout_seconds: int) -> tuple[str, int, int, list[int] | None] | None:

@@ -129,6 +129,9 @@ def _hosts(reports: list[dict], expected: Expected) -> list[str]:
             faults.append(
                 f"{host}: its processes use {devices} devices, not {expected.devices_per_host}"
             )
+    if not expected.devices_per_host and len(set(per_host.values())) > 1:
+        counts = ", ".join(f"{host} {devices}" for host, devices in per_host.items())
+        faults.append(f"the hosts use different numbers of devices: {counts}")
     if len(kinds := {report["kind"] for report in reports}) > 1:
         faults.append(f"the hosts have devices of several kinds: {', '.join(sorted(kinds))}")
     return faults

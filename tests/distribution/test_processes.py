@@ -22,27 +22,27 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def launched(command, *flags, **more):
-    """Both processes, two devices each, of one command."""
+def launched(command, *flags, count=2, missing=0, **more):
+    """All processes but the last `missing`, of one command; four devices together."""
     address = f"127.0.0.1:{free_port()}"
     return [
         tiny_run.launch(
             command,
             *flags,
-            devices=2,
+            devices=4 // count,
             SPHERE_JAX_COORDINATOR=address,
-            SPHERE_JAX_PROCESSES="2",
+            SPHERE_JAX_PROCESSES=str(count),
             SPHERE_JAX_PROCESS=str(number),
             TF_CPP_MIN_LOG_LEVEL="3",  # as launch/ sets it
             **more,
         )
-        for number in range(2)
+        for number in range(count - missing)
     ]
 
 
 @contextmanager
 def running(command, *flags, **more):
-    """Both processes, killed at the end."""
+    """Those of `launched`, killed at the end."""
     processes = launched(command, *flags, **more)
     try:
         yield processes
@@ -51,10 +51,10 @@ def running(command, *flags, **more):
             process.kill()
 
 
-def started(workdir, *flags):
+def started(workdir, *flags, **more):
     """`running`, of one main command."""
     mesh = "--config.mesh.fsdp=2"
-    return running("main", *tiny_run.FLAGS, mesh, *flags, f"--workdir={workdir}")
+    return running("main", *tiny_run.FLAGS, mesh, *flags, f"--workdir={workdir}", **more)
 
 
 def scored_by_one_and_two(folder, *flags, devices):
@@ -73,9 +73,9 @@ def scored_by_one_and_two(folder, *flags, devices):
     return *(json.loads(file.read_text()) for file in (one, two)), printed
 
 
-def together(workdir, *flags, code=0):
+def together(workdir, *flags, code=0, **more):
     """Their outputs."""
-    with started(workdir, *flags) as processes:
+    with started(workdir, *flags, **more) as processes:
         return [tiny_run.finish(process, code) for process in processes]
 
 
@@ -122,6 +122,28 @@ def samples_of_a_run_score_as_with_one(run, folder):
     one, two, _ = scored_by_one_and_two(folder, *flags, devices=4)
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
     assert two["protocol"]["samples"] == one["protocol"]["samples"]
+
+
+@pytest.mark.slow
+def test_a_run_resumes_on_another_number_of_processes(tmp_path):
+    """Stopped with two, continued with four, then with one: the same weights as one alone."""
+    one, moved = tmp_path / "one", tmp_path / "moved"
+    flags = ["--config.stages=(vae,flow)", "--config.evaluation.samples=0"]
+    together(one, *flags, count=1)
+    for steps, count in ((4, 2), (8, 4), (12, 1)):
+        outs = together(moved, *flags, f"--config.flow.steps={steps}", count=count)
+        assert len(outs) == count
+        assert ("flow: resuming from step" in outs[0][0]) == (steps > 4), outs[0][0]
+    for a, b in zip(averages(one), averages(moved), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_process_that_never_comes_is_one_sentence(tmp_path):
+    with running("preflight", "--wait=3", missing=1) as (first,):
+        _, err = tiny_run.finish(first, 75, timeout=60)
+    assert err.startswith("error: The other processes did not answer within 3 s"), err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.slow
