@@ -88,3 +88,8 @@ def test_twins_in_pytorch_are_the_same_networks(kind, monkeypatch):
     ours = np.asarray(case.network.apply(case.params, *given))
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() < 1e-5
     assert sum(w.numel() for w in weights) == sum(x.size for x in jax.tree.leaves(case.params))
+
+
+def test_the_parts_of_the_accelerator_fit_its_minutes():
+    accelerator = importlib.import_module("benchmarks.accelerator")
+    assert sum(seconds for seconds, _ in accelerator.PARTS.values()) <= 60 * accelerator.MINUTES

@@ -47,14 +47,14 @@ def lines_of(found: Estimate) -> list[str]:
 
 HEADER = (
     "| config | program | pod | mesh | images | GiB a chip | ideal ms | ms | of the peak | sent a "
-    "chip | days |"
+    "chip | meanwhile | days |"
 )
 
 INTRODUCTION = """\
 # Scaling
 
 Written by the command below from what the TPU compiler says of the real programs; no TPU has run
-them. Every row is of one such command:
+them. Every row is of one such command, with the config as it is shipped but for what is named:
 
     pip install libtpu
     python -m sphere_jax.rehearse --config=configs/imagenet_slerp.py --topology=v5e:4x4 \\
@@ -65,7 +65,10 @@ chip. Transfers: each chip sends (n-1)/n of every gathered or scattered array an
 reduced one, at half the published bandwidth of its links. "ms" has two numbers: with transfers
 hidden behind the arithmetic, and without. "ideal" is the FLOPs of the products (forward and
 backward, nothing recomputed) at the published peak in bfloat16. Memory is the compiler's own. "no
-fit": the compiler refuses.
+fit": the compiler refuses, or needs more than the chip has. "meanwhile": the part of what is sent
+that the compiler sends while other instructions run. Networks whose weights a config does not name
+(LPIPS, DINO as an encoder) are not in its programs. What was changed by these numbers, and what
+they fall short of: [performance](performance.md#on-a-pod).
 """
 
 
@@ -108,7 +111,7 @@ def _place(item: tuple[str, Estimate]) -> tuple:
 
 def _row(config: str, found: Estimate) -> str:
     mesh = " x ".join(str(size) for size in found.mesh.values())
-    sent = sum(each[2] for each in found.collectives.values())
+    sent, hidden = (sum(each[i] for each in found.collectives.values()) for i in (2, 3))
 
     def two(values, form) -> str:
         return " to ".join(form.format(value) for value in values) if values else ""
@@ -118,6 +121,7 @@ def _row(config: str, found: Estimate) -> str:
         f"{found.peak / 2**30:.1f}" + (" no fit" if found.fits is False else ""),
         f"{1e3 * found.ideal:.3g}" if found.ideal else "",
         two([1e3 * s for s in found.seconds or ()], "{:.3g}"),
-        two(found.utilisation, "{:.0%}"), in_bytes(sent), two(found.days, "{:.3g}"),
+        two(found.utilisation, "{:.0%}"), in_bytes(sent), f"{hidden / max(sent, 1.0):.0%}",
+        two(found.days, "{:.3g}"),
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
