@@ -63,7 +63,7 @@ def get_config():
     config.align.encoder = "train"  # published: stem and decoder
     config.align.steps = 20 * STEPS_PER_EPOCH  # published: 20 epochs
     config.align.batch_size = BATCH
-    config.align.most_per_device = 16  # 32 do not fit a TPU v5e
+    config.align.most_per_device = 8  # 32 do not fit a TPU v5e
     config.align.ema_decay = 0.9999  # published
     config.align.l1_weight = 1.0  # published
     config.align.lpips = ""  # LPIPS-VGG weights; published: with it
@@ -87,7 +87,7 @@ def get_config():
     config.decode.align = "none"  # published
     config.decode.steps = 40 * STEPS_PER_EPOCH  # published: 40 epochs
     config.decode.batch_size = BATCH
-    config.decode.most_per_device = 16
+    config.decode.most_per_device = 8
     config.decode.ema_decay = 0.9975  # published
     config.decode.l1_weight = 1.0  # published
     config.decode.lpips = ""  # LPIPS-VGG weights; published: with it
