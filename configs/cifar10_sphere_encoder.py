@@ -26,6 +26,7 @@ def get_config():
     config.tokenizer.mixer_depth = 2  # published
     config.tokenizer.pixel_head = "conv"  # published
     config.tokenizer.remat = "none"
+    config.sphere_encoder.most_per_device = 0
 
     config.sphere_encoder.steps = 5000 * steps_per_epoch  # published: 5000 epochs
     config.sphere_encoder.max_angle = 80.0  # published

@@ -12,12 +12,13 @@ from sphere_jax.common.errors import Unanswered, UserError
 from sphere_jax.common.interruption import end_at_once
 from sphere_jax.common.local_devices import local_devices
 
-SAID_AFTER = 20.0  # seconds, that others are waited for
+SAID_AFTER = 20.0  # seconds until it is said that others are waited for
 
 
 def start_processes(timeout_seconds: int = 300) -> None:
     """Joins the other processes of this job, if there are any, and ends this one if another one
-    ends before its time (`common/peers.py`).
+    ends before its time (`common/peers.py`), or has not come in time: with one sentence and the
+    exit code of `Unanswered`.
 
     Two ways, both from the environment so that every launcher in `launch/` can set them:
     `SPHERE_JAX_POD=1` asks JAX to find the coordinator by itself (TPU pods, Slurm, MPI);
@@ -26,7 +27,7 @@ def start_processes(timeout_seconds: int = 300) -> None:
 
     Raises:
       UserError: some of the variables are missing, or the GPUs of a node cannot be shared.
-      Unanswered: the others do not answer in time.
+      Unanswered: the others cannot be joined.
     """
     found = _from_environment(timeout_seconds)
     if found is None:
@@ -54,7 +55,10 @@ def start_processes(timeout_seconds: int = 300) -> None:
             coordinator_bind_address="127.0.0.1:0",  # of a service that nobody uses
         )
     except RuntimeError as error:
-        raise Unanswered(f"{_unanswered(timeout_seconds)} ({error})") from error
+        raise Unanswered(
+            f"The other processes could not be joined ({error}); check that the same command was "
+            "started on every host."
+        ) from error
     finally:
         for timer in timers:
             timer.cancel()
@@ -62,15 +66,12 @@ def start_processes(timeout_seconds: int = 300) -> None:
         peers.join((host, _from_main_process(told)), number)
 
 
-def _unanswered(timeout_seconds: int) -> str:
-    return (
-        f"The other processes did not answer within {timeout_seconds} s; check that the same "
-        "command was started on every host."
-    )
-
-
 def _end_unanswered(timeout_seconds: int) -> None:
-    print(f"error: {_unanswered(timeout_seconds)}", file=sys.stderr, flush=True)
+    print(
+        f"error: The other processes did not answer within {timeout_seconds} s; check that the "
+        "same command was started on every host.",
+        file=sys.stderr,
+    )
     end_at_once(Unanswered.exit_code)
 
 

@@ -25,8 +25,8 @@ def option(
     weights; its content counts, not its path. path: it names another file or folder; in both, `~`
     and environment variables are expanded. moves: what another value changes; what moves nothing,
     or samples alone, may change between two starts of a run. swept: `evaluate --sweep`
-    may vary it. formerly: its name in older configs. former_values: of these, and what they are
-    now. plugin: the package and attribute of the plug-in that its value names.
+    may vary it. formerly: its name in older configs. former_values: values in older configs, and
+    what they are called now. plugin: the package and attribute of the plug-in that its value names.
     """
     metadata = dict(
         low=low, high=high, help=help, file=file, path=path or file, moves=moves, swept=swept,

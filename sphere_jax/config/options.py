@@ -15,6 +15,7 @@ Remat = Literal["none", "products", "blocks"]  # `nn/remat.py` does it
 
 
 def remat_option(of: str = ""):
+    """The option `remat` of a network, or of a part of it: `of` may be "of the decoder "."""
     what = "recomputes: nothing, all but the results of linear layers (products), or whole blocks"
     help = f"what the backward pass {of}{what}"
     return option("none", help=help, former_values={False: "none", True: "blocks"})
@@ -149,8 +150,8 @@ class StageOptions:
         1, 1, help="micro-batches a step; the gradient is that of the whole batch"
     )
     most_per_device: int = option(
-        0, 0, moves="nothing", help="examples of a micro-batch on one device: more of them than "
-        "`accumulate` where few devices share a batch; 0: no bound",
+        0, 0, moves="nothing", help="examples of a micro-batch on one device; a step takes more "
+        "micro-batches than `accumulate` where that needs it; 0: no bound",
     )  # fmt: skip
     ema_decay: float = option(0.999, 0.0, 0.999999, help="of the average of weights, a step")
     ema_profiles: tuple[float, ...] = option(

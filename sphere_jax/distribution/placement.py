@@ -29,9 +29,9 @@ def placed(mesh: Mesh, function: Callable, zero: bool = False, *, once: bool = F
     """`function`, traced with its devices known.
 
     zero: parameters given to it have the shardings of `tree_shardings(mesh, tree, zero=True)`; a
-      network gathers them over `data` where it is applied, in the dtype of its products.
-    once: the first argument is gathered before the function runs. For programs that apply a
-      network in a loop.
+      network gathers them where it is applied, in the dtype of its products.
+    once: the first argument is gathered before the function runs, whole and in its own dtype. For
+      programs that apply a network in a loop.
     """
     if mesh.size == 1:
         return function
@@ -68,7 +68,7 @@ def gathered(weight: jax.Array) -> jax.Array:
     that the sum over the batch is a reduce-scatter.
 
     The compiler for TPUs otherwise sends the parts of a split kernel round and multiplies, or
-    convolves, with one at a time, a few columns of the output each (docs/scaling.md).
+    convolves, with one at a time, a few columns of the output each (docs/performance.md).
     """
     known = _PLACEMENT.get()
     if known is None:

@@ -120,6 +120,11 @@ class DecoderFinetuning(DecoderTraining):
             "leave discriminator, dino, discriminator_rate and adversarial_from as they are.",
         )
         check(
+            stage.most_per_device == 0 or not adversarial,
+            f"config.{name}.most_per_device would let the number of devices decide what the weight "
+            "of the discriminator balances, which is a micro-batch: set accumulate instead.",
+        )
+        check(
             not adversarial or stage.adversarial_from < stage.steps,
             f"config.{name}.adversarial_from={stage.adversarial_from} is past the last of "
             f"{stage.steps} steps: the discriminator would have no effect.",

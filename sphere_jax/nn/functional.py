@@ -33,7 +33,7 @@ class Network:
         self.module = nnx.eval_shape(lambda: build(nnx.Rngs(0)))  # shapes and static attributes
         self._graphdef = nnx.graphdef(self.module)
         self._products = _products(self.module)
-        self._stacks = {p for p, inner in nnx.iter_modules(self.module) if type(inner) is Stack}
+        self._stacks = {p for p, inner in nnx.iter_modules(self.module) if isinstance(inner, Stack)}
 
     @property
     def shapes(self) -> Params:

@@ -118,14 +118,14 @@ class Stack(nnx.Module):
         """The outputs of all layers, (depth, ..., C); the last is that of the stack."""
         return self._scan(x, args, lambda x: x)[1]
 
-    def scanned(self, *args: Any) -> tuple[nnx.State, Callable]:
+    def scanned(self, *args: Any) -> tuple[Any, Callable]:
         """The stacked parameters, and `(x, those of one layer) -> layer(x, *args)`."""
         graphdef, state = nnx.split(self.layers)
         shapes = jax.tree.map(jnp.shape, state)
 
         def layer(x, state):
-            # Gathered inside of what is recomputed, so that no layer's weights wait for the
-            # backward pass.
+            # Gathered inside of what is recomputed: with remat="none" the gathered weights of all
+            # layers wait for the backward pass.
             state = jax.tree.map(gathered_layer, state, shapes)
             return nnx.merge(graphdef, state)(x, *args)
 

@@ -90,9 +90,12 @@ def read_program(text: str) -> Program:
                 # One stands in several computations where it is fused with what runs meanwhile.
                 channel = _CHANNEL.search(line.rest)
                 key = (kind, channel.group(1)) if channel else (name, line.name)
-                known = collectives.setdefault(key, found)
-                if "async" in name and not known.overlapped:
-                    collectives[key] = dataclasses.replace(known, overlapped=True)
+                known = collectives.get(key, found)
+                most = max(known, found, key=lambda each: each.times * each.size)
+                overlapped = known.overlapped or "async" in name
+                collectives[key] = dataclasses.replace(
+                    most, overlapped=overlapped or most.overlapped
+                )
             cycles = _CYCLES.search(line.rest)
             if cycles and count and name not in fused and line.kind != "while":
                 found = _OP_NAME.search(line.rest)

@@ -23,7 +23,7 @@ from sphere_jax.training.flops import PRODUCTS, product_flops
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 SHOWN = 10  # operations
 # In the compiler's error: all that a program needs, or its temporaries alone.
-NEEDED = re.compile(r"Used ([\d.]+)([KMGT]) of", re.IGNORECASE)
+NEEDED = re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", re.IGNORECASE)
 TEMPORARIES = re.compile(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds", re.IGNORECASE)
 
 
@@ -199,15 +199,16 @@ def advice(found: Estimate, rehearsed: Rehearsed) -> tuple[str, ...]:
         if kept > (found.memory or 0) / 2 and found.mesh["fsdp"] == 1:
             said.append("the state takes more than half of the memory: raise config.mesh.fsdp")
         said.append(
-            f"does not fit: compute {stage} in micro-batches (config.{stage}.accumulate), "
+            f"does not fit: compute {stage} in micro-batches (config.{stage}.most_per_device), "
             "recompute whole blocks (remat='blocks'), or take more chips"
             if training
             else "does not fit: lower config.sampler.batch_size"
         )
     gathered = found.collectives.get("all-gather", (0, 0))[1]
-    if training and gathered > 8 * found.chips * max(parts.get("params", 0), 1):
+    once = found.chips * max(parts.get("params", 0), 1) * rehearsed.micro_batches
+    if training and gathered > 8 * once:
         said.append(
-            f"gathers {in_bytes(gathered)} a step, more than the parameters in float32 twice: "
+            f"gathers {in_bytes(gathered)} a step, over 8 times the parameters in float32: "
             "activations of the whole batch are moved"
         )
     if training and found.examples // found.chips < 4:

@@ -30,12 +30,16 @@ def keep(folder: Path, config: str, found: Estimate) -> None:
 
 
 def write_page(file: Path, folder: Path) -> None:
-    """Raises UserError for a folder without estimates."""
+    """Raises UserError for a folder without estimates, or with one of an older version."""
     results = []
     for path in sorted(folder.glob("*.json")):
         content = read_json(path)
-        if content is not None:
+        if content is None:
+            continue
+        try:
             results.append((content.pop("config"), Estimate(**content)))
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} is of an older version; delete it.") from error
     if not results:
         raise UserError(f"{folder} holds no rehearsals; give --results to the command.")
     write_text(file, page_of(results))

@@ -39,6 +39,7 @@ class Rehearsed:
     name: "train flow", "sample", "score". examples: images of one run of it. flops: of its
     products, on all devices together. parts: bytes on one device by kind. steps: how often a whole
     run runs it; 0 if that is not fixed. bfloat16: whether its products are meant to be.
+    micro_batches: of one run of it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Rehearsed:
     parts: dict[str, int]
     steps: int = 0
     bfloat16: bool = False
+    micro_batches: int = 1
 
 
 def programs_of(config: Config, mesh) -> Iterator[Rehearsed]:
@@ -84,7 +86,8 @@ def _step(run: Run, name: str, found: dict) -> tuple[Rehearsed, dict]:
     bfloat16 = any(
         leaf.value == "bfloat16" for group in groups for _, leaf in leaves("config", group)
     )
-    rehearsed = Rehearsed(f"train {name}", traced, size, flops, parts, options.steps, bfloat16)
+    counts = (options.steps, bfloat16, options.accumulate)
+    rehearsed = Rehearsed(f"train {name}", traced, size, flops, parts, *counts)
     return rehearsed, {p: state["params"][p] for p in method.trains} | method.artifact_shapes()
 
 

@@ -121,7 +121,7 @@ def _row(config: str, found: Estimate) -> str:
         f"{found.peak / 2**30:.1f}" + (" no fit" if found.fits is False else ""),
         f"{1e3 * found.ideal:.3g}" if found.ideal else "",
         two([1e3 * s for s in found.seconds or ()], "{:.3g}"),
-        two(found.utilisation, "{:.0%}"), in_bytes(sent), f"{hidden / max(sent, 1.0):.0%}",
-        two(found.days, "{:.3g}"),
+        two(found.utilisation, "{:.0%}"), in_bytes(sent) if sent else "",
+        f"{hidden / sent:.0%}" if sent else "", two(found.days, "{:.3g}"),
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"

@@ -141,11 +141,14 @@ class Run:
         options = self.config.checkpoints
         return Checkpoints(self.workdir / "checkpoints" / name, options.keep_last, options.store)
 
-    def task(self, name: str) -> Task:
-        """The training task of a stage whose frozen parts are loaded."""
+    def task(self, name: str, training: bool = False) -> Task:
+        """The task of a stage whose frozen parts are loaded; for `training`, in as many
+        micro-batches as the devices need. Raises UserError for batches that they do not split."""
         method = self.methods[name]
         frozen = method.frozen(self.artifacts)
-        options = split_batches(self.mesh, name, self.config.stage(name))
+        options = self.config.stage(name)
+        if training:
+            options = split_batches(self.mesh, name, options)
         return Task(
             name, method, options, frozen, self.config.seed, self.mesh, self.config.mesh.zero
         )

@@ -73,7 +73,9 @@ def train_stages(run: Run, log: RunLog, score=None) -> None:
         for sentence in [*method.notes(), *lags]:
             log.print(f"{name}: {sentence}")
         run.add_artifacts(load_files(method.files()))
-        task = run.task(name)
+        task = run.task(name, training=True)
+        if task.options.accumulate > options.accumulate:
+            log.print(f"{name}: {task.options.accumulate} micro-batches a step (most_per_device)")
         fidelity = _fidelity(run, method)  # raises for a missing file before training
         split = method.training_data(run.data_of(name), task.frozen, run.map_over)
         data = run.config.data

@@ -14,7 +14,8 @@ PREVIEW_EXAMPLES = 16
 
 
 class HeldOut:
-    """Batches are at most as large as a micro-batch of training, so they fit on the devices."""
+    """Batches are at most as large as a micro-batch of training, so they fit on the devices. How
+    many of LOSS_EXAMPLES fill whole batches may depend on their number."""
 
     def __init__(self, task: Task, source: Source):
         devices, options = task.mesh.devices.size, task.options

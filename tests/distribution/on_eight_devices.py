@@ -156,6 +156,18 @@ def batches() -> dict:
     return found
 
 
+def micro_batches() -> dict:
+    """Of a stage of 16 examples, at most one on a device, on 1, 4 and 8 devices; and of a finished
+    one, read on devices that do not split its batch."""
+    config = read_config(LATENTS | {"flow": LATENTS["flow"] | {"most_per_device": 1}})
+    found = {}
+    for count in (1, 4, 8):
+        run = Run(config, Path(), mesh_of(1, count))
+        found[count] = run.task("flow", training=True).options.accumulate
+    found["3, read"] = Run(config, Path(), mesh_of(3, 1)).task("flow").options.accumulate
+    return found
+
+
 def refusals() -> list[str]:
     refusals, odd = [], LATENTS | {"flow": {"batch_size": 20}}
     for attempt in (
@@ -173,4 +185,5 @@ def refusals() -> list[str]:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     found = {"training": training(folder), "sampling": sampling(folder)}
-    print(json.dumps(found | {"batches": batches(), "refusals": refusals()}))
+    found |= {"batches": batches(), "micro_batches": micro_batches()}
+    print(json.dumps(found | {"refusals": refusals()}))

@@ -68,7 +68,8 @@ def on(data: int, fsdp: int, zero: bool) -> tuple:
             moments = [s for s in jax.tree.leaves(state["optimizer"], is_leaf=_adam) if _adam(s)]
             first = jax.tree.map(np.asarray, moments[0].mu)
         losses.append(float(metrics["loss"]))
-    return losses, first, jax.tree.map(np.asarray, state["params"]), state, compiled, task
+    params = jax.tree.map(np.asarray, state["params"])
+    return losses, first, params, state, compiled, task, batch
 
 
 def _adam(node) -> bool:
@@ -131,14 +132,22 @@ def convolutions() -> dict:
 def main() -> None:
     found, reference = {}, None
     for data, fsdp, zero in MESHES:
-        losses, gradient, params, state, compiled, task = on(data, fsdp, zero)
+        losses, gradient, params, state, compiled, task, batch = on(data, fsdp, zero)
         reference = reference or (losses, gradient, params)
         arrays = [
             x for part in ("params", "ema", "optimizer") for x in jax.tree.leaves(state[part])
         ]
         large = [x for x in arrays if x.size >= 2**14]
         gathers = re.findall(r"= \w+\[([\d,]+)\]\S* all-gather\(", compiled.as_text())
+        layers = [
+            equation
+            for equation in equations(task.train_step.trace(state, task.frozen, batch).jaxpr)
+            if equation.primitive.name == "sharding_constraint"
+            and equation.params["sharding"].is_fully_replicated
+            and equation.invars[0].aval.shape == (128, 512)  # of the feed-forward
+        ]
         found[f"{data}x{fsdp}{'' if zero else ' without zero'}"] = {
+            "layers": len(layers),
             "loss": max(abs(a - b) / abs(b) for a, b in zip(losses, reference[0], strict=True)),
             "gradient": largest(gradient, reference[1]),
             "params": largest(params, reference[2]),

@@ -45,6 +45,11 @@ def test_every_device_gets_its_rows(found):
     assert rows["8x1"] == rows["1x1"] and rows["2x4"] == rows["1x1"] and len(rows["1x1"]) == 16
 
 
+def test_few_devices_take_more_micro_batches(found):
+    """`accumulate` is 2; what is read only is not split."""
+    assert found["micro_batches"] == {"1": 16, "4": 4, "8": 2, "3, read": 2}
+
+
 def test_batches_that_do_not_fit_the_devices_are_refused(found):
     refusals = found["refusals"]
     assert "asks for 3 x 2 devices but there are 8" in refusals[0]

@@ -37,6 +37,8 @@ def test_no_step_holds_a_copy_of_what_is_sharded(found):
 
 def test_layers_split_over_fsdp_are_gathered_one_by_one(found):
     for mesh, each in found.items():
+        split = "x1" not in mesh
+        assert (each["layers"] > 0) == split, mesh
         if mesh.startswith("1x") or mesh.endswith("without zero"):
             assert each["whole_stacks"] == 0, mesh
     assert found["8x1"]["whole_stacks"] > 0  # over `data`, once a step

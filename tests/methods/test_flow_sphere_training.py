@@ -263,6 +263,7 @@ def test_statistics_of_the_batch_norm_are_those_of_training_images(params):
     [
         (dict(max_angle=86.0), "hard_angle=85.0 must be at least"),
         (dict(accumulate=2), "statistics of the batch"),
+        (dict(most_per_device=2), "statistics of the batch"),
         (dict(warmup=10), "leaves none of its 10 steps"),
         (dict(head_dim=6), "RoPE needs"),
         (dict(width=15), "width 15 is odd"),

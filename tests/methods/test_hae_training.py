@@ -249,6 +249,8 @@ def raw(**groups):
         (dict(tokenizer=dict(vit="dinov3_vits16", vit_width=16)), "fixes its sizes"),
         (dict(align=dict(dino="d.safetensors")), "adversarial_weight=0 has no discriminator"),
         (dict(align=dict(adversarial_weight=1, norm_group=3)), "must be a multiple of norm_group"),
+        (dict(align=dict(adversarial_weight=1, adaptive=True, most_per_device=2)),
+         "set accumulate instead"),
         (dict(align=dict(adversarial_weight=1, discriminator="patch_batch_norm")),
          "statistics of several samples"),
         (dict(align=dict(align="none", align_weight=0.4)), "has no weight"),

@@ -66,6 +66,7 @@ def test_products_of_float32_are_found_in_loops():
         ("Ran out of memory in memory space hbm. Used 16.50G of 15.75G hbm. Exceeded by", 16.5),
         ("the total memory required for HLO temporaries (33.66G) exceeds available HBM (15.75G)",
          34.66),
+        ("Used 18.20M of 16.00M vmem. Exceeded by", None),  # the compiler's own limit
         ("INTERNAL: something else", None),
     ],
 )  # fmt: skip
