@@ -109,19 +109,23 @@ def _place(item: tuple[str, Estimate]) -> tuple:
     return config, found.program, found.topology, tuple(found.mesh.items())
 
 
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _row(config: str, found: Estimate) -> str:
     mesh = " x ".join(str(size) for size in found.mesh.values())
     sent, hidden = (sum(each[i] for each in found.collectives.values()) for i in (2, 3))
 
-    def two(values, form) -> str:
-        return " to ".join(form.format(value) for value in values) if values else ""
+    def two(values, form=_short) -> str:
+        return " to ".join(dict.fromkeys(form(value) for value in values or ()))
 
     cells = (
         config, found.program, found.topology, mesh, str(found.examples),
         f"{found.peak / 2**30:.1f}" + (" no fit" if found.fits is False else ""),
-        f"{1e3 * found.ideal:.3g}" if found.ideal else "",
-        two([1e3 * s for s in found.seconds or ()], "{:.3g}"),
-        two(found.utilisation, "{:.0%}"), in_bytes(sent) if sent else "",
-        f"{hidden / sent:.0%}" if sent else "", two(found.days, "{:.3g}"),
+        _short(1e3 * found.ideal) if found.ideal else "",
+        two([1e3 * s for s in found.seconds or ()]),
+        two(found.utilisation, "{:.0%}".format), in_bytes(sent) if sent else "",
+        f"{hidden / sent:.0%}" if sent else "", two(found.days),
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
