@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
+from traced import equations
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import OptimizerOptions
@@ -67,14 +67,6 @@ def batch_of(count, seed):
     centres = np.random.default_rng(7).normal(size=(CLASSES, *SHAPE))
     latents = centres[labels] + 0.3 * rng.normal(size=(count, *SHAPE))
     return {"latents": jnp.asarray(latents, jnp.float32), "labels": jnp.asarray(labels)}
-
-
-def equations(jaxpr):
-    """All of a program, those inside scans and branches too."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
 
 
 @pytest.fixture(scope="module", params=NETWORKS)

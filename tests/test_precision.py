@@ -9,7 +9,7 @@ import inspect
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.extend.core import jaxprs_in_params
+from traced import equations
 
 from sphere_jax.evaluation import fidelity, pairs, reconstruction
 from sphere_jax.evaluation.features import published, small_classifier
@@ -28,16 +28,12 @@ def products(function, *args):
     """The precisions of all products and convolutions of a program, traced where the user's default
     is the roughest."""
 
-    def walk(jaxpr):
-        for equation in jaxpr.eqns:
-            if equation.primitive.name in ("dot_general", "conv_general_dilated"):
-                yield equation.params["precision"]
-            for inner in jaxprs_in_params(equation.params):
-                yield from walk(inner)
-
     jitted = function if hasattr(function, "trace") else jax.jit(function)
     with jax.default_matmul_precision("bfloat16"):
-        return list(walk(jitted.trace(*args).jaxpr.jaxpr))
+        traced = jitted.trace(*args).jaxpr.jaxpr
+    kinds = ("dot_general", "conv_general_dilated")
+    found = (each for each in equations(traced) if each.primitive.name in kinds)
+    return [each.params["precision"] for each in found]
 
 
 def params_of(network):

@@ -76,7 +76,7 @@ def on_devices(count: int, script: Path, *arguments: Any, timeout: float) -> Any
     """What a script prints as JSON in its last line, in a process with so many devices."""
     done = subprocess.run(
         [sys.executable, script, *arguments],
-        env=environment(count, PYTHONPATH=str(ROOT)),
+        env=environment(count, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}"),
         capture_output=True,
         text=True,
         timeout=timeout,

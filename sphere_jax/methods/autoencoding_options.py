@@ -85,11 +85,6 @@ def check_options(config: Config, name: str) -> None:
         stage.discriminator_width == free.discriminator_width or stage.discriminator not in ON_DINO,
         f"{where}.discriminator_width is for {where}.discriminator='patch' or 'patch_batch_norm'.",
     )
-    check(
-        stage.most_per_device == 0 or not (adversarial and stage.adaptive),
-        f"{where}.most_per_device would let the number of devices decide what {where}.adaptive "
-        "balances, which is a micro-batch: set accumulate instead.",
-    )
     micro = stage.batch_size // stage.accumulate
     check(
         micro % stage.micro_multiple == 0,
@@ -105,4 +100,4 @@ def check_options(config: Config, name: str) -> None:
         stage.l1_weight > 0 or stage.lpips != "",
         f"{where} has no reconstruction loss: l1_weight or lpips must be on.",
     )
-    check_losses(config, name)
+    check_losses(config, name, stage.adaptive)

@@ -120,11 +120,6 @@ class DecoderFinetuning(DecoderTraining):
             "leave discriminator, dino, discriminator_rate and adversarial_from as they are.",
         )
         check(
-            stage.most_per_device == 0 or not adversarial,
-            f"config.{name}.most_per_device would let the number of devices decide what the weight "
-            "of the discriminator balances, which is a micro-batch: set accumulate instead.",
-        )
-        check(
             not adversarial or stage.adversarial_from < stage.steps,
             f"config.{name}.adversarial_from={stage.adversarial_from} is past the last of "
             f"{stage.steps} steps: the discriminator would have no effect.",
@@ -143,7 +138,7 @@ class DecoderFinetuning(DecoderTraining):
             f"config.{name}.discriminator='dino' and config.{name}.dino, the weights of DINO "
             "ViT-S/8, go together.",
         )
-        check_losses(config, name)
+        check_losses(config, name, cls.adaptive)
 
     @classmethod
     def build(cls, config: Config, name: str, tokenizer: Tokenizer) -> "DecoderFinetuning":

@@ -213,14 +213,20 @@ class DecoderTraining(Method):
         return [leaf for path, leaf in leaves if path[-1].key == "kernel"]
 
 
-def check_losses(config: Config, name: str) -> None:
-    """Raises UserError for options of stage `name` that all of these methods refuse."""
+def check_losses(config: Config, name: str, adaptive: bool) -> None:
+    """Raises UserError for options of stage `name` that all of these methods refuse; `adaptive` as
+    in `DecoderTraining`."""
     stage, where = config.stage(name), f"config.{name}"
     check(
         stage.lpips == "" or stage.lpips_weight > 0,
         f"{where}.lpips_weight=0 leaves {where}.lpips out: set one of both.",
     )
     adversarial = stage.adversarial_weight > 0
+    check(
+        stage.most_per_device == 0 or not (adversarial and adaptive),
+        f"{where}.most_per_device would let the number of devices decide what the adaptive weight "
+        "of the discriminator balances, which is a micro-batch: set accumulate instead.",
+    )
     smallest = 32 if adversarial else 16 if stage.lpips else 0  # sides that networks take
     check(
         config.data.image_size >= smallest,

@@ -10,8 +10,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from sphere_jax.models.dino import DINO, KINDS
-from sphere_jax.models.discriminator import DINO_KIND, PLACES, SLOPE, TAPS, Discriminator
+from sphere_jax.models.dino import KINDS
+from sphere_jax.models.discriminator import (
+    DINO_KIND,
+    PLACES,
+    SLOPE,
+    TAPS,
+    Discriminator,
+    frozen_dino,
+)
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.linear import small_normal
 from sphere_jax.nn.local_norm import LocalBatchNorm
@@ -28,8 +35,7 @@ def released_dino_discriminator(group: int = 1) -> Discriminator:
     kind = KINDS[DINO_KIND]
     return Discriminator(
         Network(lambda rngs: Heads(kind["width"], len(TAPS), group, rngs=rngs)),
-        # Recomputed: the weights of attention among 785 tokens would be kept for all layers.
-        Network(lambda rngs: DINO(**kind, exact_gelu=False, remat="blocks", rngs=rngs)),
+        frozen_dino(exact_gelu=False),
         advance=advance,
     )
 

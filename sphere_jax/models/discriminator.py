@@ -58,6 +58,13 @@ def patch_discriminator(channels: int, width: int = 64, group: int = 0) -> Discr
     return Discriminator(Network(build))
 
 
+def frozen_dino(exact_gelu: bool = True) -> Network:
+    """The DINO ViT-S/8 that a discriminator reads. Its blocks are recomputed in the backward pass:
+    the weights of attention among 785 tokens would be kept for all layers."""
+    kind = KINDS[DINO_KIND]
+    return Network(lambda rngs: DINO(**kind, exact_gelu=exact_gelu, remat="blocks", rngs=rngs))
+
+
 def dino_discriminator() -> Discriminator:
     """Five heads on the blocks of a frozen DINO ViT-S/8 at 224 pixels (StyleGAN-T, RAE, HAE).
 
@@ -66,8 +73,7 @@ def dino_discriminator() -> Discriminator:
     width = KINDS[DINO_KIND]["width"]
     return Discriminator(
         Network(lambda rngs: Heads(width, len(TAPS), rngs=rngs)),
-        # Recomputed: the weights of attention among all tokens would be kept for all layers.
-        Network(lambda rngs: DINO(**KINDS[DINO_KIND], remat="blocks", rngs=rngs)),
+        frozen_dino(),
     )
 
 

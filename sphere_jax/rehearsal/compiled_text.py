@@ -81,21 +81,10 @@ def read_program(text: str) -> Program:
     """From the text of a compiled module (`jax.stages.Compiled.as_text`)."""
     computations, entry = _computations(text)
     times, fused = _times(computations, entry)
-    collectives, operations = {}, []
+    operations = []
     for name, lines in computations.items():
         for line in lines:
             count = times[name]
-            if count and (kind := _collective(line.kind)):
-                found = _read_collective(kind, line, count)
-                # One stands in several computations where it is fused with what runs meanwhile.
-                channel = _CHANNEL.search(line.rest)
-                key = (kind, channel.group(1)) if channel else (name, line.name)
-                known = collectives.get(key, found)
-                most = max(known, found, key=lambda each: each.times * each.size)
-                overlapped = known.overlapped or "async" in name
-                collectives[key] = dataclasses.replace(
-                    most, overlapped=overlapped or most.overlapped
-                )
             cycles = _CYCLES.search(line.rest)
             if cycles and count and name not in fused and line.kind != "while":
                 found = _OP_NAME.search(line.rest)
@@ -110,7 +99,7 @@ def read_program(text: str) -> Program:
                 )
     operations.sort(key=lambda operation: -operation.cycles)
     total = sum(operation.cycles for operation in operations)
-    return Program(tuple(collectives.values()), tuple(operations), total)
+    return Program(_collectives(computations, times), tuple(operations), total)
 
 
 def bytes_of_type(shape: str) -> list[int]:
@@ -170,19 +159,39 @@ def _trips(line: _Line, computations: dict[str, list[_Line]]) -> int:
     return max(int(limits[0].partition(")")[0]), 1)
 
 
+def _collectives(
+    computations: dict[str, list[_Line]], times: dict[str, int]
+) -> tuple[Collective, ...]:
+    """Each once: it stands in several computations where it is fused with what runs meanwhile."""
+    found: dict[tuple[str, str], Collective] = {}
+    for name, lines in computations.items():
+        for line in lines if times[name] else ():
+            if not (kind := _collective(line.kind)):
+                continue
+            each = _read_collective(kind, line, times[name], "async" in name)
+            channel = _CHANNEL.search(line.rest)
+            key = (kind, channel.group(1)) if channel else (name, line.name)
+            known = found.get(key, each)
+            most = max(known, each, key=lambda one: one.times * one.size)
+            overlapped = known.overlapped or each.overlapped
+            found[key] = dataclasses.replace(most, overlapped=overlapped)
+    return tuple(found.values())
+
+
 def _collective(kind: str) -> str:
     name = kind.removesuffix("-start")
     return name if name in COLLECTIVES else ""
 
 
-def _read_collective(kind: str, line: _Line, times: int) -> Collective:
+def _read_collective(kind: str, line: _Line, times: int, overlapped: bool) -> Collective:
     devices = _group_size(line.rest)
     sizes = bytes_of_type(line.shape) or [0]
     # Started collectives are a tuple of operand and result; others may be a tuple of results.
     size = max(sizes) if line.kind.endswith("-start") else sum(sizes)
     if kind == "reduce-scatter" and not line.kind.endswith("-start"):
         size *= devices
-    return Collective(kind, size, devices, times, line.kind.endswith("-start"))
+    overlapped = overlapped or line.kind.endswith("-start")
+    return Collective(kind, size, devices, times, overlapped)
 
 
 def _group_size(rest: str) -> int:

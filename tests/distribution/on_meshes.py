@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.extend.core import jaxprs_in_params
+from traced import made_whole
 
 from sphere_jax.config.reading import read_config
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
@@ -87,14 +87,6 @@ def bytes_of(leaf) -> int:
     return leaf.addressable_shards[0].data.nbytes if hasattr(leaf, "addressable_shards") else 0
 
 
-def equations(jaxpr):
-    """All of a traced function, with those of the functions that it calls."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
-
-
 def convolutions() -> dict:
     """A convolutional network on 1 x 8 and 2 x 4 devices against one: loss, gradient, and how
     many of its kernels are gathered."""
@@ -116,15 +108,11 @@ def convolutions() -> dict:
         compiled = step.lower(*arguments).compile()
         result = jax.tree.map(np.asarray, compiled(*arguments))
         reference = reference or result
-        constraints = [
-            (equation.invars[0].aval.shape, equation.params["sharding"].is_fully_replicated)
-            for equation in equations(step.trace(*arguments).jaxpr)
-            if equation.primitive.name == "sharding_constraint"
-        ]
+        whole = made_whole(step.trace(*arguments).jaxpr)
         found[f"{data}x{fsdp}"] = {
             "loss": abs(float(result[0] / reference[0]) - 1),
             "gradient": largest(result[1], reference[1]),
-            "gathered": sum(whole for shape, whole in constraints if len(shape) == 4),
+            "gathered": sum(len(shape) == 4 for shape in whole),
         }
     return found
 
@@ -139,15 +127,9 @@ def main() -> None:
         ]
         large = [x for x in arrays if x.size >= 2**14]
         gathers = re.findall(r"= \w+\[([\d,]+)\]\S* all-gather\(", compiled.as_text())
-        layers = [
-            equation
-            for equation in equations(task.train_step.trace(state, task.frozen, batch).jaxpr)
-            if equation.primitive.name == "sharding_constraint"
-            and equation.params["sharding"].is_fully_replicated
-            and equation.invars[0].aval.shape == (128, 512)  # of the feed-forward
-        ]
+        whole = made_whole(task.train_step.trace(state, task.frozen, batch).jaxpr)
         found[f"{data}x{fsdp}{'' if zero else ' without zero'}"] = {
-            "layers": len(layers),
+            "layers": whole.count((128, 512)),  # of the feed-forward
             "loss": max(abs(a - b) / abs(b) for a, b in zip(losses, reference[0], strict=True)),
             "gradient": largest(gradient, reference[1]),
             "params": largest(params, reference[2]),

@@ -1,0 +1,21 @@
+"""What a traced function holds."""
+
+from jax.extend.core import jaxprs_in_params
+
+
+def equations(jaxpr):
+    """All of a traced function, with those of the functions that it calls."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+def made_whole(jaxpr) -> list[tuple[int, ...]]:
+    """Shapes of the arrays that are constrained to lie whole on every device."""
+    return [
+        equation.invars[0].aval.shape
+        for equation in equations(jaxpr)
+        if equation.primitive.name == "sharding_constraint"
+        and equation.params["sharding"].is_fully_replicated
+    ]
