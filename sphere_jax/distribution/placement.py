@@ -1,7 +1,8 @@
 """Where batches and weights lie while a program is traced, for code that knows no mesh.
 
-`placed` wraps what is given to `jax.jit`. Layers below it call `split_by_batch` on activations and
-`gathered` on weights. Without a wrapper, or on one device, these return their argument.
+`placed` wraps what is given to `jax.jit`. Layers below it call `split_by_batch` on activations,
+`gathered` on weights and `on_each_device` for kernels; without a wrapper, or on one device, these
+change nothing. `platform` says what the program is for.
 """
 
 import functools
@@ -13,7 +14,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sphere_jax.distribution.mesh import BATCH_AXES, spec_of
+from sphere_jax.distribution.mesh import BATCH_AXES, platform_of, spec_of
 
 
 class _Placement(NamedTuple):
@@ -33,8 +34,6 @@ def placed(mesh: Mesh, function: Callable, zero: bool = False, *, once: bool = F
     once: the first argument is gathered before the function runs, whole and in its own dtype. For
       programs that apply a network in a loop.
     """
-    if mesh.size == 1:
-        return function
 
     @functools.wraps(function)
     def traced(*args: Any) -> Any:
@@ -50,6 +49,19 @@ def placed(mesh: Mesh, function: Callable, zero: bool = False, *, once: bool = F
     return traced
 
 
+def platform() -> str:
+    """That a program is traced for, "cpu", "gpu" or "tpu": of the devices that `placed` names,
+    which a rehearsal does not have, or else of those that are here."""
+    known = _PLACEMENT.get()
+    return jax.default_backend() if known is None else platform_of(known.mesh)
+
+
+def _several() -> _Placement | None:
+    """Where arrays lie, if there is more than one device to choose from."""
+    known = _PLACEMENT.get()
+    return None if known is None or known.mesh.size == 1 else known
+
+
 def split_by_batch(x: jax.Array) -> jax.Array:
     """An array whose leading axis is the batch, (B, ...), split over the batch axes of the mesh.
 
@@ -57,10 +69,25 @@ def split_by_batch(x: jax.Array) -> jax.Array:
     and not the activations of the whole batch. An array of another B, which the devices do not
     divide, is left to the compiler.
     """
-    known = _PLACEMENT.get()
+    known = _several()
     if known is None or x.ndim == 0 or x.shape[0] % known.mesh.size:
         return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(known.mesh, P(BATCH_AXES)))
+
+
+def on_each_device(function: Callable, *arrays: jax.Array) -> Any:
+    """`function(*arrays)`, whose leading axes are the batch, by each device on its part of it.
+
+    For kernels that the compiler cannot split. A batch that the devices do not divide is computed
+    whole by each of them.
+    """
+    known = _several()
+    if known is None:
+        return function(*arrays)
+    rows = P() if arrays[0].shape[0] % known.mesh.size else P(BATCH_AXES)
+    return jax.shard_map(function, mesh=known.mesh, in_specs=rows, out_specs=rows, check_vma=False)(
+        *arrays
+    )
 
 
 def gathered(weight: jax.Array) -> jax.Array:
@@ -70,7 +97,7 @@ def gathered(weight: jax.Array) -> jax.Array:
     The compiler for TPUs otherwise sends the parts of a split kernel round and multiplies, or
     convolves, with one at a time, a few columns of the output each (docs/performance.md).
     """
-    known = _PLACEMENT.get()
+    known = _several()
     if known is None:
         return weight
     split = spec_of(known.mesh, weight.shape, known.zero)
@@ -80,7 +107,7 @@ def gathered(weight: jax.Array) -> jax.Array:
 def gathered_over_data(stack: jax.Array) -> jax.Array:
     """Of a stack of layers, (depth, ...), what `zero` has split over `data`; the rest is left to
     `gathered_layer`."""
-    known = _PLACEMENT.get()
+    known = _several()
     if known is None or known.once:
         return stack
     split, left = (spec_of(known.mesh, stack.shape, zero) for zero in (known.zero, False))
@@ -89,7 +116,7 @@ def gathered_over_data(stack: jax.Array) -> jax.Array:
 
 def gathered_layer(weight: jax.Array, stack: tuple[int, ...]) -> jax.Array:
     """`gathered`, of one layer of a stack of this shape, where it is applied."""
-    known = _PLACEMENT.get()
+    known = _several()
     if known is None:
         return weight
     back = spec_of(known.mesh, stack, known.zero)

@@ -97,13 +97,11 @@ class RopeAttention(nnx.Module):
         self.heads, self.rope = heads, rope
 
     def __call__(self, x: Tokens) -> Tokens:
-        q, k, v = (
-            linear(x).reshape(*x.shape[:2], self.heads, -1)
-            for linear in (self.query, self.key, self.value)
-        )
+        layers = (self.query, self.key, self.value)
+        q, k, v = (layer.by_heads(x, 1, self.heads)[0] for layer in layers)
         angles = rope_angles(self.rope, q.shape[-1])
         q, k = rotate(self.q_norm(q), angles), rotate(self.k_norm(k), angles)
-        return self.output(attend(q, k, v).reshape(*x.shape[:2], -1))
+        return self.output.of_heads(attend(q, k, v))
 
 
 class FeedForward(nnx.Module):

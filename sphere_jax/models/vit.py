@@ -58,19 +58,13 @@ class Attention(nnx.Module):
         self.heads = heads
 
     def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
-        batch, tokens, width = x.shape
-        qkv = self.qkv(x)
+        q, k, v = self.qkv.by_heads(x, 3, self.heads)
         if self.qv_bias is not None:
-            q_bias, v_bias = jnp.split(self.qv_bias[...].astype(qkv.dtype), 2)
-            bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias])
-            qkv = qkv + per_channel(bias, qkv.ndim)
-        q, k, v = (
-            part.reshape(batch, tokens, self.heads, width // self.heads)
-            for part in jnp.split(qkv, 3, axis=-1)
-        )
+            biases = self.qv_bias[...].astype(q.dtype).reshape(2, 1, 1, *q.shape[2:])
+            q, v = q + biases[0], v + biases[1]
         if rotation is not None:
             q, k = rotate_halves(q, rotation), rotate_halves(k, rotation)
-        return self.projection(attend(q, k, v).reshape(batch, tokens, width))
+        return self.projection.of_heads(attend(q, k, v))
 
 
 def rotate_halves(x: jax.Array, rotation: Rotation) -> jax.Array:

@@ -1,5 +1,6 @@
 """Multi-head self-attention over tokens."""
 
+import math
 from functools import lru_cache, partial
 
 import jax
@@ -9,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from sphere_jax.common.shapes import AnyArray, Heads, Tokens
+from sphere_jax.distribution.placement import on_each_device
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.norms import RMSNorm
 from sphere_jax.nn.rope import axial_angles, rotate
@@ -20,11 +22,14 @@ def attend(q: Heads, k: Keys, v: Keys) -> Heads:
     """`softmax(q k^T / sqrt(head_dim)) v`; q (B, N, heads, head_dim), k and v (B, M, heads,
     head_dim); softmax in float32.
 
-    On an NVIDIA GPU by cuDNN's flash attention where it takes the operands: no weights in memory.
+    On an NVIDIA GPU by cuDNN's flash attention, on a TPU from 1,024 tokens by JAX's splash kernel,
+    where these take the operands: no weights in memory.
     """
     plain, kernels = jax.nn.dot_product_attention, {"cpu": _attend_heads_first}
     if _has_cudnn() and fits_cudnn(q):
         kernels["cuda"] = partial(plain, implementation="cudnn")
+    if fits_splash(q, k):
+        kernels["tpu"] = lambda *operands: on_each_device(attend_by_splash, *operands)
     return jax.lax.platform_dependent(q, k, v, default=lambda q, k, v: plain(q, k, v), **kernels)
 
 
@@ -32,6 +37,45 @@ def fits_cudnn(q: Heads) -> bool:
     """Whether cuDNN's attention takes such operands: 16 bits, and heads of a multiple of 8 up to
     128 on every GPU that has it."""
     return q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+
+
+def fits_splash(q: Heads, k: Keys) -> bool:
+    """Whether splash attention takes such operands and gains by them: 16 bits, heads up to 128, and
+    multiples of 128 tokens, 1,024 or more. Below, the weights are small and its layouts cost as
+    much (docs/performance.md)."""
+    tokens, keys = q.shape[1], k.shape[1]
+    small = q.dtype == jnp.bfloat16 and q.shape[-1] <= 128
+    return small and min(tokens, keys) >= 1024 and tokens % 128 == 0 and keys % 128 == 0
+
+
+def attend_by_splash(q: Heads, k: Keys, v: Keys, *, interpret: bool = False) -> Heads:
+    """`attend` by the splash kernel that comes with JAX, on one TPU; `interpret`: on any device,
+    slowly. Queries are scaled before they are rounded."""
+    # Not at the top: Pallas takes half a second to import, and few programs have so many tokens.
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    tokens, keys, heads = q.shape[1], k.shape[1], q.shape[2]
+    rows, columns = math.gcd(tokens, 512), math.gcd(keys, 512)
+    # The gradient of q is a sum over blocks of keys, each of which is kept: few large blocks.
+    sizes = kernels.BlockSizes(
+        block_q=rows,
+        block_kv=columns,
+        block_q_dkv=rows,
+        block_kv_dkv=math.gcd(keys, 1024),
+        block_kv_dkv_compute=columns,
+        use_fused_bwd_kernel=True,
+    )
+    attention = kernels.make_splash_mha(
+        masks.MultiHeadMask([masks.FullMask((tokens, keys))] * heads),
+        block_sizes=sizes,
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=interpret,
+    )
+    q = (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+    return jax.vmap(attention)(q, k, v).transpose(0, 2, 1, 3)
 
 
 @lru_cache
@@ -86,15 +130,10 @@ class Attention(nnx.Module):
         self.rope_grid = rope_grid
 
     def __call__(self, x: Tokens) -> Tokens:
-        batch, tokens, width = x.shape
-        head_dim = width // self.heads
-        q, k, v = (
-            part.reshape(batch, tokens, self.heads, head_dim)
-            for part in jnp.split(self.qkv(x), 3, axis=-1)
-        )
+        q, k, v = self.qkv.by_heads(x, 3, self.heads)
         if self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.rope_grid is not None:
-            angles = axial_angles(self.rope_grid, head_dim)
+            angles = axial_angles(self.rope_grid, q.shape[-1])
             q, k = rotate(q, angles), rotate(k, angles)
-        return self.projection(attend(q, k, v).reshape(batch, tokens, width))
+        return self.projection.of_heads(attend(q, k, v))

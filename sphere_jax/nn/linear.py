@@ -7,7 +7,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from sphere_jax.common.shapes import AnyArray, Hidden
+from sphere_jax.common.shapes import AnyArray, Heads, Hidden, Tokens
+from sphere_jax.distribution.placement import platform
+from sphere_jax.nn.remat import product
 
 zeros = nnx.initializers.zeros_init()
 small_normal = nnx.initializers.normal(0.02)
@@ -41,10 +43,42 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Hidden) -> Float[AnyArray, "*batch features_out"]:
         kernel = self.kernel[...].astype(self.dtype)
-        # One axis of rows: the weight gradient then contracts a single axis, which XLA on CPU turns
-        # into one matmul without copies or transposes. Neutral on TPU (docs/performance.md).
-        rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
-        y = rows @ kernel
-        if self.bias is not None:
-            y = (y.astype(jnp.float32) + self.bias[...][None]).astype(self.dtype)
+        rows = x.astype(self.dtype)
+        if platform() != "tpu":
+            # One axis of rows: the weight gradient then contracts a single axis, which XLA on CPU
+            # turns into one matmul without copies or transposes. On a TPU it takes from the
+            # compiler the choice of a layout for batch and tokens (docs/performance.md).
+            rows = rows.reshape(-1, x.shape[-1])
+        y = self._finished(rows @ kernel, self.bias)
         return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+    def by_heads(self, x: Tokens, parts: int, heads: int) -> tuple[Heads, ...]:
+        """The output of x (B, N, features_in) cut into `parts`, each as (B, N, heads, head_dim).
+
+        On a TPU each is a product of its own with the heads as an axis: cut afterwards, each would
+        be copied to another layout, forward and backward (docs/performance.md).
+        """
+        if platform() != "tpu":
+            cut = jnp.split(self(x), parts, axis=-1)
+            return tuple(part.reshape(*x.shape[:2], heads, -1) for part in cut)
+        kernel = self.kernel[...].astype(self.dtype).reshape(x.shape[-1], parts, heads, -1)
+        biases = [None] * parts if self.bias is None else self.bias[...].reshape(parts, heads, -1)
+        x = x.astype(self.dtype)
+        return tuple(
+            self._finished(jnp.einsum("bnc,chd->bnhd", x, kernel[:, i]), biases[i])
+            for i in range(parts)
+        )
+
+    def of_heads(self, x: Heads) -> Tokens:
+        """The layer on x (B, N, heads, head_dim) with its last two axes as one, in the layout of
+        `by_heads`."""
+        if platform() != "tpu":
+            return self(x.reshape(*x.shape[:2], -1))
+        kernel = self.kernel[...].astype(self.dtype).reshape(*x.shape[2:], -1)
+        return self._finished(jnp.einsum("bnhd,hdc->bnc", x.astype(self.dtype), kernel), self.bias)
+
+    def _finished(self, y: Hidden, bias: AnyArray | nnx.Param | None) -> Hidden:
+        if bias is not None:
+            wide = y.astype(jnp.float32) + jnp.expand_dims(bias[...], range(y.ndim - bias.ndim))
+            y = wide.astype(self.dtype)
+        return product(y)

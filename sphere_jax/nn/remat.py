@@ -4,8 +4,18 @@ from collections.abc import Callable
 from typing import get_args
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 
+from sphere_jax.common.shapes import Hidden
 from sphere_jax.config.options import Remat
+
+_PRODUCT = "product"
+
+
+def product(y: Hidden) -> Hidden:
+    """Marks the result of a linear layer as what "products" stores: with its bias and in the dtype
+    in which the next layer reads it, so that no second array is written or read for it."""
+    return checkpoint_name(y, _PRODUCT)
 
 
 def recomputed(layer: Callable, remat: Remat) -> Callable:
@@ -20,7 +30,7 @@ def recomputed(layer: Callable, remat: Remat) -> Callable:
     if remat == "none":
         return layer
     if remat == "products":
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        policy = jax.checkpoint_policies.save_only_these_names(_PRODUCT)
         return jax.checkpoint(layer, policy=policy)
     if remat == "blocks":
         return jax.checkpoint(layer)

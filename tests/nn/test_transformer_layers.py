@@ -1,12 +1,15 @@
 """Layers against closed forms and against loops over plain NumPy."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from sphere_jax.nn.attention import Attention, attend, fits_cudnn
+from sphere_jax.nn import linear
+from sphere_jax.nn.attention import Attention, attend, attend_by_splash, fits_cudnn, fits_splash
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.embeddings import (
     TimeEmbedding,
@@ -19,6 +22,7 @@ from sphere_jax.nn.functional import Network, num_parameters
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.mlp import MLP, SwiGLU, swiglu_hidden
 from sphere_jax.nn.norms import LayerNorm, RMSNorm
+from sphere_jax.nn.remat import recomputed
 from sphere_jax.nn.rope import axial_angles, rotate
 from sphere_jax.nn.transformer_layers import Block, Stack
 
@@ -138,6 +142,46 @@ def test_operands_that_cudnn_takes(dtype, width, fits):
     assert fits_cudnn(jnp.zeros((2, 4, 2, width), dtype)) == fits
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype", "fits"),
+    [
+        ((1024, 72), "bfloat16", True),
+        ((1152, 64), "bfloat16", True),
+        ((1024, 64), "float32", False),
+        ((1025, 64), "bfloat16", False),
+        ((256, 64), "bfloat16", False),
+        ((1024, 512), "bfloat16", False),
+    ],
+)
+def test_operands_that_splash_takes(shape, dtype, fits):
+    q = jnp.zeros((2, shape[0], 2, shape[1]), dtype)
+    assert fits_splash(q, q) == fits
+    assert not fits_splash(q, q[:, :200])
+
+
+@pytest.mark.parametrize("head_dim", [64, 72])
+def test_splash_attention_and_its_gradient_are_those_of_jax(rng, head_dim):
+    """Against float32, with at most twice the error of plain attention in bfloat16."""
+    draw = lambda: jnp.asarray(rng.standard_normal((1, 1024, 1, head_dim)), "bfloat16")  # noqa: E731
+    operands, weight = (draw(), draw(), draw()), draw().astype(jnp.float32)
+
+    def with_gradient(attend, dtype):
+        loss = lambda q, k, v: (attend(q, k, v).astype(jnp.float32) * weight).sum()  # noqa: E731
+        operand = [x.astype(dtype) for x in operands]
+        _, found = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*operand)
+        output = jax.jit(attend)(*operand)
+        assert output.dtype == dtype
+        return [np.asarray(x, np.float32) for x in (output, *found)]
+
+    ours = with_gradient(partial(attend_by_splash, interpret=True), jnp.bfloat16)
+    plain = with_gradient(jax.nn.dot_product_attention, jnp.bfloat16)
+    exact = with_gradient(jax.nn.dot_product_attention, jnp.float32)
+    for a, b, expected in zip(ours, plain, exact, strict=True):
+        size = np.abs(expected).max()
+        assert np.abs(a - expected).max() < 2 * np.abs(b - expected).max() + 1e-3 * size
+        assert np.abs(a - expected).max() < 0.02 * size
+
+
 def test_attention_layer_against_numpy(rng):
     layer = Attention(12, 3, rngs=nnx.Rngs(0))
     layer.qkv.bias[...] = jnp.asarray(rng.standard_normal(36), jnp.float32)
@@ -152,6 +196,28 @@ def test_attention_layer_against_numpy(rng):
     np.testing.assert_allclose(layer(jnp.asarray(x, jnp.float32)), expected, atol=1e-5)
     with pytest.raises(ValueError, match="not divisible by heads"):
         Attention(12, 5, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_is_the_same_function_in_the_layout_for_a_tpu(rng, monkeypatch, bias):
+    layer = Linear(12, 3 * 12, bias=bias, rngs=nnx.Rngs(0))
+    out = Linear(12, 5, bias=bias, rngs=nnx.Rngs(1))
+    for each in (layer, out) if bias else ():
+        each.bias[...] = jnp.asarray(rng.standard_normal(each.bias.shape), jnp.float32)
+    x = jnp.asarray(rng.standard_normal((2, 4, 12)), jnp.float32)
+
+    def found():
+        q, k, v = layer.by_heads(x, 3, 3)
+        return *(q, k, v), out.of_heads(v), layer(x)
+
+    expected = found()
+    assert [part.shape for part in expected] == [(2, 4, 3, 4)] * 3 + [(2, 4, 5), (2, 4, 36)]
+    monkeypatch.setattr(linear, "platform", lambda: "tpu")
+    products = [e.outvars[0].aval.shape for e in jax.make_jaxpr(found)().eqns
+                if e.primitive.name == "dot_general"]  # fmt: skip
+    assert products == [(2, 4, 3, 4)] * 3 + [(2, 4, 5), (2, 4, 36)]
+    for a, b in zip(found(), expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_feed_forward_layers_against_numpy(rng):
@@ -223,6 +289,26 @@ def test_stack_is_its_layers_in_order(rng):
         result = jax.jit(jax.value_and_grad(loss))(params)
         for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_stored_for_the_backward_pass_of_products():
+    """The result of each linear layer, biases added, once; else the input alone."""
+    x, c = jnp.zeros((2, 4, 8), jnp.bfloat16), jnp.zeros((2, 8), jnp.bfloat16)
+    layer = recomputed(lambda module, *args: module(*args), "products")
+    half = lambda **options: Block(  # noqa: E731
+        8,
+        norm=lambda: LayerNorm(8, affine=False),
+        attention=lambda rngs: Attention(8, 2, rngs=rngs, dtype=jnp.bfloat16),
+        mlp=lambda rngs: MLP(8, 16, rngs=rngs, dtype=jnp.bfloat16),
+        dtype=jnp.bfloat16,
+        **options,
+    )
+    graphdef, state = nnx.split(half(rngs=nnx.Rngs(0)))
+    _, backward = jax.vjp(lambda state, x, c: layer(nnx.merge(graphdef, state), x, c), state, x, c)
+    given = {id(leaf) for leaf in [x, c, *jax.tree.leaves(state)]}
+    stored = [leaf.shape for leaf in jax.tree.leaves(backward) if id(leaf) not in given]
+    # qkv, projection, the two of the MLP, on 2 x 4 rows; modulation.
+    assert sorted(stored) == [(2, 48), (8, 8), (8, 8), (8, 16), (8, 24)]
 
 
 def test_network_is_pure_and_counts():
