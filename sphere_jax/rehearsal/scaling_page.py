@@ -32,7 +32,7 @@ def lines_of(found: Estimate) -> list[str]:
         f"  work        {found.flops:.3g} FLOP in products",
     ]
     if found.memory is None:
-        lines.append("  cost        this compiler estimates no times, and the memory is not known")
+        lines.append("  cost        not known: the CPU compiler estimates no times, nor what fits")
     for kind, (count, size, sent, hidden) in found.collectives.items():
         lines.append(
             f"  {kind:<11} {count:,} x, {in_bytes(size)} in all, {in_bytes(sent)} sent a chip, "
