@@ -10,14 +10,23 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 def versions() -> dict[str, str]:
     """Package versions, and the git state of this source tree if it is a checkout."""
     found = {name: metadata.version(name) for name in PACKAGES}
+    return found | {"sphere_jax": _git("describe", "--always", "--dirty") or "not a git checkout"}
+
+
+def commit() -> str:
+    """The short name of the commit of this source tree, with "-dirty" where package or configs
+    differ from it; "" if it is no checkout."""
+    name = _git("rev-parse", "--short=7", "HEAD")
+    changed = name and _git("status", "--porcelain", "--", ":/sphere_jax", ":/configs")
+    return f"{name}-dirty" if changed else name
+
+
+def _git(*arguments: str) -> str:
+    """What git prints here; "" where it fails, or where there is none."""
     try:
-        git = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True
         )
-        state = git.stdout.strip()
     except FileNotFoundError:
-        state = ""
-    return found | {"sphere_jax": state or "not a git checkout"}
+        return ""
+    return done.stdout.strip()

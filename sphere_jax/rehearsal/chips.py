@@ -14,12 +14,13 @@ from sphere_jax.common.errors import UserError
 class Chip:
     """Published numbers of one chip (cloud.google.com/tpu/docs/system-architecture).
 
-    hbm: bytes. peak: bfloat16 FLOP/s. bandwidth: of HBM, bytes/s. links: of all links to other
-    chips together, bytes/s, both directions. clock: Hz, `peak` over the size of its matrix units.
+    memory: bytes that the compiler leaves to programs, as its messages have them. peak: bfloat16
+    FLOP/s. bandwidth: of HBM, bytes/s. links: of all links to other chips together, bytes/s, both
+    directions. clock: Hz, `peak` over the size of its matrix units.
     """
 
     name: str
-    hbm: float
+    memory: float
     peak: float
     bandwidth: float
     links: float
@@ -29,9 +30,9 @@ class Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v5e", 16 * 2**30, 197e12, 819e9, 200e9, 1.50e9),
-        Chip("v5p", 95 * 2**30, 459e12, 2765e9, 600e9, 1.75e9),
-        Chip("v6e", 32 * 2**30, 918e12, 1640e9, 448e9, 1.75e9),
+        Chip("v5e", 15.75 * 2**30, 197e12, 819e9, 200e9, 1.50e9),
+        Chip("v5p", 95.73 * 2**30, 459e12, 2765e9, 600e9, 1.75e9),
+        Chip("v6e", 31.24 * 2**30, 918e12, 1640e9, 448e9, 1.75e9),
     )
 }
 

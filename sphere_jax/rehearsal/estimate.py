@@ -14,10 +14,9 @@ from typing import Any
 
 import jax
 
-from sphere_jax.common.files import in_bytes
 from sphere_jax.rehearsal.chips import Chip
 from sphere_jax.rehearsal.compiled_text import Program, read_program
-from sphere_jax.rehearsal.programs import Rehearsed
+from sphere_jax.rehearsal.programs import BESIDE, Rehearsed
 from sphere_jax.training.flops import PRODUCTS, product_flops
 
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -29,16 +28,19 @@ TEMPORARIES = re.compile(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds", re.IGN
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Of one program on one mesh, ready for JSON.
+    """Of one program on one mesh, ready for JSON. What has a default may not be known.
 
     Bytes are of one chip. parts: what lies in memory before and after it, by kind. temporaries:
-    while it runs. fits: None where the chip has no known memory. collectives: by kind, (count,
-    bytes of the arrays, bytes sent, bytes of these that are sent while other instructions run).
+    while it runs. memory: that programs may use; None where the chip is not known, and then fits is
+    None, too. sent: to other chips; meanwhile: those of them that are sent while other instructions
+    run. collectives: the same by kind: (count, bytes of the arrays, sent, meanwhile).
     largest_gather: bytes of the largest array that is gathered at once. seconds: (transfers
     hidden, not hidden) of one run; None without the compiler's estimate. utilisation: of the
-    chips' bfloat16 peak, for the same two.
-    float32: share of the FLOPs of products whose factors are float32 where bfloat16 is meant, and
-    where they are. not_donated: bytes of the state that the program does not write in place.
+    chips' bfloat16 peak, for the same two. steps: how often a whole run runs it; 0 if that is not
+    fixed. float32: share of the FLOPs of products whose factors are float32 where bfloat16 is
+    meant, and where they are. not_donated: bytes of the state that the program does not write in
+    place. recomputing: key and value of the option, and the bytes that the next weaker value would
+    store besides, at most; () if the stage has no such option.
     """
 
     program: str
@@ -46,28 +48,32 @@ class Estimate:
     mesh: dict[str, int]
     chips: int
     examples: int
-    flops: float
-    parts: dict[str, int]
-    temporaries: int
     peak: int
     memory: float | None
     fits: bool | None
-    bytes_accessed: float
-    collectives: dict[str, tuple[int, int, float, float]]
-    largest_gather: int
-    seconds: tuple[float, float] | None
     ideal: float | None
+    seconds: tuple[float, float] | None
     utilisation: tuple[float, float] | None
     days: tuple[float, float] | None
-    float32: tuple[float, tuple[str, ...]]
-    not_donated: int
-    costliest: tuple[tuple[str, str, float], ...]
-    advice: tuple[str, ...] = ()
+    sent: float
+    meanwhile: float
+    steps: int
+    micro_batches: int
+    recomputing: tuple[str, str, int] | tuple[()]
+    flops: float = 0.0
+    parts: dict[str, int] = dataclasses.field(default_factory=dict)
+    temporaries: int = 0
+    collectives: dict[str, tuple[int, int, float, float]] = dataclasses.field(default_factory=dict)
+    largest_gather: int = 0
+    float32: tuple[float, tuple[str, ...]] = (0.0, ())
+    not_donated: int = 0
+    costliest: tuple[tuple[str, str, float], ...] = ()
 
 
 def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) -> Estimate:
     """Compiles a program and reads what the compiler says. Takes minutes for large networks."""
     lowered = rehearsed.traced.lower()
+    key, policy, more = rehearsed.recomputing
     base = dict(
         program=rehearsed.name,
         topology=topology,
@@ -76,37 +82,40 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
         examples=rehearsed.examples,
         flops=rehearsed.flops,
         parts=rehearsed.parts,
-        memory=chip.hbm if chip else None,
+        memory=chip.memory if chip else None,
         ideal=rehearsed.flops / mesh.size / chip.peak if chip else None,
+        steps=rehearsed.steps,
+        micro_batches=rehearsed.micro_batches,
+        recomputing=(key, policy, more // mesh.size) if key else (),
         float32=float32_products(rehearsed.traced.jaxpr) if rehearsed.bfloat16 else (0.0, ()),
     )
+    kept, beside = sum(rehearsed.parts.values()), rehearsed.parts.get(BESIDE, 0)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        kept = sum(rehearsed.parts.values())
-        used = memory_needed(str(error), kept)
+        used = memory_needed(str(error), kept - beside)
         if used is None:
             raise
-        made = Estimate(
-            temporaries=max(used - kept, 0), peak=used, fits=False, bytes_accessed=0.0,
-            collectives={}, largest_gather=0, seconds=None, utilisation=None, days=None,
-            not_donated=0, costliest=(), **base,
+        return Estimate(
+            peak=used + beside, fits=False, temporaries=max(used + beside - kept, 0), seconds=None,
+            utilisation=None, days=None, sent=0.0, meanwhile=0.0, **base,
         )  # fmt: skip
-        return dataclasses.replace(made, advice=advice(made, rehearsed))
     program = read_program(compiled.as_text())
     memory = compiled.memory_analysis()
     temporaries = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
     outside = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    peak = memory.argument_size_in_bytes + outside + temporaries
-    seconds = _seconds(program, chip)
+    # What a program does not read lies in memory all the same.
+    peak = max(memory.argument_size_in_bytes + beside, kept) + outside + temporaries
+    seconds, collectives = _seconds(program, chip), _by_kind(program)
     state = sum(rehearsed.parts.get(part, 0) for part in ("params", "ema", "optimizer", "profiles"))
-    costs = compiled.cost_analysis() or {}
-    made = Estimate(
+    sent, meanwhile = (sum(each[i] for each in collectives.values()) for i in (2, 3))
+    return Estimate(
         temporaries=temporaries,
         peak=peak,
-        fits=peak <= chip.hbm if chip else None,
-        bytes_accessed=float(costs.get("bytes accessed", 0.0)),
-        collectives=_by_kind(program),
+        fits=peak <= chip.memory if chip else None,
+        collectives=collectives,
+        sent=sent,
+        meanwhile=meanwhile,
         largest_gather=max(
             (c.size for c in program.collectives if c.kind == "all-gather"), default=0
         ),
@@ -120,7 +129,6 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
         ),
         **base,
     )
-    return dataclasses.replace(made, advice=advice(made, rehearsed))
 
 
 def memory_needed(message: str, kept: int) -> int | None:
@@ -187,42 +195,3 @@ def _place_of(equation: Any) -> str:
         if "sphere_jax" in file.parts[:-1]:
             names.append(f"{file.stem}.{frame.function_name.rpartition('.')[2]}")
     return " < ".join(names[:3]) or "elsewhere"
-
-
-def advice(found: Estimate, rehearsed: Rehearsed) -> tuple[str, ...]:
-    """What to change, in sentences."""
-    said, stage = [], rehearsed.name.removeprefix("train ")
-    training = rehearsed.steps > 0
-    parts = found.parts
-    if found.fits is False:
-        kept = sum(parts.values())
-        if kept > (found.memory or 0) / 2 and found.mesh["fsdp"] == 1:
-            said.append("the state takes more than half of the memory: raise config.mesh.fsdp")
-        said.append(
-            f"does not fit: compute {stage} in micro-batches (config.{stage}.most_per_device), "
-            "recompute whole blocks (remat='blocks'), or take more chips"
-            if training
-            else "does not fit: lower config.sampler.batch_size"
-        )
-    gathered = found.collectives.get("all-gather", (0, 0))[1]
-    once = found.chips * max(parts.get("params", 0), 1) * rehearsed.micro_batches
-    if training and gathered > 8 * once:
-        said.append(
-            f"gathers {in_bytes(gathered)} a step, over 8 times the parameters in float32: "
-            "activations of the whole batch are moved"
-        )
-    if training and found.examples // found.chips < 4:
-        said.append(
-            f"{found.examples / found.chips:.3g} images a chip leave the units idle and the update "
-            "dominates: fewer chips, or a larger batch"
-        )
-    if found.float32[0] > 0.05:
-        said.append(f"{found.float32[0]:.0%} of the products are float32: see their names")
-    if found.not_donated > 2**20:
-        said.append(f"{in_bytes(found.not_donated)} of the state are not written in place")
-    used = found.peak / found.memory if found.memory and found.fits else 1.0
-    if training and used < 0.4:
-        said.append(
-            f"{used:.0%} of the memory are used: recompute less (remat='products' or 'none')"
-        )
-    return tuple(said)

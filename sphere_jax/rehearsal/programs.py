@@ -4,9 +4,9 @@ Nothing is allocated and no data are read: every argument is a shape with its sh
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,11 @@ import numpy as np
 
 from sphere_jax.config.option import leaves
 from sphere_jax.config.options import Config
-from sphere_jax.distribution.mesh import (
-    batch_sharding,
-    bytes_on_device,
-    platform_of,
-    replicated,
-    shapes_on,
-    split_batches,
-)
-from sphere_jax.evaluation.features.published import PublishedFeatures
-from sphere_jax.nn.compilation import quick_products
+from sphere_jax.data.cached_latents import NAMES
+from sphere_jax.distribution.mesh import batch_sharding, bytes_on_device, shapes_on, split_batches
+from sphere_jax.evaluation.features.published import Published, PublishedFeatures
+from sphere_jax.methods.base import Method
+from sphere_jax.rehearsal.recomputing import Recomputing, recomputing
 from sphere_jax.runs.drawing import Drawer
 from sphere_jax.runs.network_files import shapes_of_files
 from sphere_jax.runs.run import Run
@@ -31,15 +26,18 @@ from sphere_jax.training.flops import step_flops, traced_flops
 from sphere_jax.training.task import Task
 from sphere_jax.weights.catalogue import catalogue
 
+FLOAT16 = np.dtype(np.float16)  # latents of a cache, as `prepare latents` stores them
+
 
 @dataclasses.dataclass(frozen=True)
 class Rehearsed:
     """A traced program.
 
     name: "train flow", "sample", "score". examples: images of one run of it. flops: of its
-    products, on all devices together. parts: bytes on one device by kind. steps: how often a whole
-    run runs it; 0 if that is not fixed. bfloat16: whether its products are meant to be.
-    micro_batches: of one run of it.
+    products, on all devices together. parts: bytes on one device by kind; what they have in
+    BESIDE lies there too, and is not given to the program. bfloat16: whether its products are meant
+    to be. steps: how often a whole run runs it; 0 if that is not fixed. micro_batches: of one run
+    of it. recomputing: of a train step.
     """
 
     name: str
@@ -47,84 +45,113 @@ class Rehearsed:
     examples: int
     flops: float
     parts: dict[str, int]
+    bfloat16: bool
     steps: int = 0
-    bfloat16: bool = False
     micro_batches: int = 1
+    recomputing: Recomputing = Recomputing("", "none", 0)
+
+
+BESIDE = "train state"  # of the stage that generates, while training scores
 
 
 def programs_of(config: Config, mesh) -> Iterator[Rehearsed]:
     """Every program of a config, one at a time. Raises UserError as training would."""
-    run = Run(config, Path(), mesh)
+    run, beside = Run(config, Path(), mesh), 0
     found = dict(run.tokenizer.shapes())
     if not config.source.holds_images and all(m.on_latents for m in run.methods.values()):
         found = {k: v for k, v in found.items() if k not in run.tokenizer.encoder_parts}
     for name in run.methods:
-        yield (step := _step(run, name, found))[0]
-        found |= step[1]
+        step = _step(run, name, found)
+        yield step.rehearsed
+        if name == config.generator and config.evaluation.every > 0:
+            beside = step.beside
+        found |= step.artifacts
     if run.generator is not None:
-        yield _sampler(run, found)
-        if run.generator.has_images and config.features.name in catalogue():
-            yield _scorer(run)
+        run.artifacts = shapes_on(mesh, found, config.mesh.zero)
+        yield _sampler(run, beside)
+        if run.generator.has_images and isinstance(config.features, Published):
+            yield _scorer(run, beside)
 
 
-def _step(run: Run, name: str, found: dict) -> tuple[Rehearsed, dict]:
+class _Step(NamedTuple):
+    """beside: bytes of the train state on a device but for the weights that samples use."""
+
+    rehearsed: Rehearsed
+    artifacts: dict
+    beside: int
+
+
+def _step(run: Run, name: str, found: dict) -> _Step:
     """The train step of a stage, and the shapes of its artifacts."""
     config, mesh, method = run.config, run.mesh, run.methods[name]
     options, zero = split_batches(mesh, name, config.stage(name)), config.mesh.zero
     frozen = shapes_on(mesh, method.frozen(found | shapes_of_files(method.files())), zero)
     task = Task(name, method, options, frozen, config.seed, mesh, zero)
     state, size, rows = task.abstract_state, options.batch_size, batch_sharding(mesh)
+    shapes = _examples(config, method)
     batch = {
         key: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=rows)
-        for key, (shape, dtype) in method.batch_shapes().items()
+        for key, (shape, dtype) in shapes.items()
     }
-    flops = step_flops(method, state["params"], frozen, method.batch_shapes(), size)
     parts = {part: bytes_on_device(state[part]) for part in state if part != "progress"}
+    beside = sum(parts.values()) - parts[task.weights_item]
     parts |= {"frozen": bytes_on_device(frozen), "batch": bytes_on_device(batch)}
-    traced = task.train_step.trace(state, frozen, batch)
+    rehearsed = Rehearsed(
+        name=f"train {name}",
+        traced=task.train_step.trace(state, frozen, batch),
+        examples=size,
+        flops=step_flops(method, state["params"], frozen, shapes, size),
+        parts=parts,
+        bfloat16=_bfloat16(config),
+        steps=options.steps,
+        micro_batches=options.accumulate,
+        recomputing=recomputing(config, name, state["params"], frozen, size // options.accumulate),
+    )
+    artifacts = {part: state["params"][part] for part in method.trains} | method.artifact_shapes()
+    return _Step(rehearsed, artifacts, beside)
+
+
+def _examples(config: Config, method: Method) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shapes and dtypes of an example: latents of a cache have 16 bits until a device has them."""
+    found = method.batch_shapes()
+    if config.source.made_of_images:
+        found |= {name: (found[name][0], FLOAT16) for name in NAMES if name in found}
+    return found
+
+
+def _bfloat16(config: Config) -> bool:
+    """Whether a config means products to be of bfloat16, in its networks or in some of them."""
     groups = (config.model, config.tokenizer)
-    bfloat16 = any(
-        leaf.value == "bfloat16" for group in groups for _, leaf in leaves("config", group)
-    )
-    counts = (options.steps, bfloat16, options.accumulate)
-    rehearsed = Rehearsed(f"train {name}", traced, size, flops, parts, *counts)
-    return rehearsed, {p: state["params"][p] for p in method.trains} | method.artifact_shapes()
+    return any(leaf.value == "bfloat16" for group in groups for _, leaf in leaves("", group))
 
 
-def _sampler(run: Run, found: dict) -> Rehearsed:
+def _sampler(run: Run, beside: int) -> Rehearsed:
     """Drawing and decoding one batch."""
-    mesh, zero = run.mesh, run.config.mesh.zero
-    run.artifacts = shapes_on(mesh, found, zero)
-    drawer = Drawer(run, run.config.seed)
-    size = drawer.batch_size(run.config.sampler.batch_size)
-    rows = batch_sharding(mesh)
-    given = (
-        jax.ShapeDtypeStruct((size,), np.uint32, sharding=rows),
-        jax.ShapeDtypeStruct((size,), np.int32, sharding=rows),
-    )
-    traced = drawer.program(lambda _, images: images).trace(drawer.params, (), *given)
-    flops = traced_flops(traced.jaxpr)
-    parts = {"params": bytes_on_device(drawer.params)}
-    bfloat16 = run.config.model.compute_dtype == "bfloat16"
-    return Rehearsed("sample", traced, size, flops, parts, 0, bfloat16)
+    return _drawn(run, "sample", lambda _, images: images, {}, beside, _bfloat16(run.config))
 
 
-def _scorer(run: Run) -> Rehearsed:
-    """Features of one batch of images."""
-    mesh, kind = run.mesh, run.config.features
-    network = catalogue()[kind.name].network(dtype=jnp.float32)
+def _scorer(run: Run, beside: int) -> Rehearsed:
+    """Drawing and decoding one batch, and its features: what `evaluate --workdir` runs."""
+    kind = run.config.features
+    network = catalogue()[kind.weights].network(dtype=jnp.float32, **kind.options)
     features = PublishedFeatures(kind, "", None, network, network.shapes)
-    params = shapes_on(mesh, network.shapes, False)
-    size = 64 * mesh.size
-    shape = (size, *run.tokenizer.image_shape)
-    images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=batch_sharding(mesh))
 
     def score(params, images):
-        return features.compute(params, images, kind.outputs)
+        images = jnp.broadcast_to(images, (*images.shape[:-1], 3))
+        return images, features.compute(params, images, kind.outputs)
 
-    program = jax.jit(
-        score, out_shardings=replicated(mesh), compiler_options=quick_products(platform_of(mesh))
-    )
-    traced = program.trace(params, images)
-    parts = {"params": bytes_on_device(params), "batch": bytes_on_device(images)}
-    return Rehearsed("score", traced, size, traced_flops(traced.jaxpr), parts)
+    given = shapes_on(run.mesh, network.shapes)
+    return _drawn(run, "score", score, given, beside, False)  # features are of float32
+
+
+def _drawn(
+    run: Run, name: str, then: Callable, given: Any, beside: int, bfloat16: bool
+) -> Rehearsed:
+    """One batch of samples and `then(given, images)` of it."""
+    drawer, rows = Drawer(run, run.config.seed), batch_sharding(run.mesh)
+    size = drawer.batch_size(run.config.sampler.batch_size)
+    batch = [jax.ShapeDtypeStruct((size,), dtype, sharding=rows) for dtype in (np.uint32, np.int32)]
+    traced = drawer.program(then).trace(drawer.params, given, *batch)
+    parts = {"params": bytes_on_device((drawer.params, given)), BESIDE: beside}
+    flops = traced_flops(traced.jaxpr)
+    return Rehearsed(name, traced, size, flops, parts, bfloat16)

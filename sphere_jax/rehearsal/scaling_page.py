@@ -1,23 +1,38 @@
 """An estimate as text, and a page of many."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from sphere_jax.common.files import in_bytes
+from sphere_jax.rehearsal.advice import advice
 from sphere_jax.rehearsal.chips import CHIPS
 from sphere_jax.rehearsal.estimate import Estimate
+
+MADE_WITH = ("commit", "date", "jax", "libtpu")
+
+
+class Record(NamedTuple):
+    """config: with what was overridden. made: by MADE_WITH, "" where it is not known."""
+
+    config: str
+    made: dict[str, str]
+    found: Estimate
 
 
 def lines_of(found: Estimate) -> list[str]:
     """For the terminal."""
     axes = ", ".join(f"{axis} {size}" for axis, size in found.mesh.items())
     parts = ", ".join(f"{in_bytes(size)} {part}" for part, size in found.parts.items() if size)
-    verdict = {True: "fits", False: "DOES NOT FIT", None: "memory of the chip not known"}
+    verdict = {True: ": fits", False: ": DOES NOT FIT", None: ""}
     of = f" of {in_bytes(found.memory)}" if found.memory else ""
     lines = [
         f"{found.program}  ({found.topology}: {axes}; {found.examples} images)",
-        f"  memory      {in_bytes(found.peak)}{of} a chip: {verdict[found.fits]}",
+        f"  memory      {in_bytes(found.peak)}{of} a chip{verdict[found.fits]}",
         f"  kinds       {parts}, {in_bytes(found.temporaries)} temporaries and program",
-        f"  work        {found.flops:.3g} FLOP in products, {in_bytes(found.bytes_accessed)} moved "
-        "to and from memory a chip (a loop's body counted once)",
+        f"  work        {found.flops:.3g} FLOP in products",
     ]
+    if found.memory is None:
+        lines.append("  cost        not known: the CPU compiler estimates no times, nor what fits")
     for kind, (count, size, sent, hidden) in found.collectives.items():
         lines.append(
             f"  {kind:<11} {count:,} x, {in_bytes(size)} in all, {in_bytes(sent)} sent a chip, "
@@ -42,59 +57,64 @@ def lines_of(found: Estimate) -> list[str]:
         lines.append(f"  not reused  {in_bytes(found.not_donated)} of the state")
     for name, op_name, seconds in found.costliest:
         lines.append(f"  {1e3 * seconds:8.3f} ms {name}  {op_name[-90:]}")
-    return lines + [f"  change      {sentence}" for sentence in found.advice]
+    return lines + [f"  change      {sentence}" for sentence in advice(found)]
 
 
 HEADER = (
     "| config | program | pod | mesh | images | GiB a chip | ideal ms | ms | of the peak | sent a "
-    "chip | meanwhile | days |"
+    "chip | meanwhile | days | commit |"
 )
 
 INTRODUCTION = """\
 # Scaling
 
 Written by the command below from what the TPU compiler says of the real programs; no TPU has run
-them. Every row is of one such command, with the config as it is shipped but for what is named:
+them. Every row is of one such command, with the config as it was shipped at that commit but for
+what is named. Its numbers are kept in `rehearsals/`; --page alone writes this page of them:
 
     pip install libtpu
     python -m sphere_jax.rehearse --config=configs/imagenet_slerp.py --topology=v5e:4x4 \\
-        --results=runs/rehearsals --page=docs/scaling.md
+        --page=docs/scaling.md
 
 **Model.** Arithmetic: the compiler's estimated cycles of every instruction, at the clock of the
 chip. Transfers: each chip sends (n-1)/n of every gathered or scattered array and twice that of a
 reduced one, at half the published bandwidth of its links. "ms" has two numbers: with transfers
 hidden behind the arithmetic, and without. "ideal" is the FLOPs of the products (forward and
-backward, nothing recomputed) at the published peak in bfloat16. Memory is the compiler's own. "no
-fit": the compiler refuses, or needs more than the chip has. "meanwhile": the part of what is sent
-that the compiler sends while other instructions run. Networks whose weights a config does not name
-(LPIPS, DINO as an encoder) are not in its programs. What was changed by these numbers, and what
-they fall short of: [performance](performance.md#on-a-pod).
+backward, nothing recomputed) at the published peak in bfloat16. Memory is the compiler's own, with
+what lies there beside a program: all parameters of a run and, where training scores, its train
+state. "no fit": the compiler refuses, or needs more than it leaves to programs. "meanwhile": the
+part of what is sent that the compiler sends while other instructions run. Not compiled: previews,
+held-out losses, and networks whose weights a config does not name (LPIPS, DINO as an encoder). What
+was changed by these numbers, and what they fall short of: [performance](performance.md#on-a-pod).
 """
 
 
-def page_of(results: list[tuple[str, Estimate]]) -> str:
-    """Markdown, for `(config, estimate)`."""
+def page_of(records: Sequence[Record]) -> str:
+    """Markdown."""
     chips = [
-        f"| {c.name} | {c.hbm / 2**30:.0f} GiB | {c.peak / 1e12:.0f} TFLOP/s | "
-        f"{c.bandwidth / 1e9:,.0f} GB/s | {c.links / 1e9:.0f} GB/s | {c.clock / 1e9:.2f} GHz |"
+        f"| {c.name} | {c.memory / 2**30:.4g} GiB | "
+        f"{c.peak / 1e12:.0f} TFLOP/s | {c.bandwidth / 1e9:,.0f} GB/s | "
+        f"{c.links / 1e9:.0f} GB/s | {c.clock / 1e9:.2f} GHz |"
         for c in CHIPS.values()
     ]
-    rows = [_row(config, found) for config, found in sorted(results, key=_place)]
+    records = sorted(records, key=_place)
     said = [
-        f"- {config}, {found.program}, {found.topology}: {'; '.join(found.advice)}."
-        for config, found in sorted(results, key=_place)
-        if found.advice
+        f"- {config}, {found.program}, {found.topology}: {'; '.join(sentences)}."
+        for config, _, found in records
+        if (sentences := advice(found))
     ]
     return "\n".join(
         [
             INTRODUCTION,
-            "| chip | memory | peak | memory bandwidth | links | clock |",
+            "| chip | memory for programs | peak | memory bandwidth | links | clock |",
             "| --- | --- | --- | --- | --- | --- |",
             *chips,
             "",
             HEADER,
             "| --- " * (HEADER.count("|") - 1) + "|",
-            *rows,
+            *map(_row, records),
+            "",
+            *_commits(records),
             "",
             "## What to change",
             "",
@@ -104,18 +124,31 @@ def page_of(results: list[tuple[str, Estimate]]) -> str:
     )
 
 
-def _place(item: tuple[str, Estimate]) -> tuple:
-    config, found = item
-    return config, found.program, found.topology, tuple(found.mesh.items())
+def _commits(records: Sequence[Record]) -> list[str]:
+    """When and with what the rows of each commit were made."""
+    made = sorted({tuple(record.made.values()) for record in records}, key=lambda one: one[1::-1])
+    return [
+        f"- {commit or 'no commit'}: {day}, "
+        + ", ".join(
+            f"{name} {version}" if version else f"{name}'s version was not kept"
+            for name, version in (("jax", jax), ("libtpu", libtpu))
+        )
+        for commit, day, jax, libtpu in made
+    ]
+
+
+def _place(record: Record) -> tuple:
+    found = record.found
+    return record.config, found.program, found.topology, tuple(found.mesh.items())
 
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _row(config: str, found: Estimate) -> str:
+def _row(record: Record) -> str:
+    config, made, found = record
     mesh = " x ".join(str(size) for size in found.mesh.values())
-    sent, hidden = (sum(each[i] for each in found.collectives.values()) for i in (2, 3))
 
     def two(values, form=_short) -> str:
         return " to ".join(dict.fromkeys(form(value) for value in values or ()))
@@ -125,7 +158,8 @@ def _row(config: str, found: Estimate) -> str:
         f"{found.peak / 2**30:.1f}" + (" no fit" if found.fits is False else ""),
         _short(1e3 * found.ideal) if found.ideal else "",
         two([1e3 * s for s in found.seconds or ()]),
-        two(found.utilisation, "{:.0%}".format), in_bytes(sent) if sent else "",
-        f"{hidden / sent:.0%}" if sent else "", two(found.days),
+        two(found.utilisation, "{:.0%}".format), in_bytes(found.sent) if found.sent else "",
+        f"{found.meanwhile / found.sent:.0%}" if found.sent else "", two(found.days),
+        made["commit"],
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"

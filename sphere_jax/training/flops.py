@@ -43,6 +43,18 @@ def step_flops(
     batch_size: int,
 ) -> float:
     """FLOPs of one training step of a method; `shapes` are `(shape, dtype)` of one example."""
+    arguments = loss_arguments(method, params, frozen, shapes, batch_size)
+    return training_flops(lambda *a: method.loss(*a)[0], *arguments)
+
+
+def loss_arguments(
+    method: Any,
+    params: dict,
+    frozen: dict,
+    shapes: dict[str, tuple[tuple[int, ...], Any]],
+    batch_size: int,
+) -> tuple[dict, dict, dict, Any]:
+    """Shapes of the arguments `(params, frozen, batch, keys)` of a method's loss in training."""
     batch = {
         name: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
         for name, (shape, dtype) in shapes.items()
@@ -50,7 +62,7 @@ def step_flops(
     keys = jax.eval_shape(lambda: method.keys(jax.random.key(0), batch_size))
     if schedule := jax.eval_shape(method.schedule, jax.ShapeDtypeStruct((), jnp.int32)):
         frozen = frozen | {"schedule": schedule}
-    return training_flops(lambda *a: method.loss(*a)[0], params, frozen, batch, keys)
+    return params, frozen, batch, keys
 
 
 def _flops(function: Callable, args: tuple, trained: int) -> float:

@@ -23,7 +23,7 @@ from sphere_jax.distribution.mesh import (
 from sphere_jax.methods.flow import FlowOptions
 from sphere_jax.methods.hae import HAEOptions
 
-PODS = sorted((Path(__file__).parents[2] / "configs").glob("imagenet_*.py"))
+PODS = sorted((Path(__file__).parents[2] / "configs").glob("imagenet*.py"))
 
 
 def specs(tree, fsdp=4, **options):

@@ -6,26 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 import tiny_run
+from estimates import CONFIG
 from refusals import refusal_of
 
 from sphere_jax import rehearse
 from sphere_jax.rehearsal.estimate import float32_products, memory_needed
-from sphere_jax.rehearsal.kept import label_of
-
-CONFIG = """
-from ml_collections import ConfigDict
-def get_config():
-    return ConfigDict({
-        "stages": ("flow",),
-        "data": {"source": "latents"},
-        "tokenizer": {"name": "precomputed", "latent_shape": (4, 4, 4)},
-        "model": {"width": 128, "depth": 2, "heads": 2, "unroll": False, "remat": "products",
-                  "compute_dtype": "bfloat16"},
-        "flow": {"steps": 20, "batch_size": 16, "label_dropout": 0.5},
-        "sampler": {"steps": 2, "guidance": 2.0, "batch_size": 16},
-        "mesh": {"fsdp": 0},
-    })
-"""
 
 
 @pytest.fixture
@@ -40,7 +25,6 @@ def config(tmp_path):
         (["--topology=v9:2x2"], "--topology=v9:2x2 is not known; give cpu:8, or a shape of one of"),
         (["--topology=cpu:0"], "--topology=cpu:0 is not known"),
         (["--topology=v5e"], "--topology=v5e is not known"),
-        (["--topology=cpu:1", "--page=F.md"], "--page needs --results"),
     ],
 )
 def test_refusals(config, flags, words):
@@ -75,17 +59,13 @@ def test_what_a_program_that_does_not_fit_needs(message, needed):
     assert found == (needed and pytest.approx(needed * 2**30))
 
 
-def test_labels_name_what_was_overridden():
-    given = ["--config=a/b.py", "--config.model.size=XL", "--config.mesh.fsdp=2", "--only=sample"]
-    assert label_of("a/b.py", given) == "b model.size=XL"
-
-
 @pytest.mark.slow
 def test_a_rehearsal_on_four_devices(config, tmp_path):
-    flags = [config, "--topology=cpu:4", f"--results={tmp_path}", f"--page={tmp_path / 'page.md'}"]
+    flags = [config, "--topology=cpu:4", f"--page={tmp_path / 'page.md'}"]
     out, _ = tiny_run.finish(tiny_run.launch("rehearse", *flags))
     assert "train flow  (cpu:4: data 1, fsdp 4; 16 images)" in out and "sample  (" in out
-    kept = json.loads((tmp_path / "tiny-train_flow-cpu_4-1x4.json").read_text())
+    assert out.count("the CPU compiler estimates no times") == 2
+    kept = json.loads((tmp_path / "rehearsals" / "tiny-train_flow-cpu_4-1x4.json").read_text())
     # Every weight is gathered in bfloat16 for the forward and once more for the backward pass.
     params = 4 * kept["parts"]["params"]
     assert 0 < kept["collectives"]["all-gather"][1] < 2 * params

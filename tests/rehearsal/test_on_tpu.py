@@ -1,0 +1,63 @@
+"""A rehearsal by the compiler for TPUs, which needs no TPU."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import tiny_run
+from estimates import CONFIG
+
+from sphere_jax.rehearsal.chips import CHIPS
+
+WHY = "the compiler for TPUs is not installed: pip install -r requirements-parity.txt"
+pytestmark = pytest.mark.parity
+OVERSIZED = """
+import jax, jax.numpy as jnp
+from sphere_jax.rehearsal.chips import CHIPS, devices_of
+devices, _ = devices_of("v5e:2x2")
+sharding = jax.sharding.SingleDeviceSharding(devices[0])
+given = jax.ShapeDtypeStruct((2**17, 2**17), jnp.float32, sharding=sharding)
+jax.jit(lambda x: x + 1).lower(given).compile()
+"""
+
+
+@pytest.fixture(autouse=True)
+def libtpu():
+    pytest.importorskip("libtpu", reason=WHY)
+
+
+def test_a_rehearsal_for_four_chips(tmp_path):
+    (tmp_path / "tiny.py").write_text(CONFIG)
+    page = tmp_path / "page.md"
+    flags = [f"--config={tmp_path / 'tiny.py'}", "--topology=v5e:2x2", f"--page={page}"]
+    out, _ = tiny_run.finish(tiny_run.launch("rehearse", *flags))
+    assert "train flow  (v5e:2x2: data 1, fsdp 4; 16 images)" in out and "sample  (" in out
+    assert "a chip: fits" in out and "the CPU compiler" not in out
+    records = {
+        content["program"]: content
+        for content in map(json.loads, (f.read_text() for f in (tmp_path / "rehearsals").iterdir()))
+    }
+    step = records["train flow"]
+    hidden, not_hidden = step["seconds"]
+    assert 0 < step["ideal"] < hidden < not_hidden < 0.1
+    assert step["days"] == pytest.approx([20 * s / 86_400 for s in step["seconds"]])
+    assert step["utilisation"] == pytest.approx([step["ideal"] / s for s in step["seconds"]])
+    assert step["fits"] is True and step["memory"] == CHIPS["v5e"].memory
+    assert sum(step["parts"].values()) < step["peak"] < step["memory"]
+    assert len(step["costliest"]) == 10 and min(cost for *_, cost in step["costliest"]) > 0
+    # Every weight is gathered in bfloat16 for the forward and once more for the backward pass, and
+    # gradients are reduced.
+    assert 0 < step["collectives"]["all-gather"][1] < 2 * 4 * step["parts"]["params"]
+    assert {"all-reduce", "reduce-scatter"} & step["collectives"].keys()
+    assert 0 < step["meanwhile"] < step["sent"]
+    assert step["not_donated"] < 0.01 * step["parts"]["params"] and step["float32"][0] < 0.05
+    assert step["libtpu"] and records["sample"]["days"] is None
+    assert "| tiny | train flow | v5e:2x2 | 1 x 4 | 16 |" in page.read_text()
+
+
+def test_the_memory_of_a_chip_is_what_the_compiler_leaves():
+    line, env = [sys.executable, "-c", OVERSIZED], tiny_run.environment()
+    done = subprocess.run(line, cwd=tiny_run.ROOT, env=env, capture_output=True, text=True)
+    left = f"{CHIPS['v5e'].memory / 2**30:.2f}G"
+    assert done.returncode == 1 and f"exceeds available HBM ({left})" in done.stderr
