@@ -70,7 +70,15 @@ MINUTES = 7.2  # of all parts; the start of this process and the last seconds ar
 LEAST = 0.5  # of its seconds: with less time left a part is skipped
 CUT, KILLED = 12, 20  # seconds after its time a part ends itself, and its process is killed
 MEMORY = {True: "0.55", False: "0.9"}  # JAX's share, with PyTorch in the same process or not
-SMOKE = ["--network_sizes", "width=32", "depth=1", "heads=2", "--latent_side=2", "--classes=3"]
+SMOKE = [
+    "--minutes=60",
+    "--network_sizes",
+    "width=32",
+    "depth=1",
+    "heads=2",
+    "--latent_side=2",
+    "--classes=3",
+]
 SMOKE += ["--batch=2", "--steps=2", "--repeats=1", "--rounds=1", "--seconds=0", "--warm_up=0"]
 SMOKE += ["--no_compile", "--vectors=64", "--most_methods=1", "--image_side=16"]
 SMOKE += ["--networks", "taesd", "--profiled", "sample"]
@@ -171,11 +179,9 @@ def _run(name: str, args: argparse.Namespace, start: float, found: dict) -> None
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", MEMORY[beside_torch])
     end = start + 60 * args.minutes
     found["running"], found["parts"][name] = name, {}
-    guard = stop_at(end + CUT, found, args.out)
     print(f"\n== {name}", flush=True)
-    with noted(found["unfinished"], name):
+    with stop_at(end + CUT, found, args.out), noted(found["unfinished"], name):
         PARTS[name][1](args, end, found["parts"][name])
-    guard.cancel()
     del found["running"]
     found["seconds"][name] = round(time.monotonic() - start, 1)
     write_json(args.out, found)

@@ -27,9 +27,11 @@ def noted(failed: dict[str, str], name: str) -> Iterator[None]:
         print(f"  {name} failed: {failed[name]}", flush=True)
 
 
-def stop_at(when: float, found: dict[str, Any], path: Path) -> threading.Timer:
-    """Ends the process at `when`, by `time.monotonic`, with exit code 1, unless it is cancelled: no
-    compiler can be interrupted otherwise. `found["running"]` is what it was at."""
+@contextlib.contextmanager
+def stop_at(when: float, found: dict[str, Any], path: Path) -> Iterator[None]:
+    """Ends the process, with exit code 1, if it is inside at `when`, by `time.monotonic`: no
+    compiler can be interrupted otherwise. `found` is written then; its "running" is what it was at.
+    """
 
     def stop() -> None:
         try:
@@ -44,4 +46,7 @@ def stop_at(when: float, found: dict[str, Any], path: Path) -> threading.Timer:
     guard = threading.Timer(when - time.monotonic(), stop)
     guard.daemon = True
     guard.start()
-    return guard
+    try:
+        yield
+    finally:
+        guard.cancel()

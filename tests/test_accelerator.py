@@ -3,6 +3,9 @@
 import importlib
 import json
 import math
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -35,7 +38,7 @@ def benchmark(monkeypatch):
 
 def test_a_part_that_dies_is_one_line_and_the_others_go_on(benchmark, monkeypatch, tmp_path, capfd):
     accelerator, out = benchmark("accelerator"), tmp_path / "found.json"
-    monkeypatch.setattr(accelerator, "_command", lambda: [accelerator.sys.executable, "-c", PART])
+    monkeypatch.setattr(accelerator, "_command", lambda: [sys.executable, "-c", PART])
     monkeypatch.setattr(accelerator, "KILLED", 0)
     parts = ["device", "geometry", "images", "kernels", "methods"]
     shares = {name: (2.0, None) for name in parts}
@@ -72,8 +75,31 @@ def test_one_part_keeps_what_it_found_before_it_failed(benchmark, monkeypatch, t
     found = json.loads(out.read_text())
     assert found["parts"] == {"train_x": {"first": 1}}
     assert found["unfinished"] == {"train_x": "MemoryError: no more"}
-    assert accelerator.os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == accelerator.MEMORY[True]
+    assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == accelerator.MEMORY[True]
     assert capsys.readouterr().out.count("MemoryError") == 1
+
+
+def test_a_process_ends_in_time_with_what_it_has(tmp_path):
+    file, code = (
+        tmp_path / "found.json",
+        """
+import sys, time
+from pathlib import Path
+from benchmarks.timed import stop_at
+found = {"running": "images", "parts": {"device": 1}}
+with stop_at(time.monotonic() + 60, found, Path(sys.argv[1])):
+    pass
+with stop_at(time.monotonic() + 0.2, found, Path(sys.argv[1])):
+    time.sleep(600)
+""",
+    )
+    line = [sys.executable, "-c", code, str(file)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stdout == "\nThe time was over during images.\n"
+    found = json.loads(file.read_text())
+    assert found["parts"] == {"device": 1} and found["unfinished"] == {
+        "images": "the time was over"
+    }
 
 
 def test_the_parts_fit_their_minutes(benchmark):
