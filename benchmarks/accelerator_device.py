@@ -4,6 +4,7 @@ import argparse
 import importlib.metadata
 import re
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,33 +31,51 @@ def _in(name: str, kind: str) -> bool:
     return re.search(rf"\b{re.escape(name)}\b", kind) is not None
 
 
-def describe(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
+def describe(args: argparse.Namespace, deadline: float, found: dict[str, Any]) -> None:
     """Names, versions, and the rate of large products in both frameworks."""
     device = jax.devices()[0]
-    found: dict[str, Any] = {
+    found |= {
         "kind": device.device_kind,
         "platform": device.platform,
         "peak_bfloat16": peak(device.device_kind),
         "memory_limit": (device.memory_stats() or {}).get("bytes_limit"),
         "versions": _versions(),
         "torch_device": torch_device(),
+        "failed": {},
     }
+    print(f"{found['kind']} ({found['platform']}); {found['versions']}", flush=True)
     size = 8192 if device.platform != "cpu" else 256
     x = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
     product = jax.jit(jnp.dot)
     contenders = {"jax": lambda: product(x, x).block_until_ready()}
     if rounds.torch:
         contenders["torch"] = _torch_product(size)
-    times = rounds.time_rounds(contenders, args.rounds, seconds=args.seconds, deadline=deadline)
+    times = in_rounds(contenders, args, deadline, found)
     found["product_flops"] = {
         name: 2 * size**3 / statistics.median(seconds) for name, seconds in times.items()
     }
     known = found["peak_bfloat16"]
     sheet = f", {known / 1e12:.0f} by its data sheet" if known else ""
-    print(f"{found['kind']} ({found['platform']}); {found['versions']}")
     for name, flops in found["product_flops"].items():
         print(f"  bfloat16 product of {size}: {name} {flops / 1e12:.3g} TFLOP/s{sheet}", flush=True)
-    return found
+
+
+def in_rounds(
+    contenders: dict[str, Callable[[], None]],
+    args: argparse.Namespace,
+    deadline: float,
+    found: dict[str, Any],
+) -> dict[str, list[float]]:
+    """`rounds.time_rounds` of a part: `found["rounds_s"]` and ["failed"] are filled meanwhile."""
+    return rounds.time_rounds(
+        contenders,
+        args.rounds,
+        seconds=args.seconds,
+        deadline=deadline,
+        warm_up=args.warm_up,
+        failed=found["failed"],
+        times=found.setdefault("rounds_s", {}),
+    )
 
 
 def torch_device() -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 
 from benchmarks.accelerator_speed import KINDS, make_case, ours
+from benchmarks.timed import noted
 
 SHOWN = 12
 CASES = {"train": "sit_b", "sample": "sit_xl"}  # a key of KINDS for each kind of work
@@ -19,20 +21,25 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--profiled", nargs="+", choices=list(CASES), default=list(CASES))
 
 
-def kernels(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
+def kernels(args: argparse.Namespace, deadline: float, found: dict[str, Any]) -> None:
     """Milliseconds a step of every kernel; on a CPU there are none."""
-    found = {}
+    failed = found["failed"] = {}
     for work in args.profiled:
-        kind = CASES[work]
-        case = make_case(KINDS[kind], args, args.batch or KINDS[kind].batch[work])
-        call, steps = ours(work, case, args), args.repeats if work == "train" else args.steps
-        call()
-        busy = _profile(call)
-        found[work] = {name: 1e-6 * ns / steps for name, ns in busy.most_common()}
-        total = sum(found[work].values())
-        print(f"{KINDS[kind].title}, {work}: {total:.2f} ms of kernels a step")
-        for name, ms in list(found[work].items())[:SHOWN]:
-            print(f"  {ms:9.3f} ms  {name[:90]}", flush=True)
+        with noted(failed, work):
+            if time.monotonic() > deadline:
+                raise TimeoutError("the time was over before it")
+            found[work] = _busy(work, args)
+
+
+def _busy(work: str, args: argparse.Namespace) -> dict[str, float]:
+    kind = CASES[work]
+    case = make_case(KINDS[kind], args, args.batch or KINDS[kind].batch[work])
+    call, steps = ours(work, case, args), args.repeats if work == "train" else args.steps
+    call()
+    found = {name: 1e-6 * ns / steps for name, ns in _profile(call).most_common()}
+    print(f"{KINDS[kind].title}, {work}: {sum(found.values()):.2f} ms of kernels a step")
+    for name, ms in list(found.items())[:SHOWN]:
+        print(f"  {ms:9.3f} ms  {name[:90]}", flush=True)
     return found
 
 

@@ -45,9 +45,10 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
 # --- geometry ------------------------------------------------------------------------------------
 
 
-def geometry(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
+def geometry(args: argparse.Namespace, deadline: float, found: dict[str, Any]) -> None:
     """Largest errors of each space's functions, over the radius; exact: all of rounding's size."""
-    found, rng = {}, np.random.default_rng(args.seed)
+    rng = np.random.default_rng(args.seed)
+    spaces = found["largest_relative_errors"] = {}
     places = {"here": jax.devices()[0]}
     with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may name the GPU alone
         places["host"] = jax.devices("cpu")[0]
@@ -63,14 +64,14 @@ def geometry(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
                 size = np.abs(exact[name]).max()
                 apart = np.abs(np.asarray(value, np.float64) - exact[name]).max()
                 errors[where][name] = float(apart / size)
-        found[title] = errors
+        spaces[title] = errors
         worst = max(errors["here"].values())
         shown = ", ".join(f"{name} {error / EPS:.1f}" for name, error in errors["here"].items())
         print(
             f"  {title}: {shown} (of 2^-23); exact: {'yes' if worst < WORST else 'NO'}", flush=True
         )
-    exact_everywhere = max(max(errors["here"].values()) for errors in found.values()) < WORST
-    return {"exact": exact_everywhere, "largest_relative_errors": found}
+    worst = max(max(errors["here"].values()) for errors in spaces.values())
+    found["exact"] = worst < WORST
 
 
 def _run(space: Any, z0, z1, v, t) -> dict[str, jax.Array]:
@@ -113,7 +114,7 @@ def _exact(space: Any, z0, z1, v, t) -> dict[str, np.ndarray]:
 # --- losses --------------------------------------------------------------------------------------
 
 
-def methods(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
+def methods(args: argparse.Namespace, deadline: float, found: dict[str, Any]) -> None:
     """Of every method: loss and gradient on one batch in bfloat16 against float32.
 
     Programs of several methods are compiled at once: that is nearly all of the time.
@@ -133,11 +134,9 @@ def methods(args: argparse.Namespace, deadline: float) -> dict[str, Any]:
             return f"failed: {reason(error)}"
 
     with ThreadPoolExecutor(min(8, usable_cores())) as pool:
-        found = {}
         for name, result in zip(names, pool.map(compare, names), strict=True):
             found[name] = result
             print(f"  {name}: {_shown(result)}", flush=True)
-    return found
 
 
 def _shown(found: dict | str) -> str:

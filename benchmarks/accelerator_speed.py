@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import rounds
-from benchmarks.accelerator_device import peak, torch_device
+from benchmarks.accelerator_device import in_rounds, peak, torch_device
 from benchmarks.sample import SCALE, jax_sample, torch_sample
 from benchmarks.sit_cases import Case, random_batch
-from benchmarks.timed import reason
+from benchmarks.timed import noted
 from benchmarks.train_step import GivenFlow, jax_step, torch_step
 from sphere_jax.common import plugins
 from sphere_jax.nn.compilation import run_once_options
@@ -23,6 +23,8 @@ from sphere_jax.nn.functional import Network, num_parameters
 from sphere_jax.nn.remat import Remat
 from sphere_jax.sampling import Guidance, Sampler
 from sphere_jax.training.flops import matmul_flops, training_flops
+
+STARTING = 0.7  # of a part's time: later no contender is compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,38 +66,44 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
     flags.add_argument("--remat", choices=get_args(Remat), default="products")
 
 
-def part(work: str, kind: str) -> Callable[[argparse.Namespace, float], dict]:
+def part(work: str, kind: str) -> Callable[[argparse.Namespace, float, dict], None]:
     """The part that does this `work` ("train", "sample") with a network of `KINDS`."""
-    return lambda args, deadline: _compare(work, KINDS[kind], args, deadline)
+    return lambda args, deadline, found: _compare(work, KINDS[kind], args, deadline, found)
 
 
-def _compare(work: str, kind: Kind, args: argparse.Namespace, deadline: float) -> dict[str, Any]:
+def _compare(
+    work: str, kind: Kind, args: argparse.Namespace, deadline: float, found: dict[str, Any]
+) -> None:
     case = make_case(kind, args, args.batch or kind.batch[work])
     where = torch_device()
-    makers: dict[str, Callable] = {"sphere_jax": lambda: ours(work, case, args)}
+    makers: dict[str, Callable] = {
+        "sphere_jax": lambda: ours(work, case, args)
+    }  # what counts first
+    if where and not args.no_compile:
+        makers["torch.compile"] = lambda: _theirs(work, case, args, where, not kind.whole)
     if kind.whole:
         unrolled = case._replace(network=_network(kind, args, unroll=True))
         makers["sphere_jax, unrolled"] = lambda: ours(work, unrolled, args)
     if where and kind.whole:
         makers["torch eager"] = lambda: _theirs(work, case, args, where, None)
-    if where and not args.no_compile:
-        makers["torch.compile"] = lambda: _theirs(work, case, args, where, not kind.whole)
-    contenders, starts, failed = {}, {}, {}
+    contenders = {}
+    starts, failed = found.setdefault("first_call_s", {}), found.setdefault("failed", {})
+    begun = time.monotonic()
     for name, make in makers.items():
-        begun = time.monotonic()
-        try:
+        if time.monotonic() > begun + STARTING * (deadline - begun):
+            failed[name] = "not started: the others took its time"
+            print(f"  {name} was {failed[name]}", flush=True)
+            continue
+        with noted(failed, name):
+            at = time.monotonic()
             call = make()
             call()
-        except Exception as error:  # out of memory, say, or no compiler for torch.compile
-            failed[name] = reason(error)
-            print(f"  {name} failed: {failed[name]}", flush=True)
-            continue
-        contenders[name], starts[name] = call, time.monotonic() - begun
-        print(f"  {name} compiled and ran in {starts[name]:.1f} s", flush=True)
-    times = rounds.time_rounds(contenders, args.rounds, seconds=args.seconds, deadline=deadline)
+            contenders[name], starts[name] = call, time.monotonic() - at
+            print(f"  {name} compiled and ran in {starts[name]:.1f} s", flush=True)
+    times = in_rounds(contenders, args, deadline, found)
     flops, images = _work(work, case, args)
     title = f"{kind.title}, {work}, batch {case.batch}, {num_parameters(case.params):,} parameters"
-    return report(title, times, flops, images) | {"first_call_s": starts, "failed": failed}
+    found |= report(title, times, flops, images)
 
 
 def make_case(kind: Kind, args: argparse.Namespace, batch: int, dtype: str = "bfloat16") -> Case:
@@ -174,18 +182,21 @@ def data_of(shapes: dict) -> dict[str, jax.Array]:
     return {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()}
 
 
-def report(title: str, times: dict, flops: float, images: int) -> dict[str, Any]:
-    """Prints rows; returns them for JSON."""
-    top, first = peak(jax.devices()[0].device_kind), next(iter(times))
+def report(
+    title: str, times: dict, flops: float, images: int, unrated: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Prints rows; returns them for JSON. unrated: contenders whose products are not in bfloat16,
+    so that they have no share of its peak."""
+    kind, first = jax.devices()[0].device_kind, next(iter(times), "")
     print(f"{title}: {flops / images / 1e9:.1f} GFLOP an image")
     found = {"title": title, "flops_per_image": flops / images, "images_per_call": images}
     rows = found["rows"] = {}
     for name, seconds in times.items():
-        median = statistics.median(seconds)
-        row = rows[name] = {"images_per_s": images / median, "rounds_s": seconds}
-        row["flops_per_s"] = flops / median
+        median, top = statistics.median(seconds), None if name in unrated else peak(kind)
+        row = rows[name] = {"images_per_s": images / median, "flops_per_s": flops / median}
         row["share_of_peak"] = flops / median / top if top else None
-        ratios = [other / own for own, other in zip(times[first], seconds, strict=True)]
+        # Of the rounds that both have had: the lists begin with the same one.
+        ratios = [other / own for own, other in zip(times[first], seconds, strict=False)]
         row[f"times_of_{first}"] = float(np.median(ratios))
         share = f", {row['share_of_peak']:.1%} of peak" if top else ""
         print(

@@ -26,10 +26,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import bare, pictures, smoke
+from benchmarks import bare, pictures, smoke, study_scores
 from benchmarks.accelerator_images import random_tree
 from benchmarks.study_parts import ARMS, Study
-from benchmarks.timed import stop_at
+from benchmarks.timed import reason, stop_at
 from benchmarks.weight_parts import write_parts
 from sphere_jax.cli import run_command
 from sphere_jax.common.files import write_json
@@ -38,7 +38,16 @@ from sphere_jax.weights.catalogue import catalogue
 from sphere_jax.weights.tensors import named_leaves
 
 DECODERS, SCORES = 0.12, 0.22  # shares of the time for finetuning, and for sampling and scoring
-SMOKE = ["--side=16", "--native=8", "--width=32", "--depth=1", "--heads=2", "--classes=2"]
+CUT = 20  # seconds after its time the process ends itself
+SMOKE = [
+    "--minutes=60",
+    "--side=16",
+    "--native=8",
+    "--width=32",
+    "--depth=1",
+    "--heads=2",
+    "--classes=2",
+]
 SMOKE += ["--kind=taesd", "--batch=4", "--decoder_batch=2", "--most_steps=2", "--block=1"]
 SMOKE += ["--samples=6", "--sampler_steps=2", "--draw=6"]
 
@@ -56,39 +65,53 @@ def main(argv: list[str]) -> None:
         "options": {key: str(value) for key, value in vars(args).items()},
         "seconds": {},
     }
-    guard = stop_at(end + 40, found, file)
+    with stop_at(end + CUT, found, file):
+        _work(args, end, found, file)
+    print(f"\n{time.monotonic() - start:.0f} s; {args.out}")
 
-    def part(name: str, work, *arguments):
+
+def _work(args: argparse.Namespace, end: float, found: dict[str, Any], file: Path) -> None:
+    """Part by part, until `end` by `time.monotonic`; `found` is written to the file meanwhile."""
+
+    def part(name: str, work, *arguments, keep=lambda result: {}):
+        """What `work` returns; `keep` of it is in the file from then on."""
         found["running"], begun = name, time.monotonic()
         print(f"\n== {name}", flush=True)
-        result = work(*arguments)
-        found["seconds"][name] = round(time.monotonic() - begun, 1)
-        write_json(file, found)
+        try:
+            result = work(*arguments)
+            found.update(keep(result))
+        except Exception as error:
+            found["unfinished"] = {name: reason(error)}
+            raise
+        finally:
+            found["seconds"][name] = round(time.monotonic() - begun, 1)
+            write_json(file, found)
         return result
 
-    study = part("encode", Study.encoded, args)
-    found |= study.about
+    study = part("encode", Study.encoded, args, keep=lambda study: study.about)
     print(f"  {study.about}")
     left = end - time.monotonic()
     print(f"  {left:.0f} s are left: {DECODERS:.0%} for decoders, {SCORES:.0%} for scores")
-    decoders = part("decoders", study.train_decoders, DECODERS * left)
-    found["decoders"] = decoders.report
-    flows = part("flows", study.train_flows, end - SCORES * left)
-    found["flows"] = flows.report
+    decoders = part(
+        "decoders", study.train_decoders, DECODERS * left, keep=lambda it: {"decoders": it.report}
+    )
+    flows = part(
+        "flows", study.train_flows, end - SCORES * left, keep=lambda it: {"flows": it.report}
+    )
     found["parameters"] = num_parameters(flows.weights[ARMS[0].name])
-    print(f"  {found['parameters']:,} parameters, {flows.steps:,} steps of each flow")
-    pictures.write_png(args.out / "curves.png", pictures.curves(flows.curves))
+    print(
+        f"  {found['parameters']:,} parameters, {flows.steps:,} steps of each flow; "
+        f"not finite and left out: {flows.report['steps_left_out']}"
+    )
     part("weights", _write_weights, args, flows.weights, decoders.weights, found)
-    scores, shown = part("scores", study.scores, flows.weights, decoders.weights)
-    found["frechet_distance"] = scores
-    for name, value in scores.items():
-        print(f"  {name:<44}{value:>12.5g}")
-    if shown:
-        pictures.write_png(args.out / "samples.png", _table(shown, args.classes))
+    pictures.write_png(args.out / "curves.png", pictures.curves(flows.curves))
+    samples = part("samples", study_scores.samples, study, flows.weights)
+    shown = study_scores.shown(study, samples, decoders.weights)
+    pictures.write_png(args.out / "samples.png", _table(shown, args.classes))
+    scores = found["frechet_distance"] = {}
+    part("scores", study_scores.scores, study, samples, decoders.weights, end, scores)
     found.pop("running")
     write_json(file, found)
-    guard.cancel()
-    print(f"\n{time.monotonic() - start:.0f} s; {args.out}")
 
 
 def _flags() -> argparse.ArgumentParser:

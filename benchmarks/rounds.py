@@ -1,6 +1,7 @@
 """Interleaved timing: what the benchmarks that compare with PyTorch share."""
 
 import argparse
+import contextlib
 import math
 import os
 import statistics
@@ -11,12 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timed import reason
+from benchmarks.timed import noted, reason
 
 try:
     import torch
 except ImportError:  # sphere_jax is then timed alone
     torch = None
+
+STEADY = 0.03  # two turns of a contender that has warmed up differ by less, as a part of one
 
 
 def add_flags(flags: argparse.ArgumentParser, rounds: int) -> None:
@@ -53,30 +56,61 @@ def time_rounds(
     clock: Callable[[], float] = time.perf_counter,
     seconds: float = 0.5,
     deadline: float = math.inf,
+    warm_up: float = 0.0,
+    failed: dict[str, str] | None = None,
+    times: dict[str, list[float]] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds per call of each contender in each round.
 
     Every contender runs in every round, so that a disturbance of the machine hits all alike; the
     order turns by one each round. A contender is called often enough to fill `seconds`. Each must
-    block until its work is done. Two calls of each are made first (compilation). No round but the
-    first begins after `deadline`, by `time.monotonic`.
+    block until its work is done.
+
+    Args:
+      deadline: no turn begins after it, by `time.monotonic`. A contender that has had none by then
+        has that of its warm-up, and one that has not been called is left out.
+      warm_up: two calls of each are made first (compilation), and then turns until two in a row
+        differ by less than `STEADY`, for so many seconds at most.
+      failed: gets why a contender has not had its turns: it keeps those that it had, and the others
+        go on. Without it errors are raised.
+      times: is filled and returned, for those who need what there is before the end.
     """
-    calls = {}
-    for name, call in contenders.items():
-        call()
+    times = {} if times is None else times
+    calls, alone = {}, {}
+
+    def turn(name: str) -> float:
         start = clock()
-        call()
-        calls[name] = max(1, round(seconds / max(clock() - start, 1e-6)))
-    times = {name: [] for name in contenders}
-    for turn in range(rounds):
-        if turn and time.monotonic() > deadline:
-            break
-        names = list(contenders)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            start = clock()
-            for _ in range(calls[name]):
-                contenders[name]()
-            times[name].append((clock() - start) / calls[name])
+        for _ in range(calls[name]):
+            contenders[name]()
+        return (clock() - start) / calls[name]
+
+    def guarded(name: str) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if failed is None else noted(failed, name)
+
+    for name, call in contenders.items():
+        with guarded(name):
+            if time.monotonic() > deadline:
+                raise TimeoutError("the time was over before its turn")
+            call()
+            calls[name] = 1
+            alone[name] = turn(name)
+            times[name] = []
+            calls[name] = max(1, round(seconds / max(alone[name], 1e-6)))
+            until, last = min(deadline, time.monotonic() + warm_up), math.inf
+            while time.monotonic() < until and abs(last - alone[name]) >= STEADY * alone[name]:
+                last, alone[name] = alone[name], turn(name)
+    running = list(times)
+    for number in range(rounds if running else 0):
+        for name in running[number % len(running) :] + running[: number % len(running)]:
+            if time.monotonic() > deadline or name in (failed or ()):
+                continue
+            with guarded(name):
+                times[name].append(turn(name))
+    for name, own in times.items():
+        if not own:
+            own.append(alone[name])
+            if failed is not None:
+                failed.setdefault(name, "no round: its number is of the warm-up")
     return times
 
 

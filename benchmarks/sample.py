@@ -58,7 +58,7 @@ def torch_sample(case: Case, steps: int, compiled: bool, how: "TorchWay | None" 
     from benchmarks.torch_way import TorchWay
 
     how = how or TorchWay()
-    network, _, batch = how.prepare(case, compiled)
+    network, _, batch = how.prepare(case, compiled, sampling=True)
     noise, labels = batch["noise"], batch["labels"].long()
     times = torch.linspace(1, 0, steps + 1, device=how.device)
     both = torch.cat([labels, torch.full_like(labels, case.classes)])

@@ -1,4 +1,4 @@
-"""The work of `benchmarks.accelerator_study`: encoding, two trainings in turns, scores."""
+"""The work of `benchmarks.accelerator_study` before its scores: encoding, trainings in turns."""
 
 import argparse
 import dataclasses
@@ -16,10 +16,6 @@ import numpy as np
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.options import DataOptions, OptimizerOptions
 from sphere_jax.data.sources.npz import SOURCE
-from sphere_jax.evaluation.features.efficientnet_lite0 import FEATURES
-from sphere_jax.evaluation.features.published import PublishedFeatures
-from sphere_jax.evaluation.frechet import frechet_distance_of
-from sphere_jax.evaluation.statistics import Statistics, Stream
 from sphere_jax.geometry.spaces import Space, make_space
 from sphere_jax.methods.base import Method
 from sphere_jax.methods.decoder import DecoderFinetuning, DecoderOptions
@@ -28,17 +24,15 @@ from sphere_jax.models.sit import NETWORK
 from sphere_jax.nn.compilation import run_once_options
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.nn.norms import per_channel
-from sphere_jax.nn.pixels import to_float, to_uint8
+from sphere_jax.nn.pixels import to_float
 from sphere_jax.nn.resize import pillow_bicubic
-from sphere_jax.sampling import Sampler, sample_keys
+from sphere_jax.sampling import Sampler
 from sphere_jax.tokenizers.tiny_vae import TinyVAE
 from sphere_jax.training.optimizers import make_optimizer
 from sphere_jax.training.step import init_state, make_train_step
 from sphere_jax.weights.catalogue import catalogue
 from sphere_jax.weights.stored import load_weights
 from sphere_jax.weights.tensors import Layout, Source, convert, named_leaves
-
-SHOWN = 8  # samples of a class and flow
 
 
 class Arm(NamedTuple):
@@ -197,18 +191,20 @@ class Study:
             fresh = partial(init_state, method, optimizer)
             fresh = jax.jit(fresh, compiler_options=run_once_options())
             states[name] = fresh(key, frozen)
-        values = {name: [] for name in methods}
+        values, finite = {name: [] for name in methods}, {name: [] for name in methods}
         seconds = {name: 0.0 for name in methods}
         most, done, batch_key = args.most_steps, 0, jax.random.fold_in(key, 1)
         while done < most and (done < 2 * args.block or time.monotonic() < deadline):
+            block = min(args.block, most - done)
             for name in methods:
                 begun = time.monotonic()
-                for _ in range(min(args.block, most - done)):
+                for _ in range(block):
                     states[name], metrics = steps[name](states[name], frozen, batch_key, data)
                     values[name].append(metrics[metric])
+                    finite[name].append(metrics["finite"])
                 jax.block_until_ready(states[name])
-                seconds[name] = (time.monotonic() - begun) / args.block
-            done += min(args.block, most - done)
+                seconds[name] = (time.monotonic() - begun) / block
+            done += block
             if done == 2 * args.block:  # the first was compilation
                 left = max(0.0, deadline - time.monotonic()) / sum(seconds.values())
                 most = min(most, done + args.block * math.floor(left / args.block))
@@ -219,64 +215,14 @@ class Study:
         }
         report = {
             "steps": done,
+            "steps_left_out": {  # not finite, so that nothing was changed by them
+                name: done - int(sum(jax.device_get(found))) for name, found in finite.items()
+            },
             "seconds_a_step": seconds,
             metric: {name: _thinned(*curve) for name, curve in curves.items()},
         }
         weights = {name: states[name]["ema"][part] for name in methods}
         return Trained(weights, done, curves, report)
-
-    # --- scores -----------------------------------------------------------------------------------
-
-    def scores(
-        self, flows: dict[str, Params], decoders: dict[str, Params]
-    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Fréchet distances to the held-out images, and images of each flow to show."""
-        a, shown, found = self.args, {}, {}
-        kind, entry = FEATURES, catalogue()[FEATURES.weights]
-        features = reference = None
-        if a.features is not None:
-            params = load(a.features, kind.weights, entry.network(), entry.layouts)
-            features = PublishedFeatures(kind, "", None, entry.network(), params)
-            reference = _statistics(features, _slices(self.heldout, a.draw), len(self.heldout))
-        for arm in ARMS:
-            draw = self._drawer(arm)
-            for title, decoder in (
-                ("original", self.params["decoder"]), ("finetuned", decoders[arm.name]),
-            ):  # fmt: skip
-                params = self.params | {"decoder": decoder, "network": flows[arm.name]}
-                starts = range(0, a.samples, a.draw)
-                batches = [np.asarray(draw(params, jnp.arange(i, i + a.draw))) for i in starts]
-                if title == "finetuned":
-                    shown[arm.name] = self._shown(np.concatenate(batches)[: a.samples])
-                if features is not None:
-                    sampled = _statistics(features, batches, a.samples)
-                    distance = frechet_distance_of(reference, sampled)
-                    found[f"{arm.name}, {title} decoder"] = distance
-        if features is None:
-            print("  no --features: nothing is scored", flush=True)
-        return found, shown
-
-    def _drawer(self, arm: Arm) -> Callable[[Params, jax.Array], jax.Array]:
-        """uint8 samples of indices; sample i is of class i modulo their number, and of the same
-        noise for every arm."""
-        method = self.flow(arm)
-
-        @jax.jit
-        def draw(params, indices):
-            keys = sample_keys(jax.random.key(self.args.seed + 1), indices)
-            labels = (indices % self.args.classes).astype(jnp.int32)
-            latents, _ = method.generate(params, keys, labels, 1.0, method.sampler)
-            return to_uint8(self.tokenizer.decode(params, latents))
-
-        return draw
-
-    def _shown(self, images: np.ndarray) -> np.ndarray:
-        """The first samples of each class, class by class."""
-        each = min(8, len(images) // self.args.classes)
-        first = images[: each * self.args.classes].reshape(
-            each, self.args.classes, *images.shape[1:]
-        )
-        return first.swapaxes(0, 1).reshape(-1, *images.shape[1:])
 
 
 def load(path: Path, name: str, network: Network, layouts: Callable) -> Params:
@@ -294,7 +240,7 @@ def load(path: Path, name: str, network: Network, layouts: Callable) -> Params:
         raise UserError(f"{path} does not give the weights of '{name}': {error}.") from error
 
 
-def _slices(array: np.ndarray, size: int):
+def slices(array: np.ndarray, size: int):
     """Of one size; the last is filled with its first row."""
     for start in range(0, len(array), size):
         rows = np.arange(start, start + size)
@@ -303,20 +249,10 @@ def _slices(array: np.ndarray, size: int):
 
 def _batched(function: Callable, images: np.ndarray, size: int):
     """Results of whole batches, images and latents, the last cut to what counts."""
-    for number, batch in enumerate(_slices(images, size)):
+    for number, batch in enumerate(slices(images, size)):
         count = min(size, len(images) - number * size)
         large, latents = function(batch)
         yield large[:count], latents[:, :count]
-
-
-def _statistics(features: PublishedFeatures, batches, count: int) -> Statistics:
-    """Of the first `count` images of batches."""
-    stream = Stream()
-    for batch in batches:
-        rows = np.asarray(features.batch(batch)["features"])[:count]
-        count -= len(rows)
-        stream.add(rows)
-    return stream.statistics()
 
 
 def _smooth(values: np.ndarray, span: int = 100) -> np.ndarray:

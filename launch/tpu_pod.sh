@@ -29,7 +29,7 @@ if [[ ${IMAGE:-} ]]; then
 fi
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
-stopping='' again='' hosts=0 code=0
+stopping='' again='' state='' hosts=0 code=0
 trap 'trapped=yes stopping=yes; say "stopping all hosts"; tpu ssh --worker=all --command="$stop"' TERM INT
 
 tpu() { gcloud compute tpus tpu-vm "$1" "$TPU" --zone="$ZONE" "${@:2}"; }
@@ -54,10 +54,24 @@ on_all_hosts() {
 stop="cd $folder && grep -qs sphere_jax /proc/\$(cat .running)/cmdline && $kill -TERM \$(cat .running)"
 clear="($stop) 2>/dev/null; for _ in \$(seq 60); do kill -0 \$(cat $folder/.running) || break; sleep 1; done 2>/dev/null"
 
-# make_ready: the slice is there, with what the run needs on all its hosts; sets `code` and `hosts`.
+# look: sets `state` and `hosts`. A slice that gcloud does not find is MISSING. Where gcloud cannot say
+# (no network, no permission) none is created: the script ends, or asks again if it could say before.
+look() {
+  if read -r state hosts < <(tpu describe --format='value(state,networkEndpoints.len())' 2>"$said"); then
+    return 0
+  fi
+  state=MISSING hosts=0
+  if grep -q NOT_FOUND "$said"; then return 0; fi
+  say "gcloud cannot describe $TPU: $(sed '/^ *$/d' "$said" | tail -n 1)"
+  [[ $again ]] || exit 1
+  code=75
+  return 1
+}
+
+# make_ready: the slice is there, with what the run needs on all its hosts; sets `code`.
 make_ready() {
-  local state created=''
-  state=$(tpu describe --format='value(state)' 2>/dev/null) || state=MISSING
+  local created=''
+  look || return 0
   if [[ $state != READY ]]; then
     [[ ${CREATE:-} ]] || refuse "$TPU is $state, not READY: create it, or set CREATE to its flags"
     say "$TPU is $state: creating it"
@@ -66,8 +80,9 @@ make_ready() {
     # shellcheck disable=SC2086 # several flags
     tpu create $CREATE || return 0
     created=yes
+    look || return 0
+    [[ $state == READY ]] || return 0
   fi
-  hosts=$(tpu describe --format='value(networkEndpoints.len())')
   code=0
   if [[ $created && ${SETUP:-} ]]; then on_all_hosts "$SETUP"; fi
   ((code)) || on_all_hosts "test -d $folder || { echo \"\$(hostname): there is no folder $folder; clone the repository there\"; exit 2; }"

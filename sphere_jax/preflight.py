@@ -35,8 +35,10 @@ def main(argv: list[str]) -> None:
 
     # Slow imports come after the flags, so that --help and wrong flags answer at once.
     from sphere_jax.common.processes import start_processes
+    from sphere_jax.common.versions import check_cuda_plugins
     from sphere_jax.runs.host_checks import Expected, check_hosts
 
+    check_cuda_plugins()  # first, because JAX may not start with two
     start_processes(arguments.wait)
     check_hosts(
         Expected(arguments.hosts, arguments.devices_per_host, arguments.platform or ""),

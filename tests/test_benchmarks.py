@@ -3,7 +3,11 @@
 import argparse
 import importlib
 import importlib.util
+import os
 import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -14,22 +18,61 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS = sorted(
     file.stem for file in (ROOT / "benchmarks").glob("*.py") if "__main__" in file.read_text()
 )
-LONG = ("accelerator_study", "hae", "rivals")  # four stages and more to compile
+LONG = ("accelerator", "accelerator_study", "hae", "rivals")  # much to compile, or to start
 AGAINST_TORCH = ("input", "networks", "sample", "train_step")
 
 
+# In every process that starts with it: no connection beyond this machine, and tries are recorded.
+OFFLINE = """
+import socket
+
+def refuse(self, address, *more):
+    if self.family == socket.AF_UNIX:
+        return original(self, address, *more)
+    with open({record!r}, "a") as file:
+        print(address, file=file)
+    raise OSError(f"no network in this test: {{address}}")
+
+original, socket.socket.connect = socket.socket.connect, refuse
+"""
+
+
 @pytest.fixture
-def smoke(tmp_path, monkeypatch, capsys):
-    """Runs the smoke mode of a benchmark from an empty folder; returns the lines it prints."""
+def offline(tmp_path_factory, monkeypatch) -> Path:
+    """No connections, here and in processes that are started; the file that records those tried."""
+    folder = tmp_path_factory.mktemp("offline")
+    code = OFFLINE.format(record=str(folder / "tried"))
+    (folder / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(socket.socket, "connect", socket.socket.connect)  # restored after the test
+    exec(code, {})
+    return folder / "tried"
+
+
+@pytest.fixture
+def smoke(tmp_path, monkeypatch, capfd, offline):
+    """Runs the smoke mode of a benchmark from an empty folder; returns the lines that it and the
+    processes it starts print. It needs no network."""
     monkeypatch.syspath_prepend(ROOT)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
 
     def run(name: str) -> list[str]:
         importlib.import_module(f"benchmarks.{name}").main(["--smoke"])
         assert not list(tmp_path.iterdir())  # what it writes is in a temporary folder
-        return [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+        assert not offline.exists()
+        return [line for line in capfd.readouterr().out.splitlines() if line.strip()]
 
     return run
+
+
+def test_a_connection_is_refused_and_recorded_in_other_processes_too(offline):
+    code = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9/')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "no network in this test" in done.stderr
+    with pytest.raises(OSError, match="no network in this test"):
+        socket.create_connection(("127.0.0.1", 9))
+    assert len(offline.read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -90,6 +133,25 @@ def test_twins_in_pytorch_are_the_same_networks(kind, monkeypatch):
     assert sum(w.numel() for w in weights) == sum(x.size for x in jax.tree.leaves(case.params))
 
 
-def test_the_parts_of_the_accelerator_fit_its_minutes():
-    accelerator = importlib.import_module("benchmarks.accelerator")
-    assert sum(seconds for seconds, _ in accelerator.PARTS.values()) <= 60 * accelerator.MINUTES
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", ["sit_b", "lightning_xl"])
+def test_twins_sample_with_weights_that_are_cast_once(kind, monkeypatch):
+    """Nothing else changes: autocast casts the same weights at each call."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(ROOT)
+    speed = importlib.import_module("benchmarks.accelerator_speed")
+    sample = importlib.import_module("benchmarks.sample")
+    way = importlib.import_module("benchmarks.torch_way").TorchWay(half=True)
+    args = argparse.Namespace(
+        network_sizes=["width=32", "depth=2", "heads=2"], latent_side=2, classes=3, seed=0,
+        remat="none",
+    )  # fmt: skip
+    case = speed.make_case(speed.KINDS[kind], args, 2)
+    twin, weights, batch = way.prepare(case, False, sampling=True)
+    assert sum(w.dtype == torch.bfloat16 for w in weights) > 10
+    before, _, _ = way.prepare(case, False)
+    given = batch["data"], batch["t"], batch["labels"].long()
+    with way.precision(), torch.inference_mode():
+        ours, theirs = (network(*given).float() for network in (twin, before))
+    assert (ours - theirs).abs().max() < 0.01 * theirs.abs().max()  # of bfloat16's rounding
+    assert sample.torch_sample(case, 2, False, way)().isfinite().all()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from fake_tools import FakeTools
+from tiny_run import FLAGS as TINY
 from tiny_run import ROOT, finish
 
 FLAGS = ["--config=configs/mnist_slerp.py", "--workdir=/shared/a run", "--config.flow.steps=3"]
@@ -108,6 +109,23 @@ class TestGpuHost:
         for flags in (["--workdir=~/runs/x"], ["--workdir", f"{fakes.folder}/runs/x"]):
             assert f"kept in {fakes.folder}/runs/.compiled" in run(fakes, "gpu_host.sh", *flags)
 
+    @pytest.mark.slow
+    def test_a_second_start_compiles_nothing_again(self, fakes, tmp_path):
+        """A whole run, and the same in another folder beside it."""
+        real = f'[[ $2 == sphere_jax.preflight ]] || exec {sys.executable} "$@"'
+        fakes.does("python", real)
+        given = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": os.environ["XLA_FLAGS"]}
+        for limit in ("COMPILE_TIME_SECS", "ENTRY_SIZE_BYTES"):
+            given[f"JAX_PERSISTENT_CACHE_MIN_{limit}"] = "0"  # every program is kept
+        kept = []
+        for name in ("first", "second"):
+            workdir = tmp_path / "runs" / name
+            workdir.parent.mkdir(exist_ok=True)
+            finish(fakes.start("gpu_host.sh", *TINY, f"--workdir={workdir}", **given), timeout=800)
+            assert (workdir / "report.html").exists()
+            kept.append(sorted(file.name for file in (workdir.parent / ".compiled").iterdir()))
+        assert len(kept[0]) > 10 and kept[1] == kept[0]
+
     @pytest.mark.parametrize("folder", ["~/x", "$HOME/x"])
     def test_a_folder_that_a_container_has_not_is_refused(self, fakes, folder):
         said = run(fakes, "gpu_host.sh", f"--workdir={folder}", code=2, IMAGE="mine:gpu")
@@ -196,10 +214,10 @@ class TestSlurm:
 
 GCLOUD = """
 case $4 in
-  describe) case $* in
-      *state*) sed -n 1p "$fakes/states"; sed -i 1d "$fakes/states" ;;
-      *) echo 2 ;;
-    esac ;;
+  describe)
+    state=$(sed -n 1p "$fakes/states"); sed -i 1d "$fakes/states"
+    if [[ $state == *:* ]]; then printf 'ERROR: (gcloud) %s\n\n' "$state" >&2; exit 1; fi
+    printf '%s\t2\n' "$state" ;;
   ssh)
     for each in "$@"; do [[ $each == --command=* ]] && command=${each#--command=}; done
     for host in 0 1; do
@@ -257,7 +275,7 @@ class TestTpuPod:
         assert sum("kill -TERM" in each for each in commands) == 1  # what was left on a host
 
     def test_a_preempted_slice_is_created_anew(self, fakes):
-        self.states(fakes, "READY", "PREEMPTED")
+        self.states(fakes, "READY", "PREEMPTED", "READY")
         fakes.codes(0, 0, "gone", 75)
         self.pod(fakes, *FLAGS, CREATE="--version=v --spot", SETUP="sudo mount x")
         actions = [call[4] for call in fakes.calls("gcloud") if call[4] in ("delete", "create")]
@@ -265,6 +283,37 @@ class TestTpuPod:
         [create] = [call for call in fakes.calls("gcloud") if call[4] == "create"]
         assert create[5:] == ["pod", "--zone=z", "--version=v", "--spot"]
         assert any("sudo mount x" in each for each in self.ssh(fakes))
+
+    def test_a_slice_that_is_not_there_is_created(self, fakes):
+        missing = "NOT_FOUND: Resource 'projects/p/locations/z/nodes/pod' was not found"
+        self.states(fakes, missing, "READY")
+        self.pod(fakes, *FLAGS, CREATE="--version=v")
+        actions = [call[4] for call in fakes.calls("gcloud") if call[4] in ("delete", "create")]
+        assert actions == ["create"] and len(self.ssh(fakes)) == 4
+        self.states(fakes, missing)
+        assert "pod is MISSING, not READY" in self.pod(fakes, *FLAGS, code=2)
+
+    @pytest.mark.parametrize(
+        "failure", ["PERMISSION_DENIED: Location z is not found", "gaierror: no name resolution"]
+    )
+    def test_none_is_created_where_gcloud_cannot_say(self, fakes, failure):
+        self.states(fakes, failure)
+        said = self.pod(fakes, *FLAGS, code=1, CREATE="--version=v")
+        assert said == f"tpu_pod.sh: gcloud cannot describe pod: ERROR: (gcloud) {failure}\n"
+        assert [call[4] for call in fakes.calls("gcloud")] == ["describe"]
+
+    def test_a_connection_that_is_lost_during_a_run_is_tried_again(self, fakes):
+        failure = "gaierror: no name resolution"
+        self.states(fakes, "READY", failure, "READY")
+        fakes.codes(0, 0, "gone", "gone")
+        said = self.pod(fakes, *FLAGS, CREATE="--version=v")
+        assert f"cannot describe pod: ERROR: (gcloud) {failure}\n" in said
+        self.states(fakes, "READY", *[failure] * 9)
+        fakes.codes(0, 0, "gone", "gone")
+        assert "exit code 75; not started again" in self.pod(
+            fakes, *FLAGS, code=75, CREATE="--version=v"
+        )
+        assert not [call for call in fakes.calls("gcloud") if call[4] == "create"]
 
     def test_a_slice_that_is_not_ready_is_refused(self, fakes):
         self.states(fakes, "STOPPED")

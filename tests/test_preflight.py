@@ -8,6 +8,7 @@ import tiny_run
 from refusals import refusal_of
 
 from sphere_jax import preflight
+from sphere_jax.common import versions
 from sphere_jax.runs import host_checks
 from sphere_jax.runs.host_checks import Expected, check_hosts
 
@@ -37,6 +38,21 @@ def test_all_that_is_wrong_is_said(tmp_path, capsys):
     assert f"WRONG: {HOST}: its processes use 1 devices, not 8" in said
     assert f"WRONG: {HOST}: config.mesh asks for 1 x 3 devices but there are 1" in said
     assert f"WRONG: {HOST}: Cannot write to {tmp_path / 'file'}" in said
+
+
+def test_two_plugins_for_cuda_are_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    given = [*FLAGS, f"--workdir={tmp_path / 'run'}"]
+    for version in (12, 13):
+        name = f"jax_cuda{version}_plugin"
+        folder = tmp_path / f"{name}-0.10.2.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.10.2\n")
+        if version == 12:
+            versions.check_cuda_plugins()
+    words = refusal_of(preflight.main, given)
+    assert words.startswith("jax-cuda12-plugin and jax-cuda13-plugin are installed side by side")
+    assert "pip uninstall jax-cuda13-plugin jax-cuda13-pjrt, to keep jax-cuda12." in words
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import time
 from pathlib import Path
 
@@ -87,3 +88,37 @@ def test_arms_see_the_same_batches_for_equal_steps(benchmark, most):
     assert np.abs(a).min() > 0
     np.testing.assert_array_equal(a, b)
     assert found.report["error"]["a"][-1][0] == found.steps
+    assert found.report["steps_left_out"] == {"a": 0, "b": 0}
+
+
+def test_steps_that_are_not_finite_are_counted(benchmark):
+    study_parts = benchmark("study_parts")
+    args = argparse.Namespace(seed=0, block=2, most_steps=4)
+    study = study_parts.Study(args, *[None] * 7)
+    methods = {"a": Counting(study_parts.FlowOptions(ema_decay=0.0))}
+    batch = {"latents": jnp.full((2, 3), jnp.inf), "labels": jnp.zeros(2, int)}
+    found = study._in_turns(methods, {}, lambda key: batch, (), 1e9, "network", "error")
+    assert found.steps == 4 and found.report["steps_left_out"] == {"a": 4}
+
+
+class CutStudy:
+    """Encodes and finetunes; its flows do not fit."""
+
+    about = {"training_images": 3}
+
+    def train_decoders(self, seconds):
+        return argparse.Namespace(report={"steps": 7}, weights={})
+
+    def train_flows(self, deadline):
+        raise MemoryError("no more\nand a long story")
+
+
+def test_a_study_that_fails_keeps_what_it_has(benchmark, monkeypatch, tmp_path, capsys):
+    study = benchmark("accelerator_study")
+    monkeypatch.setattr(study.Study, "encoded", lambda args: CutStudy())
+    with pytest.raises(MemoryError):
+        study.main(["--images=x", "--tokenizer=y", f"--out={tmp_path / 'out'}"])
+    found = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert found["unfinished"] == {"flows": "MemoryError: no more"}
+    assert found["training_images"] == 3 and found["decoders"] == {"steps": 7}
+    assert set(found["seconds"]) == {"encode", "decoders", "flows"}

@@ -1,8 +1,11 @@
 """Versions of the software that a run was made with."""
 
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
+
+from sphere_jax.common.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-learn")
 
@@ -19,6 +22,20 @@ def commit() -> str:
     name = _git("rev-parse", "--short=7", "HEAD")
     changed = name and _git("status", "--porcelain", "--", ":/sphere_jax", ":/configs")
     return f"{name}-dirty" if changed else name
+
+
+def check_cuda_plugins() -> None:
+    """Raises UserError if JAX's plugins for two versions of CUDA are installed: both register the
+    same GPUs, and which of them JAX takes, if it starts, is chance."""
+    names = {distribution.name.replace("_", "-") for distribution in metadata.distributions()}
+    plugins = sorted(name for name in names if re.fullmatch(r"jax-cuda\d+-plugin", name))
+    if len(plugins) > 1:
+        kept, *others = (name.removesuffix("-plugin") for name in plugins)
+        packages = " ".join(f"{name}-plugin {name}-pjrt" for name in others)
+        raise UserError(
+            f"{' and '.join(plugins)} are installed side by side, and JAX can use one of them: "
+            f"pip uninstall {packages}, to keep {kept}."
+        )
 
 
 def _git(*arguments: str) -> str:
