@@ -39,7 +39,7 @@ class KeepBest:
         kept = self._kept()
         if best and (kept is None or kept <= first) and kept != best[0]:
             best = None  # another metric was kept before, or none
-        if kept is not None and kept <= first and best is None:
+        if kept is not None and kept <= first and kept not in dict(finite):
             log(
                 f"{stage}: {rows} has no {metric} of the weights of step {kept:,} that were kept as"
                 " the best; the next score takes their place"
