@@ -354,7 +354,7 @@ def test_a_grid_of_given_classes(finished, tmp_path, capsys):
     )
     names = finished / "classes.json"
     stored = names.read_text()
-    assert json.loads(stored) == list("0123456789")
+    assert [json.loads(stored)[str(label)] for label in range(10)] == list("0123456789")
     names.write_text(json.dumps(["zero", "one", "two", "three", "four", "five"]))
     try:
         by_name = ("--num=6", "--labels=Three,5", *flags[2:])

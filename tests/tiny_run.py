@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,13 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
     }
 
 
-def launch(command: str, *flags: str, devices: int = 1, **more: str) -> subprocess.Popen:
-    """`python -m sphere_jax.COMMAND FLAGS`, its output readable line by line."""
-    line = [sys.executable, "-u", "-m", f"sphere_jax.{command}", *map(str, flags)]
+def launch(
+    command: str, *flags: str, devices: int = 1, before: Sequence = (), **more: str
+) -> subprocess.Popen:
+    """`python -m sphere_jax.COMMAND FLAGS`, its output readable line by line. `before`: a script
+    and its arguments, which runs the command instead; it needs ROOT in PYTHONPATH."""
+    program = [*before, command] if before else ["-m", f"sphere_jax.{command}"]
+    line = [sys.executable, "-u", *map(str, [*program, *flags])]
     return subprocess.Popen(
         line,
         cwd=ROOT,

@@ -13,6 +13,12 @@ def shortened(text: str, most: int = QUOTED) -> str:
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
+def first_line(error: Exception, most: int = QUOTED) -> str:
+    """Of an error of a library, whose texts may have many lines, or none: then its kind."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip()[:most]
+
+
 def quoted(value: Any) -> str:
     """A value as a message shows it: text in quotes, everything at most `QUOTED` characters."""
     try:

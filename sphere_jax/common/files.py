@@ -101,7 +101,7 @@ def write_json(path: str | os.PathLike, content: Any, sealed: bool = False) -> N
     `sealed`: with a checksum, by which `read_json` notices what has changed in it."""
     content = _finite(content)
     if sealed:
-        content = {**content, SEAL: _checksum(content)}
+        content = sealed_object(content)
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -119,12 +119,23 @@ def read_json(file: Path, fix: str = "delete it", form: Form | None = None) -> d
         raise UserError(f"{file} is damaged ({shortened(str(error))}); {fix}.") from error
     if not isinstance(found, dict):
         raise UserError(f"{file} is damaged (it holds no object); {fix}.")
-    seal = found.pop(SEAL, None)
-    if seal is not None and seal != _checksum(found):
+    if not unsealed(found):
         raise UserError(f"{file} is damaged (its content has changed); {fix}.")
     if form and (wrong := misfit(found, form)):
         raise UserError(f"{file} is damaged ({shortened(wrong)}); {fix}.")
     return found
+
+
+def sealed_object(content: Mapping[str, Any]) -> dict[str, Any]:
+    """With its checksum; `content` must be ready for JSON."""
+    return {**content, SEAL: _checksum(content)}
+
+
+def unsealed(found: dict[str, Any]) -> bool:
+    """Takes the checksum out of an object that JSON gave; whether the rest is as it was written.
+    One without a checksum is of an older version, or of a user, and is taken as it is."""
+    seal = found.pop(SEAL, None)
+    return seal is None or seal == _checksum(found)
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

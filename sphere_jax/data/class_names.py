@@ -2,6 +2,7 @@
 
 `classes.json` holds them, in a folder of a data set, of a cache and of a run. Its entry k is the
 name of label k, or a pair of the name and words for it: `["n01440764", "tench, Tinca tinca"]`.
+A user may write it as a list; written here, it is an object with a checksum.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sphere_jax.common.errors import UserError, shortened
-from sphere_jax.common.files import write_json
+from sphere_jax.common.files import SEAL, unsealed, write_json
 from sphere_jax.common.progress import log
 from sphere_jax.config.options import Config, DataOptions, source_of
 
@@ -100,7 +101,8 @@ def write_classes(folder: str | os.PathLike, classes: Classes) -> None:
     if classes.names:
         titles = classes.titles or [""] * len(classes.names)
         pairs = zip(classes.names, titles, strict=True)
-        write_json(Path(folder) / FILE, [[name, title] if title else name for name, title in pairs])
+        named = {str(i): [name, title] if title else name for i, (name, title) in enumerate(pairs)}
+        write_json(Path(folder) / FILE, named, sealed=True)
 
 
 def read_classes(folder: str | os.PathLike, count: int = 0) -> Classes | None:
@@ -150,13 +152,19 @@ def _mappings(folders: Sequence[Path]) -> Iterator[dict[str, str]]:
 
 
 def _read(file: Path) -> list | dict | None:
-    """A list or dictionary of names, or of pairs of name and title. Raises UserError."""
+    """A list or dictionary of names, or of pairs of name and title. Raises UserError if it is no
+    such thing, or not what `write_classes` wrote."""
     if not file.is_file():
         return None
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise _unusable(file) from error
+    if isinstance(found, dict) and not unsealed(found):
+        raise UserError(
+            f"{file} is damaged (its content has changed); run the command that wrote it again, or "
+            f"delete its entry '{SEAL}' if the change is yours."
+        )
     entries = found.values() if isinstance(found, dict) else found
     if not isinstance(found, (list, dict)) or not found or not all(map(_is_entry, entries)):
         raise _unusable(file)

@@ -7,7 +7,7 @@ import re
 
 import jax
 
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,5 +78,5 @@ def devices_of(topology: str) -> tuple[list, Chip | None]:
     except Exception as error:  # libtpu has errors of its own for shapes that no pod has
         raise UserError(
             f"--topology={topology}: the compiler knows no such pod "
-            f"({str(error).splitlines()[0][:120]}); try v5e:4x4, v5p:2x2x4 or v6e:16x16."
+            f"({first_line(error, 120)}); try v5e:4x4, v5p:2x2x4 or v6e:16x16."
         ) from None

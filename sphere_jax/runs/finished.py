@@ -68,9 +68,18 @@ def load_stage(run: Run, name: str, record: dict, weights: str = "") -> None:
         item = WEIGHTS[weights]
     checkpoints = Checkpoints(folder) if weights == "best" else run.checkpoints(name)
     step = checkpoints.latest()
-    if step is None or (weights != "best" and step != task.options.steps):
-        raise Damaged(f"Stage '{name}' of {run.workdir} is finished but lacks its last checkpoint")
-    params = checkpoints.restore_item(step, item, task.abstract_state[item])
+    try:
+        if step is None or (weights != "best" and step != task.options.steps):
+            what = "kept weights" if weights == "best" else "last checkpoint"
+            raise Damaged(f"Stage '{name}' of {run.workdir} is finished but lacks its {what}")
+        params = checkpoints.restore_item(step, item, task.abstract_state[item])
+    except Damaged as error:
+        if weights != "best":
+            raise
+        raise UserError(
+            f"{error.what}; restore it from a copy, or leave out --weights=best: the weights of "
+            "the last step are a checkpoint of their own."
+        ) from error
     checkpoints.close()
     if weights:
         run.override = f"best, of step {step:,}" if weights == "best" else weights

@@ -11,7 +11,7 @@ from sphere_jax.evaluation import figures, page, score_tables
 from sphere_jax.evaluation.score import Score
 from sphere_jax.runs.drawing import Samples
 from sphere_jax.runs.run import Run
-from sphere_jax.training.run_log import read_rows
+from sphere_jax.training.run_log import read_rows, say_lost
 
 FIRST_SAMPLES = "first.npz"  # the first images, as they are
 FIRST_COUNT = 16
@@ -55,7 +55,7 @@ def write_files(
     along += [_radius(run, samples)] if "radius" in samples.trace else []
     if along:
         sections.append(page.Section("Sampling path", along))
-    rows = read_rows(workdir / "metrics.jsonl")
+    rows = _rows(run)
     sections += _curve_section(run, scored, rows)
     sections += [*_stage_sections(run), *_loss_section(rows)]
     if stamp is not None:
@@ -75,11 +75,20 @@ def write_files(
 def write_stages(run: Run, results: dict) -> None:
     """`report.html` and `results.json` of a run that does not generate."""
     config, workdir = run.config, run.workdir
-    rows = read_rows(workdir / "metrics.jsonl")
+    rows = _rows(run)
     sections = [*_stage_sections(run), *_loss_section(rows), _reproduce_section(run)]
     summary = f"{', '.join(config.stages)} on {config.data.source}, seed {config.seed}."
     page.write_report(workdir / "report.html", f"{workdir.name}", summary, [], sections)
     write_json(workdir / "results.json", results, sealed=True)
+
+
+def _rows(run: Run) -> list[dict]:
+    """Of its log; a line says where some are lost."""
+    path = run.workdir / "metrics.jsonl"
+    rows = read_rows(path)
+    for name in run.config.stages:
+        say_lost(path, rows, name, run.config.stage(name).steps)
+    return rows
 
 
 def _loss_section(rows: list[dict]) -> list[page.Section]:

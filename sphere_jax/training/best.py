@@ -39,6 +39,11 @@ class KeepBest:
         kept = self._kept()
         if best and (kept is None or kept <= first) and kept != best[0]:
             best = None  # another metric was kept before, or none
+        if kept is not None and kept <= first and kept not in dict(finite):
+            log(
+                f"{stage}: {rows} has no {metric} of the weights of step {kept:,} that were kept as"
+                " the best; the next score takes their place"
+            )
         self._best = None if best is None else best[1]
 
     def offer(self, step: int, scores: dict[str, float], item: str, weights: PyTree) -> None:
@@ -63,7 +68,7 @@ class KeepBest:
         if not told_by_main_process(folder.is_dir()):  # all open it, or none
             return None
         with Checkpoints(folder, keep=1) as checkpoints:
-            return checkpoints.latest()
+            return checkpoints.newest_whole()
 
     def _badness(self, value: float) -> float:
         return value if self._lower else -value

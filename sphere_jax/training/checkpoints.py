@@ -22,7 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, first_line
 from sphere_jax.common.files import in_bytes
 from sphere_jax.common.processes import barrier, gathered_texts, is_main_process
 from sphere_jax.common.progress import log
@@ -47,7 +47,7 @@ class Damaged(UserError):
         self.what = what
         super().__init__(
             f"{what}; run sphere_jax.main on this run again, which goes back to the checkpoint "
-            "before, or restore it from a copy."
+            "before, if there is one, or restore it from a copy."
         )
 
 
@@ -176,7 +176,8 @@ class Checkpoints:
                 self._whole.add(step)
                 return step
             aside = self._set_aside(step)
-            log(f"{damage}; it is moved to {aside}, and the one before is used")
+            used = "there is none before it" if self.latest() is None else "the one before is used"
+            log(f"{damage}; it is moved to {aside}, and {used}")
         return None
 
     def _set_aside(self, step: int) -> Any:
@@ -218,9 +219,7 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # orbax raises its own, tensorstore's and json's errors
-            raise UserError(
-                f"{self._where(step)} cannot be read ({_first_line(error)})."
-            ) from error
+            raise UserError(f"{self._where(step)} cannot be read ({first_line(error)}).") from error
 
     def _check_shapes(self, step: int, abstract: dict) -> None:
         """Before reading: orbax reports a mismatch only after many other messages."""
@@ -273,10 +272,8 @@ def _stored_shape(leaf) -> tuple[int, ...]:
 
 def _short(error: Exception) -> str:
     """Of an error of orbax, whose lines may hold the names of many files: the system's reason."""
-    text = getattr(error, "strerror", None) or str(error)
-    known = ("No space left on device", "Disk quota exceeded", "File too large")
-    return next((reason for reason in known if reason in str(error)), text.splitlines()[0][:200])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    known = (
+        "No space left on device", "Disk quota exceeded", "File too large", "Read-only file system",
+    )  # fmt: skip
+    found = next((reason for reason in known if reason in str(error)), "")
+    return found or getattr(error, "strerror", None) or first_line(error)

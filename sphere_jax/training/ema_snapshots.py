@@ -1,24 +1,28 @@
 """Snapshots of the averages with power-function profiles, on disk, which `sphere_jax.ema` combines.
 
 A folder beside the checkpoints holds one float32 .safetensors file per width and step, named by
-both. None is deleted: a profile that ends early in the run is computed from early snapshots.
+both, with a fingerprint of its tensors and numbers. None is deleted: a profile that ends early in
+the run is computed from early snapshots.
 """
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import Float32, PyTree
+from safetensors import SafetensorError
 
-from sphere_jax.common.errors import UserError
+from sphere_jax.common import fingerprints
+from sphere_jax.common.errors import UserError, first_line
 from sphere_jax.common.processes import is_main_process
 from sphere_jax.config.options import StageOptions
 from sphere_jax.data.pipeline import to_host
 from sphere_jax.training.ema_profiles import WIDEST, combination, gamma_of
 from sphere_jax.weights.opening import open_safetensors
-from sphere_jax.weights.stored import write_safetensors
+from sphere_jax.weights.stored import fingerprint, write_safetensors
 from sphere_jax.weights.tensors import named_leaves
 
 
@@ -33,6 +37,7 @@ class Snapshot:
     sigma_rel: float
 
 
+FIX = "restore it from a copy, or delete it: averages are then of the others"
 LARGEST_ERROR = 0.1  # of a profile, relative; beyond, the file would not be what its name says
 
 
@@ -65,9 +70,10 @@ def save_snapshots(folder: Path, step: int, updates: int, profiles: dict) -> Non
     for sigma_rel, tree in profiles.items():
         tensors = {name: to_host(leaf) for name, leaf in named_leaves(tree).items()}
         if is_main_process():
-            metadata = {"step": step, "updates": updates, "sigma_rel": sigma_rel}
-            path = folder / f"{step:08d}-{sigma_rel}.safetensors"
-            write_safetensors(path, tensors, {name: str(value) for name, value in metadata.items()})
+            numbers = {"step": step, "updates": updates, "sigma_rel": sigma_rel}
+            metadata = {name: str(value) for name, value in numbers.items()}
+            metadata["fingerprint"] = _fingerprint(tensors, metadata)
+            write_safetensors(folder / f"{_stem(step, sigma_rel)}.safetensors", tensors, metadata)
 
 
 def delete_snapshots_after(folder: Path, step: int) -> None:
@@ -85,8 +91,10 @@ def read_snapshots(folder: str | os.PathLike) -> list[Snapshot]:
         try:
             metadata = open_safetensors(path).metadata() or {}
             numbers = int(metadata["step"]), int(metadata["updates"]), float(metadata["sigma_rel"])
+            if path.stem != _stem(numbers[0], metadata["sigma_rel"]):
+                raise ValueError(f"it says that it is {_stem(numbers[0], metadata['sigma_rel'])}")
         except (ValueError, KeyError) as error:
-            raise UserError(f"{path} is not a snapshot of an average ({error}).") from error
+            raise UserError(f"{path} is not a snapshot of an average ({error}); {FIX}.") from error
         found.append(Snapshot(path, *numbers))
     return found
 
@@ -99,8 +107,8 @@ def combine(
     Summed in float64, one file in memory at a time. The error is that of `combination`.
 
     Raises:
-      UserError: there is no snapshot of this step, the width is out of range, or, unless `forced`,
-        the error is above LARGEST_ERROR.
+      UserError: there is no snapshot of this step, one is damaged, the width is out of range, or,
+        unless `forced`, the error is above LARGEST_ERROR.
     """
     updates = {snapshot.step: snapshot.updates for snapshot in snapshots}
     if step not in updates:
@@ -122,11 +130,36 @@ def combine(
         )
     total: dict[str, np.ndarray] = {}
     for weight, snapshot in zip(weights, used, strict=True):
-        file = open_safetensors(snapshot.path)
-        for name in file.keys():  # noqa: SIM118, not a dict
-            part = weight * file.get_tensor(name).astype(np.float64)
+        for name, tensor in _tensors(snapshot.path).items():
+            part = weight * tensor.astype(np.float64)
             total[name] = total[name] + part if name in total else part
     return {name: tensor.astype(np.float32) for name, tensor in total.items()}, error
+
+
+def _stem(step: int, sigma_rel: float | str) -> str:
+    return f"{step:08d}-{sigma_rel}"
+
+
+def _fingerprint(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """Of the tensors and of what the file says of them, but for a fingerprint."""
+    about = sorted((name, text) for name, text in metadata.items() if name != "fingerprint")
+    return fingerprints.of_text(f"{about} {fingerprint(tensors)}")
+
+
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    """Raises UserError for a file that is not as it was written; older ones do not say."""
+    try:
+        file = open_safetensors(path)
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}); {FIX}.") from error
+    noted = metadata.get("fingerprint")
+    if noted not in (None, _fingerprint(tensors, metadata)):
+        raise UserError(
+            f"{path} is damaged: its content does not have the fingerprint in its header; {FIX}."
+        )
+    return tensors
 
 
 def _within_reach(t: np.ndarray, gamma: np.ndarray, target_t: int) -> str:

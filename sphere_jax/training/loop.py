@@ -103,13 +103,13 @@ def train(
     # State: created on its shardings, or restored onto them.
     resumed = checkpoints.newest_whole()
     if resumed is None:
-        state = task.initial_state(initial_params())
+        state, data_state = task.initial_state(initial_params()), {}
     else:
         state, data_state = checkpoints.restore(resumed, task.abstract_state)
         batches.set_state(data_state)
         log.print(f"{name}: resuming from step {resumed:,} of {steps:,}")
     first = resumed or 0
-    log.drop_rows_after(name, first)
+    log.drop_rows_after(name, first, data_state.get("rows", 0))
     delete_snapshots_after(snapshots, first)
 
     # Log and evaluation.
@@ -148,7 +148,8 @@ def train(
                     updates = int(state["progress"]["updates"])
                     save_snapshots(snapshots, step, updates, state["profiles"])
                 if saving:
-                    checkpoints.save(step, state, batches.state)
+                    read = batches.state | {"rows": log.rows(name)}
+                    checkpoints.save(step, state, read)
                 if evaluator.due(step):  # before `poll`: a complete checkpoint never lacks its rows
                     evaluator.evaluate(step, state)
                 if stopping:

@@ -2,9 +2,7 @@
 
 import json
 import signal
-import socket
 import time
-from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -12,43 +10,9 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny_run
 from PIL import Image
+from several import running
 
 from sphere_jax.training.run_log import read_rows
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def launched(command, *flags, count=2, missing=0, **more):
-    """All processes but the last `missing`, of one command; four devices together."""
-    address = f"127.0.0.1:{free_port()}"
-    return [
-        tiny_run.launch(
-            command,
-            *flags,
-            devices=4 // count,
-            SPHERE_JAX_COORDINATOR=address,
-            SPHERE_JAX_PROCESSES=str(count),
-            SPHERE_JAX_PROCESS=str(number),
-            TF_CPP_MIN_LOG_LEVEL="3",  # as launch/ sets it
-            **more,
-        )
-        for number in range(count - missing)
-    ]
-
-
-@contextmanager
-def running(command, *flags, **more):
-    """Those of `launched`, killed at the end."""
-    processes = launched(command, *flags, **more)
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
 
 
 def started(workdir, *flags, **more):

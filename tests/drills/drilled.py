@@ -1,8 +1,9 @@
 """The smallest run that trains, saves, scores on the way, draws and reports; what it must be to the
-bit, however often it was interrupted; and a nursery, in which commands start at once."""
+bit, however often it was interrupted; a nursery, in which commands start at once; and damage."""
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tiny_run
 
+from sphere_jax.common.errors import UserError
 from sphere_jax.training.run_log import read_rows
 
 FLAGS = [
@@ -35,6 +37,8 @@ QUICK = (  # of tests/conftest.py
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     " --xla_cpu_parallel_codegen_split_count=1"
 )
+SEED = int(os.environ.get("DRILL_SEED", "0"))
+choose = random.Random(SEED)
 
 
 class Nursery:
@@ -109,3 +113,32 @@ def check_same(workdir: Path, whole: Path) -> None:
     for name, value in expected.items():
         assert found[name] == value, f"{name} differs"
     assert not found["besides"] and not found["left over"]
+
+
+def damage(file: Path, how: str) -> str:
+    """Changes `file`; says what was done."""
+    content = file.read_bytes()
+    at = choose.randrange(max(len(content), 1))
+    if how == "deleted" or not content:
+        file.unlink()
+        return f"{file} deleted (seed {SEED})"
+    if how == "cut":
+        file.write_bytes(content[: min(at, len(content.rstrip()) - 1)])  # not a last newline alone
+    else:
+        bit = 1 << choose.randrange(8)
+        file.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :])
+    return f"{file} {how} at {at} of {len(content)} (seed {SEED})"
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def raised(call, *arguments) -> str:
+    """The sentence that a call is refused with; "" if it is not."""
+    try:
+        call(*arguments)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return str(error)
+    return ""

@@ -6,6 +6,7 @@ exit code 1 if there are some. Case i of a seed is always the same; FOLDER keeps
 """
 
 import contextlib
+import faulthandler
 import io
 import json
 import os
@@ -24,7 +25,11 @@ from PIL import Image
 
 from sphere_jax.common.errors import UserError
 
-SLOW = 10.0  # seconds of the processor that a case may take; on the wall, of a busy machine, 60
+# A case hangs if it works for longer than SLOW seconds of the processor, or is not over after HANG
+# seconds of the clock. The first does not depend on what else the machine does; the second is for
+# what waits without working (a pipe, a lock), and so long that no busy machine takes it. A case
+# that never ends is ended then, with a traceback that says where it was.
+SLOW, HANG = 10.0, 60.0
 MEMORY = 6 * 2**30  # bytes of address space that the process may take
 SHOWN = 8
 MADE = {"networks": {"inception_fid": {"outputs": ["pool"]}}, "image_size": [8, 8]}
@@ -509,7 +514,7 @@ def judged(kind: Kind, folder: Path, rng) -> str:
     except BaseException:
         wrong = traceback.format_exc()
     took, worked = time.monotonic() - start, time.process_time() - worked
-    if worked > SLOW or took > 6 * SLOW:
+    if worked > SLOW or took > HANG:
         wrong += f"took {took:.0f} s, {worked:.0f} of them on the processor"
     return wrong
 
@@ -539,7 +544,9 @@ def main(name: str, cases: int, seed: int, base: Path, only: int | None = None) 
         (base / f"{name}.case").write_text(str(case))  # of one that crashes
         kind.make(folder, rng)
         forbidden.clear()
+        faulthandler.dump_traceback_later(HANG + SLOW, exit=True)
         wrong = judged(kind, folder, rng)
+        faulthandler.cancel_dump_traceback_later()
         if forbidden and "git" not in str(forbidden[0]):  # of versions in what is written
             wrong += f"\nran {forbidden[0]}"
         if wrong:

@@ -33,7 +33,8 @@ def child(job: dict) -> None:
 
 def main() -> None:
     for name in (
-        "main", "sample", "runs.scoring", "runs.sharing", "runs.stages", "runs.run",
+        "main", "sample", "prepare", "evaluate", "runs.scoring", "runs.latent_caching",
+        "data.record_writer", "runs.sharing", "runs.stages", "runs.run",
         "training.loop", "evaluation.page", "distribution.mesh",
     ):  # fmt: skip
         importlib.import_module(f"sphere_jax.{name}")

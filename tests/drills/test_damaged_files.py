@@ -1,59 +1,31 @@
-"""Every file of a run folder, of a cache of latents and of converted weights: with a bit flipped,
-cut off, and deleted. Nothing damaged is used in silence."""
+"""Every file of a run folder: with a bit flipped, cut off, and deleted. Nothing damaged is used in
+silence: what is read is checked, and the rest is never read."""
 
-import os
-import random
+import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from drilled import FLAGS
+from drilled import FLAGS, damage, files_of, outcome, raised
 
-from sphere_jax import main
 from sphere_jax.common.errors import UserError
-from sphere_jax.data.latent_cache import CacheWriter, read_cache
-from sphere_jax.nn.functional import Network
-from sphere_jax.nn.linear import Linear
-from sphere_jax.runs.finished import stored_arrays
+from sphere_jax.common.files import SEAL
+from sphere_jax.data.class_names import read_classes
+from sphere_jax.evaluation.features.small_classifier import FEATURES
+from sphere_jax.runs.finished import load_stage, stored_arrays
 from sphere_jax.runs.loading import unloaded_run
+from sphere_jax.runs.reporting import FIRST_SAMPLES
+from sphere_jax.studies.comparing.outcomes import read_outcome
 from sphere_jax.studies.comparing.running import finished_results
-from sphere_jax.training.checkpoints import Checkpoints
-from sphere_jax.weights.stored import load_weights, no_layouts, write_weights
+from sphere_jax.training.checkpoints import ITEMS, Checkpoints
+from sphere_jax.training.run_log import RunLog, read_rows, say_lost
 
-SEED = int(os.environ.get("DRILL_SEED", "0"))
 HOWS = ("flipped", "cut", "deleted")
-choose = random.Random(SEED)
-
-
-def damage(file: Path, how: str) -> str:
-    """Changes `file`; says what was done."""
-    content = file.read_bytes()
-    at = choose.randrange(max(len(content), 1))
-    if how == "deleted" or not content:
-        file.unlink()
-        return f"{file} deleted (seed {SEED})"
-    if how == "cut":
-        file.write_bytes(content[: min(at, len(content.rstrip()) - 1)])  # not a last newline alone
-    else:
-        bit = 1 << choose.randrange(8)
-        file.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :])
-    return f"{file} {how} at {at} of {len(content)} (seed {SEED})"
-
-
-def files_of(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def raised(call, *arguments) -> str:
-    """The sentence that a call is refused with; "" if it is not."""
-    try:
-        call(*arguments)
-    except UserError as error:
-        assert "\n" not in str(error)
-        return str(error)
-    return ""
+READ = ("checkpoints/*", "stages/*", "config.json", "results.json", "classes.json", "metrics.jsonl",
+        "evaluator/classifier.safetensors", f"samples/{FIRST_SAMPLES}")  # fmt: skip
+OUTPUTS = ("samples/*.png", "report.html", "tensorboard/*", ".lock")  # never read
 
 
 @pytest.fixture
@@ -132,9 +104,6 @@ def test_every_record_of_a_run(copied):
 
 def same_json(file: Path, before: bytes) -> bool:
     """Whether a file that was flipped is read as what it was: without its seal, say."""
-    import json
-
-    from sphere_jax.common.files import SEAL
 
     def values(content: bytes) -> dict:
         return {k: v for k, v in json.loads(content).items() if len(k) != len(SEAL)}
@@ -142,71 +111,137 @@ def same_json(file: Path, before: bytes) -> bool:
     return values(file.read_bytes()) == values(before)
 
 
-PLAN = {
-    "made_with": {}, "latent_shape": [2, 2, 3], "dtype": "float32", "shard_size": 4,
-    "data": {"train": "x", "heldout": "y"},
-}  # fmt: skip
+@pytest.mark.slow  # 5 s
+@pytest.mark.parametrize("name", ["vae", "flow-best"])
+def test_every_file_of_the_only_checkpoint(copied, name, capsys):
+    """As that of a finished stage, and that of the best weights, are: there is none before."""
+    folder = copied / "checkpoints" / name
+    with Checkpoints(folder) as checkpoints:
+        step = checkpoints.latest()
+        sums = folder.with_name(f"{name}.crc32") / f"{step}.json"
+        for file in [*files_of(folder / str(step)), sums]:
+            whole = file.read_bytes()
+            for how in HOWS:
+                said = damage(file, how)
+                found = checkpoints._damage(step, (*ITEMS, "data"))
+                assert (file.name if file != sums else "checksums") in found, said
+                file.write_bytes(whole)
+        assert checkpoints._damage(step, (*ITEMS, "data")) == ""
+    large(folder / str(step) / "ema").unlink()
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.newest_whole() is None
+    assert f"{name}-damaged/{step}, and there is none before it" in capsys.readouterr().out
+
+
+def large(folder: Path) -> Path:
+    """The largest file there."""
+    return max(files_of(folder), key=lambda file: file.stat().st_size)
+
+
+@pytest.mark.slow  # 3 s
+def test_best_weights_are_refused_by_their_name(copied):
+    """By commands that read a run, which `main` cannot help: it trains nothing again."""
+    run = unloaded_run(copied)
+    load_stage(run, "vae", run.records.read("vae"))
+    arguments = run, "flow", run.records.read("flow"), "best"
+    assert raised(load_stage, *arguments) == ""
+    best = copied / "checkpoints" / "flow-best"
+    said = damage(file := large(best), "flipped")
+    words = raised(load_stage, *arguments)
+    assert file.name in words and "leave out --weights=best" in words, f"{said}: {words}"
+    shutil.rmtree(best.with_name("flow-best.crc32"))
+    assert "lacks its kept weights; restore it" in raised(load_stage, *arguments)
+
+
+@pytest.mark.slow  # 3 s
+def test_the_log_of_metrics(copied, capsys):
+    """Rows are those that were written, and a line says when some are lost."""
+    file, steps = copied / "metrics.jsonl", {"vae": 2, "flow": 8}
+    whole, rows = file.read_bytes(), read_rows(file)
+    log = RunLog(copied)
+    for how in (*["flipped"] * 300, *["cut"] * 50, "deleted"):
+        said = damage(file, how)
+        found = read_rows(file)
+        for stage, step in steps.items():
+            say_lost(file, found, stage, step)
+        out = capsys.readouterr().out
+        assert all(row in rows for row in found), said
+        assert found == rows or str(file) in out, f"{said}: {out}"
+        if found != rows and how != "deleted":
+            log.drop_rows_after("flow", 8, sum(row["stage"] == "flow" for row in rows))
+            lost = all(row in found for row in rows if row["stage"] == "flow")
+            assert ("rows of flow: its curves" in capsys.readouterr().out) != lost, said
+        file.write_bytes(whole)
+    log.close()
+    lines = [json.loads(line) for line in whole.splitlines()]  # as other programs read it
+    assert [{k: v for k, v in line.items() if k != "crc32"} for line in lines] == rows
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))  # of an older version
+    assert read_rows(file) == rows
 
 
 @pytest.mark.slow  # 5 s
-def test_every_file_of_a_cache(tmp_path):
-    """Whoever trains on it reads the same latents and labels, or is told the file."""
-    latents = np.random.default_rng(SEED).standard_normal((6, 2, 2, 2, 3)).astype(np.float32)
-    labels = {"train": np.arange(4, dtype=np.int32) % 2, "heldout": np.zeros(2, np.int32)}
-    writer = CacheWriter(tmp_path, PLAN, labels, {"source": "digits", "path": ""})
-    writer.write_plan()
-    for shard in writer.shards:
-        writer.write(shard, [latents[shard.start : shard.stop]])
-    writer.write_index()
+def test_names_pictures_and_the_feature_network(copied, capsys):
+    """The same is read, or the file is named."""
+    config, results = unloaded_run(copied).config, json.loads((copied / "results.json").read_text())
 
-    def read() -> list[bytes]:
-        parts = read_cache(tmp_path).values()
-        return [
-            a.tobytes()
-            for cached, own in parts
-            for a in (
-                cached[:],
-                cached.take(np.arange(len(cached)), np.ones(len(cached), bool)),
-                own,
-            )
-        ]
+    def classifier():
+        found = FEATURES.load(evaluator)
+        return found.fingerprint, found.steps, found.num_classes, found.image_shape, found.accuracy
 
-    before = read()
-    for file in files_of(tmp_path):
-        whole = file.read_bytes()
-        for how in (*["flipped"] * 40, *["cut"] * 5, "deleted"):
+    evaluator = copied / "evaluator" / "classifier.safetensors"
+    reading = {
+        copied / "classes.json": lambda: read_classes(copied, 10),
+        evaluator: classifier,
+        copied / "samples" / FIRST_SAMPLES: lambda: read_outcome(
+            copied, results, config
+        ).samples.tobytes(),
+    }
+    for file, read in reading.items():
+        whole, before = file.read_bytes(), read()
+        for how in (*["flipped"] * 40, *["cut"] * 6):
             said = damage(file, how)
             try:
-                assert read() == before, f"{said}: other latents are read"
-                noticed = ""
+                assert read() == before and how == "flipped", f"{said}: other content is read"
             except UserError as error:
-                noticed = str(error)
-                assert file.name in noticed or how == "deleted", f"{said}: {noticed}"
-            used = file.name in ("index.json", "labels.npz") or file.suffix == ".arrayrecord"
-            if used and how != "flipped":
-                assert noticed, f"{said}: nothing is said"
+                assert file.name in str(error), f"{said}: {error}"
             file.write_bytes(whole)
+    capsys.readouterr()
+    for file in reading:
+        file.unlink()
+    assert read_classes(copied, 10) is None  # classes have numbers then
+    assert read_outcome(copied, results, config).samples is None
+    assert f"{FIRST_SAMPLES} is not there" in capsys.readouterr().out
 
 
-@pytest.mark.slow  # 5 s
-def test_converted_weights(tmp_path):
-    """The whole ones, or a refusal; also where a run asks for them by an option."""
-    network = Network(lambda rngs: Linear(3, 5, rngs=rngs))
-    params = jax.tree.map(np.asarray, network.init(jax.random.key(SEED)))
-    file = tmp_path / "w.safetensors"
-    write_weights(file, params, "small", "drill")
-    whole = file.read_bytes()
-    for how in (*["flipped"] * 300, *["cut"] * 100, "deleted"):
-        said = damage(file, how)
-        try:
-            found = load_weights(file, "small", network, no_layouts)
-            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
-                np.testing.assert_array_equal(np.asarray(a), b, said)
-            assert how == "flipped", said
-        except UserError as error:
-            assert file.name in str(error), said
-        file.write_bytes(whole)
-    words = raised(
-        main.main, [*FLAGS, f"--config.vae.pretrained={file}", f"--workdir={tmp_path}/r"]
-    )
-    assert "w.safetensors" in words
+@pytest.mark.slow  # 10 s
+def test_damage_everywhere_at_once(nursery, whole, copied, tmp_path):
+    """`main` names what it needs, and trains and writes it again to the same bits; it reads none of
+    what is only written."""
+    files = [path.relative_to(copied) for path in files_of(copied)]
+    for file in files:
+        assert any(fnmatch(file, pattern) for pattern in (*READ, *OUTPUTS)), f"{file} is not known"
+    checkpoints = [
+        large(folder / "ema") for folder in (copied / "checkpoints").glob("[!.]*/[0-9]*")
+        if folder.parent.name == "vae" or folder.name == "8"
+    ]  # fmt: skip
+    outputs = [copied / f for f in files if any(fnmatch(f, pattern) for pattern in OUTPUTS)]
+    for number, file in enumerate(checkpoints):
+        damage(file, HOWS[number % 3])
+    for number, file in enumerate(outputs):
+        damage(file, HOWS[number % 3])
+    rows = copied / "metrics.jsonl"
+    rows.write_bytes(rows.read_bytes().replace(b'"loss": ', b'"loss": 1', 1))
+    note = tmp_path / "note"
+    line = ("main", *FLAGS, f"--workdir={copied}")
+    code, out, err = nursery.run(*line, hooks=[("reads", str(copied), str(note))])
+    assert code == 0, out + err
+    for file in checkpoints:
+        assert file.name in out, f"{file}: {out}"
+    assert f"{rows}: 1 damaged of" in out
+    read = set(map(Path, note.read_text().split("\n"))) & set(files)
+    assert Path("metrics.jsonl") in read and not any(
+        fnmatch(file, pattern) for file in read for pattern in OUTPUTS
+    ), read
+    found, expected = outcome(copied), outcome(whole)
+    changed = {key for key in expected if found.get(key) != expected[key]}
+    assert changed <= {"checkpoints", "flow_000004.png"}  # of a step that is not repeated

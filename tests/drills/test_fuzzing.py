@@ -1,5 +1,6 @@
-"""10,000 spoilt files and options: a result or one sentence, within 10 s, and no code of theirs is
-run. `python tests/drills/fuzzing.py KIND CASES SEED FOLDER CASE` repeats one."""
+"""10,000 spoilt files and options: a result or one sentence, within 10 s of the processor and
+60 s of the clock (fuzzing.py says why both), and no code of theirs is run.
+`python tests/drills/fuzzing.py KIND CASES SEED FOLDER CASE` repeats one."""
 
 import os
 import subprocess

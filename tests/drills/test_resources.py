@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from drilled import FLAGS, Nursery, check_same
 
-pytestmark = pytest.mark.slow  # 1.5 minutes
+pytestmark = pytest.mark.slow  # 2 minutes
 
 SHARES = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.9)  # of what a whole run takes
 
@@ -70,6 +70,33 @@ def test_a_file_system_that_becomes_read_only(disk, tmp_path):
         assert len(drawn["images"]) == 4
     code, out, err = nursery.run(*draw[:2], f"--out={folder / 'drawn.npz'}", "--num=4")
     assert code == 2 and err.count("\n") == 1 and "Read-only file system" in err, out + err
+
+
+MOMENTS = {  # a function, which of its calls
+    "measuring a stage": ("sphere_jax.runs.stages:write_npz", 1),
+    "saving": ("sphere_jax.training.checkpoints:Checkpoints.save", 1),
+    "keeping the best": ("sphere_jax.training.best:KeepBest.offer", 1),
+    "report": ("sphere_jax.evaluation.page:write_report", 1),
+}
+
+
+@pytest.mark.timeout(1800)
+def test_a_file_system_that_becomes_read_only_while_it_trains(disk, whole):
+    """One sentence each time; once it can be written again, the same command goes on to the same
+    bits."""
+    nursery, folder, seen = disk
+    line = ("main", *FLAGS, f"--workdir={folder / 'run'}")
+    before = [("remount", str(folder), "size=64m")]
+    for moment, (place, call) in MOMENTS.items():
+        hooks = [*before, ("read_only_in", place, call, str(folder))]
+        code, out, err = nursery.run(*line, hooks=hooks)
+        said = f"{moment}: {code}\n{out}\n{err}"
+        assert f"read-only in {place}" in out, said
+        assert code == 2 and err.count("\n") == 1 and "Read-only file system" in err, said
+        before = [("uncover", str(folder))]
+    code, out, err = nursery.run(*line, hooks=before)
+    assert code == 0, out + err
+    check_same(seen / "run", whole)
 
 
 @pytest.mark.timeout(1800)

@@ -105,7 +105,7 @@ def test_the_weights_of_the_best_score_are_kept_whatever_kills_the_run(
     assert points(tmp_path / "run")[0] == found
 
 
-def test_what_was_kept_by_another_score_is_replaced(tmp_path):
+def test_what_was_kept_by_another_score_is_replaced(tmp_path, capsys):
     log, folder = RunLog(tmp_path), tmp_path / "checkpoints"
     for step, value in ((3, 1.0), (6, float("nan")), (9, 2.0)):
         log.write("toy", step, {"size": value, "loss": -value})
@@ -121,11 +121,15 @@ def test_what_was_kept_by_another_score_is_replaced(tmp_path):
         return kept(tmp_path)[0]
 
     assert offer(best("size", lower=True), 12, 5.0) == 12  # nothing is kept yet: 1.0 is lost
+    assert "has no size" not in capsys.readouterr().out
+    best("size", lower=True, first=12)  # its row is lost
+    assert "has no size of the weights of step 12 that were kept" in capsys.readouterr().out
     log = RunLog(tmp_path)
     log.write("toy", 12, {"size": 5.0, "loss": -5.0})
     log.close()
     assert offer(best("size", lower=False, first=12), 15, 4.0) == 12
     assert offer(best("loss", lower=False, first=12), 15, -4.0) == 15  # 12 is not its best
+    assert "has no loss" not in capsys.readouterr().out
     assert offer(best("loss", lower=False, first=15), 18, float("nan")) == 15
 
 

@@ -6,7 +6,7 @@ TensorFlow.
 
 from pathlib import Path
 
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, first_line
 from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.data.class_names import Classes
 from sphere_jax.data.record_pictures import count_pictures, read_pictures
@@ -95,7 +95,7 @@ def _builder(path: str):
             return tfds.builder_from_directory(path)
         return tfds.builder(path)
     except (ValueError, OSError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise UserError(
             f"config.data.path='{path}' names no data set of TensorFlow Datasets ({reason})."
         ) from error

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float32, Shaped, UInt8
 from safetensors import SafetensorError, safe_open
 
-from sphere_jax.common import fingerprints
+from sphere_jax.common import files, fingerprints
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.shapes import AnyArray
 from sphere_jax.config.options import EvaluationOptions
@@ -134,21 +134,25 @@ class Classifier(Features):
             "steps": self.steps,
             "fingerprint": self.fingerprint,
         }
-        write_safetensors(path, named_leaves(self.params), {self.name: json.dumps(about)})
+        metadata = {self.name: json.dumps(files.sealed_object(about))}
+        write_safetensors(path, named_leaves(self.params), metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Classifier":
         """What `save` wrote.
 
         Raises:
-          ValueError: the file is no such thing, or its weights do not match its fingerprint.
+          ValueError: the file is no such thing, or not as it was written.
         """
         try:
             with safe_open(path, "numpy") as file:
                 about = json.loads((file.metadata() or {})[cls.name])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+            whole = files.unsealed(about)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{os.fspath(path)} is not a saved small classifier.") from error
+        if not whole:
+            raise ValueError(f"What {os.fspath(path)} says of its weights has changed.")
         shape = tuple(about["image_shape"])
         expected = jax.eval_shape(_network(shape, about["num_classes"]).init, jax.random.key(0))
         if set(arrays) != set(named_leaves(expected)):

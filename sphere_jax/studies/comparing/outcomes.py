@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sphere_jax.common.progress import log
 from sphere_jax.config.options import Config
 from sphere_jax.data.npz_files import read_npz
 from sphere_jax.evaluation.protocol import with_current_keys
@@ -37,6 +38,8 @@ class Outcome:
 def read_outcome(workdir: Path, results: dict, config: Config) -> Outcome:
     results, file = with_current_keys(results), workdir / "samples" / FIRST_SAMPLES
     samples = read_npz(str(file), ("images",))["images"] if file.is_file() else None
+    if samples is None:
+        log(f"{file} is not there: the page has no pictures of this run")
     rows = curve_rows(read_rows(workdir / "metrics.jsonl"), config.generator)
     items = (read_matched(workdir) or {}) | {"reference": reference_item(results)}
     metrics = {key: _number(value) for key, value in results["metrics"].items()}

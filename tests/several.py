@@ -1,0 +1,48 @@
+"""Several processes of one command over the loopback."""
+
+import signal
+import socket
+from contextlib import contextmanager
+
+import tiny_run
+
+HOOKS = tiny_run.ROOT / "tests" / "drills" / "hooks.py"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def launched(command, *flags, count=2, missing=0, killed=None, **more):
+    """All processes but the last `missing`, of one command; four devices together. `killed`: the
+    number of one that is killed, and in which call of which function (`hooks.signal_in`)."""
+    number_killed, place, call = killed or (-1, "", 0)
+    hooks = (HOOKS, place, call, int(signal.SIGKILL))
+    address = f"127.0.0.1:{free_port()}"
+    return [
+        tiny_run.launch(
+            command,
+            *flags,
+            devices=4 // count,
+            before=hooks if number == number_killed else (),
+            SPHERE_JAX_COORDINATOR=address,
+            SPHERE_JAX_PROCESSES=str(count),
+            SPHERE_JAX_PROCESS=str(number),
+            TF_CPP_MIN_LOG_LEVEL="3",  # as launch/ sets it
+            **more,
+        )
+        for number in range(count - missing)
+    ]
+
+
+@contextmanager
+def running(command, *flags, **more):
+    """Those of `launched`, killed at the end."""
+    processes = launched(command, *flags, **more)
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
