@@ -53,7 +53,7 @@ class StopRequest:
         return bool(found[:, 0].any())
 
     def _steps_until_next(self, step: int) -> int:
-        """By how long steps took since the last exchange; 1 at the first one."""
-        before, at = self._last
-        taken = EXCHANGED_EVERY * (step - before) / max(time.monotonic() - at, 1e-9)
-        return int(np.clip(taken, 1, self._most_steps))
+        """By how long steps took since the last exchange; 1 at the first one. At most twice as many
+        as before, since the next ones may be slower than one that was measured."""
+        steps, seconds = step - self._last[0], max(time.monotonic() - self._last[1], 1e-9)
+        return max(1, min(int(EXCHANGED_EVERY * steps / seconds), 2 * steps, self._most_steps))

@@ -62,7 +62,7 @@ def seconds(value):
 def test_processes_exchange_requests_every_few_seconds(exchanges):
     """By the first one's clock, whatever the log's steps and the other clock."""
     one, other = exchanges((seconds(0.5), seconds(0.01)), 10**6, requested_at=34, steps=10**4)
-    assert one == other == ([1, 2, 12, 22, 32, 42], 42)
+    assert one == other == ([1, 2, 4, 8, 16, 26, 36], 36)
 
 
 def test_slow_steps_are_each_asked_for(exchanges):
@@ -71,13 +71,13 @@ def test_slow_steps_are_each_asked_for(exchanges):
 
 
 def test_they_exchange_at_least_as_often_as_they_log(exchanges):
-    one, other = exchanges((seconds(1e-4), seconds(1e-4)), 20, requested_at=0, steps=50)
-    assert one == other == ([1, 2, 22, 42, 50], None)
+    one, other = exchanges((seconds(1e-4), seconds(1e-4)), 20, requested_at=0, steps=60)
+    assert one == other == ([1, 2, 4, 8, 16, 32, 52, 60], None)
 
 
 def test_the_interval_follows_the_speed(exchanges):
-    """Compiling the first step, and what a preview takes, does not stay in it."""
-    slow = {1: 60.0, 2: 20.0}
+    """What compiling or a preview takes does not stay in it, nor does a step that was quick."""
+    slow = {1: 60.0, 2: 1e-3, 6: 30.0}
     times = (lambda step: slow.get(step, 1.0), seconds(1.0))
     one, other = exchanges(times, 100, requested_at=0, steps=14)
-    assert one == other == ([1, 2, 3, 8, 13, 14], None)
+    assert one == other == ([1, 2, 4, 8, 9, 11, 14], None)
