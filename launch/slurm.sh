@@ -49,13 +49,19 @@ trap 'trapped=yes cancelled=yes' TERM # cancelled or preempted: Slurm tells the 
 
 read -ra command <<<"${COMMAND:-main}" # may be two words
 at=$SECONDS
+# Some clusters do not say how many GPUs a node has: then any number will do.
 step sphere_jax.preflight --hosts="${SLURM_JOB_NUM_NODES:-1}" \
-  --devices_per_host="${SLURM_GPUS_ON_NODE:-0}" --platform=gpu "$@"
+  ${SLURM_GPUS_ON_NODE:+"--devices_per_host=$SLURM_GPUS_ON_NODE"} --platform=gpu "$@"
 if ((code == 0)); then step "sphere_jax.${command[0]}" "${command[@]:1}" "$@"; fi
 
 if [[ $cancelled ]] || ! may_work_again "$code"; then exit "$code"; fi # Slurm requeues what it preempts
-if [[ ! $limit ]] && ((SECONDS - at < ${SHORT:-120} && ${SLURM_RESTART_COUNT:-0} >= 3)); then
-  say "ended with exit code $code at once, after ${SLURM_RESTART_COUNT} restarts; not queued again"
+restarts=${SLURM_RESTART_COUNT:-0}
+if [[ ! $limit ]] && ((SECONDS - at < ${SHORT:-120} && restarts >= 3)); then
+  say "ended with exit code $code at once, after $restarts restarts; not queued again"
+  exit "$code"
+fi
+if [[ ! $limit ]] && ((restarts + 1 >= ${RETRIES:-100})); then
+  say "ended with exit code $code; not queued again after $((restarts + 1)) starts"
   exit "$code"
 fi
 say "ended with exit code $code; queued again, to resume from what is saved"

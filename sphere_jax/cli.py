@@ -45,6 +45,13 @@ USERS_TO_MEND = {
 }  # fmt: skip
 
 
+def joins_processes(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
+    """Marks the `main` of a command whose processes share the work (`common/processes.py`). Other
+    commands are refused where several processes are set up: each would do and write everything."""
+    main.joins_processes = True
+    return main
+
+
 def run_command(main: Callable[[list[str]], None]) -> None:
     """Runs `main(argv)`: exit code 2 and a sentence for a user error, 130 for an interruption, and
     that of `common/peers.py` where another process of the run has ended."""
@@ -54,6 +61,10 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         try:
             _set_precision()
             sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+            if not hasattr(main, "joins_processes"):
+                from sphere_jax.common.processes import refuse_several
+
+                refuse_several(_program())
             main(sys.argv[1:])
             sys.stdout.flush()
         except UserError as error:

@@ -28,6 +28,7 @@ from sphere_jax.cli import (
     add_side_flags,
     add_weights_flag,
     check_sampler_names,
+    joins_processes,
     run_command,
     sampler_values,
     side_options,
@@ -47,6 +48,7 @@ every point; the same command resumes after the points already scored.
 """
 
 
+@joins_processes
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG, samples=any_method)
     flags.add_argument("--workdir", type=user_path, default="", help="the folder of a finished run")

@@ -7,7 +7,7 @@ Run the same command again after an interruption: it resumes from the last check
 
 from pathlib import Path
 
-from sphere_jax.cli import Parser, parse_with_config, run_command, user_path
+from sphere_jax.cli import Parser, joins_processes, parse_with_config, run_command, user_path
 from sphere_jax.config.option_reference import help_of
 
 EPILOG = """\
@@ -24,6 +24,7 @@ report.html (open it in a browser) and results.json.
 """
 
 
+@joins_processes
 def main(argv: list[str]) -> None:
     for group in (text.removeprefix("--help=") for text in argv if text.startswith("--help=")):
         print(help_of(group))

@@ -7,7 +7,7 @@ The scripts of launch/ run it on every host with the flags of the command that f
 
 from pathlib import Path
 
-from sphere_jax.cli import Parser, run_command, user_path
+from sphere_jax.cli import Parser, joins_processes, run_command, user_path
 from sphere_jax.common.flags import whole
 
 EPILOG = """\
@@ -15,6 +15,7 @@ Takes the flags of the command that follows: --config.a.b=value counts, and the 
 """
 
 
+@joins_processes
 def main(argv: list[str]) -> None:
     flags = Parser(__doc__.split("\n\n")[0], EPILOG)
     flags.add_argument(

@@ -27,6 +27,7 @@ from sphere_jax.cli import (
     Parser,
     add_side_flags,
     choose_action,
+    joins_processes,
     parse_with_config,
     run_command,
     side_options,
@@ -66,6 +67,7 @@ ACTIONS = {
 }
 
 
+@joins_processes
 def main(argv: list[str]) -> None:
     what = choose_action(argv, __doc__.split("\n\n")[0], ACTIONS)
     if not what:

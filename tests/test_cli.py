@@ -163,6 +163,33 @@ def test_exit_codes(capsys, monkeypatch, raised, code, message):
     assert stopped.value.code == code and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("set_up", ["explicit", "slurm"])
+def test_a_command_of_one_process_is_refused_in_several(capsys, monkeypatch, set_up):
+    """Each would write the same files. Those that share their work are not, nor is one task."""
+    if set_up == "slurm":
+        for name in ("JOB_ID", "PROCID", "LOCALID"):
+            monkeypatch.setenv(f"SLURM_{name}", "0")
+        monkeypatch.setenv("SLURM_STEP_NODELIST", "node[1-2]")
+        monkeypatch.setenv("SPHERE_JAX_POD", "1")
+        count = "SLURM_NTASKS"
+    else:
+        monkeypatch.setenv("SPHERE_JAX_COORDINATOR", "127.0.0.1:1")
+        monkeypatch.setenv("SPHERE_JAX_PROCESS", "0")
+        count = "SPHERE_JAX_PROCESSES"
+    monkeypatch.setattr(sys, "argv", ["sphere_jax ema"])
+    called = []
+    monkeypatch.setenv(count, "2")
+    with pytest.raises(SystemExit) as stopped:
+        run_command(called.append)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and not called and said.count("\n") == 1
+    assert said.startswith("error: sphere_jax ema runs in one process, and 2 are set up here")
+    run_command(cli.joins_processes(lambda argv: called.append(argv)))
+    monkeypatch.setenv(count, "1")
+    run_command(called.append)
+    assert called == [[], []]
+
+
 def test_a_closed_pipe_gives_no_traceback():
     """As `| head` does."""
     code = "print('line\\n' * 10**5)"

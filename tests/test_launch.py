@@ -195,6 +195,28 @@ class TestSlurm:
         assert "not queued again" in self.slurm(fakes, *FLAGS, code=75, SLURM_RESTART_COUNT="3")
         assert fakes.calls("scontrol") == []
 
+    def test_retries_limit_the_starts(self, fakes):
+        """Of a run that dies after minutes; not after time limits, which are no failures."""
+        given = {"SHORT": "0", "RETRIES": "5"}
+        for restarts, queued in ((3, 1), (4, 1)):
+            fakes.codes(0, 137)
+            said = self.slurm(fakes, *FLAGS, code=137, SLURM_RESTART_COUNT=str(restarts), **given)
+            assert len(fakes.calls("scontrol")) == queued
+        assert "ended with exit code 137; not queued again after 5 starts" in said
+        fakes.codes(0, "wait")
+        more = self.VARIABLES | given | {"SLURM_RESTART_COUNT": "4"}
+        process = fakes.start("slurm.sh", *FLAGS, **more)
+        until((fakes.folder / "waiting").exists)
+        process.send_signal(signal.SIGUSR1)
+        finish(process, 130, timeout=60)
+        assert len(fakes.calls("scontrol")) == 2
+
+    def test_a_cluster_that_does_not_say_how_many_gpus_a_node_has(self, fakes):
+        given = {k: v for k, v in self.VARIABLES.items() if k != "SLURM_GPUS_ON_NODE"}
+        run(fakes, "slurm.sh", *FLAGS, **given)
+        checks, _ = fakes.calls("srun")
+        assert checks[-5:] == ["--hosts=2", "--platform=gpu", *FLAGS]
+
     def test_a_cluster_that_does_not_queue_again(self, fakes):
         fakes.does("scontrol", "exit 1")
         fakes.codes(0, 75)

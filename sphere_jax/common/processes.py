@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Timer
 
 import jax
@@ -29,41 +31,63 @@ def start_processes(timeout_seconds: int = 300) -> None:
       UserError: some of the variables are missing, or the GPUs of a node cannot be shared.
       Unanswered: the others cannot be joined.
     """
-    found = _from_environment(timeout_seconds)
-    if found is None:
+    if not _set_up():
         return
-    address, count, number, devices = found
-    host, _, port = address.rpartition(":")
-    told = _start_coordinator(f"[::]:{port}", count) if number == 0 else 0
-    jax.config.update("jax_enable_preemption_service", False)  # would take SIGTERM from us
+    try:
+        with _limited(timeout_seconds):
+            address, count, number, devices = _from_environment(timeout_seconds)
+            host, _, port = address.rpartition(":")
+            told = _start_coordinator(f"[::]:{port}", count) if number == 0 else 0
+            jax.config.update("jax_enable_preemption_service", False)  # would take SIGTERM from us
+            jax.distributed.initialize(
+                address,
+                count,
+                number,
+                local_device_ids=devices,
+                cluster_detection_method="deactivate",  # else JAX takes one GPU of a Slurm task's
+                initialization_timeout=timeout_seconds + 60,
+                coordinator_bind_address="127.0.0.1:0",  # of a service that nobody uses
+            )
+        if count > 1:
+            peers.join((host, _from_main_process(told)), number)
+    except (RuntimeError, OSError) as error:
+        raise _unanswered(error) from error
+
+
+def refuse_several(command: str) -> None:
+    """Raises UserError if several processes are set up, of which `command` makes no use."""
+    count = _from_environment(timeout_seconds=60)[1] if _set_up() else 1
+    if count > 1:
+        raise UserError(
+            f"{command} runs in one process, and {count} are set up here by SPHERE_JAX_POD or "
+            "SPHERE_JAX_COORDINATOR, which would all write the same files; start it on one host, "
+            "without these variables."
+        )
+
+
+def _unanswered(error: Exception) -> Unanswered:
+    return Unanswered(
+        f"The other processes could not be joined ({error}); check that the same command was "
+        "started on every host, and that all hosts reach the ports of the first one."
+    )
+
+
+@contextmanager
+def _limited(seconds: int) -> Iterator[None]:
+    """Says after a while that others are waited for, and ends this process after `seconds`."""
     timers = [
-        Timer(SAID_AFTER, _say_waiting, (count, timeout_seconds)),
+        Timer(SAID_AFTER, _say_waiting, (seconds,)),
         # jaxlib would abort the process, with a stack trace.
-        Timer(timeout_seconds, _end_unanswered, (timeout_seconds,)),
+        Timer(seconds, _end_unanswered, (seconds,)),
     ]
     for timer in timers:
         timer.daemon = True
         timer.start()
     try:
-        jax.distributed.initialize(
-            address,
-            count,
-            number,
-            local_device_ids=devices,
-            cluster_detection_method="deactivate",  # else JAX takes one GPU of a Slurm task's
-            initialization_timeout=timeout_seconds + 60,
-            coordinator_bind_address="127.0.0.1:0",  # of a service that nobody uses
-        )
-    except RuntimeError as error:
-        raise Unanswered(
-            f"The other processes could not be joined ({error}); check that the same command was "
-            "started on every host."
-        ) from error
+        yield
     finally:
         for timer in timers:
             timer.cancel()
-    if count > 1:
-        peers.join((host, _from_main_process(told)), number)
 
 
 def _end_unanswered(timeout_seconds: int) -> None:
@@ -75,19 +99,25 @@ def _end_unanswered(timeout_seconds: int) -> None:
     end_at_once(Unanswered.exit_code)
 
 
-def _say_waiting(count: int, timeout_seconds: int) -> None:
+def _say_waiting(timeout_seconds: int) -> None:
     print(
-        f"Waiting for all {count} processes of this run, for {timeout_seconds} s at most: hosts "
+        f"Waiting for the other processes of this run, for {timeout_seconds} s at most: hosts "
         "may start at different times.",
         file=sys.stderr, flush=True,
     )  # fmt: skip
 
 
-def _from_environment(timeout_seconds: int) -> tuple[str, int, int, list[int] | None] | None:
+def _set_up() -> bool:
+    """Whether the environment says that this is one of several processes, or may be."""
+    address = os.environ.get("SPHERE_JAX_COORDINATOR")
+    return bool(address) or os.environ.get("SPHERE_JAX_POD") == "1"
+
+
+def _from_environment(timeout_seconds: int) -> tuple[str, int, int, list[int] | None]:
     """Coordinator, number of processes, number of this one, and its devices (None: all)."""
     address = os.environ.get("SPHERE_JAX_COORDINATOR")
     if not address:
-        return _detected(timeout_seconds) if os.environ.get("SPHERE_JAX_POD") == "1" else None
+        return _detected(timeout_seconds)
     try:
         count, number = (
             int(os.environ[name]) for name in ("SPHERE_JAX_PROCESSES", "SPHERE_JAX_PROCESS")
@@ -105,13 +135,19 @@ def _from_environment(timeout_seconds: int) -> tuple[str, int, int, list[int] | 
 
 
 def _detected(timeout_seconds: int) -> tuple[str, int, int, list[int] | None]:
-    """What `jax.distributed.initialize` would find by itself."""
+    """What `jax.distributed.initialize` would find by itself.
+
+    On a TPU pod it asks the metadata server, and waits until the first host has a name.
+    """
     from jax._src.clusters import ClusterEnv
 
     none = (None,) * 5
-    address, count, number, devices = ClusterEnv.auto_detect_unset_distributed_params(
-        *none, timeout_seconds
-    )
+    try:
+        address, count, number, devices = ClusterEnv.auto_detect_unset_distributed_params(
+            *none, timeout_seconds
+        )
+    except (RuntimeError, OSError, ValueError, LookupError) as error:
+        raise _unanswered(error) from error
     if address is None or count is None or number is None:
         raise UserError(
             "SPHERE_JAX_POD=1 is set but JAX finds no pod, Slurm or MPI here; unset it, or set "

@@ -125,7 +125,7 @@ def train(
         best = KeepBest(folder, curve.keep_best, curve.lower, log.path, name, first)
     evaluator = Evaluator(task, feed.heldout, step_log, show, curve, best)
 
-    with contextlib.closing(batches), checkpoints, StopRequest() as stop:
+    with contextlib.closing(batches), checkpoints, StopRequest(options.log_every) as stop:
         if steps == 0 and resumed is None:  # published weights, used as they are
             checkpoints.save(0, state, batches.state)
             evaluator.preview(0, state[task.weights_item])
@@ -140,7 +140,7 @@ def train(
                 step_log.add(step, metrics)  # reads the numbers of the step before
 
                 last = step == steps
-                stopping = stop.agreed(barrier=last or step % options.log_every == 0)
+                stopping = stop.agreed(step, last)
                 saving = last or stopping or step % options.checkpoint_every == 0
                 if saving or snapshot_due(options, step) or evaluator.due(step):
                     step_log.flush()  # reads those of this step: nothing below if they are NaN
@@ -156,7 +156,7 @@ def train(
                     checkpoints.close()
                     raise Interrupted(f"{name}: saved at step {step:,} of {steps:,}")
                 checkpoints.poll()
-            if stop.agreed(barrier=True):  # a signal while the last step was saved and evaluated
+            if stop.agreed(steps, last=True):  # a signal while the last was saved and evaluated
                 checkpoints.close()
                 raise Interrupted(f"{name}: saved at step {steps:,} of {steps:,}")
         except NotFinite as error:

@@ -62,10 +62,11 @@ class StepLog:
     @contextlib.contextmanager
     def waiting_for_input(self) -> Iterator[None]:
         """Around taking the next batch. It counts where the devices have finished the step before
-        by then; else they worked all the while. An upper bound: when they finished is not known."""
+        by then, as after a flush; else they worked all the while. An upper bound: when they
+        finished is not known."""
         start = time.monotonic()
         yield
-        if self._unread and all(value.is_ready() for value in self._unread[1].values()):
+        if self._unread is None or all(value.is_ready() for value in self._unread[1].values()):
             self._throughput.waited_for_input(time.monotonic() - start)
 
     def flush(self) -> None:

@@ -9,8 +9,7 @@ import pytest
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
-from sphere_jax.common.errors import Unanswered, UserError
-from sphere_jax.common.processes import start_processes
+from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config
 from sphere_jax.distribution.mesh import (
     batch_sharding,
@@ -129,44 +128,6 @@ def test_groups_of_a_norm_stay_together():
     options = HAEOptions(adversarial_weight=0.5, **grouped)
     assert split_batches(mesh, "decode", options).accumulate == 8
     assert split_batches(mesh, "decode", HAEOptions(**grouped)).accumulate == 16
-
-
-@pytest.mark.parametrize("given", ["SPHERE_JAX_PROCESSES", "SPHERE_JAX_PROCESS"])
-def test_half_of_the_variables(monkeypatch, given):
-    monkeypatch.setenv("SPHERE_JAX_COORDINATOR", "127.0.0.1:1")
-    monkeypatch.setenv(given, "1")
-    with pytest.raises(UserError, match="set both SPHERE_JAX_PROCESSES and SPHERE_JAX_PROCESS"):
-        start_processes()
-
-
-def test_variables_that_are_no_numbers(monkeypatch):
-    monkeypatch.setenv("SPHERE_JAX_COORDINATOR", "127.0.0.1:1")
-    monkeypatch.setenv("SPHERE_JAX_PROCESSES", "two")
-    monkeypatch.setenv("SPHERE_JAX_PROCESS", "0")
-    with pytest.raises(UserError, match="must be numbers"):
-        start_processes()
-
-
-def test_a_single_process_needs_nothing(monkeypatch):
-    for name in ("SPHERE_JAX_COORDINATOR", "SPHERE_JAX_POD"):
-        monkeypatch.delenv(name, raising=False)
-    start_processes()
-    assert jax.process_count() == 1
-
-
-def test_processes_that_do_not_answer_may_do_so_later(monkeypatch):
-    """Launchers start all of them again, as the exit code says."""
-    monkeypatch.setenv("SPHERE_JAX_COORDINATOR", "127.0.0.1:1")
-    monkeypatch.setenv("SPHERE_JAX_PROCESSES", "2")
-    monkeypatch.setenv("SPHERE_JAX_PROCESS", "1")
-
-    def late(*_, **__):
-        raise RuntimeError("DEADLINE_EXCEEDED")
-
-    monkeypatch.setattr(jax.distributed, "initialize", late)
-    with pytest.raises(Unanswered, match="could not be joined .DEADLINE_EXCEEDED.") as caught:
-        start_processes(7)
-    assert caught.value.exit_code == 75 and UserError.exit_code == 2
 
 
 @pytest.mark.parametrize("path", PODS, ids=lambda path: path.stem)

@@ -99,9 +99,12 @@ def test_input_is_waited_for_only_where_the_devices_have_run_out_of_work(
         log._unread = 1, {"loss": SimpleNamespace(is_ready=lambda ready=ready: ready)}
         with log.waiting_for_input():
             now[0] += seconds
-    now[0] += 1.0
+    log._unread = None  # after a flush, which waits for them
+    with log.waiting_for_input():
+        now[0] += 3.0
+    now[0] += 2.0
     throughput.step_done()
-    assert throughput.rates()["input_wait"] == 0.25
+    assert throughput.rates()["input_wait"] == 0.5
 
 
 @pytest.fixture(autouse=True)
