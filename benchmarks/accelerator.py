@@ -24,7 +24,7 @@ left of theirs; then it is cut or skipped with a line. The JSON file is written 
 part, with what a part that was cut has found.
 
 Memory: JAX takes what it needs, up to a fraction of the device that is chosen here
-(XLA_PYTHON_CLIENT_MEM_FRACTION): 55 % in a part that compares with PyTorch, which gets the rest,
+(XLA_CLIENT_MEM_FRACTION): 55 % in a part that compares with PyTorch, which gets the rest,
 and 90 % in the others.
 """
 
@@ -176,7 +176,8 @@ def _run(name: str, args: argparse.Namespace, start: float, found: dict) -> None
     """One part, in this process."""
     beside_torch = name.startswith(("train", "sample"))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", MEMORY[beside_torch])
+    if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:  # an older name; JAX refuses both
+        os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", MEMORY[beside_torch])
     end = start + 60 * args.minutes
     found["running"], found["parts"][name] = name, {}
     print(f"\n== {name}", flush=True)
