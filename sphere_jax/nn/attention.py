@@ -1,7 +1,7 @@
 """Multi-head self-attention over tokens."""
 
 import math
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from sphere_jax.common.shapes import AnyArray, Heads, Tokens
-from sphere_jax.distribution.placement import on_each_device
+from sphere_jax.distribution.placement import on_each_device, platform
 from sphere_jax.nn.linear import Linear
 from sphere_jax.nn.norms import RMSNorm
 from sphere_jax.nn.rope import axial_angles, rotate
@@ -25,12 +25,13 @@ def attend(q: Heads, k: Keys, v: Keys) -> Heads:
     On an NVIDIA GPU by cuDNN's flash attention, on a TPU from 1,024 tokens by JAX's splash kernel,
     where these take the operands: no weights in memory.
     """
-    plain, kernels = jax.nn.dot_product_attention, {"cpu": _attend_heads_first}
-    if _has_cudnn() and fits_cudnn(q):
-        kernels["cuda"] = partial(plain, implementation="cudnn")
-    if fits_splash(q, k):
-        kernels["tpu"] = lambda *operands: on_each_device(attend_by_splash, *operands)
-    return jax.lax.platform_dependent(q, k, v, default=lambda q, k, v: plain(q, k, v), **kernels)
+    target = platform()
+    if target == "cpu":
+        return _attend_heads_first(q, k, v)
+    if target == "tpu" and fits_splash(q, k):
+        return on_each_device(attend_by_splash, q, k, v)
+    cudnn = target == "gpu" and _has_cudnn() and fits_cudnn(q)
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn" if cudnn else None)
 
 
 def fits_cudnn(q: Heads) -> bool:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from sphere_jax.common.shapes import AnyArray, FeatureMaps
+from sphere_jax.distribution.placement import platform
 from sphere_jax.nn.norms import per_channel
 
 Kernel = Float[AnyArray, "k k 1 width"]
@@ -22,12 +23,8 @@ def depthwise(x: FeatureMaps, kernel: Kernel, stride: int = 1) -> Strided:
 
 
 def _forward(x, kernel, stride):
-    return jax.lax.platform_dependent(
-        x,
-        kernel,
-        cpu=lambda x, kernel: shifted_products(x, kernel, stride),
-        default=lambda x, kernel: grouped_convolution(x, kernel, stride),
-    )
+    form = shifted_products if platform() == "cpu" else grouped_convolution
+    return form(x, kernel, stride)
 
 
 @jax.custom_vjp

@@ -77,15 +77,16 @@ what is named. Its numbers are kept in `rehearsals/`; --page alone writes this p
         --page=docs/scaling.md
 
 **Model.** Arithmetic: the compiler's estimated cycles of every instruction, at the clock of the
-chip. Transfers: each chip sends (n-1)/n of every gathered or scattered array and twice that of a
-reduced one, at half the published bandwidth of its links. "ms" has two numbers: with transfers
-hidden behind the arithmetic, and without. "ideal" is the FLOPs of the products (forward and
-backward, nothing recomputed) at the published peak in bfloat16. Memory is the compiler's own, with
-what lies there beside a program: all parameters of a run and, where training scores, its train
-state. "no fit": the compiler refuses, or needs more than it leaves to programs. "meanwhile": the
-part of what is sent that the compiler sends while other instructions run. Not compiled: previews,
-held-out losses, and networks whose weights a config does not name (LPIPS, DINO as an encoder). What
-was changed by these numbers, and what they fall short of: [performance](performance.md#on-a-pod).
+chip; of splash attention, which it does not estimate, the products at a third of the peak.
+Transfers: each chip sends (n-1)/n of every gathered or scattered array and twice that of a reduced
+one, at half the published bandwidth of its links. "ms" has two numbers: with transfers hidden
+behind the arithmetic, and without. "ideal" is the FLOPs of the products (forward and backward,
+nothing recomputed) at the published peak in bfloat16. Memory is the compiler's own, with what lies
+there beside a program: all parameters of a run and, where training scores, its train state. "no
+fit": the compiler refuses, or needs more than it leaves to programs. "meanwhile": the part of what
+is sent that the compiler sends while other instructions run. Not compiled: previews, held-out
+losses, and networks whose weights a config does not name (LPIPS, DINO as an encoder). What was
+changed by these numbers, and what they fall short of: [performance](performance.md#on-a-pod).
 """
 
 

@@ -10,7 +10,8 @@ from estimates import CONFIG
 from refusals import refusal_of
 
 from sphere_jax import rehearse
-from sphere_jax.rehearsal.estimate import float32_products, memory_needed
+from sphere_jax.nn.attention import attend_by_splash
+from sphere_jax.rehearsal.estimate import float32_products, kernel_flops, memory_needed
 
 
 @pytest.fixture
@@ -72,3 +73,22 @@ def test_a_rehearsal_on_four_devices(config, tmp_path):
     assert kept["not_donated"] < 0.01 * params and kept["float32"][0] < 0.05
     page = (tmp_path / "page.md").read_text()
     assert "| tiny | sample | cpu:4 | 1 x 4 | 16 |" in page
+
+
+def test_products_of_kernels_are_counted_for_every_cell_of_their_grid():
+    """Two of the forward and five of the backward pass; their factors are no float32 products."""
+    batch, tokens, heads, head_dim = 3, 1024, 2, 72
+    q = jax.ShapeDtypeStruct((batch, tokens, heads, head_dim), jnp.bfloat16)
+
+    def loss(q, k, v):
+        return attend_by_splash(q, k, v).astype(jnp.float32).sum()
+
+    forward = jax.jit(loss).trace(q, q, q).jaxpr
+    both = jax.jit(jax.grad(loss, (0, 1, 2))).trace(q, q, q).jaxpr
+    one = 2 * batch * heads * tokens**2 * head_dim
+    assert kernel_flops(forward) == 2 * one and kernel_flops(both) == 7 * one
+    assert float32_products(forward) == (0.0, ())
+    scanned = jax.jit(
+        lambda q: jax.lax.scan(lambda q, _: (attend_by_splash(q, q, q), None), q, length=4)
+    )
+    assert kernel_flops(scanned.trace(q).jaxpr) == 4 * 2 * one
