@@ -198,7 +198,7 @@ def test_names_pictures_and_the_feature_network(copied, capsys):
     }
     for file, read in reading.items():
         whole, before = file.read_bytes(), read()
-        for how in (*["flipped"] * 40, *["cut"] * 6):
+        for how in (*["flipped"] * 25, *["cut"] * 4):
             said = damage(file, how)
             try:
                 assert read() == before and how == "flipped", f"{said}: other content is read"

@@ -18,7 +18,7 @@ from sphere_jax.data.latent_cache import read_index
 from sphere_jax.training.checkpoints import Checkpoints
 from sphere_jax.training.run_log import read_rows, write_rows
 
-pytestmark = pytest.mark.slow  # 4 minutes: about 80 starts
+pytestmark = pytest.mark.slow  # 5 minutes: about 100 starts
 KILLS = int(os.environ.get("DRILL_KILLS", "50"))
 MOST = 160  # changes of files before a kill, of some 420 in a whole run
 AIMS = ("saving", "scoring", "", "", "")  # of `hooks.kill_at`, in turn
@@ -158,9 +158,10 @@ def test_signals_in_other_commands(nursery, whole, prepared, tmp_path, name):
     """One sentence and exit code 130, and nothing half written; the same command goes on to the
     same files."""
     text, moments = COMMANDS[name]
+    run = shutil.copytree(whole, tmp_path / "run")
 
     def line(out: str) -> list[str]:
-        return text.format(run=whole, config=prepared, out=tmp_path / out / "x").split()
+        return text.format(run=run, config=prepared, out=tmp_path / out / "x").split()
 
     def content(out: str) -> dict[str, bytes]:
         files = (path for path in (tmp_path / out).rglob("*") if path.is_file())
@@ -184,8 +185,7 @@ def test_signals_in_other_commands(nursery, whole, prepared, tmp_path, name):
 
 
 LOST = {  # what is run, which process is killed, and in which call
-    "saving": ("main", 0, "sphere_jax.training.checkpoints:Checkpoints.save", 1),
-    "checksums": ("main", 1, "sphere_jax.training.checksums:Checksums.take", 1),
+    "saving": ("main", 1, "sphere_jax.training.checksums:Checksums.take", 1),
     "scoring": ("evaluate", 1, "sphere_jax.evaluation.engine:collect", 1),
     "prepare latents": ("prepare", 1, "sphere_jax.data.latent_cache:CacheWriter.write", 1),
 }
@@ -218,9 +218,10 @@ def test_a_process_of_two_is_killed(whole, prepared, tmp_path, name):
         at = time.monotonic()
         tiny_run.finish(processes[lost], -signal.SIGKILL, timeout=60)
         _, err = tiny_run.finish(processes[1 - lost], 75, timeout=60)
-        assert time.monotonic() - at < 30
-    assert err.startswith(f"error: Process {lost} of this run has ended, so this one stops"), err
-    assert err.count("\n") == 1, err
+        took = time.monotonic() - at
+    said = [line for line in err.splitlines() if "Waiting for all" not in line]  # slow machines
+    assert took < 30 and len(said) == 1, f"{took:.0f} s: {err}"
+    assert said[0].startswith(f"error: Process {lost} of this run has ended, so this one stops")
     if command == "main":
         with Checkpoints(workdir / "checkpoints" / "flow") as checkpoints:
             assert checkpoints.newest_whole() is None

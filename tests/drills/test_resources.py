@@ -75,7 +75,6 @@ def test_a_file_system_that_becomes_read_only(disk, tmp_path):
 MOMENTS = {  # a function, which of its calls
     "measuring a stage": ("sphere_jax.runs.stages:write_npz", 1),
     "saving": ("sphere_jax.training.checkpoints:Checkpoints.save", 1),
-    "keeping the best": ("sphere_jax.training.best:KeepBest.offer", 1),
     "report": ("sphere_jax.evaluation.page:write_report", 1),
 }
 
