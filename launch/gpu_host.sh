@@ -21,7 +21,8 @@ export JAX_COMPILATION_CACHE_DIR=$compiled
 if [[ ${IMAGE:-} ]]; then
   command -v docker >/dev/null || refuse "there is no docker here; leave IMAGE out to run without"
   start=(docker run --rm --init --gpus all --ipc=host --env CUDA_VISIBLE_DEVICES
-    --env JAX_COMPILATION_CACHE_DIR --env HOME=/tmp --user "$(id -u):$(id -g)" --volume "$PWD:$PWD" --workdir "$PWD")
+    --env JAX_COMPILATION_CACHE_DIR --env XLA_FLAGS --env HOME=/tmp
+    --user "$(id -u):$(id -g)" --volume "$PWD:$PWD" --workdir "$PWD")
   for folder in ${MOUNTS:-}; do start+=(--volume "$folder:$folder"); done
   start+=("$IMAGE" python -m)
 else

@@ -15,9 +15,9 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def launched(command, *flags, count=2, missing=0, killed=None, **more):
-    """All processes but the last `missing`, of one command; four devices together. `killed`: the
-    number of one that is killed, and in which call of which function (`hooks.signal_in`)."""
+def launched(command, *flags, count=2, missing=(), killed=None, **more):
+    """All processes but those of the numbers `missing`, of one command; four devices together.
+    `killed`: the number of one that is killed, and in which call of which function (`hooks.signal_in`)."""
     number_killed, place, call = killed or (-1, "", 0)
     hooks = (HOOKS, place, call, int(signal.SIGKILL))
     address = f"127.0.0.1:{free_port()}"
@@ -33,7 +33,8 @@ def launched(command, *flags, count=2, missing=0, killed=None, **more):
             TF_CPP_MIN_LOG_LEVEL="3",  # as launch/ sets it
             **more,
         )
-        for number in range(count - missing)
+        for number in range(count)
+        if number not in missing
     ]
 
 

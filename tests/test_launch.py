@@ -98,7 +98,7 @@ class TestGpuHost:
         checks, command = fakes.calls("docker")
         for call in (checks, command):
             assert call[1:3] == ["run", "--rm"] and "mine:gpu" in call and "/data:/data" in call
-            assert call[call.index("--gpus") + 1] == "all"
+            assert call[call.index("--gpus") + 1] == "all" and "XLA_FLAGS" in call
         assert command[-5:] == ["-m", "sphere_jax.prepare", "latents", *flags]
 
     def test_a_command_that_is_not_there_is_an_error(self, fakes):

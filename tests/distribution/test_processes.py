@@ -1,6 +1,7 @@
 """Two processes over the loopback do what one does, files included."""
 
 import json
+import re
 import signal
 import time
 
@@ -103,9 +104,10 @@ def test_a_run_resumes_on_another_number_of_processes(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_never_comes_is_one_sentence(tmp_path):
-    with running("preflight", "--wait=3", missing=1) as (first,):
-        _, err = tiny_run.finish(first, 75, timeout=60)
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_process_that_never_comes_is_one_sentence(missing):
+    with running("preflight", "--wait=3", missing=[missing]) as (other,):
+        _, err = tiny_run.finish(other, 75, timeout=60)
     assert err.startswith("error: The other processes did not answer within 3 s"), err
     assert err.count("\n") == 1
 
@@ -126,13 +128,42 @@ def test_the_survivor_of_two_processes_ends_with_one_sentence(tmp_path, lost):
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path):
-    flags = ["--config.stages=vae", "--config.vae.steps=9999", "--config.vae.log_every=1"]
+@pytest.mark.parametrize(("log_every", "after"), [(1, "vae 2/"), (10**6, "vae: compiled in")])
+def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path, log_every, after):
+    """However seldom they log."""
+    flags = [
+        "--config.stages=vae",
+        "--config.vae.steps=9999",
+        f"--config.vae.log_every={log_every}",
+    ]
     with started(tmp_path / "run", *flags) as processes:
-        next(line for line in processes[0].stdout if line.startswith("vae 2/"))
+        next(line for line in processes[0].stdout if line.startswith(after))
+        time.sleep(1.0)  # a few steps
         processes[1].send_signal(signal.SIGTERM)
         ends = [tiny_run.finish(process, 130, timeout=60)[1] for process in processes]
     assert ends[0] == ends[1] and "vae: saved at step" in ends[0]
+
+
+@pytest.mark.slow
+def test_two_killed_processes_resume_to_the_same_bits(tmp_path):
+    """As two that were not: weights, and the numbers of every step."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    flags = ["--config.stages=(vae,flow)", "--config.evaluation.samples=0"]
+    together(whole, *flags)
+    with started(killed, *flags) as processes:  # which kills them at its end
+        next(line for line in processes[0].stdout if line.startswith("flow 8/"))
+    for process in processes:
+        tiny_run.finish(process, -signal.SIGKILL)
+    (out, _), _ = together(killed, *flags)
+    assert re.search(r"flow: resuming from step [36] of 12", out), out
+    for a, b in zip(averages(whole), averages(killed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    kept = [
+        {r["step"]: (r["loss"], r["gradient_norm"]) for r in read_rows(w / "metrics.jsonl")
+         if r["stage"] == "flow" and "loss" in r}
+        for w in (whole, killed)
+    ]  # fmt: skip
+    assert kept[0] == kept[1] and len(kept[0]) == 12
 
 
 @pytest.mark.slow
