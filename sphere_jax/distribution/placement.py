@@ -80,7 +80,7 @@ def gathered(weight: jax.Array) -> jax.Array:
 def gathered_over_data(stack: jax.Array) -> jax.Array:
     """Of a stack of layers, (depth, ...), what `zero` has split over `data`, where `fsdp` leaves a
     share of it to each device; the rest, on a mesh of `data` alone everything, is left to
-    `gathered_layer`, so that no device ever holds all layers."""
+    `gathered_layer`, so that with `remat` no device ever holds all layers."""
     known = _PLACEMENT.get()
     if known is None or known.once or known.mesh.shape["fsdp"] == 1:
         return stack

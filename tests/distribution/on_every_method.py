@@ -27,7 +27,7 @@ LATE = 10**6  # a step at which every part of a schedule is on
 SMALL = {
     "image_size": 32, "width": 32, "vit_width": 32, "depth": 1, "vit_depth": 1, "mixer_depth": 1,
     "heads": 2, "vit_heads": 2, "head_dim": 16, "hidden": 64, "widths": (8, 16), "decoder": "base",
-    "discriminator_width": 8, "strata": 8,
+    "size": "", "discriminator_width": 8, "strata": 8,
     # What sharding could break: statistics of a few samples, and a weight made of gradients.
     "adversarial_weight": 0.5, "norm_group": 2,
     "compute_dtype": "float32", "remat": "none", "unroll": False,
