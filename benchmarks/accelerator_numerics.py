@@ -24,7 +24,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config, shipped
 from sphere_jax.config.options import Config
 from sphere_jax.geometry.spaces import GlobalSphere, TokenSphere
-from sphere_jax.methods.base import Method
+from sphere_jax.methods.base import Batch, Method
 
 SPACES = {  # and the shape of a latent
     "A: 32 channels, R = sqrt(32)": (TokenSphere(math.sqrt(32)), (8, 8, 32)),
@@ -195,16 +195,9 @@ def _with_dtype(config: Config, dtype: str) -> Config:
 
 def _loss(config: Config, stage: str, args: argparse.Namespace) -> tuple[float, Any]:
     """Loss and gradients of one batch of noise."""
-    method, frozen, params = _parts(config, stage)
-    rng, size = np.random.default_rng(args.seed), args.batch or BATCH
-    batch = {}
-    for name, (shape, dtype) in method.batch_shapes().items():
-        if name == "labels":
-            batch[name] = rng.integers(0, max(1, config.data.num_classes), size).astype(dtype)
-        elif np.issubdtype(dtype, np.integer):
-            batch[name] = rng.integers(0, 256, (size, *shape)).astype(dtype)
-        else:
-            batch[name] = np.abs(rng.standard_normal((size, *shape))).astype(dtype)
+    method, frozen, params = parts_of(config, stage)
+    size = args.batch or BATCH
+    batch = random_batch(method, config, size, args.seed)
     schedule = method.schedule(jnp.int32(0))
     frozen = frozen | ({"schedule": schedule} if schedule else {})
     keys = method.keys(jax.random.key(args.seed), size)
@@ -214,7 +207,20 @@ def _loss(config: Config, stage: str, args: argparse.Namespace) -> tuple[float, 
     return float(loss), jax.device_get(grads)
 
 
-def _parts(config: Config, stage: str) -> tuple[Method, dict, dict]:
+def random_batch(method: Method, config: Config, size: int, seed: int) -> Batch:
+    """What a method trains on, of random numbers."""
+    rng, batch = np.random.default_rng(seed), {}
+    for name, (shape, dtype) in method.batch_shapes().items():
+        if name == "labels":
+            batch[name] = rng.integers(0, max(1, config.data.num_classes), size).astype(dtype)
+        elif np.issubdtype(dtype, np.integer):
+            batch[name] = rng.integers(0, 256, (size, *shape)).astype(dtype)
+        else:
+            batch[name] = np.abs(rng.standard_normal((size, *shape))).astype(dtype)
+    return batch
+
+
+def parts_of(config: Config, stage: str) -> tuple[Method, dict, dict]:
     """The method of a stage, with numbers for its frozen and its own parameters."""
     tokenizer = config.tokenizer_class.build(config.data, config.tokenizer)
     found = dict(tokenizer.shapes())

@@ -1,7 +1,6 @@
 """Several processes of one command over the loopback."""
 
 import signal
-import socket
 from contextlib import contextmanager
 
 import tiny_run
@@ -9,18 +8,13 @@ import tiny_run
 HOOKS = tiny_run.ROOT / "tests" / "drills" / "hooks.py"
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def launched(command, *flags, count=2, missing=(), killed=None, **more):
     """All processes but those of the numbers `missing`, of one command; four devices together.
-    `killed`: the number of one that is killed, and in which call of which function (`hooks.signal_in`)."""
+    `killed`: the number of one that is killed, and in which call of which function
+    (`hooks.signal_in`)."""
     number_killed, place, call = killed or (-1, "", 0)
     hooks = (HOOKS, place, call, int(signal.SIGKILL))
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{tiny_run.free_port()}"
     return [
         tiny_run.launch(
             command,

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,33 @@ def on_devices(count: int, script: Path, *arguments: Any, timeout: float) -> Any
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def on_processes(count: int, script: Path, *arguments: Any, timeout: float = 600) -> list:
+    """What each of several processes with four devices together prints as JSON in its last line."""
+    given = {
+        "SPHERE_JAX_COORDINATOR": f"127.0.0.1:{free_port()}",
+        "SPHERE_JAX_PROCESSES": str(count),
+        "PYTHONPATH": str(ROOT),
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, script, *arguments],
+            env=environment(4 // count, SPHERE_JAX_PROCESS=str(number), **given),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+    outputs = [finish(process, timeout=timeout)[0] for process in started]
+    return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
 def edit_json(file: Path, *without: str, **changes) -> None:

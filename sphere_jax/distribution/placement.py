@@ -105,10 +105,11 @@ def gathered(weight: jax.Array) -> jax.Array:
 
 
 def gathered_over_data(stack: jax.Array) -> jax.Array:
-    """Of a stack of layers, (depth, ...), what `zero` has split over `data`; the rest is left to
-    `gathered_layer`."""
+    """Of a stack of layers, (depth, ...), what `zero` has split over `data`, where `fsdp` leaves a
+    share of it to each device; the rest, on a mesh of `data` alone everything, is left to
+    `gathered_layer`, so that with `remat` no device ever holds all layers."""
     known = _several()
-    if known is None or known.once:
+    if known is None or known.once or known.mesh.shape["fsdp"] == 1:
         return stack
     split, left = (spec_of(known.mesh, stack.shape, zero) for zero in (known.zero, False))
     return _gather(known, stack, split, left, split)
@@ -120,7 +121,8 @@ def gathered_layer(weight: jax.Array, stack: tuple[int, ...]) -> jax.Array:
     if known is None:
         return weight
     back = spec_of(known.mesh, stack, known.zero)
-    split = back if known.once else spec_of(known.mesh, stack)
+    by_layer = known.once or known.mesh.shape["fsdp"] == 1
+    split = back if by_layer else spec_of(known.mesh, stack)
     if split[:1] not in ((), (None,)):  # split by its layers: the loop has gathered this one
         return weight
     return _gather(known, weight, P(*split[1:]), P(), P(*back[1:]))

@@ -5,6 +5,7 @@ steps.
 """
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -41,11 +42,11 @@ CONFIG = {
 }  # fmt: skip
 
 
-def on(data: int, fsdp: int, zero: bool) -> tuple:
+def on(data: int, fsdp: int, zero: bool, config: dict = CONFIG, steps: int = STEPS) -> tuple:
     """Losses, the first gradient, the final parameters, and the compiled step."""
-    config = read_config(CONFIG | {"mesh": {"zero": zero}})
+    config = read_config(config | {"mesh": {"zero": zero}})
     mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp])
-    task = Run(config, Path(), mesh).task("flow")
+    task = Run(config, Path(), mesh).task("flow", training=True)
     rng = np.random.default_rng(0)
     state = task.initial_state()
     # Off its start, where zero kernels give most parameters no gradient.
@@ -55,7 +56,7 @@ def on(data: int, fsdp: int, zero: bool) -> tuple:
     )
     state["params"] = put_global(mesh, params, task.state_shardings["params"])
     losses, first = [], None
-    for _ in range(STEPS):
+    for _ in range(steps):
         batch = {
             "latents": rng.normal(size=(BATCH, 4, 4, 4)).astype(np.float32),
             "labels": rng.integers(10, size=BATCH).astype(np.int32),
@@ -83,8 +84,34 @@ def largest(a, b) -> float:
     return float(max(jax.tree.leaves(differences)) / scale)
 
 
+def farthest(losses, reference) -> float:
+    """The largest relative difference of two losses of one step."""
+    return max(abs(a - b) / abs(b) for a, b in zip(losses, reference, strict=True))
+
+
+def elements(shape: str) -> int:
+    """Of an array whose shape the compiler writes as "2,128"."""
+    return math.prod(map(int, shape.split(",")))
+
+
 def bytes_of(leaf) -> int:
     return leaf.addressable_shards[0].data.nbytes if hasattr(leaf, "addressable_shards") else 0
+
+
+def in_bfloat16() -> dict:
+    """On 2 x 4 devices against one, in five micro-batches of the same examples each."""
+    found = []
+    for data, fsdp, most in ((1, 1, 8), (2, 4, 1)):
+        model = CONFIG["model"] | {"compute_dtype": "bfloat16", "remat": "products"}
+        flow = CONFIG["flow"] | {"most_per_device": most}
+        found.append(on(data, fsdp, True, CONFIG | {"model": model, "flow": flow}, 5))
+    one, eight = found
+    return {
+        "micro_batches": [task.options.accumulate for *_, task, _ in found],
+        "loss": farthest(eight[0], one[0]),
+        "gradient": largest(eight[1], one[1]),
+        "params": largest(eight[2], one[2]),
+    }
 
 
 def convolutions() -> dict:
@@ -130,18 +157,19 @@ def main() -> None:
         whole = made_whole(task.train_step.trace(state, task.frozen, batch).jaxpr)
         found[f"{data}x{fsdp}{'' if zero else ' without zero'}"] = {
             "layers": whole.count((128, 512)),  # of the feed-forward
-            "loss": max(abs(a - b) / abs(b) for a, b in zip(losses, reference[0], strict=True)),
+            "loss": farthest(losses, reference[0]),
             "gradient": largest(gradient, reference[1]),
             "params": largest(params, reference[2]),
             "share": max(bytes_of(x) / x.nbytes for x in large),
             # Tokens of all images, as they are and as rows: shapes that no parameter has.
             "whole_batches": sum(shape in WHOLE for shape in gathers),
-            "whole_stacks": sum(
-                shape.startswith("2,") and shape.count(",") > 1 for shape in gathers
-            ),
+            "largest_gather": max(map(elements, gathers), default=0),
             "arguments": compiled.memory_analysis().argument_size_in_bytes,
+            "temporaries": compiled.memory_analysis().temp_size_in_bytes,
         }
-    print(json.dumps({"steps": found, "convolutions": convolutions()}))
+    size = sum(x.nbytes for x in jax.tree.leaves(params["network"]["blocks"]))
+    more = {"bfloat16": in_bfloat16(), "convolutions": convolutions()}
+    print(json.dumps({"steps": found, "blocks": size, **more}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two processes over the loopback do what one does, files included."""
+"""Two and four processes over the loopback do what one does, files included."""
 
 import json
 import re
@@ -15,6 +15,9 @@ from several import running
 
 from sphere_jax.training.run_log import read_rows
 
+# Otherwise AdamW divides gradients near zero by their own rounding, and that by the order of sums.
+LARGE_EPS = [f"--config.{stage}.optimizer.eps=1e-3" for stage in ("vae", "decoder", "flow")]
+
 
 def started(workdir, *flags, **more):
     """`running`, of one main command."""
@@ -22,20 +25,21 @@ def started(workdir, *flags, **more):
     return running("main", *tiny_run.FLAGS, mesh, *flags, f"--workdir={workdir}", **more)
 
 
-def scored_by_one_and_two(folder, *flags, devices):
-    """What `evaluate` writes as one process and as two, and what each of the two prints."""
+def scored_by_one_and_by(count, folder, *flags, devices):
+    """What `evaluate` writes as one process and as `count`, and what each of the latter prints."""
     weights, path = folder / "weights.bin", f"{tiny_run.ROOT}:{tiny_run.ROOT / 'tests'}"
     weights.write_text("0" * 16)
     flags += (
         f"--pretrained={weights}",
         "--metrics=frechet_distance:network=other_lab.colours",
     )
-    one, two = (folder / f"{name}.json" for name in ("one", "two"))
+    one, several = (folder / f"by_{name}.json" for name in ("one", "several"))
     alone = tiny_run.launch("evaluate", *flags, f"--out={one}", devices=devices, PYTHONPATH=path)
     tiny_run.finish(alone)
-    with running("evaluate", *flags, f"--out={two}", PYTHONPATH=path) as processes:
+    flags += (f"--out={several}",)
+    with running("evaluate", *flags, count=count, PYTHONPATH=path) as processes:
         printed = [tiny_run.finish(process)[0] for process in processes]
-    return *(json.loads(file.read_text()) for file in (one, two)), printed
+    return *(json.loads(file.read_text()) for file in (one, several)), printed
 
 
 def together(workdir, *flags, code=0, **more):
@@ -57,6 +61,7 @@ def test_two_processes_train_score_and_resume_like_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     scores = {"every": 6, "curve_samples": 20, "keep_best": "frechet_distance"}
     flags = [f"--config.evaluation.{name}={value}" for name, value in scores.items()]
+    flags += LARGE_EPS
     alone = [*tiny_run.FLAGS, "--config.mesh.fsdp=2", *flags, f"--workdir={one}"]
     tiny_run.finish(tiny_run.launch("main", *alone, devices=4))
     (out, _), (silent, _) = together(two, *flags)
@@ -67,13 +72,13 @@ def test_two_processes_train_score_and_resume_like_one(tmp_path):
     ]
     assert kept[0] == kept[1] and len(kept[0]) == 1
     for a, b in zip(averages(one), averages(two), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     losses = [
         {r["step"]: r["loss"] for r in read_rows(w / "metrics.jsonl") if "loss" in r}
         for w in (one, two)
     ]
     assert losses[0].keys() == losses[1].keys()
-    np.testing.assert_allclose(*(list(found.values()) for found in losses), rtol=1e-3)
+    np.testing.assert_allclose(*(list(found.values()) for found in losses), rtol=1e-5)
     (out, _), _ = together(two, *flags)  # again: everything is there
     assert out.count("finished before, skipped") == 3
     results = json.loads((two / "results.json").read_text())
@@ -84,7 +89,7 @@ def test_two_processes_train_score_and_resume_like_one(tmp_path):
 def samples_of_a_run_score_as_with_one(run, folder):
     """Drawn, decoded and scored on the same devices, of one process and of two."""
     flags = (f"--workdir={run}", f"--reference={run}", "--num=20")
-    one, two, _ = scored_by_one_and_two(folder, *flags, devices=4)
+    one, two, _ = scored_by_one_and_by(2, folder, *flags, devices=4)
     assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
     assert two["protocol"]["samples"] == one["protocol"]["samples"]
 
@@ -93,14 +98,14 @@ def samples_of_a_run_score_as_with_one(run, folder):
 def test_a_run_resumes_on_another_number_of_processes(tmp_path):
     """Stopped with two, continued with four, then with one: the same weights as one alone."""
     one, moved = tmp_path / "one", tmp_path / "moved"
-    flags = ["--config.stages=(vae,flow)", "--config.evaluation.samples=0"]
+    flags = ["--config.stages=(vae,flow)", "--config.evaluation.samples=0", *LARGE_EPS]
     together(one, *flags, count=1)
     for steps, count in ((4, 2), (8, 4), (12, 1)):
         outs = together(moved, *flags, f"--config.flow.steps={steps}", count=count)
         assert len(outs) == count
         assert ("flow: resuming from step" in outs[0][0]) == (steps > 4), outs[0][0]
     for a, b in zip(averages(one), averages(moved), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -167,8 +172,8 @@ def test_two_killed_processes_resume_to_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_folder_and_score_like_one(tmp_path):
-    """Each with two devices; the images have two sizes, and one cannot be read."""
+def test_four_processes_share_a_folder_and_score_like_one(tmp_path):
+    """Each with one device; the images have two sizes, and one cannot be read."""
     rng, folder = np.random.default_rng(0), tmp_path / "samples"
     folder.mkdir()
     for number in range(150):
@@ -179,9 +184,9 @@ def test_two_processes_share_a_folder_and_score_like_one(tmp_path):
     np.savez(tmp_path / "b.npz", images=rng.integers(0, 200, (90, 16, 16, 3), np.uint8))
     flags = (f"--samples={folder}", f"--reference={tmp_path / 'b.npz'}")
     flags += ("--skip_bad", "--feature_batch=10")
-    one, two, (out, silent) = scored_by_one_and_two(tmp_path, *flags, devices=1)
-    assert "150 samples, 90 reference images" in out and "samples" not in silent
+    one, four, (out, *silent) = scored_by_one_and_by(4, tmp_path, *flags, devices=1)
+    assert "150 samples, 90 reference images" in out and "samples" not in "".join(silent)
     for key, value in one["metrics"].items():
-        assert two["metrics"][key] == pytest.approx(value, rel=1e-6)
-    assert two["protocol"]["samples"] == one["protocol"]["samples"]
-    assert two["remarks"] == one["remarks"]
+        assert four["metrics"][key] == pytest.approx(value, rel=1e-6)
+    assert four["protocol"]["samples"] == one["protocol"]["samples"]
+    assert four["remarks"] == one["remarks"]

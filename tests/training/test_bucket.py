@@ -1,11 +1,12 @@
 """Checkpoints in a bucket: orbax, tensorstore and gcsfs as they are, on an emulator of it."""
 
 import http.server
-import socket
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import tiny_run
 from refusals import refusal_of
 from test_checkpoints import abstract_of, bits, state_of
 
@@ -21,9 +22,7 @@ def store():
     import fsspec
     from gcp_storage_emulator.server import create_server
 
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = tiny_run.free_port()
     server = create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
     server._api.daemon = True
     with pytest.MonkeyPatch.context() as patch:
@@ -32,6 +31,7 @@ def store():
         # An idle connection would block a server of one thread.
         patch.setattr(http.server, "HTTPServer", http.server.ThreadingHTTPServer)
         patch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+        patch.setenv("FSSPEC_GS_TOKEN", "anon")  # the same, for other processes
         patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # asks the real service
         patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
         server.start()
@@ -108,3 +108,11 @@ def test_sharded_arrays(store, tmp_path):
     )
     found, _ = Checkpoints(tmp_path / "other", 2, f"{store}-sharded").restore(1, abstract)
     assert bits(found) == bits(state)
+
+
+def test_two_processes_write_and_read_one_checkpoint(store, tmp_path):
+    """Each its shards, four devices together; a changed object is known to both."""
+    script, place = Path(__file__).with_name("on_bucket.py"), f"{store}-shared"
+    found = tiny_run.on_processes(2, script, tmp_path / "flow", place)
+    expected = {"newest": 6, "same": True, "data": {"at": 6}, "after damage": 3}
+    assert found == [expected] * 2

@@ -1,4 +1,4 @@
-"""One of two processes with two devices each, run by test_shared_checkpoints.py: FOLDER.
+"""One of several processes with four devices together, run by test_shared_checkpoints.py: FOLDER.
 
 Prints what it found as JSON, in its last line.
 """
@@ -98,7 +98,7 @@ def main(folder: Path) -> dict:
 
     found["input"] = labels_read(mesh)
 
-    # A damaged file is noticed by the process whose share it is, and both go back.
+    # A damaged file is noticed by the process whose share it is, and all go back.
     if jax.process_index() == 0:
         files = (folder / "sharded" / "6" / "params").rglob("*")
         file = max((f for f in files if f.is_file()), key=lambda f: f.stat().st_size)
