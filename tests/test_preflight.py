@@ -3,6 +3,7 @@
 import json
 import socket
 
+import jax
 import pytest
 import tiny_run
 from refusals import refusal_of
@@ -76,7 +77,7 @@ def others(monkeypatch):
     [
         (
             lambda r: {"versions": r["versions"] | {"jax": "0.9"}},
-            "c: has jax 0.9, other hosts 0.10.2; install the same everywhere",
+            f"c: has jax 0.9, other hosts {jax.__version__}; install the same everywhere",
         ),
         (
             lambda r: {"data": r["data"] | {"fingerprint": "x"}},

