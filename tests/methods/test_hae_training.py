@@ -167,7 +167,7 @@ def test_accumulation_is_the_large_batch_for_both_players(trained, on_dino):
     second = method(on_dino[0], **SECOND | dict(discriminator_from=0, adversarial_from=0))
     whole, _ = steps(second, on_dino[1], parts, batch, 1)
     halves, _ = steps(second, on_dino[1], parts, batch, 1, accumulate=2)
-    # Decoded images are rounded to 8 bits, where the last bit of the decoder becomes one of 255 here
+    # Decoded images are rounded to 8 bits: the last bit of the decoder becomes one of 255 here
     # and there, and a logit may cross the hinge: that is what the discriminator's tolerance is for.
     # Half of the batch alone would be wrong by half or more.
     for name, tolerance in (("decoder", 1e-5), ("discriminator", 0.1)):
