@@ -71,6 +71,7 @@ def devices_of(topology: str) -> tuple[list, Chip | None]:
         "TPU_ACCELERATOR_TYPE": "v5litepod-16",
     }.items():
         os.environ.setdefault(variable, value)
+    os.environ.pop("XLA_FLAGS", None)  # libtpu ends the process over flags of CPUs that it lacks
     from jax.experimental import topologies
 
     try:
