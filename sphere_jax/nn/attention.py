@@ -1,7 +1,8 @@
 """Multi-head self-attention over tokens."""
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -52,11 +53,41 @@ def fits_splash(q: Heads, k: Keys) -> bool:
 def attend_by_splash(q: Heads, k: Keys, v: Keys, *, interpret: bool = False) -> Heads:
     """`attend` by the splash kernel that comes with JAX, on one TPU; `interpret`: on any device,
     slowly. Queries are scaled before they are rounded."""
+    q = (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)
+    return _splash(interpret, *(x.transpose(0, 2, 1, 3) for x in (q, k, v))).transpose(0, 2, 1, 3)
+
+
+# The kernel refuses JAX's option for more precise products, which means products of float32, and
+# asks for it in its backward pass again.
+_of_16_bits = partial(jax.default_matmul_precision, "default")
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _splash(interpret, q, k, v):
+    with _of_16_bits():
+        return jax.vmap(_splash_kernel(q.shape, k.shape, interpret))(q, k, v)
+
+
+def _splash_forward(interpret, q, k, v):
+    with _of_16_bits():
+        return jax.vjp(jax.vmap(_splash_kernel(q.shape, k.shape, interpret)), q, k, v)
+
+
+def _splash_backward(interpret, backward, gradient):
+    with _of_16_bits():
+        return backward(gradient)
+
+
+_splash.defvjp(_splash_forward, _splash_backward)
+
+
+def _splash_kernel(q: tuple[int, ...], k: tuple[int, ...], interpret: bool) -> Callable:
+    """For arrays (heads, tokens, head_dim) of one sample; q and k are shapes of a batch."""
     # Not at the top: Pallas takes half a second to import, and few programs have so many tokens.
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-    tokens, keys, heads = q.shape[1], k.shape[1], q.shape[2]
+    heads, tokens, keys = q[1], q[2], k[2]
     rows, columns = math.gcd(tokens, 512), math.gcd(keys, 512)
     # The gradient of q is a sum over blocks of keys, each of which is kept: few large blocks.
     sizes = kernels.BlockSizes(
@@ -67,16 +98,13 @@ def attend_by_splash(q: Heads, k: Keys, v: Keys, *, interpret: bool = False) -> 
         block_kv_dkv_compute=columns,
         use_fused_bwd_kernel=True,
     )
-    attention = kernels.make_splash_mha(
+    return kernels.make_splash_mha(
         masks.MultiHeadMask([masks.FullMask((tokens, keys))] * heads),
         block_sizes=sizes,
         head_shards=1,
         q_seq_shards=1,
         interpret=interpret,
     )
-    q = (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)
-    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
-    return jax.vmap(attention)(q, k, v).transpose(0, 2, 1, 3)
 
 
 @lru_cache

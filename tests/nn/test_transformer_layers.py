@@ -159,6 +159,16 @@ def test_operands_that_splash_takes(shape, dtype, fits):
     assert not fits_splash(q, q[:, :200])
 
 
+def test_splash_attention_becomes_kernels_of_a_tpu():
+    """Both passes, also where products of float32 are to be more precise, as in every command."""
+    q = jax.ShapeDtypeStruct((2, 1024, 2, 72), jnp.bfloat16)
+    loss = lambda q, k, v: attend_by_splash(q, k, v).astype(jnp.float32).sum()  # noqa: E731
+    with jax.default_matmul_precision("high"):
+        traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(q, q, q)
+        text = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("tpu_custom_call") == 2
+
+
 @pytest.mark.parametrize("head_dim", [64, 72])
 def test_splash_attention_and_its_gradient_are_those_of_jax(rng, head_dim):
     """Against float32, with at most twice the error of plain attention in bfloat16."""
