@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sphere_jax.nn import linear
+from sphere_jax.nn import linear, rope
 from sphere_jax.nn.attention import Attention, attend, attend_by_splash, fits_cudnn, fits_splash
 from sphere_jax.nn.compilation import quick_products
 from sphere_jax.nn.embeddings import (
@@ -100,6 +100,18 @@ def test_rotation_is_complex_multiplication(rng):
     np.testing.assert_allclose(rotate(jnp.asarray(x, jnp.float32), angles), expected, atol=1e-5)
     with pytest.raises(ValueError, match="divisible by 4"):
         axial_angles((2, 2), 6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rotation_is_the_same_to_the_bit_in_the_form_for_a_tpu(rng, monkeypatch, dtype):
+    angles = axial_angles((2, 3), 8)
+    x = jnp.asarray(rng.standard_normal((2, 6, 3, 8)), dtype)
+    expected = rotate(x, angles)
+    monkeypatch.setattr(rope, "platform", lambda: "tpu")
+    with jax.default_matmul_precision("default"):
+        found = rotate(x, angles)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_rotated_products_depend_on_offsets_alone(rng):
