@@ -20,7 +20,7 @@ def get_config():
     config.tokenizer.normalize = True  # published
 
     config.flow_sphere.warmup = 50_000  # published
-    config.flow_sphere.batch_size = 6  # published: one small GPU
+    config.flow_sphere.batch_size = 6  # published: one small GPU; pods need a multiple of theirs
     config.flow_sphere.reconstruction_weight = 10.0  # published
     config.flow_sphere.consistency_weight = 10.0  # published
     config.flow_sphere.latent_weight = 0.1  # published

@@ -29,12 +29,13 @@ def main(argv: list[str]) -> None:
     flags.add_argument(
         "--page", type=user_path, default="", metavar="F.md", help="keep the numbers, and write all"
     )
-    arguments = flags.parse_args([a for a in argv if not a.startswith("--config.")])
+    plain = [a for a in argv if not a.startswith("--config.")]
+    arguments = flags.parse_args(plain)
     if arguments.page:
         make_parent(arguments.page)
     if arguments.config and arguments.topology:
         _rehearse(arguments, parse_with_config(flags, argv)[1], argv)
-    elif arguments.config or arguments.topology or not arguments.page:
+    elif arguments.config or arguments.topology or not arguments.page or plain != argv:
         raise UserError("Give --config and --topology, say v5e:4x4 or cpu:8.")
     if arguments.page:
         from sphere_jax.rehearsal.kept import write_page  # slow: after the flags

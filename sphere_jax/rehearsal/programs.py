@@ -16,7 +16,7 @@ from sphere_jax.config.option import leaves
 from sphere_jax.config.options import Config
 from sphere_jax.data.cached_latents import NAMES
 from sphere_jax.distribution.mesh import batch_sharding, bytes_on_device, shapes_on, split_batches
-from sphere_jax.evaluation.features.published import Published, PublishedFeatures
+from sphere_jax.evaluation.features.published import PublishedFeatures
 from sphere_jax.methods.base import Method
 from sphere_jax.rehearsal.recomputing import Recomputing, recomputing
 from sphere_jax.runs.drawing import Drawer
@@ -69,7 +69,7 @@ def programs_of(config: Config, mesh) -> Iterator[Rehearsed]:
     if run.generator is not None:
         run.artifacts = shapes_on(mesh, found, config.mesh.zero)
         yield _sampler(run, beside)
-        if run.generator.has_images and isinstance(config.features, Published):
+        if run.generator.has_images and config.features.weights in catalogue():
             yield _scorer(run, beside)
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from sphere_jax.config.option import leaves
 from sphere_jax.config.options import Config
 from sphere_jax.methods.base import Method
 from sphere_jax.runs.system import System
@@ -30,13 +31,13 @@ def recomputing(config: Config, name: str, params: Any, frozen: Any, size: int) 
     """
     method = config.method(name)
     group = "model" if "model" in method.reads else "tokenizer"
-    options = getattr(config, group)
-    policy = getattr(options, "remat", "none")
-    if not hasattr(options, "remat"):
-        return Recomputing("", policy, 0)
+    networks = getattr(config, group)
+    policy = {key: leaf.value for key, leaf in leaves("", networks)}.get(".remat")
+    if policy is None:
+        return Recomputing("", "none", 0)
     more = 0
     if policy in WEAKER:
-        less = dataclasses.replace(options, remat=WEAKER[policy])
+        less = dataclasses.replace(networks, remat=WEAKER[policy])
         now, then = (
             _stored(System(each).methods[name], params, frozen, size)
             for each in (config, dataclasses.replace(config, **{group: less}))

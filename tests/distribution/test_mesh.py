@@ -23,6 +23,7 @@ from sphere_jax.methods.flow import FlowOptions
 from sphere_jax.methods.hae import HAEOptions
 
 PODS = sorted((Path(__file__).parents[2] / "configs").glob("imagenet*.py"))
+FOR_PODS = {"imagenet64_flow_sphere": ["--config.flow_sphere.batch_size=256"]}  # 6, for one GPU
 
 
 def specs(tree, fsdp=4, **options):
@@ -133,7 +134,7 @@ def test_groups_of_a_norm_stay_together():
 @pytest.mark.parametrize("path", PODS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("devices", [16, 256])
 def test_shipped_batches_split_over_pods(path, devices):
-    config = load_config(str(path), [])
+    config = load_config(str(path), FOR_PODS.get(path.stem, []))
     mesh = AbstractMesh((devices // 16, 16), ("data", "fsdp"))
     mesh = SimpleNamespace(devices=np.empty(mesh.size), shape=mesh.shape)
     for stage in config.stages:

@@ -76,8 +76,9 @@ def test_what_an_estimate_is_made_with():
 
 
 @pytest.mark.parametrize(
-    "flags", [[], ["--config=mnist_slerp"], ["--topology=cpu:1"], ["--page=p.md", "--only=sample"]]
+    "flags",
+    [[], ["--config=mnist_slerp"], ["--topology=cpu:1"], ["--page=p.md", "--config.seed=1"]],
 )
 def test_a_rehearsal_needs_config_and_topology(flags, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "--config" in refusal_of(rehearse.main, flags)
+    assert "Give --config and --topology" in refusal_of(rehearse.main, flags)

@@ -31,7 +31,7 @@ def test_a_rehearsal_for_four_chips(tmp_path):
     (tmp_path / "tiny.py").write_text(CONFIG)
     page = tmp_path / "page.md"
     flags = [f"--config={tmp_path / 'tiny.py'}", "--topology=v5e:2x2", f"--page={page}"]
-    out, _ = tiny_run.finish(tiny_run.launch("rehearse", *flags))
+    out, _ = tiny_run.finish(tiny_run.launch("rehearse", *flags), timeout=800)
     assert "train flow  (v5e:2x2: data 1, fsdp 4; 16 images)" in out and "sample  (" in out
     assert "a chip: fits" in out and "the CPU compiler" not in out
     records = {
