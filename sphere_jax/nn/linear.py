@@ -79,6 +79,7 @@ class Linear(nnx.Module):
 
     def _finished(self, y: Hidden, bias: AnyArray | nnx.Param | None) -> Hidden:
         if bias is not None:
-            wide = y.astype(jnp.float32) + jnp.expand_dims(bias[...], range(y.ndim - bias.ndim))
-            y = wide.astype(self.dtype)
+            bias = bias[...]
+            bias = bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+            y = (y.astype(jnp.float32) + bias).astype(self.dtype)
         return product(y)
