@@ -6,7 +6,8 @@ change nothing. `platform` says what the program is for.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ class _Placement(NamedTuple):
 
 
 _PLACEMENT: ContextVar[_Placement | None] = ContextVar("placement", default=None)
+_PLAIN: ContextVar[bool] = ContextVar("plain", default=False)
 
 
 def placed(mesh: Mesh, function: Callable, zero: bool = False, *, once: bool = False) -> Callable:
@@ -50,10 +52,23 @@ def placed(mesh: Mesh, function: Callable, zero: bool = False, *, once: bool = F
 
 
 def platform() -> str:
-    """That a program is traced for, "cpu", "gpu" or "tpu": of the devices that `placed` names,
-    which a rehearsal does not have, or else of those that are here."""
+    """The platform that a program is traced for, "cpu", "gpu" or "tpu": that of the devices of
+    `placed`, which in a rehearsal are not here, or else JAX's own; "" inside of `plain_forms`."""
+    if _PLAIN.get():
+        return ""
     known = _PLACEMENT.get()
     return jax.default_backend() if known is None else platform_of(known.mesh)
+
+
+@contextmanager
+def plain_forms() -> Iterator[None]:
+    """Every layer takes the form that it has on no platform in particular. FLOPs are counted in
+    these: a sum of shifted products has no convolution, and a kernel no products to be seen."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
 
 
 def _several() -> _Placement | None:
@@ -109,9 +124,11 @@ def gathered_over_data(stack: jax.Array) -> jax.Array:
     share of it to each device; the rest, on a mesh of `data` alone everything, is left to
     `gathered_layer`, so that with `remat` no device ever holds all layers."""
     known = _several()
-    if known is None or known.once or known.mesh.shape["fsdp"] == 1:
+    if known is None or known.once:
         return stack
     split, left = (spec_of(known.mesh, stack.shape, zero) for zero in (known.zero, False))
+    if known.mesh.shape["fsdp"] == 1 and split[:1] in ((), (None,)):
+        return stack
     return _gather(known, stack, split, left, split)
 
 

@@ -21,8 +21,8 @@ def product(y: Hidden) -> Hidden:
 def recomputed(layer: Callable, remat: Remat) -> Callable:
     """`layer` with the activations of its backward pass recomputed as `remat` says.
 
-    "products" stores the results of linear layers, which are most of the work and a part of the
-    memory; attention weights, norms and modulations are computed again.
+    "products" stores the results of `Linear` layers, which are most of the work and a part of the
+    memory; all else is computed again: attention, norms and modulations, and convolutions.
 
     Raises:
         ValueError: if `remat` is none of these.

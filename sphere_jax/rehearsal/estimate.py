@@ -20,6 +20,7 @@ import jax
 from sphere_jax.rehearsal.chips import Chip
 from sphere_jax.rehearsal.compiled_text import Program, read_program
 from sphere_jax.rehearsal.programs import BESIDE, Rehearsed
+from sphere_jax.rehearsal.recomputing import WEAKER
 from sphere_jax.training.flops import PRODUCTS, product_flops
 
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -90,7 +91,9 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
         ideal=rehearsed.flops / mesh.size / chip.peak if chip else None,
         steps=rehearsed.steps,
         micro_batches=rehearsed.micro_batches,
-        recomputing=(key, policy, more // mesh.size) if key else (),
+        recomputing=(key, policy, more // mesh.size + _gathered(rehearsed, policy, mesh))
+        if key
+        else (),
         float32=float32_products(rehearsed.traced.jaxpr) if rehearsed.bfloat16 else (0.0, ()),
     )
     kept, beside = sum(rehearsed.parts.values()), rehearsed.parts.get(BESIDE, 0)
@@ -134,6 +137,13 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
         ),
         **base,
     )
+
+
+def _gathered(rehearsed: Rehearsed, policy: str, mesh: Any) -> int:
+    """Bytes of the gathered weights of all layers, at most, which wait for the backward pass where
+    nothing is recomputed (`nn/transformer_layers.Stack`)."""
+    waits = WEAKER.get(policy) == "none" and mesh.size > 1
+    return mesh.size * rehearsed.parts.get("params", 0) if waits else 0
 
 
 def memory_needed(message: str, kept: int) -> int | None:

@@ -16,6 +16,7 @@ from sphere_jax.config.option import leaves
 from sphere_jax.config.options import Config
 from sphere_jax.data.cached_latents import NAMES
 from sphere_jax.distribution.mesh import batch_sharding, bytes_on_device, shapes_on, split_batches
+from sphere_jax.distribution.placement import plain_forms
 from sphere_jax.evaluation.features.published import PublishedFeatures
 from sphere_jax.methods.base import Method
 from sphere_jax.rehearsal.recomputing import Recomputing, recomputing
@@ -152,6 +153,8 @@ def _drawn(
     size = drawer.batch_size(run.config.sampler.batch_size)
     batch = [jax.ShapeDtypeStruct((size,), dtype, sharding=rows) for dtype in (np.uint32, np.int32)]
     traced = drawer.program(then).trace(drawer.params, given, *batch)
+    with plain_forms():
+        counted = Drawer(run, run.config.seed).program(then).trace(drawer.params, given, *batch)
     parts = {"params": bytes_on_device((drawer.params, given)), BESIDE: beside}
-    flops = traced_flops(traced.jaxpr)
+    flops = traced_flops(counted.jaxpr)
     return Rehearsed(name, traced, size, flops, parts, bfloat16)

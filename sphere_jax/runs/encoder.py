@@ -8,6 +8,7 @@ import numpy as np
 
 from sphere_jax.config.options import Config
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
+from sphere_jax.distribution.placement import placed
 from sphere_jax.nn.pixels import to_float
 from sphere_jax.runs.network_files import load_tokenizer
 from sphere_jax.runs.system import build_tokenizer
@@ -25,7 +26,6 @@ class Encoder:
         params.pop("decoder", None)  # which a run may train
         self._params = put_global(self._mesh, params, tree_shardings(self._mesh, params))
 
-        @jax.jit
         def encode(params, images):
             pairs = jnp.stack([images, images[:, :, ::-1]], 1)
             pairs = to_float(pairs.reshape(-1, *images.shape[1:]))
@@ -35,7 +35,7 @@ class Encoder:
                 latents = tokenizer.encode(params, pairs)
             return latents.reshape(len(images), 2, *latents.shape[1:])
 
-        self._encode = encode
+        self._encode = jax.jit(placed(self._mesh, encode, once=True))
 
     def latents(self, images, start: int, stop: int) -> Iterator[np.ndarray]:
         """Float32 (B, 2, h, w, d) of `images[start:stop]`, original and mirrored, in batches; of a
@@ -49,8 +49,8 @@ class Encoder:
             count = len(found)
             padding = np.repeat(found[:1], self._size - count, axis=0)
             found = np.concatenate([found, padding])  # one program for all sizes
-            placed = put_global(self._mesh, found, batch_sharding(self._mesh))
-            before, pending = pending, (self._encode(self._params, placed), count)
+            found = put_global(self._mesh, found, batch_sharding(self._mesh))
+            before, pending = pending, (self._encode(self._params, found), count)
             if before:
                 yield np.asarray(before[0])[: before[1]]
         yield np.asarray(pending[0])[: pending[1]]

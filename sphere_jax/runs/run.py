@@ -10,7 +10,7 @@ W/metrics.jsonl, W/tensorboard/, W/samples/*.png, W/report.html, W/results.json
 
 import dataclasses
 import os
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class Run:
 
     def __post_init__(self):
         self.workdir = Path(self.workdir)
+        self.jit = lru_cache(maxsize=8)(self._jit)  # a function that is mapped again compiles once
 
     @cached_property
     def system(self) -> System:
@@ -153,7 +154,7 @@ class Run:
             name, method, options, frozen, self.config.seed, self.mesh, self.config.mesh.zero
         )
 
-    def jit(self, function):
+    def _jit(self, function):
         """A jitted function of `(params, *batch)` that applies networks, for the run's mesh."""
         known = placed(self.mesh, function, self.config.mesh.zero, once=True)
         return jax.jit(known, compiler_options=quick_products(platform_of(self.mesh)))

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 from jaxtyping import PyTree
 
+from sphere_jax.distribution.placement import plain_forms
+
 PRODUCTS = ("dot_general", "conv_general_dilated")  # primitives that are counted
 
 
@@ -21,7 +23,8 @@ def matmul_flops(function: Callable, *args: PyTree) -> float:
 
 
 def traced_flops(jaxpr: Any) -> float:
-    """`matmul_flops` of a function that is traced already, by its closed jaxpr."""
+    """`matmul_flops` of a function that is traced already, by its closed jaxpr; as the others count
+    only if it was traced inside of `placement.plain_forms`."""
     return _count(jaxpr.jaxpr, [False] * len(jaxpr.jaxpr.invars))[0]
 
 
@@ -66,7 +69,8 @@ def loss_arguments(
 
 
 def _flops(function: Callable, args: tuple, trained: int) -> float:
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    with plain_forms():
+        jaxpr = jax.make_jaxpr(function)(*args).jaxpr
     leaves = len(jax.tree.leaves(args[:trained]))
     return _count(jaxpr, [i < leaves for i in range(len(jaxpr.invars))])[0]
 

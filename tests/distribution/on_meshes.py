@@ -10,12 +10,20 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from traced import made_whole
 
 from sphere_jax.config.reading import read_config
-from sphere_jax.distribution.mesh import batch_sharding, make_mesh, put_global, tree_shardings
-from sphere_jax.distribution.placement import placed
+from sphere_jax.distribution.mesh import (
+    batch_sharding,
+    make_mesh,
+    put_global,
+    replicated,
+    tree_shardings,
+)
+from sphere_jax.distribution.placement import on_each_device, placed
+from sphere_jax.nn import attention
 from sphere_jax.nn.conv import ResBlock
 from sphere_jax.nn.functional import Network
 from sphere_jax.runs.run import Run
@@ -144,6 +152,35 @@ def convolutions() -> dict:
     return found
 
 
+def on_parts_of_the_batch() -> dict:
+    """`on_each_device` on 2 x 4 devices against none, in a scan that is recomputed, of a batch that
+    they divide and of one that they do not: output and gradient."""
+    mesh, found = make_mesh(2, 4), {}
+
+    def loss(x, w):
+        step = lambda x, _: (on_each_device(lambda x: jnp.tanh(x @ x.mT) @ x, x * w), None)  # noqa: E731
+        return jax.lax.scan(jax.checkpoint(step), x, length=3)[0].sum()
+
+    for batch in (16, 6):
+        x = np.random.default_rng(0).normal(size=(batch, 4, 4)).astype(np.float32)
+        rows = batch_sharding(mesh) if batch == 16 else replicated(mesh)
+        alone, split = (
+            jax.jit(jax.value_and_grad(function, (0, 1))) for function in (loss, placed(mesh, loss))
+        )
+        ours = split(put_global(mesh, x, rows), jnp.float32(0.3))
+        found[batch] = largest(*(jax.tree.map(np.asarray, f) for f in (ours, alone(x, 0.3))))
+    return found
+
+
+def attention_kernels() -> int:
+    """Those in the text of a loss and its gradient on 8 devices, traced as for a TPU."""
+    mesh, attention.platform = make_mesh(1, 8), lambda: "tpu"
+    q = jax.ShapeDtypeStruct((8, 1024, 2, 64), jnp.bfloat16, sharding=batch_sharding(mesh))
+    loss = lambda q: attention.attend(q, q, q).astype(jnp.float32).sum()  # noqa: E731
+    traced = jax.jit(placed(mesh, jax.grad(loss))).trace(q)
+    return traced.lower(lowering_platforms=("tpu",)).as_text().count("tpu_custom_call")
+
+
 def main() -> None:
     found, reference = {}, None
     for data, fsdp, zero in MESHES:
@@ -169,6 +206,7 @@ def main() -> None:
         }
     size = sum(x.nbytes for x in jax.tree.leaves(params["network"]["blocks"]))
     more = {"bfloat16": in_bfloat16(), "convolutions": convolutions()}
+    more |= {"parts": on_parts_of_the_batch(), "kernels": attention_kernels()}
     print(json.dumps({"steps": found, "blocks": size, **more}))
 
 

@@ -74,3 +74,13 @@ def test_convolutions_are_equal_on_every_mesh_and_gather_their_kernels(everythin
     for mesh, each in found.items():
         assert each["loss"] < 1e-5 and each["gradient"] < 1e-5, (mesh, each)
         assert each["gathered"] == (0 if mesh == "1x1" else 2), mesh
+
+
+def test_a_function_runs_on_each_device_with_its_part_of_the_batch(everything):
+    assert everything["parts"].keys() == {"16", "6"}
+    assert max(everything["parts"].values()) < 1e-5
+
+
+def test_attention_of_many_tokens_is_a_kernel_on_every_device_of_a_tpu_pod(everything):
+    """Forward and backward; a kernel outside of `on_each_device` is refused."""
+    assert everything["kernels"] == 2

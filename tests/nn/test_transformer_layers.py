@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from sphere_jax.models import vit
+from sphere_jax.models.flow_sphere_layers import RopeAttention
 from sphere_jax.nn import linear, rope
 from sphere_jax.nn.attention import Attention, attend, attend_by_splash, fits_cudnn, fits_splash
 from sphere_jax.nn.compilation import quick_products
@@ -240,6 +242,28 @@ def test_a_linear_layer_is_the_same_function_in_the_layout_for_a_tpu(rng, monkey
     assert products == [(2, 4, 3, 4)] * 3 + [(2, 4, 5), (2, 4, 36)]
     for a, b in zip(found(), expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda rngs: vit.Attention(12, 3, rngs=rngs, key_bias=False, dtype=jnp.float32),
+        lambda rngs: vit.Attention(12, 3, rngs=rngs, key_bias=True, dtype=jnp.float32),
+        lambda rngs: RopeAttention(12, 3, 4, ("2d", (2, 3), 1), rngs=rngs),
+        lambda rngs: Attention(12, 3, rngs=rngs, qk_norm=True, rope_grid=(2, 3)),
+    ],
+    ids=["q and v biases", "ViT", "flow-sphere", "with RoPE"],
+)
+def test_attention_layers_are_the_same_functions_in_the_form_for_a_tpu(rng, monkeypatch, build):
+    layer = build(nnx.Rngs(0))
+    for parameter in jax.tree.leaves(nnx.state(layer), is_leaf=lambda p: isinstance(p, nnx.Param)):
+        parameter[...] += 0.3 * jnp.asarray(rng.standard_normal(parameter.shape), jnp.float32)
+    x = jnp.asarray(rng.standard_normal((2, 6, 12)), jnp.float32)
+    arguments = (x, None) if isinstance(layer, vit.Attention) else (x,)
+    expected = layer(*arguments)
+    monkeypatch.setattr(linear, "platform", lambda: "tpu")
+    monkeypatch.setattr(rope, "platform", lambda: "tpu")
+    np.testing.assert_allclose(layer(*arguments), expected, atol=2e-6)
 
 
 def test_feed_forward_layers_against_numpy(rng):

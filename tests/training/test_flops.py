@@ -2,8 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from sphere_jax.distribution import placement
+from sphere_jax.nn import attention, depthwise, rope
 from sphere_jax.training.flops import matmul_flops, training_flops
 
 X = jax.ShapeDtypeStruct((2, 3, 4), jnp.float32)
@@ -101,3 +104,16 @@ def test_training_flops_are_those_of_the_gradient_without_remat():
 
     gradient = jax.value_and_grad(loss)
     assert training_flops(loss, [W, W, W], X) == matmul_flops(gradient, [W, W, W], X)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_flops_do_not_depend_on_the_form_that_a_platform_takes(monkeypatch, platform):
+    """Splash attention of 2 products, RoPE of none, a depthwise convolution of 9 taps."""
+    monkeypatch.setattr(placement, "platform_of", lambda mesh: platform)
+    monkeypatch.setattr(placement.jax, "default_backend", lambda: platform)
+    q = jnp.zeros((2, 1024, 3, 64), jnp.bfloat16)
+    assert matmul_flops(lambda q: attention.attend(q, q, q), q) == 2 * 2 * 2 * 3 * 1024**2 * 64
+    assert matmul_flops(lambda q: rope.rotate(q, np.zeros((1024, 32))), q) == 0
+    x, kernel = jnp.zeros((2, 8, 8, 16)), jnp.zeros((3, 3, 1, 16))
+    assert matmul_flops(lambda x: depthwise.depthwise(x, kernel), x) == 2 * 2 * 8 * 8 * 16 * 9
+    assert placement.platform() == platform

@@ -4,12 +4,14 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
 
 from sphere_jax.data.pipeline import map_batched
 from sphere_jax.distribution.mesh import batch_sharding
+from sphere_jax.distribution.placement import placed
 from sphere_jax.nn.functional import Params
 from sphere_jax.nn.pixels import to_float, to_uint8
 from sphere_jax.sampling.noise import sample_noise
@@ -51,8 +53,9 @@ class Probe:
         self._keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(STREAMS)}
         self._params, self._seed = params, seed
         self._noise = jax.jit(lambda key, i: sample_noise(key, i, tokenizer.latent_shape))
-        self._encode = jax.jit(lambda params, x: tokenizer.encode(params, to_float(x)))
-        self._decode = jax.jit(lambda params, z: to_uint8(tokenizer.decode(params, z)))
+        on_mesh = partial(placed, compare.mesh, zero=True, once=True)
+        self._encode = jax.jit(on_mesh(lambda params, x: tokenizer.encode(params, to_float(x))))
+        self._decode = jax.jit(on_mesh(lambda params, z: to_uint8(tokenizer.decode(params, z))))
 
     def noise(self, stream: str, indices: jax.Array) -> jax.Array:
         """Of the images at these indices: the same in every batch and for every strength."""
