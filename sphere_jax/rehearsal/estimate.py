@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.extend.core import jaxprs_in_params
 
 from sphere_jax.rehearsal.chips import Chip
 from sphere_jax.rehearsal.compiled_text import Program, read_program
@@ -208,10 +209,8 @@ def _products(jaxpr: Any, times: float = 1.0, in_kernel: bool = False) -> Iterat
             runs *= params["length"]
         elif name == "pallas_call":
             runs, inside = runs * math.prod(params["grid_mapping"].grid), True
-        for value in params.values():
-            for inner in value if isinstance(value, (tuple, list)) else (value,):
-                if hasattr(getattr(inner, "jaxpr", inner), "eqns"):
-                    yield from _products(inner, runs, inside)
+        for inner in jaxprs_in_params(params):
+            yield from _products(inner, runs, inside)
 
 
 def _place_of(equation: Any) -> str:
