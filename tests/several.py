@@ -1,7 +1,10 @@
-"""Several processes of one command over the loopback."""
+"""Several processes of one command, or of one script, over the loopback."""
 
+import json
 import signal
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import tiny_run
 
@@ -41,3 +44,11 @@ def running(command, *flags, **more):
     finally:
         for process in processes:
             process.kill()
+
+
+def results(count: int, script: Path, *arguments: Any) -> list:
+    """What each process of a script prints as JSON in its last line."""
+    with running(script, *arguments, count=count, PYTHONPATH=str(tiny_run.ROOT)) as processes:
+        said = [process.communicate(timeout=400) for process in processes]
+    assert not any(process.returncode for process in processes), said
+    return [json.loads(output.splitlines()[-1]) for output, _ in said]

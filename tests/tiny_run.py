@@ -55,11 +55,13 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
 
 
 def launch(
-    command: str, *flags: str, devices: int = 1, before: Sequence = (), **more: str
+    command: str | Path, *flags: Any, devices: int = 1, before: Sequence = (), **more: str
 ) -> subprocess.Popen:
-    """`python -m sphere_jax.COMMAND FLAGS`, its output readable line by line. `before`: a script
-    and its arguments, which runs the command instead; it needs ROOT in PYTHONPATH."""
-    program = [*before, command] if before else ["-m", f"sphere_jax.{command}"]
+    """`python -m sphere_jax.COMMAND FLAGS`, or a script with flags, its output readable line by
+    line. `before`: a script and its arguments, which runs the command instead. Scripts need ROOT
+    in PYTHONPATH."""
+    module = [command] if isinstance(command, Path) else ["-m", f"sphere_jax.{command}"]
+    program = [*before, command] if before else module
     line = [sys.executable, "-u", *map(str, [*program, *flags])]
     return subprocess.Popen(
         line,
@@ -95,27 +97,6 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-def on_processes(count: int, script: Path, *arguments: Any, timeout: float = 600) -> list:
-    """What each of several processes with four devices together prints as JSON in its last line."""
-    given = {
-        "SPHERE_JAX_COORDINATOR": f"127.0.0.1:{free_port()}",
-        "SPHERE_JAX_PROCESSES": str(count),
-        "PYTHONPATH": str(ROOT),
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, script, *arguments],
-            env=environment(4 // count, SPHERE_JAX_PROCESS=str(number), **given),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(count)
-    ]
-    outputs = [finish(process, timeout=timeout)[0] for process in started]
-    return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 
 def edit_json(file: Path, *without: str, **changes) -> None:

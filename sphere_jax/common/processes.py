@@ -122,7 +122,6 @@ def _from_environment(timeout_seconds: int) -> tuple[str, int, int, list[int] | 
         count, number = (
             int(os.environ[name]) for name in ("SPHERE_JAX_PROCESSES", "SPHERE_JAX_PROCESS")
         )
-        return address, count, number, None
     except KeyError as missing:
         raise UserError(
             f"SPHERE_JAX_COORDINATOR is set but {missing.args[0]} is not; set both "
@@ -132,6 +131,12 @@ def _from_environment(timeout_seconds: int) -> tuple[str, int, int, list[int] | 
         raise UserError(
             f"SPHERE_JAX_PROCESSES and SPHERE_JAX_PROCESS must be numbers ({error})."
         ) from error
+    if not 0 <= number < count:
+        raise UserError(
+            f"SPHERE_JAX_PROCESS={number} is none of SPHERE_JAX_PROCESSES={count} processes, which "
+            "are numbered from 0."
+        )
+    return address, count, number, None
 
 
 def _detected(timeout_seconds: int) -> tuple[str, int, int, list[int] | None]:

@@ -4,12 +4,12 @@ Prints what it found as JSON, in its last line.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from sphere_jax.cli import joins_processes, run_command
 from sphere_jax.common.processes import barrier, start_processes
 from sphere_jax.data.pipeline import Batches
 from sphere_jax.data.source import Source
@@ -66,7 +66,14 @@ def labels_read(mesh) -> dict:
     return {"read": read[:5], "held": held, "state": batches.state}
 
 
-def main(folder: Path) -> dict:
+@joins_processes
+def main(argv: list[str]) -> None:
+    start_processes()
+    (folder,) = argv
+    print(json.dumps(found_in(Path(folder))), flush=True)
+
+
+def found_in(folder: Path) -> dict:
     mesh = make_mesh(2, 2)
     whole = jax.tree.map(lambda _: replicated(mesh), TREE)
     states = {"replicated": on(mesh, whole), "sharded": on(mesh, tree_shardings(mesh, TREE))}
@@ -111,5 +118,4 @@ def main(folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    start_processes()
-    print(json.dumps(main(Path(sys.argv[1]))), flush=True)
+    run_command(main)

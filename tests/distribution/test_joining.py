@@ -28,6 +28,15 @@ def test_variables_that_are_no_numbers(monkeypatch):
         start_processes()
 
 
+@pytest.mark.parametrize("number", ["2", "-1"])
+def test_a_number_that_is_no_process(monkeypatch, number):
+    monkeypatch.setenv("SPHERE_JAX_COORDINATOR", "127.0.0.1:1")
+    monkeypatch.setenv("SPHERE_JAX_PROCESSES", "2")
+    monkeypatch.setenv("SPHERE_JAX_PROCESS", number)
+    with pytest.raises(UserError, match=f"={number} is none of SPHERE_JAX_PROCESSES=2"):
+        start_processes()
+
+
 def test_a_single_process_needs_nothing(monkeypatch):
     for name in ("SPHERE_JAX_COORDINATOR", "SPHERE_JAX_POD"):
         monkeypatch.delenv(name, raising=False)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-import tiny_run
+import several
 
 from sphere_jax.common.files import read_json
 from sphere_jax.data.pipeline import index_batches
@@ -26,7 +26,7 @@ def folder(tmp_path_factory, count):
 def found(folder, count):
     """What each of the processes found."""
     script = Path(__file__).with_name("on_several_processes.py")
-    return tiny_run.on_processes(count, script, folder)
+    return several.results(count, script, folder)
 
 
 def test_each_process_reads_its_rows_and_they_go_on_in_the_common_order(found, count):

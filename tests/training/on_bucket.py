@@ -4,19 +4,26 @@ Prints what it found as JSON, in its last line.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from sphere_jax.cli import joins_processes, run_command
 from sphere_jax.common.processes import barrier, is_main_process, start_processes
 from sphere_jax.distribution.mesh import make_mesh, put_global, tree_shardings
 from sphere_jax.training.checkpoint_folder import open_folder
 from sphere_jax.training.checkpoints import Checkpoints
 
 
-def main(folder: Path, store: str) -> dict:
+@joins_processes
+def main(argv: list[str]) -> None:
+    start_processes()
+    folder, store = argv
+    print(json.dumps(found_in(Path(folder), store)), flush=True)
+
+
+def found_in(folder: Path, store: str) -> dict:
     mesh = make_mesh(2, 2)
     tree = {"kernel": np.arange(2**15, dtype=np.float32).reshape(256, 128)}
     state = {"params": put_global(mesh, tree, tree_shardings(mesh, tree, True))}
@@ -47,5 +54,4 @@ def main(folder: Path, store: str) -> dict:
 
 
 if __name__ == "__main__":
-    start_processes()
-    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2])), flush=True)
+    run_command(main)

@@ -1,11 +1,13 @@
 """Checkpoints in a bucket: orbax, tensorstore and gcsfs as they are, on an emulator of it."""
 
 import http.server
+import threading
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import several
 import tiny_run
 from refusals import refusal_of
 from test_checkpoints import abstract_of, bits, state_of
@@ -20,7 +22,13 @@ pytestmark = pytest.mark.parity
 def store():
     """A folder of a bucket."""
     import fsspec
-    from gcp_storage_emulator.server import create_server
+    from gcp_storage_emulator.server import Router, create_server
+
+    one_at_a_time, handle = threading.Lock(), Router.handle
+
+    def handled(router, method):  # its dictionaries are not made for threads
+        with one_at_a_time:
+            handle(router, method)
 
     port = tiny_run.free_port()
     server = create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
@@ -30,6 +38,7 @@ def store():
             patch.setenv(name, f"http://127.0.0.1:{port}")
         # An idle connection would block a server of one thread.
         patch.setattr(http.server, "HTTPServer", http.server.ThreadingHTTPServer)
+        patch.setattr(Router, "handle", handled)
         patch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
         patch.setenv("FSSPEC_GS_TOKEN", "anon")  # the same, for other processes
         patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # asks the real service
@@ -113,6 +122,6 @@ def test_sharded_arrays(store, tmp_path):
 def test_two_processes_write_and_read_one_checkpoint(store, tmp_path):
     """Each its shards, four devices together; a changed object is known to both."""
     script, place = Path(__file__).with_name("on_bucket.py"), f"{store}-shared"
-    found = tiny_run.on_processes(2, script, tmp_path / "flow", place)
+    found = several.results(2, script, tmp_path / "flow", place)
     expected = {"newest": 6, "same": True, "data": {"at": 6}, "after damage": 3}
     assert found == [expected] * 2
