@@ -59,6 +59,7 @@ def time_rounds(
     warm_up: float = 0.0,
     failed: dict[str, str] | None = None,
     times: dict[str, list[float]] | None = None,
+    settle: int = 0,
 ) -> dict[str, list[float]]:
     """Seconds per call of each contender in each round.
 
@@ -74,11 +75,16 @@ def time_rounds(
       failed: gets why a contender has not had its turns: it keeps those that it had, and the others
         go on. Without it errors are raised.
       times: is filled and returned, for those who need what there is before the end.
+      settle: so many calls at the start of each turn are not timed. The first one after a turn of
+        another contender may be slower than any in a run of steps: the host of a virtual machine
+        takes back memory that was free for some seconds.
     """
     times = {} if times is None else times
     calls, alone = {}, {}
 
     def turn(name: str) -> float:
+        for _ in range(settle):
+            contenders[name]()
         start = clock()
         for _ in range(calls[name]):
             contenders[name]()

@@ -54,12 +54,14 @@ def compare(
     theirs: Callable[[Case, bool], Callable[[], None]],
     title: str,
     passes: int,
+    settle: int = 0,
 ) -> None:
     """Times `ours(case)` and, if PyTorch is installed, `theirs(case, compiled)`; prints both.
 
     Args:
       title: with places for tokens, batch, width and depth.
       passes: forward passes that one image is worth, in FLOPs.
+      settle: as of `rounds.time_rounds`.
     """
     clock = rounds.start(args)
     peak = rounds.matmul_peak(clock, args.seconds / 5)
@@ -71,7 +73,7 @@ def compare(
             contenders["torch eager"] = theirs(case, False)
             if not args.no_compile:
                 rounds.add_compiled(contenders, lambda c=case: theirs(c, True))
-        times = rounds.time_rounds(contenders, args.rounds, clock, args.seconds)
+        times = rounds.time_rounds(contenders, args.rounds, clock, args.seconds, settle=settle)
         flops = passes * case.batch * forward_flops(tokens, args.width, args.depth)
         heading = title.format(**vars(args) | {"tokens": tokens, "batch": case.batch})
         rounds.report(heading, times, flops, peak)
