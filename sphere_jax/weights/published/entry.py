@@ -6,7 +6,9 @@ whole, or its beginning as it stands in a file's name.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
 from flax import nnx
 
@@ -54,8 +56,14 @@ class Published:
     parameterizations: tuple[str, ...] = ()
 
     def network(self, **options) -> Network:
-        """The network as pure functions; `options` go to its module (a dtype)."""
-        return Network(lambda rngs: self.module(rngs=rngs, **options))
+        """The network as pure functions; `options` go to its module (a dtype). It is the same one
+        each time, for which programs are compiled once in a process."""
+        return _network(self, tuple(sorted(options.items())))
+
+
+@functools.cache
+def _network(entry: Published, options: tuple[tuple[str, Any], ...]) -> Network:
+    return Network(lambda rngs: entry.module(rngs=rngs, **dict(options)))
 
 
 def hub(repository: str, *names: str) -> tuple[File, ...]:
