@@ -1,12 +1,12 @@
 """FLOPs of a training step, counted in its jaxpr without compiling it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal
+from jax.extend.core import Literal, jaxprs_in_params
 from jaxtyping import PyTree
 
 from sphere_jax.distribution.placement import plain_forms
@@ -97,7 +97,7 @@ def _count(jaxpr, reached: Sequence[bool]) -> tuple[float, list[bool]]:
             out = [any(outs) for outs in zip(*(outs for _, outs in counts), strict=True)]
         elif name == "stop_gradient":
             flops, out = 0.0, [False]
-        elif inner := next(_inner(params), None):  # jit, remat, custom derivatives
+        elif inner := next(jaxprs_in_params(params), None):  # jit, remat, custom derivatives
             fits = len(inner.invars) == len(given)
             flops, out = _count(inner, given if fits else [any(given)] * len(inner.invars))
         else:
@@ -160,11 +160,3 @@ def _settled(jaxpr, given: list[bool], consts: int, carries: int) -> tuple[float
         if settled == given:
             return flops, carried + out[carries:]
         given = settled
-
-
-def _inner(params) -> Iterator:
-    """The jaxprs inside an equation."""
-    for value in params.values():
-        inner = getattr(value, "jaxpr", value)  # closed or open
-        if hasattr(inner, "eqns"):
-            yield inner

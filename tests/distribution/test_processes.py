@@ -17,6 +17,8 @@ from sphere_jax.training.run_log import read_rows
 
 # Otherwise AdamW divides gradients near zero by their own rounding, and that by the order of sums.
 LARGE_EPS = [f"--config.{stage}.optimizer.eps=1e-3" for stage in ("vae", "decoder", "flow")]
+SCORES = {"every": 6, "curve_samples": 20, "keep_best": "frechet_distance"}
+FLAGS = [*LARGE_EPS, *(f"--config.evaluation.{name}={value}" for name, value in SCORES.items())]
 
 
 def started(workdir, *flags, **more):
@@ -56,15 +58,25 @@ def averages(workdir):
     return jax.tree.leaves(reader.restore(folder, restore_args=to_host))
 
 
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """A run of one process with four devices."""
+    workdir = tmp_path_factory.mktemp("alone") / "one"
+    line = [*tiny_run.FLAGS, "--config.mesh.fsdp=2", *FLAGS, f"--workdir={workdir}"]
+    tiny_run.finish(tiny_run.launch("main", *line, devices=4))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The same run of two processes, and what they print."""
+    workdir = tmp_path_factory.mktemp("together") / "two"
+    return workdir, *(out for out, _ in together(workdir, *FLAGS))
+
+
 @pytest.mark.slow
-def test_two_processes_train_score_and_resume_like_one(tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    scores = {"every": 6, "curve_samples": 20, "keep_best": "frechet_distance"}
-    flags = [f"--config.evaluation.{name}={value}" for name, value in scores.items()]
-    flags += LARGE_EPS
-    alone = [*tiny_run.FLAGS, "--config.mesh.fsdp=2", *flags, f"--workdir={one}"]
-    tiny_run.finish(tiny_run.launch("main", *alone, devices=4))
-    (out, _), (silent, _) = together(two, *flags)
+def test_two_processes_train_score_and_resume_like_one(one, two, tmp_path):
+    two, out, silent = two
     assert "report: " in out and "img/s" not in silent
     assert "frechet_distance_small_classifier so far" in out
     kept = [
@@ -79,7 +91,7 @@ def test_two_processes_train_score_and_resume_like_one(tmp_path):
     ]
     assert losses[0].keys() == losses[1].keys()
     np.testing.assert_allclose(*(list(found.values()) for found in losses), rtol=1e-5)
-    (out, _), _ = together(two, *flags)  # again: everything is there
+    (out, _), _ = together(two, *FLAGS)  # again: everything is there
     assert out.count("finished before, skipped") == 3
     results = json.loads((two / "results.json").read_text())
     assert 0 <= results["metrics"]["class_agreement"] <= 1
@@ -95,11 +107,10 @@ def samples_of_a_run_score_as_with_one(run, folder):
 
 
 @pytest.mark.slow
-def test_a_run_resumes_on_another_number_of_processes(tmp_path):
+def test_a_run_resumes_on_another_number_of_processes(one, tmp_path):
     """Stopped with two, continued with four, then with one: the same weights as one alone."""
-    one, moved = tmp_path / "one", tmp_path / "moved"
+    moved = tmp_path / "moved"
     flags = ["--config.stages=(vae,flow)", "--config.evaluation.samples=0", *LARGE_EPS]
-    together(one, *flags, count=1)
     for steps, count in ((4, 2), (8, 4), (12, 1)):
         outs = together(moved, *flags, f"--config.flow.steps={steps}", count=count)
         assert len(outs) == count
@@ -150,16 +161,14 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path, log_every
 
 
 @pytest.mark.slow
-def test_two_killed_processes_resume_to_the_same_bits(tmp_path):
+def test_two_killed_processes_resume_to_the_same_bits(two, tmp_path):
     """As two that were not: weights, and the numbers of every step."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    flags = ["--config.stages=(vae,flow)", "--config.evaluation.samples=0"]
-    together(whole, *flags)
-    with started(killed, *flags) as processes:  # which kills them at its end
+    (whole, *_), killed = two, tmp_path / "killed"
+    with started(killed, *FLAGS) as processes:  # which kills them at its end
         next(line for line in processes[0].stdout if line.startswith("flow 8/"))
     for process in processes:
         tiny_run.finish(process, -signal.SIGKILL)
-    (out, _), _ = together(killed, *flags)
+    (out, _), _ = together(killed, *FLAGS)
     assert re.search(r"flow: resuming from step [36] of 12", out), out
     for a, b in zip(averages(whole), averages(killed), strict=True):
         np.testing.assert_array_equal(a, b)
