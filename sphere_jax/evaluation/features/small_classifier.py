@@ -218,7 +218,7 @@ def train_classifier(
 
     network = _network(images.shape[1:], num_classes)
     params = jax.jit(network.init, compiler_options=run_once_options())(jax.random.key(seed))
-    state = ADAM.init(params)
+    state = jax.jit(ADAM.init)(params)
     for step in range(steps):
         rows = rng.choice(used, batch_size)
         top, left = rng.integers(0, 2 * reach + 1, 2)
