@@ -88,9 +88,11 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--out", required=True, help="a folder for all runs")
     flags.add_argument("--seeds", default="0,1")
     flags.add_argument("--timed", type=int, default=TIMED, help="steps of a stage to time")
+    names = [rival.config for rival in RIVALS]
+    flags.add_argument("--against", nargs="+", choices=names, default=names, help="configs")
     flags.add_argument("--data", default="", help="digits in an .npz, instead of those shipped")
     args = smoke.parse(flags, [flag for flag in argv if flag not in own], _smoke)
-    systems = (BASE, *RIVALS)
+    systems = [BASE, *(rival for rival in RIVALS if rival.config in args.against)]
     if args.smoke:
         systems = [dataclasses.replace(s, changes=(*s.changes, *s.small)) for s in systems]
     base, *rivals = systems
@@ -175,6 +177,7 @@ def _smoke() -> list[str]:
         f"--out={folder / 'runs'}",
         "--seeds=0",
         "--timed=6",
+        "--against=mnist_sphere_encoder",
     ]
 
 

@@ -187,7 +187,16 @@ def test_the_benchmark_refuses_a_folder_of_other_settings(tmp_path, monkeypatch,
 @pytest.mark.slow
 def test_the_benchmark_runs_resumes_and_measures(tmp_path):
     command = [sys.executable, "-m", "benchmarks.bf16_training", f"--out={tmp_path}"]
-    command += ["--steps=100", "--seeds=1", "--arms", "float32", "ours", "everything"]
+    command += [
+        "--steps=60",
+        "--every=30",
+        "--depth=2",
+        "--seeds=1",
+        "--arms",
+        "float32",
+        "ours",
+        "everything",
+    ]
     for _ in range(2):  # the second finds all arms done
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=True

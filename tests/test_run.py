@@ -195,22 +195,6 @@ def test_stopped_then_killed_then_finished_is_the_same_run(without_flow, finishe
     assert kinds(without_flow) == kinds(finished)
 
 
-@pytest.mark.slow
-def test_killed_at_many_moments(without_flow, finished):
-    """After each of these lines of a run that always starts over: setup, training, the end."""
-    flags = [*tiny_run.FLAGS, NO_SCORES, f"--workdir={without_flow}"]
-    moments = ("decoder: finished before", "compiled", "flow 3/12", "flow 6/12  held", "flow 12/12")
-    for moment in moments:
-        process = tiny_run.launch("main", *flags)
-        read_until(process, moment)
-        process.kill()
-        tiny_run.finish(process, -signal.SIGKILL)
-    main.main(flags)
-    for a, b in zip(averages(without_flow), averages(finished), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert kinds(without_flow) == kinds(finished)
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -418,7 +402,6 @@ def test_weights_used_instead_of_the_runs_own(finished, tmp_path):
     assert "config.model" in refusal(sample, f"--workdir={finished}", "--out=a.png", flag)
 
 
-@pytest.mark.slow
 def test_both_weights_are_scored_and_the_best_are_used_by_name(without_flow, tmp_path):
     scores = {"every": 4, "curve_samples": 20, "curve_weights": "both", "keep_best": "recall"}
     options = [f"--config.evaluation.{name}={value}" for name, value in scores.items()]

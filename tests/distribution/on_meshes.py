@@ -51,7 +51,8 @@ CONFIG = {
 
 
 def on(data: int, fsdp: int, zero: bool, config: dict = CONFIG, steps: int = STEPS) -> tuple:
-    """Losses, the first gradient, the final parameters, and the compiled step."""
+    """Losses, the first gradient, the final parameters and state, and the step, compiled and
+    traced."""
     config = read_config(config | {"mesh": {"zero": zero}})
     mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp])
     task = Run(config, Path(), mesh).task("flow", training=True)
@@ -71,14 +72,15 @@ def on(data: int, fsdp: int, zero: bool, config: dict = CONFIG, steps: int = STE
         }
         batch = put_global(mesh, batch, dict.fromkeys(batch, batch_sharding(mesh)))
         if first is None:
-            compiled = task.train_step.lower(state, task.frozen, batch).compile()
+            traced = task.train_step.trace(state, task.frozen, batch)
+            compiled = traced.lower().compile()
         state, metrics = compiled(state, task.frozen, batch)
         if first is None:  # (1 - b1) times the gradient, clipped
             moments = [s for s in jax.tree.leaves(state["optimizer"], is_leaf=_adam) if _adam(s)]
             first = jax.tree.map(np.asarray, moments[0].mu)
         losses.append(float(metrics["loss"]))
     params = jax.tree.map(np.asarray, state["params"])
-    return losses, first, params, state, compiled, task, batch
+    return losses, first, params, state, compiled, task, traced
 
 
 def _adam(node) -> bool:
@@ -184,14 +186,14 @@ def attention_kernels() -> int:
 def main() -> None:
     found, reference = {}, None
     for data, fsdp, zero in MESHES:
-        losses, gradient, params, state, compiled, task, batch = on(data, fsdp, zero)
+        losses, gradient, params, state, compiled, _, traced = on(data, fsdp, zero)
         reference = reference or (losses, gradient, params)
         arrays = [
             x for part in ("params", "ema", "optimizer") for x in jax.tree.leaves(state[part])
         ]
         large = [x for x in arrays if x.size >= 2**14]
         gathers = re.findall(r"= \w+\[([\d,]+)\]\S* all-gather\(", compiled.as_text())
-        whole = made_whole(task.train_step.trace(state, task.frozen, batch).jaxpr)
+        whole = made_whole(traced.jaxpr)
         found[f"{data}x{fsdp}{'' if zero else ' without zero'}"] = {
             "layers": whole.count((128, 512)),  # of the feed-forward
             "loss": farthest(losses, reference[0]),

@@ -102,7 +102,8 @@ def samples_of_a_run_score_as_with_one(run, folder):
     """Drawn, decoded and scored on the same devices, of one process and of two."""
     flags = (f"--workdir={run}", f"--reference={run}", "--num=20")
     one, two, _ = scored_by_one_and_by(2, folder, *flags, devices=4)
-    assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-6)
+    # A pixel may be rounded to the next of 256 values: by JAX 0.11, one is.
+    assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-4)
     assert two["protocol"]["samples"] == one["protocol"]["samples"]
 
 
