@@ -10,6 +10,7 @@ not its own (splash attention): their products are taken to reach a third of the
 import dataclasses
 import math
 import re
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,7 +100,7 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
     )
     kept, beside = sum(rehearsed.parts.values()), rehearsed.parts.get(BESIDE, 0)
     try:
-        compiled = lowered.compile()
+        compiled, text = compile_for(chip is not None, lowered)
     except jax.errors.JaxRuntimeError as error:
         used = memory_needed(str(error), kept - beside)
         if used is None:
@@ -108,7 +109,7 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
             peak=used + beside, fits=False, temporaries=max(used + beside - kept, 0), seconds=None,
             utilisation=None, days=None, sent=0.0, meanwhile=0.0, **base,
         )  # fmt: skip
-    program = read_program(compiled.as_text())
+    program = read_program(text)
     memory = compiled.memory_analysis()
     temporaries = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
     outside = memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -138,6 +139,22 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
         ),
         **base,
     )
+
+
+def compile_for(tpu: bool, lowered: Any) -> tuple[Any, str]:
+    """The program and its text: as JAX gives it, or as libtpu writes it, where jaxlib cannot read
+    the program back. That is so on v6e for steps with a transfer that one iteration of a loop
+    starts and another one ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        dumped = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        compiled = lowered.compile(compiler_options=dumped if tpu else None)
+        try:
+            return compiled, compiled.as_text()
+        except jax.errors.JaxRuntimeError:
+            written = [*Path(folder).glob("*.after_codegen.txt")]
+            if len(written) != 1:
+                raise
+            return compiled, written[0].read_text()
 
 
 def _gathered(rehearsed: Rehearsed, policy: str, mesh: Any) -> int:

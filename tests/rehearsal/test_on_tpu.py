@@ -20,6 +20,27 @@ sharding = jax.sharding.SingleDeviceSharding(devices[0])
 given = jax.ShapeDtypeStruct((2**17, 2**17), jnp.float32, sharding=sharding)
 jax.jit(lambda x: x + 1).lower(given).compile()
 """
+BOTH_TEXTS = """
+import jax, jax.numpy as jnp
+from sphere_jax.distribution.mesh import batch_sharding, make_mesh
+from sphere_jax.rehearsal.chips import devices_of
+from sphere_jax.rehearsal.compiled_text import read_program
+from sphere_jax.rehearsal.estimate import compile_for
+devices, _ = devices_of("v5e:2x2")
+mesh = make_mesh(1, 4, devices)
+x = jax.ShapeDtypeStruct((512, 512), jnp.bfloat16, sharding=batch_sharding(mesh))
+layer = lambda x, _: (jnp.tanh(x.T @ x), None)
+lowered = jax.jit(lambda x: jax.lax.scan(layer, x, length=5)[0]).lower(x)
+
+def unreadable(self):
+    raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
+
+_, ours = compile_for(True, lowered)
+jax.stages.Compiled.as_text = unreadable
+_, theirs = compile_for(True, lowered)
+found = read_program(ours)
+assert found == read_program(theirs) and found.cycles > 0 and found.collectives
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +82,9 @@ def test_the_memory_of_a_chip_is_what_the_compiler_leaves():
     done = subprocess.run(line, cwd=tiny_run.ROOT, env=env, capture_output=True, text=True)
     left = f"{CHIPS['v5e'].memory / 2**30:.2f}G"
     assert done.returncode == 1 and f"exceeds available HBM ({left})" in done.stderr
+
+
+def test_a_program_that_jaxlib_cannot_read_is_read_as_the_compiler_wrote_it():
+    line, env = [sys.executable, "-c", BOTH_TEXTS], tiny_run.environment()
+    done = subprocess.run(line, cwd=tiny_run.ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
