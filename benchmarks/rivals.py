@@ -89,7 +89,8 @@ def main(argv: list[str]) -> None:
     flags.add_argument("--seeds", default="0,1")
     flags.add_argument("--timed", type=int, default=TIMED, help="steps of a stage to time")
     names = [rival.config for rival in RIVALS]
-    flags.add_argument("--against", nargs="+", choices=names, default=names, help="configs")
+    flags.add_argument("--against", nargs="+", choices=names, default=names,
+                       help="configs of the rivals to run (default: all)")  # fmt: skip
     flags.add_argument("--data", default="", help="digits in an .npz, instead of those shipped")
     args = smoke.parse(flags, [flag for flag in argv if flag not in own], _smoke)
     systems = [BASE, *(rival for rival in RIVALS if rival.config in args.against)]

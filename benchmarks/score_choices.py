@@ -80,7 +80,7 @@ def smoke_flags() -> list[str]:
     params = jax.tree.map(lambda s: rng.uniform(0.01, 0.1, s.shape).astype("f4"), network.shapes)
     write_weights(Path(file), params, "efficientnet_lite0", "random")
     np.savez(images, images=smoke.random_images(16))
-    # Not of the default metric: the roots of covariances of 1,280 features take seconds each.
+    # Not the default metric: the roots of covariances of 1,280 features take seconds each.
     return [f"--images={images}", f"--pretrained={file}", "--num=8", "--metrics=cmmd"]
 
 

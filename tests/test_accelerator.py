@@ -141,6 +141,25 @@ def test_contenders_are_warmed_up_until_two_turns_are_alike(benchmark):
         assert times["slow"][0] == pytest.approx(first)
 
 
+def test_calls_in_which_a_contender_settles_are_not_timed(benchmark):
+    """The first call after another contender takes 9 s here, and all others 1."""
+    rounds, clock, last = benchmark("rounds"), Clock(), ""
+
+    def contender(name):
+        def call():
+            nonlocal last
+            clock.now += 1 if last == name else 9
+            last = name
+
+        return call
+
+    contenders = {name: contender(name) for name in "ab"}
+    for settle in (0, 1):
+        times = rounds.time_rounds(contenders, 4, lambda: clock.now, 0, settle=settle)
+        found = [*times["a"], *times["b"]]
+        assert len(found) == 8 and (max(found) == 1) == (settle == 1)
+
+
 def test_an_error_in_a_round_keeps_the_rounds_and_the_other_contenders(benchmark, capsys):
     rounds, speed, clock = benchmark("rounds"), benchmark("accelerator_speed"), Clock()
     failed = {}

@@ -14,12 +14,14 @@ import jax
 import numpy as np
 import pytest
 
+from sphere_jax.config.config_files import load_config
+
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = sorted(
     file.stem for file in (ROOT / "benchmarks").glob("*.py") if "__main__" in file.read_text()
 )
 LONG = ("accelerator", "accelerator_study", "hae", "rivals")  # much to compile, or to start
-AGAINST_TORCH = ("input", "networks", "sample", "train_step")
+AGAINST_TORCH = ("input", "networks", "sample", "step_pages", "train_step")
 
 
 # In every process that starts with it: no connection beyond this machine, and tries are recorded.
@@ -98,6 +100,8 @@ def test_pytorch_is_timed_beside_it(name, smoke):
     if name == "networks":
         rows = [line.split() for line in lines if line.startswith("taesd_")]
         assert len(rows) == 2 and all(float(row[-1]) < 1e-4 for row in rows)  # of the outputs
+    elif name == "step_pages":
+        assert sum(line.startswith("torch eager") for line in lines) == 2
     else:
         theirs = "torch DataLoader" if name == "input" else "torch eager"
         assert "sphere_jax is" in next(line for line in lines if theirs in line)
@@ -112,6 +116,17 @@ def test_flags_on_the_command_line_win_over_those_of_the_smoke_mode(monkeypatch,
     args = parse(cases.flags("about"), [], lambda: cases.SMOKE)
     assert (args.width, args.depth, args.smoke) == (192, 6, False)
     assert capsys.readouterr().out.count("Smoke mode") == 1
+
+
+def test_rivals_have_configs_and_equal_time(monkeypatch):
+    """Of those that the smoke mode leaves out, too."""
+    monkeypatch.syspath_prepend(ROOT)
+    rivals = importlib.import_module("benchmarks.rivals")
+    for each in (rivals.BASE, *rivals.RIVALS):
+        file, *changes = each.flags(*each.small)
+        assert load_config(file.removeprefix("--config="), changes).stages
+    rates = {"a": (100, 0.1), "b": (300, 0.1)}  # steps of the config, seconds a step
+    assert rivals.steps_for(10, rates) == ["a.steps=25", "b.steps=75"]
 
 
 @pytest.mark.parity

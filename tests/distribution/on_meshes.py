@@ -51,8 +51,8 @@ CONFIG = {
 
 
 def on(data: int, fsdp: int, zero: bool, config: dict = CONFIG, steps: int = STEPS) -> tuple:
-    """Losses, the first gradient, the final parameters and state, and the step, compiled and
-    traced."""
+    """Losses, the first gradient, the final parameters and state, the compiled step, the task, and
+    the traced step."""
     config = read_config(config | {"mesh": {"zero": zero}})
     mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp])
     task = Run(config, Path(), mesh).task("flow", training=True)

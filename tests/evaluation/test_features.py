@@ -173,3 +173,11 @@ def test_a_network_of_another_package(tmp_path, monkeypatch):
         found.batch(images(4), ("logits",))
     assert describe(f"frechet_distance_{network.name}")[0] == "Distance of mean colours"
     assert describe(f"recall_{network.name}")[0] == "Recall (real inside generated), means features"
+
+
+def test_a_network_of_the_catalogue_is_one_object():
+    """What is compiled for it is compiled once, however often it is loaded."""
+    entry = catalogue()["efficientnet_lite0"]
+    assert entry.network() is entry.network()
+    half = jnp.dtype("bfloat16")
+    assert entry.network(dtype=half) is entry.network(dtype=half) is not entry.network()

@@ -30,7 +30,7 @@ SIDE = 224  # pixels, of the images that all but Inception are given
 class Published(FeatureNetwork):
     """A network of the catalogue: how images become its input, and its output features.
 
-    options: of the network's module, where this use of it differs from the published one.
+    options: of the network's module, hashable, where this use of it differs from the published one.
     """
 
     options: dict[str, Any] = {}

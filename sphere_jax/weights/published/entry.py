@@ -56,8 +56,9 @@ class Published:
     parameterizations: tuple[str, ...] = ()
 
     def network(self, **options) -> Network:
-        """The network as pure functions; `options` go to its module (a dtype). It is the same one
-        each time, for which programs are compiled once in a process."""
+        """The network as pure functions; `options` go to its module (a dtype), and are hashable.
+        Equal ones give the same object, so what is compiled for it is compiled once in a process.
+        """
         return _network(self, tuple(sorted(options.items())))
 
 
