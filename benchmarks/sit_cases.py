@@ -68,15 +68,26 @@ def compare(
     print(f"peak {peak / 1e9:.0f} GFLOP/s")
     for tokens in args.tokens:
         case = make_case(args, tokens)
-        contenders = {"sphere_jax": ours(case)}
-        if rounds.torch:
-            contenders["torch eager"] = theirs(case, False)
-            if not args.no_compile:
-                rounds.add_compiled(contenders, lambda c=case: theirs(c, True))
+        contenders = contenders_for(case, ours, theirs, not args.no_compile)
         times = rounds.time_rounds(contenders, args.rounds, clock, args.seconds, settle=settle)
         flops = passes * case.batch * forward_flops(tokens, args.width, args.depth)
         heading = title.format(**vars(args) | {"tokens": tokens, "batch": case.batch})
         rounds.report(heading, times, flops, peak)
+
+
+def contenders_for(
+    case: Case,
+    ours: Callable[[Case], Callable[[], None]],
+    theirs: Callable[[Case, bool], Callable[[], None]],
+    compiled: bool,
+) -> dict[str, Callable[[], None]]:
+    """By their names; those of PyTorch if it is installed, `compiled` by torch.compile as well."""
+    contenders = {"sphere_jax": ours(case)}
+    if rounds.torch:
+        contenders["torch eager"] = theirs(case, False)
+        if compiled:
+            rounds.add_compiled(contenders, lambda: theirs(case, True))
+    return contenders
 
 
 def make_case(args: argparse.Namespace, tokens: int) -> Case:

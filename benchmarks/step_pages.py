@@ -30,11 +30,7 @@ def main(argv: list[str]) -> None:
     rounds.start(args)
     for tokens in args.tokens:
         case = sit_cases.make_case(args, tokens)
-        contenders = {"sphere_jax": jax_step(case)}
-        if rounds.torch:
-            contenders["torch eager"] = torch_step(case, False)
-            if not args.no_compile:
-                rounds.add_compiled(contenders, lambda case=case: torch_step(case, True))
+        contenders = sit_cases.contenders_for(case, jax_step, torch_step, not args.no_compile)
         print(f"\n{tokens} tokens{'':17}{''.join(f'{name:>16}' for name in COLUMNS)}")
         for name, (first, later) in found(contenders, args).items():
             for place, row in (("first step", first), ("later steps", later)):
