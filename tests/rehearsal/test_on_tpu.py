@@ -48,6 +48,12 @@ def libtpu():
     pytest.importorskip("libtpu", reason=WHY)
 
 
+def ran(code: str) -> subprocess.CompletedProcess:
+    """In a process of its own: libtpu may end it."""
+    line, env = [sys.executable, "-c", code], tiny_run.environment()
+    return subprocess.run(line, cwd=tiny_run.ROOT, env=env, capture_output=True, text=True)
+
+
 def test_a_rehearsal_for_four_chips(tmp_path):
     (tmp_path / "tiny.py").write_text(CONFIG)
     page = tmp_path / "page.md"
@@ -78,13 +84,11 @@ def test_a_rehearsal_for_four_chips(tmp_path):
 
 
 def test_the_memory_of_a_chip_is_what_the_compiler_leaves():
-    line, env = [sys.executable, "-c", OVERSIZED], tiny_run.environment()
-    done = subprocess.run(line, cwd=tiny_run.ROOT, env=env, capture_output=True, text=True)
+    done = ran(OVERSIZED)
     left = f"{CHIPS['v5e'].memory / 2**30:.2f}G"
     assert done.returncode == 1 and f"exceeds available HBM ({left})" in done.stderr
 
 
 def test_a_program_that_jaxlib_cannot_read_is_read_as_the_compiler_wrote_it():
-    line, env = [sys.executable, "-c", BOTH_TEXTS], tiny_run.environment()
-    done = subprocess.run(line, cwd=tiny_run.ROOT, env=env, capture_output=True, text=True)
+    done = ran(BOTH_TEXTS)
     assert done.returncode == 0, done.stderr
