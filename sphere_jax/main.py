@@ -52,10 +52,10 @@ def main(argv: list[str]) -> None:
 
     # Slow imports come after the flags, so that --help and wrong flags answer at once.
     from sphere_jax.common.processes import start_processes
-    from sphere_jax.distribution.mesh import make_mesh
+    from sphere_jax.distribution.mesh import configured_mesh
 
     start_processes()
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp)
+    mesh = configured_mesh(config.mesh)
     if arguments.dry_run:
         from sphere_jax.runs.plan import print_plan
 

@@ -49,13 +49,13 @@ def _rehearse(arguments: argparse.Namespace, config: Config, argv: list[str]) ->
 
     devices, chip = devices_of(arguments.topology)
 
-    from sphere_jax.distribution.mesh import make_mesh
+    from sphere_jax.distribution.mesh import configured_mesh
     from sphere_jax.rehearsal.estimate import estimate
     from sphere_jax.rehearsal.kept import keep, label_of, made_with
     from sphere_jax.rehearsal.programs import programs_of
     from sphere_jax.rehearsal.scaling_page import lines_of
 
-    mesh, names = make_mesh(config.mesh.data, config.mesh.fsdp, devices), []
+    mesh, names = configured_mesh(config.mesh, devices), []
     made = made_with()  # before the minutes in which the checkout may change
     for rehearsed in programs_of(config, mesh):
         names.append(rehearsed.name)

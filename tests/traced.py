@@ -11,6 +11,16 @@ def equations(jaxpr):
             yield from equations(inner)
 
 
+def kept_by_tensor(jaxpr) -> list[tuple[int, ...]]:
+    """Shapes of the weights that are constrained to be split over `tensor` alone."""
+    return [
+        equation.invars[0].aval.shape
+        for equation in equations(jaxpr)
+        if equation.primitive.name == "sharding_constraint"
+        and [name for name in equation.params["sharding"].spec if name] == ["tensor"]
+    ]
+
+
 def made_whole(jaxpr) -> list[tuple[int, ...]]:
     """Shapes of the arrays that are constrained to lie whole on every device."""
     return [

@@ -230,10 +230,14 @@ class EvaluationOptions:
 class MeshOptions:
     """Devices."""
 
-    data: int = option(-1, -1, help="devices the batch is split over; -1: all that fsdp leaves")
+    data: int = option(-1, -1, help="devices the batch is split over; -1: all that are left")
     fsdp: int = option(
         1, 0, help="devices that the batch, parameters, optimizer state and EMA are sharded over; "
         "0: as many as divide the devices and 16",
+    )  # fmt: skip
+    tensor: int = option(
+        1, 1, help="devices that split each transformer layer and share its examples; pays where a "
+        "chip has one image",
     )  # fmt: skip
     zero: bool = option(
         True, help="what fsdp shards is stored sharded over data, too, and gathered in each step"

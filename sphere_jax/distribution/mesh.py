@@ -1,7 +1,9 @@
 """One mesh of two axes: `data` splits the batch, `fsdp` splits the batch and the parameters too.
 
-With `zero`, the train state is split over `data` as well. A single CPU is the 1 x 1 mesh of the
-same program that a pod runs.
+With `zero`, the train state is split over `data` as well. A third axis, `tensor`, is there where a
+config asks for it: it splits the batch and the parameters as `fsdp` does, but in stacks of layers
+that can be split its devices hold the same examples and a part of each layer
+(`distribution/placement.py`). A single CPU is the 1 x 1 mesh of the same program that a pod runs.
 """
 
 import dataclasses
@@ -14,31 +16,38 @@ from jax.sharding import PartitionSpec as P
 
 from sphere_jax.common.errors import UserError
 
-BATCH_AXES = ("data", "fsdp")
 SMALLEST = 2**14  # elements of an array that is split
 AUTOMATIC_FSDP = 16  # a row of a v5e pod; all GPUs of a host
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, devices=None) -> Mesh:
-    """Mesh (data, fsdp) over all devices; `data=-1` uses all that `fsdp` leaves, and `fsdp=0` as
-    many as divide both them and AUTOMATIC_FSDP.
+def make_mesh(data: int = -1, fsdp: int = 1, devices=None, *, tensor: int = 1) -> Mesh:
+    """Mesh (data, fsdp) over all devices, or (data, fsdp, tensor) where `tensor` is not 1;
+    `data=-1` uses all that the others leave, and `fsdp=0` as many as divide both them and
+    AUTOMATIC_FSDP.
 
     Raises:
       UserError: the product is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    count = len(devices)
+    count = max(len(devices) // tensor, 1)
     if fsdp == 0:
         fsdp = math.gcd(count if data == -1 else max(count // max(data, 1), 1), AUTOMATIC_FSDP)
     if data == -1:
         data = max(count // fsdp, 1)
-    if data * fsdp != count:
+    sizes = {"data": data, "fsdp": fsdp} | ({"tensor": tensor} if tensor > 1 else {})
+    if math.prod(sizes.values()) != len(devices):
         raise UserError(
-            f"config.mesh asks for {data} x {fsdp} devices but there are {count}; "
-            "set config.mesh.data and config.mesh.fsdp so that their product matches."
+            f"config.mesh asks for {' x '.join(map(str, sizes.values()))} devices but there are "
+            f"{len(devices)}; set config.mesh.data, fsdp and tensor so that their product matches."
         )
     # Auto axes: the compiler propagates shardings from the arguments (GSPMD style).
-    return jax.make_mesh((data, fsdp), BATCH_AXES, (AxisType.Auto,) * 2, devices=devices)
+    types = (AxisType.Auto,) * len(sizes)
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), types, devices=devices)
+
+
+def configured_mesh(options, devices=None) -> Mesh:
+    """The mesh that `config.mesh` asks for, over all devices or these."""
+    return make_mesh(options.data, options.fsdp, devices, tensor=options.tensor)
 
 
 def platform_of(mesh: Mesh) -> str:
@@ -48,7 +57,7 @@ def platform_of(mesh: Mesh) -> str:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Leading axis over every device."""
-    return NamedSharding(mesh, P(BATCH_AXES))
+    return NamedSharding(mesh, P(mesh.axis_names))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -84,16 +93,17 @@ def bytes_on_device(tree) -> int:
 def spec_of(mesh: Mesh, shape: tuple[int, ...], zero: bool = False) -> P:
     """FSDP: an array of at least SMALLEST elements is split along its largest axis that the `fsdp`
     axis divides; with `zero`, what is left of it along the largest that `data` divides, too. The
-    rest is replicated.
+    rest is replicated. `tensor` comes first, and of equal axes takes the first: so it splits the
+    hidden features of a feed-forward and the rows of a square projection, as their layers do.
     """
     left, axes = list(shape), [()] * len(shape)
     if math.prod(shape) < SMALLEST:
         return P()
-    for name in ("fsdp", "data") if zero else ("fsdp",):
-        size = mesh.shape[name]
+    for name in ("tensor", "fsdp", "data") if zero else ("tensor", "fsdp"):
+        size, later = mesh.shape.get(name, 1), -1 if name == "tensor" else 1
         fitting = [i for i, n in enumerate(left) if size > 1 and n % size == 0]
         if fitting:
-            axis = max(fitting, key=lambda i: (left[i], i))
+            axis = max(fitting, key=lambda i, later=later: (left[i], later * i))
             left[axis] //= size
             axes[axis] = (*axes[axis], name)
     while axes and not axes[-1]:

@@ -3,6 +3,10 @@
 `placed` wraps what is given to `jax.jit`. Layers below it call `split_by_batch` on activations,
 `gathered` on weights and `on_each_device` for kernels; without a wrapper, or on one device, these
 change nothing. `platform` says what the program is for.
+
+On a mesh with a `tensor` axis, a stack of layers that name the axis of their kernels to be split
+(`nn/linear.py`) runs in `layers_split`: devices along `tensor` then hold the same examples, a part
+of each such kernel, and of the features between two of them.
 """
 
 import functools
@@ -15,13 +19,19 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from sphere_jax.distribution.mesh import BATCH_AXES, platform_of, spec_of
+from sphere_jax.distribution.mesh import platform_of, spec_of
 
 
 class _Placement(NamedTuple):
     mesh: Mesh
     zero: bool  # whether weights are split over `data`, too
     once: bool  # whether those that a loop reads were gathered before
+    layers: bool = False  # whether `tensor` splits layers here, and not examples
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The axes that split the batch."""
+        return tuple(axis for axis in self.mesh.axis_names if axis != "tensor" or not self.layers)
 
 
 _PLACEMENT: ContextVar[_Placement | None] = ContextVar("placement", default=None)
@@ -87,11 +97,49 @@ def split_by_batch(x: jax.Array) -> jax.Array:
     known = _several()
     if known is None or x.ndim == 0 or x.shape[0] % known.mesh.size:
         return x
-    return jax.lax.with_sharding_constraint(x, NamedSharding(known.mesh, P(BATCH_AXES)))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(known.mesh, P(known.rows)))
+
+
+@contextmanager
+def layers_split() -> Iterator[None]:
+    """Inside, `tensor` splits layers: `split_by_batch` and `gathered_layer` leave it to them. Not
+    where weights were gathered before, and `tensor` splits examples as the other axes do."""
+    known = _several()
+    if known is None or known.once or "tensor" not in known.mesh.axis_names:
+        yield
+        return
+    token = _PLACEMENT.set(known._replace(layers=True))
+    try:
+        yield
+    finally:
+        _PLACEMENT.reset(token)
+
+
+def are_layers_split() -> bool:
+    """Whether `layers_split` holds."""
+    known = _several()
+    return known is not None and known.layers
+
+
+def split_by_features(x: jax.Array) -> jax.Array:
+    """Activations (B, N, features, ...) between two split layers, the features split over `tensor`,
+    where it divides them; unchanged elsewhere."""
+    known = _several()
+    if known is None or not known.layers or _features(known, x) is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(known.mesh, P(*_features(known, x))))
+
+
+def _features(known: _Placement, x: jax.Array) -> tuple | None:
+    """The axes of a mesh that split (B, N, features, ...) in split layers; None where they do not
+    divide it."""
+    even = x.shape[0] % known.mesh.size == 0 and x.shape[2] % known.mesh.shape["tensor"] == 0
+    return (known.rows, None, "tensor") if even else None
 
 
 def on_each_device(function: Callable, *arrays: jax.Array) -> Any:
-    """`function(*arrays)`, whose leading axes are the batch, by each device on its part of it.
+    """`function(*arrays)`, whose leading axes are the batch, by each device on its part of it; in
+    `layers_split` on its part of the heads of (B, N, heads, ...), too.
 
     For kernels that the compiler cannot split. A batch that the devices do not divide is computed
     whole by each of them.
@@ -99,8 +147,10 @@ def on_each_device(function: Callable, *arrays: jax.Array) -> Any:
     known = _several()
     if known is None:
         return function(*arrays)
-    rows = P() if arrays[0].shape[0] % known.mesh.size else P(BATCH_AXES)
-    return jax.shard_map(function, mesh=known.mesh, in_specs=rows, out_specs=rows, check_vma=False)(
+    part = P() if arrays[0].shape[0] % known.mesh.size else P(known.rows)
+    if known.layers and all(_features(known, x) for x in arrays):
+        part = P(*_features(known, arrays[0]))
+    return jax.shard_map(function, mesh=known.mesh, in_specs=part, out_specs=part, check_vma=False)(
         *arrays
     )
 
@@ -132,17 +182,31 @@ def gathered_over_data(stack: jax.Array) -> jax.Array:
     return _gather(known, stack, split, left, split)
 
 
-def gathered_layer(weight: jax.Array, stack: tuple[int, ...]) -> jax.Array:
-    """`gathered`, of one layer of a stack of this shape, where it is applied."""
+def gathered_layer(
+    weight: jax.Array, stack: tuple[int, ...], split: int | None = None
+) -> jax.Array:
+    """`gathered`, of one layer of a stack of this shape, where it is applied.
+
+    split: the axis of the layer's weight that stays split over `tensor` in `layers_split`.
+    """
     known = _several()
     if known is None:
         return weight
     back = spec_of(known.mesh, stack, known.zero)
     by_layer = known.once or known.mesh.shape["fsdp"] == 1
-    split = back if by_layer else spec_of(known.mesh, stack)
-    if split[:1] not in ((), (None,)):  # split by its layers: the loop has gathered this one
+    stored = back if by_layer else spec_of(known.mesh, stack)
+    if stored[:1] not in ((), (None,)):  # split by its layers: the loop has gathered this one
         return weight
-    return _gather(known, weight, P(*split[1:]), P(), P(*back[1:]))
+    stored, back = P(*stored[1:]), P(*back[1:])
+    return _gather(known, weight, stored, _kept(known, stored, split), back)
+
+
+def _kept(known: _Placement, stored: P, split: int | None) -> P:
+    """What is left of a layer's split: `tensor` along this axis, if it is what splits it first."""
+    names = () if split is None or not known.layers else tuple(stored)[split : split + 1]
+    first = names[0] if names else None
+    first = first[0] if isinstance(first, tuple) else first
+    return P(*(None,) * split, "tensor") if first == "tensor" else P()
 
 
 def _gather(known: _Placement, weight: jax.Array, split: P, whole: P, back: P) -> jax.Array:

@@ -92,7 +92,9 @@ class RopeAttention(nnx.Module):
         self.query = Linear(width, inner, init=fan_in, **options)
         self.key = Linear(width, inner, init=fan_in, **options)
         self.value = Linear(width, inner, init=fan_in, **options)
-        self.output = Linear(inner, width, init=zeros if zero_output else fan_in, **options)
+        self.output = Linear(
+            inner, width, init=zeros if zero_output else fan_in, split="input", **options
+        )
         self.q_norm, self.k_norm = RMSNorm(head_dim), RMSNorm(head_dim)
         self.heads, self.rope = heads, rope
 
@@ -116,8 +118,9 @@ class FeedForward(nnx.Module):
         rngs: nnx.Rngs,
         dtype: DTypeLike = jnp.float32,
     ):
-        self.expand = Linear(width, hidden, init=fan_in, rngs=rngs, dtype=dtype)
-        self.contract = Linear(hidden, width, init=fan_in, rngs=rngs, dtype=dtype)
+        options = dict(init=fan_in, rngs=rngs, dtype=dtype)
+        self.expand = Linear(width, hidden, split="output", **options)
+        self.contract = Linear(hidden, width, split="input", **options)
         self.activation = activation
 
     def __call__(self, x: Tokens) -> Tokens:

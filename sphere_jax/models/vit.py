@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from sphere_jax.distribution.placement import split_by_batch
 from sphere_jax.nn.attention import attend
 from sphere_jax.nn.embeddings import patchify
 from sphere_jax.nn.linear import Linear, small_normal
@@ -54,7 +53,7 @@ class Attention(nnx.Module):
             raise ValueError(f"width {width} is not divisible by heads {heads}")
         self.qkv = Linear(width, 3 * width, bias=key_bias, rngs=rngs, dtype=dtype)
         self.qv_bias = None if key_bias else nnx.Param(jnp.zeros((2 * width,), jnp.float32))
-        self.projection = Linear(width, width, rngs=rngs, dtype=dtype)
+        self.projection = Linear(width, width, rngs=rngs, dtype=dtype, split="input")
         self.heads = heads
 
     def __call__(self, x: jax.Array, rotation: Rotation | None) -> jax.Array:
@@ -273,7 +272,7 @@ def run_tapped(stack: Stack, x: jax.Array, layers: list[int], *args) -> list[jax
 
     def step(carry, inputs):
         (x, taps), (state, slot) = carry, inputs
-        x = split_by_batch(layer(x, state))
+        x = layer(x, state)
         return (x, jax.lax.dynamic_update_index_in_dim(taps, x, slot, 0)), None
 
     taps = jnp.zeros((len(layers), *x.shape), x.dtype)

@@ -150,7 +150,7 @@ class Attention(nnx.Module):
         if width % heads:
             raise ValueError(f"width {width} is not divisible by heads {heads}")
         self.qkv = Linear(width, 3 * width, rngs=rngs, dtype=dtype)
-        self.projection = Linear(width, width, rngs=rngs, dtype=dtype)
+        self.projection = Linear(width, width, rngs=rngs, dtype=dtype, split="input")
         self.q_norm = RMSNorm(width // heads, eps=eps) if qk_norm else None
         self.k_norm = RMSNorm(width // heads, eps=eps) if qk_norm else None
         if rope_grid is not None:

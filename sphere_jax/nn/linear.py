@@ -1,6 +1,7 @@
 """The linear layer, and the only place that decides the layout of a matmul over tokens."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -8,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from sphere_jax.common.shapes import AnyArray, Heads, Hidden, Tokens
-from sphere_jax.distribution.placement import platform
+from sphere_jax.distribution.placement import are_layers_split, platform, split_by_features
 from sphere_jax.nn.remat import product
 
 zeros = nnx.initializers.zeros_init()
@@ -25,6 +26,10 @@ class Linear(nnx.Module):
     float32, so that its gradient, a sum over all rows, is float32 too. A fused layer (qkv, adaLN,
     the two halves of SwiGLU) is one kernel and is initialised as one, so its fan-out is the fused
     width, as in the original PyTorch code.
+
+    split: the axis of the kernel that a mesh's `tensor` axis splits in a stack of layers, "input"
+      or "output"; neither is split without it. A layer that splits its output comes before one that
+      splits its input, whose output is a sum over devices.
     """
 
     def __init__(
@@ -36,8 +41,10 @@ class Linear(nnx.Module):
         bias: bool = True,
         init: Initializer = xavier_uniform,
         dtype: DTypeLike = jnp.float32,
+        split: Literal["", "input", "output"] = "",
     ):
-        self.kernel = nnx.Param(init(rngs.params(), (features_in, features_out), jnp.float32))
+        kernel = init(rngs.params(), (features_in, features_out), jnp.float32)
+        self.kernel = nnx.Param(kernel, split=("input", "output").index(split) if split else None)
         self.bias = nnx.Param(jnp.zeros((features_out,), jnp.float32)) if bias else None
         self.dtype = dtype
 
@@ -56,17 +63,27 @@ class Linear(nnx.Module):
         """The output of x (B, N, features_in) cut into `parts`, each as (B, N, heads, head_dim).
 
         On a TPU each is a product of its own with the heads as an axis: cut afterwards, each would
-        be copied to another layout, forward and backward (docs/performance.md).
+        be copied to another layout, forward and backward (docs/performance.md). So it is where
+        layers are split: a device computes some heads of each.
         """
-        if platform() != "tpu":
+        if platform() != "tpu" and not are_layers_split():
             cut = jnp.split(self(x), parts, axis=-1)
             return tuple(part.reshape(*x.shape[:2], heads, -1) for part in cut)
-        kernel = self.kernel[...].astype(self.dtype).reshape(x.shape[-1], parts, heads, -1)
-        biases = [None] * parts if self.bias is None else self.bias[...].reshape(parts, heads, -1)
+        return self._apart(x, parts, heads)
+
+    def halves(self, x: Tokens) -> tuple[Tokens, Tokens]:
+        """The two halves of the output, (B, N, features_out / 2) each; where layers are split, a
+        device computes a part of both."""
+        return self._apart(x, 2) if are_layers_split() else tuple(jnp.split(self(x), 2, axis=-1))
+
+    def _apart(self, x: Tokens, parts: int, *heads: int) -> tuple[AnyArray, ...]:
+        kernel = self.kernel[...].astype(self.dtype).reshape(x.shape[-1], parts, *heads, -1)
+        biases = [None] * parts if self.bias is None else self.bias[...].reshape(parts, *heads, -1)
         x = x.astype(self.dtype)
+        products = (jnp.einsum("bnc,c...->bn...", x, kernel[:, i]) for i in range(parts))
         return tuple(
-            self._finished(jnp.einsum("bnc,chd->bnhd", x, kernel[:, i]), biases[i])
-            for i in range(parts)
+            self._finished(split_by_features(product), bias)
+            for product, bias in zip(products, biases, strict=True)
         )
 
     def of_heads(self, x: Heads) -> Tokens:

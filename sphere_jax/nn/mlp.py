@@ -31,8 +31,8 @@ class MLP(nnx.Module):
         dtype: DTypeLike = jnp.float32,
     ):
         self.exact, self.activation = exact, activation
-        self.expand = Linear(width, hidden, rngs=rngs, dtype=dtype)
-        self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype)
+        self.expand = Linear(width, hidden, rngs=rngs, dtype=dtype, split="output")
+        self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype, split="input")
 
     def __call__(self, x: Hidden) -> Hidden:
         h = self.expand(x)
@@ -57,10 +57,10 @@ class SwiGLU(nnx.Module):
         dtype: DTypeLike = jnp.float32,
     ):
         self.expand = Linear(width, 2 * hidden, rngs=rngs, bias=gate_bias, dtype=dtype)
-        self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype)
+        self.contract = Linear(hidden, width, rngs=rngs, dtype=dtype, split="input")
 
     def __call__(self, x: Hidden) -> Hidden:
-        gate, value = jnp.split(self.expand(x), 2, axis=-1)
+        gate, value = self.expand.halves(x)
         return self.contract(jax.nn.silu(gate) * value)
 
 

@@ -10,6 +10,7 @@ all tokens (docs/bf16.md).
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from sphere_jax.common.shapes import AnyArray, Hidden, Tokens
-from sphere_jax.distribution.placement import gathered_layer, split_by_batch
+from sphere_jax.distribution.placement import gathered_layer, layers_split, split_by_batch
 from sphere_jax.nn.linear import Linear, zeros
 from sphere_jax.nn.remat import Remat, recomputed
 
@@ -69,16 +70,15 @@ class Block(nnx.Module):
         self.norm1, self.norm2 = norm(), norm()
         self.attention = attention(rngs)
         self.mlp = mlp(rngs)
-        self.modulation = (
-            Linear(width, 6 * width, rngs=rngs, init=zeros, dtype=dtype) if conditional else None
-        )
+        options = dict(rngs=rngs, init=zeros, dtype=dtype, split="output")
+        self.modulation = Linear(width, 6 * width, **options) if conditional else None
 
     def __call__(self, x: Tokens, c: Condition | None) -> Tokens:
         """x (B, N, width), c (B, width) or (B, N, width) -> (B, N, width) in the dtype of x."""
         if self.modulation is None:
             x = x + self.attention(self.norm1(x)).astype(x.dtype)
             return x + self.mlp(self.norm2(x)).astype(x.dtype)
-        six = jnp.split(self.modulation(_per_token(c)), 6, axis=-1)
+        six = jnp.split(split_by_batch(self.modulation(_per_token(c))), 6, axis=-1)
         shift1, scale1, gate1, shift2, scale2, gate2 = six
         x = gated(x, gate1, self.attention(modulate(self.norm1(x), shift1, scale1)))
         return gated(x, gate2, self.mlp(modulate(self.norm2(x), shift2, scale2)))
@@ -92,6 +92,8 @@ class Stack(nnx.Module):
     time do not grow with depth. `remat`: what the backward pass recomputes (`nn/remat.py`).
 
     On a mesh `x` is split by its leading axis, the batch, before the first module and after each.
+    Where a `tensor` axis splits layers, its devices hold the same examples from the first module to
+    the last.
     """
 
     def __init__(
@@ -121,29 +123,53 @@ class Stack(nnx.Module):
     def scanned(self, *args: Any) -> tuple[Any, Callable]:
         """The stacked parameters, and `(x, those of one layer) -> layer(x, *args)`."""
         graphdef, state = nnx.split(self.layers)
-        shapes = jax.tree.map(jnp.shape, state)
+        stacked = {path: leaf.shape for path, leaf in nnx.to_flat_state(state)}
+
+        def gather(path, leaf):
+            return leaf.replace(gathered_layer(leaf[...], stacked[path], _split_axis(leaf)))
+
+        with self.splitting():
+            args = jax.tree.map(
+                lambda a: split_by_batch(a) if isinstance(a, jax.Array) else a, args
+            )
 
         def layer(x, state):
             # Gathered inside of what is recomputed: with remat="none" the gathered weights of all
             # layers wait for the backward pass.
-            state = jax.tree.map(gathered_layer, state, shapes)
-            return nnx.merge(graphdef, state)(x, *args)
+            with self.splitting():
+                state = nnx.map_state(gather, state)
+                return split_by_batch(nnx.merge(graphdef, state)(split_by_batch(x), *args))
 
         return state, recomputed(layer, self.remat)
+
+    def splitting(self) -> AbstractContextManager[None]:
+        """`layers_split`, if there are layers to be split."""
+        leaves = nnx.to_flat_state(nnx.state(self.layers)).leaves
+        splits = any(_split_axis(leaf) is not None for leaf in leaves)
+        return layers_split() if splits else nullcontext()
 
     def _scan(self, x, args, keep):
         state, layer = self.scanned(*args)
 
         def step(x, state):
-            x = split_by_batch(layer(x, state))
+            x = layer(x, state)
             return x, keep(x)
 
         # One layer needs no loop: lax.scan would make one, unrolled or not, and XLA on CPU runs
         # convolutions fifty times slower in the backward pass of a loop.
         if jax.tree.leaves(state)[0].shape[0] == 1:
             x, output = step(x, jax.tree.map(lambda leaf: leaf[0], state))
-            return x, jax.tree.map(lambda leaf: leaf[None], output)
-        return jax.lax.scan(step, split_by_batch(x), state, unroll=self.unroll)
+            return split_by_batch(x), jax.tree.map(lambda leaf: leaf[None], output)
+        with self.splitting():
+            x = split_by_batch(x)
+            x, outputs = jax.lax.scan(step, x, state, unroll=self.unroll)
+            x = split_by_batch(x)  # or the loop would carry it as it is split behind
+        return split_by_batch(x), outputs
+
+
+def _split_axis(variable: nnx.Variable) -> int | None:
+    """The axis of a layer's weight that `tensor` splits: see `nn/linear.py`."""
+    return variable.get_metadata().get("split")
 
 
 class Head(nnx.Module):

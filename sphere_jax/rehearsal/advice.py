@@ -56,11 +56,13 @@ def _if_images_are_few(found: Estimate) -> str:
     each = found.examples / found.chips
     if not found.steps or each >= FEW:
         return ""
-    why, (computing, sending) = "", _times(found)
+    why, ways, (computing, sending) = "", "a larger batch, or fewer chips", _times(found)
     if sending > computing:
         why = f", and sending takes {1e3 * sending:.3g} ms, computing {1e3 * computing:.3g}"
+        if "tensor" not in found.mesh:
+            ways = "a larger batch, fewer chips, or config.mesh.tensor=4"
     are = "image a chip is" if each == 1 else "images a chip are"
-    return f"{each:.3g} {are} few{why}: a larger batch, or fewer chips"
+    return f"{each:.3g} {are} few{why}: {ways}"
 
 
 def _if_products_are_wide(found: Estimate) -> str:

@@ -13,7 +13,7 @@ from sphere_jax.common.versions import commit
 from sphere_jax.rehearsal.estimate import Estimate
 from sphere_jax.rehearsal.scaling_page import MADE_WITH, Record, page_of
 
-UNSAID = ("mesh.data=", "mesh.fsdp=", "data.path=")
+UNSAID = ("mesh.data=", "mesh.fsdp=", "mesh.tensor=", "data.path=")
 
 
 def label_of(config: str, argv: Sequence[str]) -> str:

@@ -89,7 +89,7 @@ def _data(config: str, overrides: list[str]) -> dict:
     from sphere_jax.config.config_files import load_config
     from sphere_jax.config.reading import to_dict
     from sphere_jax.data.class_names import with_classes_counted
-    from sphere_jax.distribution.mesh import make_mesh
+    from sphere_jax.distribution.mesh import configured_mesh
     from sphere_jax.runs.network_files import check_given
     from sphere_jax.runs.records import check_weights_exist
     from sphere_jax.runs.run import Run
@@ -98,7 +98,7 @@ def _data(config: str, overrides: list[str]) -> dict:
 
     read = with_classes_counted(load_config(config, overrides))
     check_weights_exist(read)
-    run = Run(read, Path(), make_mesh(read.mesh.data, read.mesh.fsdp))
+    run = Run(read, Path(), configured_mesh(read.mesh))
     if read.checkpoints.store:
         open_folder(Path("preflight"), read.checkpoints.store)
     count = len(run.split.train)

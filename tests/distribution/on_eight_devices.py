@@ -52,8 +52,8 @@ IMAGES = COMMON | {
 }
 
 
-def mesh_of(data, fsdp):
-    return make_mesh(data, fsdp, jax.devices()[: data * fsdp])
+def mesh_of(data, fsdp, tensor=1):
+    return make_mesh(data, fsdp, jax.devices()[: data * fsdp * tensor], tensor=tensor)
 
 
 def latents(count=64):
@@ -86,13 +86,13 @@ def training(folder: Path) -> dict:
             shard = [x.addressable_shards[0].data.size / x.size for x in sharded]
 
     restored = []
-    for data, fsdp in ((1, 1), (2, 2), (1, 8)):
-        mesh = mesh_of(data, fsdp)
+    for data, fsdp, tensor in ((1, 1, 1), (2, 2, 1), (1, 8, 1), (1, 2, 4)):
+        mesh = mesh_of(data, fsdp, tensor)
         checkpoints = Checkpoints(folder / "2x4" / "flow")
         abstract = dataclasses.replace(tasks["2x4"], frozen={}, mesh=mesh).abstract_state
         state, _ = checkpoints.restore(4, abstract)
         checkpoints.close()
-        assert jax.tree.leaves(state["ema"])[0].sharding.mesh.devices.size == data * fsdp
+        assert jax.tree.leaves(state["ema"])[0].sharding.mesh.devices.size == mesh.size
         restored.append(largest(state["ema"], averages["2x4"]))
     single = averages["1x1"]
     return {
@@ -121,10 +121,11 @@ def sampling(folder: Path) -> dict:
         lambda p: p + 0.05 * rng.normal(size=p.shape).astype(np.float32), params["network"]
     )
     images, noise = {}, {}
-    for name, (data, fsdp, batch) in {
-        "one": (1, 1, 40), "one by one": (1, 1, 7), "8x1": (8, 1, 40), "2x4": (2, 4, 16)
+    for name, (axes, batch) in {
+        "one": ((1, 1), 40), "one by one": ((1, 1), 7), "8x1": ((8, 1), 40), "2x4": ((2, 4), 16),
+        "2x2x2": ((2, 2, 2), 16),
     }.items():  # fmt: skip
-        mesh = mesh_of(data, fsdp)
+        mesh = mesh_of(*axes)
         sampler = dataclasses.replace(config.sampler, batch_size=batch)
         run = Run(dataclasses.replace(config, sampler=sampler), folder, mesh)
         run.artifacts = put_global(mesh, params, tree_shardings(mesh, params))
@@ -133,7 +134,7 @@ def sampling(folder: Path) -> dict:
         noise[name] = map_batched(
             jax.jit(lambda i, key=key, shape=shape: sample_noise(key, i, shape)),
             (np.arange(40, dtype=np.uint32),),
-            -(-batch // (data * fsdp)) * data * fsdp,
+            -(-batch // mesh.size) * mesh.size,
             batch_sharding(mesh),
         )
     return {

@@ -4,6 +4,7 @@ Trains one stage for 20 steps on every mesh of 1, 2, 4 and 8 devices, and looks 
 steps.
 """
 
+import functools
 import json
 import math
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from traced import made_whole
+from traced import kept_by_tensor, made_whole
 
 from sphere_jax.config.reading import read_config
 from sphere_jax.distribution.mesh import (
@@ -23,17 +24,22 @@ from sphere_jax.distribution.mesh import (
     tree_shardings,
 )
 from sphere_jax.distribution.placement import on_each_device, placed
+from sphere_jax.models import vit
+from sphere_jax.models.flow_sphere_layers import Layer
+from sphere_jax.models.lightning_dit import lightning_layers
 from sphere_jax.nn import attention
 from sphere_jax.nn.conv import ResBlock
 from sphere_jax.nn.functional import Network
+from sphere_jax.nn.transformer_layers import Block, Stack
 from sphere_jax.runs.run import Run
 
-MESHES = [  # data, fsdp, zero
-    (1, 1, True),
-    (2, 1, True), (1, 2, True),
-    (4, 1, True), (2, 2, True), (1, 4, True),
-    (8, 1, True), (4, 2, True), (2, 4, True), (1, 8, True),
-    (8, 1, False), (2, 4, False),
+MESHES = [  # data, fsdp, tensor, zero
+    (1, 1, 1, True),
+    (2, 1, 1, True), (1, 2, 1, True), (1, 1, 2, True),
+    (4, 1, 1, True), (2, 2, 1, True), (1, 4, 1, True),
+    (8, 1, 1, True), (4, 2, 1, True), (2, 4, 1, True), (1, 8, 1, True), (2, 2, 2, True),
+    (1, 2, 4, True),
+    (8, 1, 1, False), (2, 4, 1, False),
 ]  # fmt: skip
 STEPS, BATCH = 20, 40
 WHOLE = (f"{BATCH},16,128", f"{BATCH * 16},128")
@@ -50,21 +56,27 @@ CONFIG = {
 }  # fmt: skip
 
 
-def on(data: int, fsdp: int, zero: bool, config: dict = CONFIG, steps: int = STEPS) -> tuple:
+@functools.cache
+def first_state() -> dict:
+    """On one device: a program that draws it for each mesh would be compiled for each."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+    state = Run(read_config(CONFIG), Path(), mesh).task("flow", training=True).initial_state()
+    rng = np.random.default_rng(0)
+    # Off its start, where zero kernels give most parameters no gradient.
+    noise = lambda p: 0.05 * rng.normal(size=p.shape).astype(np.float32)  # noqa: E731
+    return state | {"params": jax.tree.map(lambda p: p + noise(p), state["params"])}
+
+
+def on(
+    data: int, fsdp: int, tensor: int, zero: bool, config: dict = CONFIG, steps: int = STEPS
+) -> tuple:
     """Losses, the first gradient, the final parameters and state, the compiled step, the task, and
     the traced step."""
     config = read_config(config | {"mesh": {"zero": zero}})
-    mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp])
+    mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp * tensor], tensor=tensor)
     task = Run(config, Path(), mesh).task("flow", training=True)
-    rng = np.random.default_rng(0)
-    state = task.initial_state()
-    # Off its start, where zero kernels give most parameters no gradient.
-    params = jax.tree.map(
-        lambda p: np.asarray(p) + 0.05 * rng.normal(size=p.shape).astype(np.float32),
-        state["params"],
-    )
-    state["params"] = put_global(mesh, params, task.state_shardings["params"])
-    losses, first = [], None
+    state = jax.device_put(first_state(), task.state_shardings, may_alias=False)
+    rng, losses, first = np.random.default_rng(1), [], None
     for _ in range(steps):
         batch = {
             "latents": rng.normal(size=(BATCH, 4, 4, 4)).astype(np.float32),
@@ -114,7 +126,7 @@ def in_bfloat16() -> dict:
     for data, fsdp, most in ((1, 1, 8), (2, 4, 1)):
         model = CONFIG["model"] | {"compute_dtype": "bfloat16", "remat": "products"}
         flow = CONFIG["flow"] | {"most_per_device": most}
-        found.append(on(data, fsdp, True, CONFIG | {"model": model, "flow": flow}, 5))
+        found.append(on(data, fsdp, 1, True, CONFIG | {"model": model, "flow": flow}, 5))
     one, eight = found
     return {
         "micro_batches": [task.options.accumulate for *_, task, _ in found],
@@ -154,6 +166,54 @@ def convolutions() -> dict:
     return found
 
 
+def layers() -> dict:
+    """Layers of all kinds on 2 x 2 x 2 devices against one: loss, gradient, and how many kernels
+    stay split over `tensor`."""
+    lightning = lightning_layers(
+        128, 4, (4, 4), mlp_ratio=4.5, qk_norm=True, gate_bias=True, dtype=jnp.float32
+    )
+    of_vit = dict(key_bias=False, layer_scale=True, swiglu=False, exact_gelu=True, activation=None)
+    found = {}
+    for name, make, condition in (
+        ("a block conditioned by token", lambda rngs: Block(128, **lightning, rngs=rngs), True),
+        ("a layer of flow_sphere", lambda rngs: Layer(
+            128, 4, 64, 512, ("2d", (4, 4), 1), rngs=rngs, dtype=jnp.float32
+        ), False),
+        ("a block of a ViT", lambda rngs: vit.Block(
+            128, 4, 512, eps=1e-6, dtype=jnp.float32, rngs=rngs, **of_vit
+        ), None),
+    ):  # fmt: skip
+        network = Network(lambda rngs, make=make: Stack(make, 2, rngs=rngs, remat="products"))
+        rng = np.random.default_rng(0)
+        params = jax.tree.map(
+            lambda p, rng=rng: np.asarray(p) + 0.05 * rng.normal(size=p.shape).astype(np.float32),
+            network.init(jax.random.key(0)),
+        )
+        x = rng.normal(size=(BATCH, 16, 128)).astype(np.float32)
+
+        def loss(params, x, network=network, condition=condition):
+            more = () if condition is False else (x[:, ::-1] if condition else None,)
+            return (network.apply(params, x, *more) ** 2).mean()
+
+        results = []
+        for sizes in ((1, 1, 1), (2, 2, 2)):
+            mesh = make_mesh(*sizes[:2], jax.devices()[: math.prod(sizes)], tensor=sizes[2])
+            shardings = tree_shardings(mesh, params, True)
+            arguments = put_global(mesh, (params, x), (shardings, batch_sharding(mesh)))
+            step = jax.jit(
+                placed(mesh, jax.value_and_grad(loss), True), out_shardings=(None, shardings)
+            )
+            results.append(jax.tree.map(np.asarray, step(*arguments)))
+            kept = kept_by_tensor(step.trace(*arguments).jaxpr)
+        one, eight = results
+        found[name] = {
+            "loss": abs(float(eight[0] / one[0]) - 1),
+            "gradient": largest(eight[1], one[1]),
+            "kept": sorted(set(kept)),
+        }
+    return found
+
+
 def on_parts_of_the_batch() -> dict:
     """`on_each_device` on 2 x 4 devices against none, in a scan that is recomputed, of a batch that
     they divide and of one that they do not: output and gradient."""
@@ -185,8 +245,8 @@ def attention_kernels() -> int:
 
 def main() -> None:
     found, reference = {}, None
-    for data, fsdp, zero in MESHES:
-        losses, gradient, params, state, compiled, _, traced = on(data, fsdp, zero)
+    for data, fsdp, tensor, zero in MESHES:
+        losses, gradient, params, state, compiled, _, traced = on(data, fsdp, tensor, zero)
         reference = reference or (losses, gradient, params)
         arrays = [
             x for part in ("params", "ema", "optimizer") for x in jax.tree.leaves(state[part])
@@ -194,8 +254,10 @@ def main() -> None:
         large = [x for x in arrays if x.size >= 2**14]
         gathers = re.findall(r"= \w+\[([\d,]+)\]\S* all-gather\(", compiled.as_text())
         whole = made_whole(traced.jaxpr)
-        found[f"{data}x{fsdp}{'' if zero else ' without zero'}"] = {
+        axes = f"{data}x{fsdp}" + (f"x{tensor}" if tensor > 1 else "")
+        found[axes + ("" if zero else " without zero")] = {
             "layers": whole.count((128, 512)),  # of the feed-forward
+            "kept": kept_by_tensor(traced.jaxpr).count((128, 512)),
             "loss": farthest(losses, reference[0]),
             "gradient": largest(gradient, reference[1]),
             "params": largest(params, reference[2]),
@@ -207,7 +269,7 @@ def main() -> None:
             "temporaries": compiled.memory_analysis().temp_size_in_bytes,
         }
     size = sum(x.nbytes for x in jax.tree.leaves(params["network"]["blocks"]))
-    more = {"bfloat16": in_bfloat16(), "convolutions": convolutions()}
+    more = {"bfloat16": in_bfloat16(), "convolutions": convolutions(), "kinds": layers()}
     more |= {"parts": on_parts_of_the_batch(), "kernels": attention_kernels()}
     print(json.dumps({"steps": found, "blocks": size, **more}))
 

@@ -1,5 +1,6 @@
 """Meshes and sharding rules, on devices that need not be there."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +12,10 @@ from jax.sharding import PartitionSpec as P
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.config.config_files import load_config
+from sphere_jax.config.options import MeshOptions
 from sphere_jax.distribution.mesh import (
     batch_sharding,
+    configured_mesh,
     make_mesh,
     put_global,
     replicated,
@@ -62,6 +65,24 @@ def test_zero_splits_what_is_left_over_data(shape, spec):
     assert specs(np.zeros(shape, np.float32), zero=True) == spec
 
 
+@pytest.mark.parametrize(
+    ("shape", "spec"),
+    [
+        (
+            (128, 128),
+            P(("tensor", "data"), "fsdp"),
+        ),  # of equal axes, the first: rows of a projection
+        ((128, 512), P("data", ("tensor", "fsdp"))),  # hidden features
+        ((512, 128), P(("tensor", "fsdp"), "data")),
+        ((129, 258), P(None, "tensor")),
+        ((127, 128), P()),  # too small
+    ],
+)
+def test_tensor_comes_first(shape, spec):
+    mesh = AbstractMesh((2, 4, 2), ("data", "fsdp", "tensor"))
+    assert tree_shardings(mesh, np.zeros(shape), zero=True).spec == spec
+
+
 def test_zero_without_fsdp():
     assert specs({"a": np.zeros((512, 512))}, fsdp=1, zero=True) == {"a": P(None, "data")}
 
@@ -86,6 +107,14 @@ def test_one_shape_one_sharding():
 def test_a_mesh_that_does_not_match_the_devices(data, fsdp):
     with pytest.raises(UserError, match="but there are 1; set config.mesh.data"):
         make_mesh(data, fsdp, jax.devices()[:1])
+
+
+def test_an_axis_for_tensor_where_it_is_asked_for():
+    options = MeshOptions(fsdp=0, tensor=2)
+    with pytest.raises(UserError, match="asks for 1 x 1 x 2 devices but there are 1; set"):
+        configured_mesh(options, jax.devices()[:1])
+    mesh = configured_mesh(dataclasses.replace(options, tensor=1), jax.devices()[:1])
+    assert mesh.axis_names == ("data", "fsdp")
 
 
 def test_the_mesh_of_one_device():

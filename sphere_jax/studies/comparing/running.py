@@ -7,7 +7,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import read_json
 from sphere_jax.config.options import Config
 from sphere_jax.config.reading import read_config
-from sphere_jax.distribution.mesh import make_mesh
+from sphere_jax.distribution.mesh import configured_mesh
 from sphere_jax.runs.loading import stored_config
 from sphere_jax.runs.records import options_of
 from sphere_jax.runs.run import Run, open_run
@@ -62,7 +62,7 @@ def _without_paths(config: Config) -> dict:
 
 
 def make_run(config: Config, workdir: Path) -> Run:
-    return open_run(config, workdir, make_mesh(config.mesh.data, config.mesh.fsdp))
+    return open_run(config, workdir, configured_mesh(config.mesh))
 
 
 def open_arm(config: Config, workdir: Path, known: dict) -> tuple[Run, Scorer]:
