@@ -71,9 +71,9 @@ class Linear(nnx.Module):
             return tuple(part.reshape(*x.shape[:2], heads, -1) for part in cut)
         return self._apart(x, parts, heads)
 
-    def halves(self, x: Tokens) -> tuple[Tokens, Tokens]:
-        """The two halves of the output, (B, N, features_out / 2) each; where layers are split, a
-        device computes a part of both."""
+    def halves(self, x: Hidden) -> tuple[AnyArray, ...]:
+        """The two halves of the output, (..., features_out / 2) each. Where layers are split, x is
+        (B, N, features_in), and a device computes a part of both."""
         return self._apart(x, 2) if are_layers_split() else tuple(jnp.split(self(x), 2, axis=-1))
 
     def _apart(self, x: Tokens, parts: int, *heads: int) -> tuple[AnyArray, ...]:

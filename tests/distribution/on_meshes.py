@@ -23,7 +23,7 @@ from sphere_jax.distribution.mesh import (
     replicated,
     tree_shardings,
 )
-from sphere_jax.distribution.placement import on_each_device, placed
+from sphere_jax.distribution.placement import layers_split, on_each_device, placed
 from sphere_jax.models import vit
 from sphere_jax.models.flow_sphere_layers import Layer
 from sphere_jax.models.lightning_dit import lightning_layers
@@ -75,7 +75,8 @@ def on(
     config = read_config(config | {"mesh": {"zero": zero}})
     mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp * tensor], tensor=tensor)
     task = Run(config, Path(), mesh).task("flow", training=True)
-    state = jax.device_put(first_state(), task.state_shardings, may_alias=False)
+    state = jax.tree.map(lambda x: x.copy(), first_state())  # steps donate it
+    state = jax.device_put(state, task.state_shardings)
     rng, losses, first = np.random.default_rng(1), [], None
     for _ in range(steps):
         batch = {
@@ -234,13 +235,21 @@ def on_parts_of_the_batch() -> dict:
     return found
 
 
-def attention_kernels() -> int:
-    """Those in the text of a loss and its gradient on 8 devices, traced as for a TPU."""
-    mesh, attention.platform = make_mesh(1, 8), lambda: "tpu"
-    q = jax.ShapeDtypeStruct((8, 1024, 2, 64), jnp.bfloat16, sharding=batch_sharding(mesh))
-    loss = lambda q: attention.attend(q, q, q).astype(jnp.float32).sum()  # noqa: E731
-    traced = jax.jit(placed(mesh, jax.grad(loss))).trace(q)
-    return traced.lower(lowering_platforms=("tpu",)).as_text().count("tpu_custom_call")
+def attention_kernels() -> list[int]:
+    """Those in the text of a loss and its gradient on 1 x 8 and 1 x 4 x 2 devices, traced as for a
+    TPU."""
+    found, attention.platform = [], lambda: "tpu"
+
+    def loss(q):
+        with layers_split():
+            return attention.attend(q, q, q).astype(jnp.float32).sum()
+
+    for fsdp, tensor in ((8, 1), (4, 2)):
+        mesh = make_mesh(1, fsdp, tensor=tensor)
+        q = jax.ShapeDtypeStruct((8, 1024, 2, 64), jnp.bfloat16, sharding=batch_sharding(mesh))
+        traced = jax.jit(placed(mesh, jax.grad(loss))).trace(q)
+        found.append(traced.lower(lowering_platforms=("tpu",)).as_text().count("tpu_custom_call"))
+    return found
 
 
 def main() -> None:
