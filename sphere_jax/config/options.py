@@ -233,15 +233,16 @@ class MeshOptions:
     data: int = option(-1, -1, help="devices the batch is split over; -1: all that are left")
     fsdp: int = option(
         1, 0, help="devices that the batch, parameters, optimizer state and EMA are sharded over; "
-        "0: as many as divide the devices and 16",
+        "0: as many as divide 16 and the devices that tensor leaves",
     )  # fmt: skip
     tensor: int = option(
         1, 1, help="devices that split each transformer layer and share its examples; pays where a "
-        "chip has one image",
+        "chip has one image; should divide heads and hidden features",
     )  # fmt: skip
     zero: bool = option(
-        True, help="what fsdp shards is stored sharded over data, too, and gathered in each step"
-    )
+        True, help="what fsdp and tensor shard is stored sharded over data, too, and gathered in "
+        "each step",
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One mesh of two axes: `data` splits the batch, `fsdp` splits the batch and the parameters too.
+"""The mesh: `data` splits the batch, `fsdp` splits the batch and the parameters too.
 
 With `zero`, the train state is split over `data` as well. A third axis, `tensor`, is there where a
 config asks for it: it splits the batch and the parameters as `fsdp` does, but in stacks of layers
@@ -11,10 +11,12 @@ import math
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sphere_jax.common.errors import UserError
+from sphere_jax.config.options import MeshOptions
 
 SMALLEST = 2**14  # elements of an array that is split
 AUTOMATIC_FSDP = 16  # a row of a v5e pod; all GPUs of a host
@@ -41,11 +43,15 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices=None, *, tensor: int = 1) -
             f"{len(devices)}; set config.mesh.data, fsdp and tensor so that their product matches."
         )
     # Auto axes: the compiler propagates shardings from the arguments (GSPMD style).
-    types = (AxisType.Auto,) * len(sizes)
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), types, devices=devices)
+    shape, names, types = tuple(sizes.values()), tuple(sizes), (AxisType.Auto,) * len(sizes)
+    try:
+        return jax.make_mesh(shape, names, types, devices=devices)
+    except NotImplementedError:  # an axis is a part of a row of chips, which JAX does for v5e alone
+        chips = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(chips, names, axis_types=types)
 
 
-def configured_mesh(options, devices=None) -> Mesh:
+def configured_mesh(options: MeshOptions, devices=None) -> Mesh:
     """The mesh that `config.mesh` asks for, over all devices or these."""
     return make_mesh(options.data, options.fsdp, devices, tensor=options.tensor)
 

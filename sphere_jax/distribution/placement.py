@@ -6,7 +6,7 @@ change nothing. `platform` says what the program is for.
 
 On a mesh with a `tensor` axis, a stack of layers that name the axis of their kernels to be split
 (`nn/linear.py`) runs in `layers_split`: devices along `tensor` then hold the same examples, a part
-of each such kernel, and of the features between two of them.
+of each such kernel, and of the features between two of them (`split_by_features`).
 """
 
 import functools
@@ -102,8 +102,8 @@ def split_by_batch(x: jax.Array) -> jax.Array:
 
 @contextmanager
 def layers_split() -> Iterator[None]:
-    """Inside, `tensor` splits layers: `split_by_batch` and `gathered_layer` leave it to them. Not
-    where weights were gathered before, and `tensor` splits examples as the other axes do."""
+    """Inside, `tensor` splits layers: `split_by_batch` and `gathered_layer` leave it to them. It
+    changes nothing where weights were gathered before: there `tensor` splits examples."""
     known = _several()
     if known is None or known.once or "tensor" not in known.mesh.axis_names:
         yield
@@ -122,8 +122,8 @@ def are_layers_split() -> bool:
 
 
 def split_by_features(x: jax.Array) -> jax.Array:
-    """Activations (B, N, features, ...) between two split layers, the features split over `tensor`,
-    where it divides them; unchanged elsewhere."""
+    """Activations (B, N, features, ...) between two split layers, the features split over `tensor`.
+    Where it does not divide them, they are unchanged, and each device computes all of them."""
     known = _several()
     if known is None or not known.layers or _features(known, x) is None:
         return x
@@ -142,7 +142,7 @@ def on_each_device(function: Callable, *arrays: jax.Array) -> Any:
     `layers_split` on its part of the heads of (B, N, heads, ...), too.
 
     For kernels that the compiler cannot split. A batch that the devices do not divide is computed
-    whole by each of them.
+    whole by each of them, and heads that `tensor` does not divide by each of its devices.
     """
     known = _several()
     if known is None:
@@ -171,7 +171,7 @@ def gathered(weight: jax.Array) -> jax.Array:
 
 def gathered_over_data(stack: jax.Array) -> jax.Array:
     """Of a stack of layers, (depth, ...), what `zero` has split over `data`, where `fsdp` leaves a
-    share of it to each device; the rest, on a mesh of `data` alone everything, is left to
+    share of it to each device; the rest, without `fsdp` everything, is left to
     `gathered_layer`, so that with `remat` no device ever holds all layers."""
     known = _several()
     if known is None or known.once:
@@ -193,10 +193,9 @@ def gathered_layer(
     if known is None:
         return weight
     back = spec_of(known.mesh, stack, known.zero)
-    by_layer = known.once or known.mesh.shape["fsdp"] == 1
+    by_layer = known.once or (known.mesh.shape["fsdp"] == 1 and back[:1] in ((), (None,)))
     stored = back if by_layer else spec_of(known.mesh, stack)
-    if stored[:1] not in ((), (None,)):  # split by its layers: the loop has gathered this one
-        return weight
+    # What splits the layers themselves, the loop has gathered.
     stored, back = P(*stored[1:]), P(*back[1:])
     return _gather(known, weight, stored, _kept(known, stored, split), back)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from sphere_jax.distribution.placement import split_by_batch
 from sphere_jax.nn.attention import attend
 from sphere_jax.nn.embeddings import patchify
 from sphere_jax.nn.linear import Linear, small_normal
@@ -276,5 +277,7 @@ def run_tapped(stack: Stack, x: jax.Array, layers: list[int], *args) -> list[jax
         return (x, jax.lax.dynamic_update_index_in_dim(taps, x, slot, 0)), None
 
     taps = jnp.zeros((len(layers), *x.shape), x.dtype)
+    with stack.splitting():
+        x = split_by_batch(x)
     (_, taps), _ = jax.lax.scan(step, (x, taps), (state, slots), unroll=stack.unroll)
-    return list(taps)
+    return [split_by_batch(tap) for tap in taps]

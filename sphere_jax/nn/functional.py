@@ -49,8 +49,8 @@ class Network:
 
         Factors of products are cast to their dtype here, once, and not in every layer of a loop,
         and gathered where a mesh has split them (`distribution/placement.py`): those of a stack of
-        layers over one axis of the mesh, and over the other where a layer is applied; on a mesh of
-        `data` alone, there alone.
+        layers over `data`, and over the other axes where a layer is applied; without `fsdp`, there
+        alone.
         """
 
         def ready(path, leaf):

@@ -80,10 +80,10 @@ class Linear(nnx.Module):
         kernel = self.kernel[...].astype(self.dtype).reshape(x.shape[-1], parts, *heads, -1)
         biases = [None] * parts if self.bias is None else self.bias[...].reshape(parts, *heads, -1)
         x = x.astype(self.dtype)
-        products = (jnp.einsum("bnc,c...->bn...", x, kernel[:, i]) for i in range(parts))
+        cut = (jnp.einsum("bnc,c...->bn...", x, kernel[:, i]) for i in range(parts))
         return tuple(
-            self._finished(split_by_features(product), bias)
-            for product, bias in zip(products, biases, strict=True)
+            self._finished(split_by_features(part), bias)
+            for part, bias in zip(cut, biases, strict=True)
         )
 
     def of_heads(self, x: Heads) -> Tokens:

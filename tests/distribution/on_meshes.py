@@ -36,7 +36,7 @@ from sphere_jax.runs.run import Run
 MESHES = [  # data, fsdp, tensor, zero
     (1, 1, 1, True),
     (2, 1, 1, True), (1, 2, 1, True), (1, 1, 2, True),
-    (4, 1, 1, True), (2, 2, 1, True), (1, 4, 1, True),
+    (4, 1, 1, True), (2, 2, 1, True), (1, 4, 1, True), (2, 1, 2, True), (1, 2, 2, False),
     (8, 1, 1, True), (4, 2, 1, True), (2, 4, 1, True), (1, 8, 1, True), (2, 2, 2, True),
     (1, 2, 4, True),
     (8, 1, 1, False), (2, 4, 1, False),
@@ -122,12 +122,12 @@ def bytes_of(leaf) -> int:
 
 
 def in_bfloat16() -> dict:
-    """On 2 x 4 devices against one, in five micro-batches of the same examples each."""
+    """On 2 x 2 x 2 devices against one, in five micro-batches of the same examples each."""
     found = []
-    for data, fsdp, most in ((1, 1, 8), (2, 4, 1)):
+    for data, fsdp, tensor, most in ((1, 1, 1, 8), (2, 2, 2, 1)):
         model = CONFIG["model"] | {"compute_dtype": "bfloat16", "remat": "products"}
         flow = CONFIG["flow"] | {"most_per_device": most}
-        found.append(on(data, fsdp, 1, True, CONFIG | {"model": model, "flow": flow}, 5))
+        found.append(on(data, fsdp, tensor, True, CONFIG | {"model": model, "flow": flow}, 5))
     one, eight = found
     return {
         "micro_batches": [task.options.accumulate for *_, task, _ in found],
@@ -175,16 +175,19 @@ def layers() -> dict:
     )
     of_vit = dict(key_bias=False, layer_scale=True, swiglu=False, exact_gelu=True, activation=None)
     found = {}
-    for name, make, condition in (
-        ("a block conditioned by token", lambda rngs: Block(128, **lightning, rngs=rngs), True),
-        ("a layer of flow_sphere", lambda rngs: Layer(
+    for name, depth, make, outputs in (
+        ("conditioned by token", 2, lambda rngs: Block(128, **lightning, rngs=rngs),
+         lambda stack, x: stack(x, x[:, ::-1])),
+        ("a single one, of flow_sphere", 1, lambda rngs: Layer(
             128, 4, 64, 512, ("2d", (4, 4), 1), rngs=rngs, dtype=jnp.float32
-        ), False),
-        ("a block of a ViT", lambda rngs: vit.Block(
+        ), lambda stack, x: stack(x)),
+        ("of a ViT, with taps", 3, lambda rngs: vit.Block(
             128, 4, 512, eps=1e-6, dtype=jnp.float32, rngs=rngs, **of_vit
-        ), None),
+        ), lambda stack, x: jnp.stack(vit.run_tapped(stack, x, [0, 2], None))),
     ):  # fmt: skip
-        network = Network(lambda rngs, make=make: Stack(make, 2, rngs=rngs, remat="products"))
+        network = Network(
+            lambda rngs, make=make, depth=depth: Stack(make, depth, rngs=rngs, remat="products")
+        )
         rng = np.random.default_rng(0)
         params = jax.tree.map(
             lambda p, rng=rng: np.asarray(p) + 0.05 * rng.normal(size=p.shape).astype(np.float32),
@@ -192,9 +195,8 @@ def layers() -> dict:
         )
         x = rng.normal(size=(BATCH, 16, 128)).astype(np.float32)
 
-        def loss(params, x, network=network, condition=condition):
-            more = () if condition is False else (x[:, ::-1] if condition else None,)
-            return (network.apply(params, x, *more) ** 2).mean()
+        def loss(params, x, network=network, outputs=outputs):
+            return (outputs(network.bind(params), x) ** 2).mean()
 
         results = []
         for sizes in ((1, 1, 1), (2, 2, 2)):
@@ -215,28 +217,40 @@ def layers() -> dict:
     return found
 
 
-def on_parts_of_the_batch() -> dict:
-    """`on_each_device` on 2 x 4 devices against none, in a scan that is recomputed, of a batch that
-    they divide and of one that they do not: output and gradient."""
-    mesh, found = make_mesh(2, 4), {}
+def on_parts() -> dict:
+    """`on_each_device` on 2 x 4 and 2 x 2 x 2 devices against none, in a recomputed scan, of
+    batches and heads that they divide and that they do not: output and gradient."""
+    found = {}
+
+    def each_head(x):
+        weights = jnp.tanh(jnp.einsum("bnhd,bmhd->bhnm", x, x))
+        return jnp.einsum("bhnm,bmhd->bnhd", weights, x)
 
     def loss(x, w):
-        step = lambda x, _: (on_each_device(lambda x: jnp.tanh(x @ x.mT) @ x, x * w), None)  # noqa: E731
+        def step(x, _):
+            with layers_split():
+                return on_each_device(each_head, x * w), None
+
         return jax.lax.scan(jax.checkpoint(step), x, length=3)[0].sum()
 
-    for batch in (16, 6):
-        x = np.random.default_rng(0).normal(size=(batch, 4, 4)).astype(np.float32)
+    for sizes, batch, heads in (
+        ((2, 4, 1), 16, 3), ((2, 4, 1), 6, 3), ((2, 2, 2), 16, 4), ((2, 2, 2), 16, 3)
+    ):  # fmt: skip
+        mesh = make_mesh(*sizes[:2], tensor=sizes[2])
+        x = np.random.default_rng(0).normal(size=(batch, 4, heads, 4)).astype(np.float32)
         rows = batch_sharding(mesh) if batch == 16 else replicated(mesh)
         alone, split = (
             jax.jit(jax.value_and_grad(function, (0, 1))) for function in (loss, placed(mesh, loss))
         )
         ours = split(put_global(mesh, x, rows), jnp.float32(0.3))
-        found[batch] = largest(*(jax.tree.map(np.asarray, f) for f in (ours, alone(x, 0.3))))
+        found[f"{mesh.axis_names} {batch} {heads}"] = largest(
+            *(jax.tree.map(np.asarray, f) for f in (ours, alone(x, 0.3)))
+        )
     return found
 
 
-def attention_kernels() -> list[int]:
-    """Those in the text of a loss and its gradient on 1 x 8 and 1 x 4 x 2 devices, traced as for a
+def attention_kernels() -> list[list[str]]:
+    """Operands of those of a loss and its gradient on 1 x 8 and 1 x 4 x 2 devices, traced as for a
     TPU."""
     found, attention.platform = [], lambda: "tpu"
 
@@ -248,7 +262,9 @@ def attention_kernels() -> list[int]:
         mesh = make_mesh(1, fsdp, tensor=tensor)
         q = jax.ShapeDtypeStruct((8, 1024, 2, 64), jnp.bfloat16, sharding=batch_sharding(mesh))
         traced = jax.jit(placed(mesh, jax.grad(loss))).trace(q)
-        found.append(traced.lower(lowering_platforms=("tpu",)).as_text().count("tpu_custom_call"))
+        text = traced.lower(lowering_platforms=("tpu",)).as_text()
+        kernels = [line for line in text.splitlines() if "tpu_custom_call" in line]
+        found.append([re.search(r"tensor<(\w+x1024x64)xbf16>", line).group(1) for line in kernels])
     return found
 
 
@@ -279,7 +295,7 @@ def main() -> None:
         }
     size = sum(x.nbytes for x in jax.tree.leaves(params["network"]["blocks"]))
     more = {"bfloat16": in_bfloat16(), "convolutions": convolutions(), "kinds": layers()}
-    more |= {"parts": on_parts_of_the_batch(), "kernels": attention_kernels()}
+    more |= {"parts": on_parts(), "kernels": attention_kernels()}
     print(json.dumps({"steps": found, "blocks": size, **more}))
 
 

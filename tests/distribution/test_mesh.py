@@ -115,6 +115,8 @@ def test_an_axis_for_tensor_where_it_is_asked_for():
         configured_mesh(options, jax.devices()[:1])
     mesh = configured_mesh(dataclasses.replace(options, tensor=1), jax.devices()[:1])
     assert mesh.axis_names == ("data", "fsdp")
+    with pytest.raises(UserError, match="asks for 2 x 2 x 3 devices but there are 8"):
+        make_mesh(2, 2, [None] * 8, tensor=3)
 
 
 def test_the_mesh_of_one_device():

@@ -36,7 +36,10 @@ def test_nothing_is_said_where_nothing_is_wrong():
         ({"examples": 48}, "3 images a chip are few: a larger batch, or fewer chips"),
         ({"examples": 16, "sent": 3e9},
          "1 image a chip is few, and sending takes 30 ms, computing 20: a larger batch, fewer "
-         "chips, or config.mesh.tensor=4"),
+         "chips, or (transformers) config.mesh.tensor=4"),
+        ({"examples": 32, "sent": 3e9},
+         "2 images a chip are few, and sending takes 30 ms, computing 20: a larger batch, or fewer "
+         "chips"),
         ({"float32": (0.18, ("linear.__call__",))},
          "18% of the products are float32: see their names"),
         ({"not_donated": 3_000_000}, "3 MB of the state are not written in place"),
