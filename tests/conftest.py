@@ -5,6 +5,7 @@ does not optimise and XLA builds no fused kernels by MLIR, whose cost is fixed: 
 takes a third of the time. XLA_FLAGS that are set, even to nothing, are left alone.
 """
 
+import gc
 import os
 import tempfile
 from importlib import metadata
@@ -50,6 +51,21 @@ LONGEST = (
     "test_prepare",
     "test_sweeping",
 )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes():
+    """Of several workers, none has threads of NumPy and PyTorch that spin for another one's core;
+    these read it as they are imported, in a worker before this file."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays, so the collector need not look through it; it comes
+    less often, as traces make many objects and little garbage in cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.hookimpl(trylast=True)
