@@ -273,7 +273,7 @@ def test_stitches():
 
 @pytest.mark.slow
 def test_cifar10_trains(tmp_path):
-    """The published config on real images, 100 steps, with networks that two cores can train."""
+    """The published config on real images, 50 steps, with networks that two cores can train."""
     data = tiny_run.ROOT.parent / "shared" / "data" / "cifar10_jpeg.npz"
     if not data.is_file():
         pytest.skip(f"needs the real images: {data.name} is not beside the project")
@@ -283,14 +283,15 @@ def test_cifar10_trains(tmp_path):
         f"--config.data.path={data}", "--config.tokenizer.size=", "--config.tokenizer.width=64",
         "--config.tokenizer.depth=2", "--config.tokenizer.heads=2", "--config.tokenizer.patch=4",
         "--config.tokenizer.latent_channels=32", "--config.tokenizer.compute_dtype=float32",
-        "--config.sphere_encoder.steps=100", "--config.sphere_encoder.batch_size=16",
+        "--config.sphere_encoder.steps=50", "--config.sphere_encoder.batch_size=16",
         "--config.sphere_encoder.optimizer.learning_rate=0.001",
-        "--config.sphere_encoder.optimizer.warmup=20", "--config.sphere_encoder.optimizer.hold=20",
-        "--config.sphere_encoder.preview_every=100", "--config.evaluation.samples=0",
+        "--config.sphere_encoder.optimizer.warmup=10", "--config.sphere_encoder.optimizer.hold=10",
+        "--config.sphere_encoder.preview_every=50", "--config.sphere_encoder.log_every=10",
+        "--config.evaluation.samples=0",
     ])  # fmt: skip
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     losses = [row["reconstruction"] for row in rows if "reconstruction" in row]
     assert losses[-1] < 0.025  # half the mean square in [0, 1]; grey images have 0.03
-    assert (workdir / "samples" / "sphere_encoder_000100.png").exists()
+    assert (workdir / "samples" / "sphere_encoder_000050.png").exists()
     measured = json.loads((workdir / "stages" / "sphere_encoder.json").read_text())["metrics"]
     assert measured["reconstruction_psnr"] > 13.5
