@@ -7,32 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import tiny_run
+from nurseries import Command
 
-HOOKS = tiny_run.ROOT / "tests" / "drills" / "hooks.py"
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}  # as launch/ sets it, and a nursery
 
 
 def launched(command, *flags, count=2, missing=(), killed=None, **more):
     """All processes but those of the numbers `missing`, of one command; four devices together.
     `killed`: the number of one that is killed, and in which call of which function
     (`hooks.signal_in`)."""
-    number_killed, place, call = killed or (-1, "", 0)
-    hooks = (HOOKS, place, call, int(signal.SIGKILL))
+    number_killed, *place = killed or (-1,)
     address = f"127.0.0.1:{tiny_run.free_port()}"
-    return [
-        tiny_run.launch(
-            command,
-            *flags,
-            devices=4 // count,
-            before=hooks if number == number_killed else (),
-            SPHERE_JAX_COORDINATOR=address,
-            SPHERE_JAX_PROCESSES=str(count),
-            SPHERE_JAX_PROCESS=str(number),
-            TF_CPP_MIN_LOG_LEVEL="3",  # as launch/ sets it
+
+    def start(number: int):
+        env = {
+            "SPHERE_JAX_COORDINATOR": address,
+            "SPHERE_JAX_PROCESSES": str(count),
+            "SPHERE_JAX_PROCESS": str(number),
             **more,
-        )
-        for number in range(count)
-        if number not in missing
-    ]
+        }
+        if isinstance(command, Path):
+            return tiny_run.launch(command, *flags, devices=4 // count, **QUIET, **env)
+        hooks = [("signal_in", *place, int(signal.SIGKILL))] if number == number_killed else ()
+        return Command(command, *flags, devices=4 // count, hooks=hooks, **env)
+
+    return [start(number) for number in range(count) if number not in missing]
 
 
 @contextmanager

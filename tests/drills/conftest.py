@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import pytest
-from drilled import FLAGS, Nursery
+from drilled import FLAGS
+from nurseries import Nursery, shared
 
 
 @pytest.fixture(scope="session")
-def nursery(tmp_path_factory):
-    found = Nursery(tmp_path_factory.mktemp("nursery"))
-    yield found
-    found.close()
+def nursery() -> Nursery:
+    return shared()
 
 
 @pytest.fixture(scope="session")

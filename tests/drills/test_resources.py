@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drilled import FLAGS, Nursery, check_same
+from drilled import FLAGS, check_same
+from nurseries import Nursery
 
 pytestmark = pytest.mark.slow  # 2 minutes
 
