@@ -77,15 +77,16 @@ def params():
     return moved(method())
 
 
-def gradients(m, params, step):
-    """Loss, its parts and gradients at a step."""
+def gradients(m, params, *steps):
+    """Loss, its parts and gradients at each of some steps."""
     keys = m.keys(jax.random.key(2), 4)
 
-    def loss(params):
-        return m.loss(params, {"schedule": m.schedule(jnp.int32(step))}, batch_of(), keys)
+    def loss(params, step):
+        return m.loss(params, {"schedule": m.schedule(step)}, batch_of(), keys)
 
-    (total, parts), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    return total, parts, grads
+    slope = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    found = [slope(params, jnp.int32(step)) for step in steps]
+    return [(*values, grads) for values, grads in found]
 
 
 def size(tree):
@@ -93,10 +94,9 @@ def size(tree):
 
 
 def test_the_refiner_joins_after_the_warm_up(params):
-    _, before, grads = gradients(method(), params, 2)
+    (_, before, grads), (total, after, later) = gradients(method(), params, 2, 3)
     assert before["flow"] == 0.0 and size(grads["refiner"]) == 0.0 and size(grads["encoder"]) > 0.0
-    total, after, grads = gradients(method(), params, 3)
-    assert after["flow"] > 0.0 and size(grads["refiner"]) > 0.0
+    assert after["flow"] > 0.0 and size(later["refiner"]) > 0.0
     for name in ("reconstruction", "consistency", "latent"):
         np.testing.assert_allclose(after[name], before[name], rtol=1e-5)
     np.testing.assert_allclose(total, sum(after.values()), rtol=1e-6)
@@ -123,14 +123,14 @@ def test_gradients_of_the_flow_reach_the_encoder_if_they_should_and_never_the_de
     params, reaches
 ):
     off = dict(reconstruction_weight=0.0, consistency_weight=0.0, latent_weight=0.0)
-    _, _, grads = gradients(method(**off, encoder_gradients=reaches), params, 9)
+    ((_, _, grads),) = gradients(method(**off, encoder_gradients=reaches), params, 9)
     assert (size(grads["encoder"]) > 0.0) == reaches
     assert size(grads["decoder"]) == 0.0
 
 
 def test_the_latent_loss_trains_the_encoder_alone(params):
     off = dict(reconstruction_weight=0.0, consistency_weight=0.0, flow_weight=0.0)
-    _, _, grads = gradients(method(**off), params, 9)
+    ((_, _, grads),) = gradients(method(**off), params, 9)
     assert size(grads["encoder"]) > 0.0 and size(grads["decoder"]) == 0.0
 
 

@@ -54,6 +54,7 @@ SECOND = dict(
     discriminator_from=2,
     adversarial_from=4,
 )
+BOTH = dict(discriminator_from=0, adversarial_from=0)
 WIDTH, GRID = 16, 4
 
 
@@ -148,32 +149,41 @@ def test_schedule_and_noise():
 
 
 def steps(second, dino, parts, batch, count, **options):
-    """The state after so many steps."""
+    """The states and the metrics after each of so many steps."""
     second = dataclasses.replace(second, options=dataclasses.replace(second.options, **options))
     optimizer = make_optimizer(second.options.optimizer, 8, second.rates, second.starts)
     frozen = second.frozen(parts | {"dino": dino})
     state = init_state(second, optimizer, jax.random.key(3), frozen)
     step = jax.jit(make_train_step(second, second.options, optimizer))
-    found = []
+    states, found = [], []
     for _ in range(count):
         state, metrics = step(state, frozen, batch)
+        states.append(state)
         found.append(metrics)
-    return state, found
+    return states, found
 
 
-def test_accumulation_is_the_large_batch_for_both_players(trained, on_dino):
+@pytest.fixture(scope="module")
+def whole(trained, on_dino):
+    """The state and the metrics after one step of both players."""
+    parts, batch = trained
+    second = method(on_dino[0], **SECOND | BOTH)
+    (state,), (metrics,) = steps(second, on_dino[1], parts, batch, 1)
+    return state, metrics
+
+
+def test_accumulation_is_the_large_batch_for_both_players(trained, on_dino, whole):
     """With noise, augmentation, and norms over groups of two samples."""
     parts, batch = trained
-    second = method(on_dino[0], **SECOND | dict(discriminator_from=0, adversarial_from=0))
-    whole, _ = steps(second, on_dino[1], parts, batch, 1)
-    halves, _ = steps(second, on_dino[1], parts, batch, 1, accumulate=2)
+    second = method(on_dino[0], **SECOND | BOTH)
+    (halves,), _ = steps(second, on_dino[1], parts, batch, 1, accumulate=2)
     # Decoded images are rounded to 8 bits: the last bit of the decoder becomes one of 255 here
     # and there, and a logit may cross the hinge: that is what the discriminator's tolerance is for.
     # Half of the batch alone would be wrong by half or more.
     for name, tolerance in (("decoder", 1e-5), ("discriminator", 0.1)):
         a, b = (
             jax.flatten_util.ravel_pytree(optax.tree.get(state["optimizer"], "mu")[name])[0]
-            for state in (whole, halves)
+            for state in (whole[0], halves)
         )
         assert np.linalg.norm(a - b) < tolerance * np.linalg.norm(a)
 
@@ -183,8 +193,7 @@ def test_players_start_at_their_steps(trained, on_dino):
     parts, batch = trained
     second = method(on_dino[0], **SECOND)
     before = second.init(jax.random.split(jax.random.key(3))[0], second.frozen(parts))
-    early, _ = steps(second, on_dino[1], parts, batch, 2)
-    late, found = steps(second, on_dino[1], parts, batch, 5)
+    (_, early, _, _, late), found = steps(second, on_dino[1], parts, batch, 5)
     head = lambda state: state["params"]["discriminator"]["heads"][0]["first"]  # noqa: E731
     first = before["discriminator"]["heads"][0]["first"]
     np.testing.assert_array_equal(head(early)["kernel"], first["kernel"])
@@ -197,15 +206,13 @@ def test_players_start_at_their_steps(trained, on_dino):
     assert {"discriminator", "adversarial", "logit_real"} <= found[0].keys()
 
 
-def test_the_adaptive_weight_balances_the_last_layer(trained, on_dino):
+def test_the_adaptive_weight_balances_the_last_layer(trained, on_dino, whole):
     parts, batch = trained
-    options = SECOND | dict(discriminator_from=0, adversarial_from=0, latent_noise=0.0,
-                            latent_noise_end=0.0, latent_noise_ramp=0, adaptive=True)  # fmt: skip
-    _, found = steps(method(on_dino[0], **options), on_dino[1], parts, batch, 1)
-    _, plain = steps(method(on_dino[0], **options | {"adaptive": False}), on_dino[1], parts,
-                     batch, 1)  # fmt: skip
+    silent = dict(latent_noise=0.0, latent_noise_end=0.0, latent_noise_ramp=0)
+    second = method(on_dino[0], **SECOND | BOTH | silent, adaptive=True)
+    _, found = steps(second, on_dino[1], parts, batch, 1)
     assert math.isfinite(found[0]["adaptive_weight"]) and found[0]["adaptive_weight"] > 0
-    assert "adaptive_weight" not in plain[0]
+    assert "adaptive_weight" not in whole[1]
     pixel, fooling = float(found[0]["pixel"]), float(found[0]["adversarial"])
     expected = pixel + 0.5 * float(found[0]["adaptive_weight"]) * fooling
     np.testing.assert_allclose(
