@@ -29,6 +29,7 @@ TINY_ENCODER = [
     "--config.tokenizer.width=16",
     "--config.tokenizer.depth=1",
     "--config.tokenizer.heads=2",
+    "--config.tokenizer.mixer_depth=1",
     "--config.tokenizer.patch=8",
     "--config.tokenizer.unroll=False",
     "--config.sphere_encoder.steps=40",
