@@ -91,17 +91,20 @@ def test_parity_with_pytorch(sizes, images):
     torch.manual_seed(0)
     model, convnext = originals.TorchConvNeXt(*sizes), network(*sizes)
     params = convert(originals.published(model), layouts(convnext), convnext)
-    maps = jax.jit(lambda p, x: convnext.bind(p).features(x))(params, images)
-    for k, (result, expected) in enumerate(
+
+    def loss(params, x):
+        logits = convnext.apply(params, x)
+        return jnp.sum(logits**2), (convnext.bind(params).features(x), logits)
+
+    slope = jax.jit(jax.grad(loss, argnums=1, has_aux=True))  # one program: compiling takes long
+    gradient, (maps, result) = slope(params, images)
+    for k, (found, expected) in enumerate(
         zip(maps, model.stages(originals.nchw(images)), strict=True)
     ):
-        assert relative_error(result, originals.nhwc(expected)) <= 1e-4, f"stage {k}"
+        assert relative_error(found, originals.nhwc(expected)) <= 1e-4, f"stage {k}"
 
     x = originals.nchw(images).requires_grad_()
     logits = model(x)
-    result = jax.jit(convnext.apply)(params, images)
     assert relative_error(result, logits.detach().numpy()) <= 1e-4
     logits.square().sum().backward()
-    slope = jax.jit(jax.grad(lambda p, x: jnp.sum(convnext.apply(p, x) ** 2), argnums=1))
-    gradient = slope(params, images)
     assert relative_error(gradient, originals.nhwc(x.grad)) <= 1e-4
