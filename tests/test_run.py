@@ -127,7 +127,8 @@ def test_pictures_along_the_sampling_path(finished):
         assert list(path) == shown
         assert {images.shape for images in path.values()} == {(3, 16, 16, 1)}
     drawn = drawer.draw(labels).images.astype(int)
-    assert np.abs(path[4] - drawn).max() <= 1 < np.abs(path[0] - drawn).max()
+    far, near = (np.abs(path[step] - drawn) for step in (0, 4))
+    assert near.max() <= 1 and near.sum() < far.sum() / 2  # the tiny flow moves little
 
 
 def test_tensorboard_reads_the_curves(finished):

@@ -8,6 +8,7 @@ that can be split its devices hold the same examples and a part of each layer
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +17,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.config.options import MeshOptions
 
 SMALLEST = 2**14  # elements of an array that is split
 AUTOMATIC_FSDP = 16  # a row of a v5e pod; all GPUs of a host
@@ -51,8 +51,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices=None, *, tensor: int = 1) -
         return Mesh(chips, names, axis_types=types)
 
 
-def configured_mesh(options: MeshOptions, devices=None) -> Mesh:
-    """The mesh that `config.mesh` asks for, over all devices or these."""
+def configured_mesh(options: Any, devices=None) -> Mesh:
+    """The mesh that `config.mesh`, these options, asks for, over all devices or those given."""
     return make_mesh(options.data, options.fsdp, devices, tensor=options.tensor)
 
 
