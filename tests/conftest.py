@@ -55,14 +55,14 @@ LONGEST = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes():
-    """Of several workers, none has threads of NumPy and PyTorch that spin for another one's core;
-    these read it as they are imported, in a worker before this file."""
+    """With several workers, NumPy and PyTorch get one thread each: idle ones would spin on a core
+    that another worker needs. Set here because workers import NumPy before this file."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_finish():
-    """What was imported and collected stays, so the collector need not look through it; it comes
-    less often, as traces make many objects and little garbage in cycles."""
+    """Objects of imports and of collection live to the end, so the collector skips them. It also
+    runs less often: tracing makes many objects and few cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)

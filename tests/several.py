@@ -7,31 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import tiny_run
-from nurseries import Command
 
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}  # as launch/ sets it, and a nursery
+HOOKS = tiny_run.ROOT / "tests" / "drills" / "hooks.py"
 
 
 def launched(command, *flags, count=2, missing=(), killed=None, **more):
     """All processes but those of the numbers `missing`, of one command; four devices together.
     `killed`: the number of one that is killed, and in which call of which function
     (`hooks.signal_in`)."""
-    number_killed, *place = killed or (-1,)
+    number_killed, place, call = killed or (-1, "", 0)
+    hooks = (HOOKS, place, call, int(signal.SIGKILL))
     address = f"127.0.0.1:{tiny_run.free_port()}"
-
-    def start(number: int):
-        env = {
-            "SPHERE_JAX_COORDINATOR": address,
-            "SPHERE_JAX_PROCESSES": str(count),
-            "SPHERE_JAX_PROCESS": str(number),
+    return [
+        tiny_run.launch(
+            command,
+            *flags,
+            devices=4 // count,
+            before=hooks if number == number_killed else (),
+            SPHERE_JAX_COORDINATOR=address,
+            SPHERE_JAX_PROCESSES=str(count),
+            SPHERE_JAX_PROCESS=str(number),
+            TF_CPP_MIN_LOG_LEVEL="3",  # as launch/ sets it
             **more,
-        }
-        if isinstance(command, Path):
-            return tiny_run.launch(command, *flags, devices=4 // count, **QUIET, **env)
-        hooks = [("signal_in", *place, int(signal.SIGKILL))] if number == number_killed else ()
-        return Command(command, *flags, devices=4 // count, hooks=hooks, **env)
-
-    return [start(number) for number in range(count) if number not in missing]
+        )
+        for number in range(count)
+        if number not in missing
+    ]
 
 
 @contextmanager

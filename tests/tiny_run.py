@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,14 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
     }
 
 
-def launch(command: str | Path, *flags: Any, devices: int = 1, **more: str) -> subprocess.Popen:
+def launch(
+    command: str | Path, *flags: Any, devices: int = 1, before: Sequence = (), **more: str
+) -> subprocess.Popen:
     """`python -m sphere_jax.COMMAND FLAGS`, or a script with flags, its output readable line by
-    line. Scripts need ROOT in PYTHONPATH."""
-    program = [command] if isinstance(command, Path) else ["-m", f"sphere_jax.{command}"]
+    line. `before`: a script and its arguments, which runs the command instead. Scripts need ROOT
+    in PYTHONPATH."""
+    module = [command] if isinstance(command, Path) else ["-m", f"sphere_jax.{command}"]
+    program = [*before, command] if before else module
     line = [sys.executable, "-u", *map(str, [*program, *flags])]
     return subprocess.Popen(
         line,

@@ -10,7 +10,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny_run
-from nurseries import Command
 from PIL import Image
 from several import running
 
@@ -37,7 +36,7 @@ def scored_by_one_and_by(count, folder, *flags, devices):
         "--metrics=frechet_distance:network=other_lab.colours",
     )
     one, several = (folder / f"by_{name}.json" for name in ("one", "several"))
-    alone = Command("evaluate", *flags, f"--out={one}", devices=devices, PYTHONPATH=path)
+    alone = tiny_run.launch("evaluate", *flags, f"--out={one}", devices=devices, PYTHONPATH=path)
     tiny_run.finish(alone)
     flags += (f"--out={several}",)
     with running("evaluate", *flags, count=count, PYTHONPATH=path) as processes:
@@ -64,7 +63,7 @@ def one(tmp_path_factory):
     """A run of one process with four devices."""
     workdir = tmp_path_factory.mktemp("alone") / "one"
     line = [*tiny_run.FLAGS, "--config.mesh.fsdp=2", *FLAGS, f"--workdir={workdir}"]
-    tiny_run.finish(Command("main", *line, devices=4))
+    tiny_run.finish(tiny_run.launch("main", *line, devices=4))
     return workdir
 
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import pytest
-from drilled import FLAGS
-from nurseries import Nursery, shared
+from drilled import FLAGS, Nursery
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Nursery:
-    return shared()
+def nursery(tmp_path_factory):
+    found = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")

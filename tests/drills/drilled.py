@@ -1,9 +1,11 @@
 """The smallest run that trains, saves, scores on the way, draws and reports; what it must be to the
-bit, however often it was interrupted; and damage."""
+bit, however often it was interrupted; a nursery, in which commands start at once; and damage."""
 
 import json
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +33,47 @@ TIMED = {
     "images_per_second", "steps_per_second", "model_flop_utilisation", "training_seconds",
     "input_wait",
 }  # fmt: skip
+QUICK = (  # of tests/conftest.py
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1"
+)
 SEED = int(os.environ.get("DRILL_SEED", "0"))
 choose = random.Random(SEED)
+
+
+class Nursery:
+    """Commands that start without imports. `prefix`: what runs the nursery itself."""
+
+    def __init__(self, folder: Path, *prefix: str):
+        self._folder, self._started = folder, 0
+        place = f"{tiny_run.ROOT}{os.pathsep}{Path(__file__).parent}"
+        env = tiny_run.environment(XLA_FLAGS=os.environ.get("XLA_FLAGS", QUICK), PYTHONPATH=place)
+        line = [*prefix, sys.executable, str(Path(__file__).with_name("nursery.py"))]
+        self.process = subprocess.Popen(
+            line, cwd=tiny_run.ROOT, env=env, stdin=-1, stdout=-1, text=True
+        )
+        assert self.process.stdout.readline() == "ready\n"
+
+    def start(self, *argv, hooks=(), **env) -> tuple[int, Path]:
+        """The id of a new process, and where what it prints goes: with the suffixes out and err."""
+        self._started += 1
+        out = self._folder / str(self._started)
+        job = {"argv": list(map(str, argv)), "env": env, "out": str(out), "hooks": list(hooks)}
+        print(json.dumps(job), file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline()), out
+
+    def end(self, out: Path) -> tuple[int, str, str]:
+        """Exit code, output and errors of the process that was started last, when it has ended."""
+        code = int(self.process.stdout.readline())
+        return code, Path(f"{out}.out").read_text(), Path(f"{out}.err").read_text()
+
+    def run(self, *argv, hooks=(), **env) -> tuple[int, str, str]:
+        _, out = self.start(*argv, hooks=hooks, **env)
+        return self.end(out)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def outcome(workdir: Path) -> dict:

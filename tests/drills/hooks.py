@@ -1,4 +1,8 @@
-"""What drills change in a process before its command runs."""
+"""What drills change in a process before its command runs.
+
+`python hooks.py PLACE CALL SIGNAL COMMAND FLAGS` runs a command with `signal_in`, for several
+processes, which a nursery cannot fork.
+"""
 
 import importlib
 import os
@@ -192,3 +196,16 @@ def memory(file: str, every: int) -> None:
         return original(self, step, metrics)
 
     step_log.StepLog.add = add
+
+
+def main(place: str, call: str, number: str, command: str, *flags: str) -> None:
+    from sphere_jax.cli import run_command
+
+    quick_peak()
+    signal_in(place, int(call), int(number))
+    sys.argv = [command, *flags]
+    run_command(importlib.import_module(f"sphere_jax.{command}").main)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

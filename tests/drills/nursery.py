@@ -2,7 +2,7 @@
 
 Reads one JSON object a line: `argv` (command first), `env`, `out` (files OUT.out and OUT.err take
 what is printed), `hooks` (functions of hooks.py with their arguments, called first). Answers with
-the child's process id; to `end`, such an id, with its exit code once it has ended.
+the child's process id and, once it has ended, its exit code.
 """
 
 import gc
@@ -16,7 +16,6 @@ import hooks
 
 def child(job: dict) -> None:
     os.environ.update(job["env"])
-    sys.path += filter(None, job["env"].get("PYTHONPATH", "").split(os.pathsep))
     for number, name in ((1, "out"), (2, "err")):
         target = os.open(f"{job['out']}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(target, number)
@@ -43,14 +42,10 @@ def main() -> None:
     for name in ("matplotlib.pyplot", "tensorboardX", "orbax.checkpoint", "grain.python"):
         importlib.import_module(name)
     hooks.quick_peak()
-    gc.freeze()  # so that no child looks through what was imported, nor copies its pages for that
+    gc.freeze()  # no child looks through what was imported, nor copies its pages for that
     print("ready", flush=True)
     for line in sys.stdin:
         job = json.loads(line)
-        if "end" in job:
-            _, status = os.waitpid(job["end"], 0)
-            print(os.waitstatus_to_exitcode(status), flush=True)
-            continue
         if not (process := os.fork()):
             try:
                 child(job)
@@ -60,6 +55,8 @@ def main() -> None:
                 traceback.print_exc()
             os._exit(1)
         print(process, flush=True)
+        _, status = os.waitpid(process, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import several
 import tiny_run
-from drilled import FLAGS, SEED, check_same, raised
-from nurseries import Nursery
+from drilled import FLAGS, SEED, Nursery, check_same, raised
 
 from sphere_jax.data.latent_cache import read_index
 from sphere_jax.training.checkpoints import Checkpoints
@@ -258,6 +257,6 @@ def test_the_second_of_two_runs_in_a_folder_is_refused(nursery, whole, tmp_path,
     code, _, err = other.run(*line)
     assert code == 2 and f"is in use by another run, process {first} on host" in err
     assert err.count("\n") == 1
-    code, out, err = nursery.end(first, out)
+    code, out, err = nursery.end(out)
     assert code == 0, out + err
     check_same(workdir, whole)

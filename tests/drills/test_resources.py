@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drilled import FLAGS, check_same
-from nurseries import Nursery
+from drilled import FLAGS, Nursery, check_same
 
 pytestmark = pytest.mark.slow  # 2 minutes
 

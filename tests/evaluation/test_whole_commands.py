@@ -77,9 +77,10 @@ def inception(tmp_path_factory):
 
 
 @pytest.fixture
-def root(request, monkeypatch):
-    """Of photos, the root of a product of covariances comes from eigenvalues: the originals' own
-    takes most of the time. Of it, they read the trace alone."""
+def quick_root(request, monkeypatch):
+    """Of photos, the root of a product of covariances comes from eigenvalues, as ours does: the
+    originals' own takes most of the time, and serves for the generated images. Of it, they read the
+    trace alone."""
 
     def quick(product, disp=True):
         return np.diag(np.sqrt(np.linalg.eigvals(product).real.clip(0))), 0.0
@@ -88,7 +89,7 @@ def root(request, monkeypatch):
         monkeypatch.setattr(linalg, "sqrtm", quick)
 
 
-def test_fid_of_pytorch_fid(folders, inception, root, tmp_path):
+def test_fid_of_pytorch_fid(folders, inception, quick_root, tmp_path):
     """Of two folders, and of statistics that it stores."""
     torch = pytest.importorskip("torch")
     from torchvision_shim import importorskip
@@ -138,7 +139,7 @@ def test_four_metrics_of_torch_fidelity(folders, inception):
         assert found[f"{ours}_inception_tensorflow"] == pytest.approx(expected[theirs], rel=1e-3)
 
 
-def test_fid_of_clean_fid(folders, inception, root):
+def test_fid_of_clean_fid(folders, inception, quick_root):
     """Its own network only comes as a download, so it is given pytorch-fid's, which is equal."""
     torch = pytest.importorskip("torch")
     from torchvision_shim import importorskip
