@@ -11,21 +11,22 @@ def equations(jaxpr):
             yield from equations(inner)
 
 
+def constrained(jaxpr):
+    """Shape and sharding of every array whose place is constrained."""
+    for equation in equations(jaxpr):
+        if equation.primitive.name == "sharding_constraint":
+            yield equation.invars[0].aval.shape, equation.params["sharding"]
+
+
 def kept_by_tensor(jaxpr) -> list[tuple[int, ...]]:
     """Shapes of the weights that are constrained to be split over `tensor` alone."""
     return [
-        equation.invars[0].aval.shape
-        for equation in equations(jaxpr)
-        if equation.primitive.name == "sharding_constraint"
-        and [name for name in equation.params["sharding"].spec if name] == ["tensor"]
+        shape
+        for shape, sharding in constrained(jaxpr)
+        if [name for name in sharding.spec if name] == ["tensor"]
     ]
 
 
 def made_whole(jaxpr) -> list[tuple[int, ...]]:
     """Shapes of the arrays that are constrained to lie whole on every device."""
-    return [
-        equation.invars[0].aval.shape
-        for equation in equations(jaxpr)
-        if equation.primitive.name == "sharding_constraint"
-        and equation.params["sharding"].is_fully_replicated
-    ]
+    return [shape for shape, sharding in constrained(jaxpr) if sharding.is_fully_replicated]

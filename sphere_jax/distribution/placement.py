@@ -124,17 +124,18 @@ def are_layers_split() -> bool:
 def split_by_features(x: jax.Array) -> jax.Array:
     """Activations (B, N, features, ...) between two split layers, the features split over `tensor`.
     Where it does not divide them, they are unchanged, and each device computes all of them."""
+    split = _features(x)
+    return x if split is None else jax.lax.with_sharding_constraint(x, split)
+
+
+def _features(x: jax.Array) -> NamedSharding | None:
+    """How (B, N, features, ...) is split in `layers_split`; None elsewhere, and where the mesh does
+    not divide it."""
     known = _several()
-    if known is None or not known.layers or _features(known, x) is None:
-        return x
-    return jax.lax.with_sharding_constraint(x, NamedSharding(known.mesh, P(*_features(known, x))))
-
-
-def _features(known: _Placement, x: jax.Array) -> tuple | None:
-    """The axes of a mesh that split (B, N, features, ...) in split layers; None where they do not
-    divide it."""
+    if known is None or not known.layers:
+        return None
     even = x.shape[0] % known.mesh.size == 0 and x.shape[2] % known.mesh.shape["tensor"] == 0
-    return (known.rows, None, "tensor") if even else None
+    return NamedSharding(known.mesh, P(known.rows, None, "tensor")) if even else None
 
 
 def on_each_device(function: Callable, *arrays: jax.Array) -> Any:
@@ -148,8 +149,9 @@ def on_each_device(function: Callable, *arrays: jax.Array) -> Any:
     if known is None:
         return function(*arrays)
     part = P() if arrays[0].shape[0] % known.mesh.size else P(known.rows)
-    if known.layers and all(_features(known, x) for x in arrays):
-        part = P(*_features(known, arrays[0]))
+    heads = [_features(x) for x in arrays]
+    if all(heads):
+        part = heads[0].spec
     return jax.shard_map(function, mesh=known.mesh, in_specs=part, out_specs=part, check_vma=False)(
         *arrays
     )

@@ -81,7 +81,7 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
     """Compiles a program and reads what the compiler says. Takes minutes for large networks."""
     lowered = rehearsed.traced.lower()
     key, policy, more = rehearsed.recomputing
-    parts = mesh.size // mesh.shape.get("tensor", 1)  # of the batch in split layers
+    groups = mesh.size // mesh.shape.get("tensor", 1)  # that the batch is split over in layers
     base = dict(
         program=rehearsed.name,
         topology=topology,
@@ -94,7 +94,7 @@ def estimate(rehearsed: Rehearsed, topology: str, mesh: Any, chip: Chip | None) 
         ideal=rehearsed.flops / mesh.size / chip.peak if chip else None,
         steps=rehearsed.steps,
         micro_batches=rehearsed.micro_batches,
-        recomputing=(key, policy, more // parts + _gathered(rehearsed, policy, mesh))
+        recomputing=(key, policy, more // groups + _gathered(rehearsed, policy, mesh))
         if key
         else (),
         float32=float32_products(rehearsed.traced.jaxpr) if rehearsed.bfloat16 else (0.0, ()),

@@ -56,11 +56,16 @@ CONFIG = {
 }  # fmt: skip
 
 
+def mesh_of(data: int, fsdp: int, tensor: int = 1):
+    return make_mesh(data, fsdp, jax.devices()[: data * fsdp * tensor], tensor=tensor)
+
+
 @functools.cache
 def first_state() -> dict:
     """On one device: a program that draws it for each mesh would be compiled for each."""
-    mesh = make_mesh(devices=jax.devices()[:1])
-    state = Run(read_config(CONFIG), Path(), mesh).task("flow", training=True).initial_state()
+    state = (
+        Run(read_config(CONFIG), Path(), mesh_of(1, 1)).task("flow", training=True).initial_state()
+    )
     rng = np.random.default_rng(0)
     # Off its start, where zero kernels give most parameters no gradient.
     noise = lambda p: 0.05 * rng.normal(size=p.shape).astype(np.float32)  # noqa: E731
@@ -73,7 +78,7 @@ def on(
     """Losses, the first gradient, the final parameters and state, the compiled step, the task, and
     the traced step."""
     config = read_config(config | {"mesh": {"zero": zero}})
-    mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp * tensor], tensor=tensor)
+    mesh = mesh_of(data, fsdp, tensor)
     task = Run(config, Path(), mesh).task("flow", training=True)
     state = jax.tree.map(lambda x: x.copy(), first_state())  # steps donate it
     state = jax.device_put(state, task.state_shardings)
@@ -137,6 +142,15 @@ def in_bfloat16() -> dict:
     }
 
 
+def gradient_on(mesh, loss, params, x) -> tuple:
+    """The loss of a batch and its gradient, and the traced function."""
+    shardings = tree_shardings(mesh, params, True)
+    arguments = put_global(mesh, (params, x), (shardings, batch_sharding(mesh)))
+    step = jax.jit(placed(mesh, jax.value_and_grad(loss), True), out_shardings=(None, shardings))
+    traced = step.trace(*arguments)
+    return jax.tree.map(np.asarray, traced.lower().compile()(*arguments)), traced.jaxpr
+
+
 def convolutions() -> dict:
     """A convolutional network on 1 x 8 and 2 x 4 devices against one: loss, gradient, and how
     many of its kernels are gathered."""
@@ -149,20 +163,12 @@ def convolutions() -> dict:
 
     found, reference = {}, None
     for data, fsdp in ((1, 1), (1, 8), (2, 4)):
-        mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp])
-        shardings = tree_shardings(mesh, params, True)
-        arguments = put_global(mesh, (params, x), (shardings, batch_sharding(mesh)))
-        step = jax.jit(
-            placed(mesh, jax.value_and_grad(loss), True), out_shardings=(None, shardings)
-        )
-        compiled = step.lower(*arguments).compile()
-        result = jax.tree.map(np.asarray, compiled(*arguments))
+        result, jaxpr = gradient_on(mesh_of(data, fsdp), loss, params, x)
         reference = reference or result
-        whole = made_whole(step.trace(*arguments).jaxpr)
         found[f"{data}x{fsdp}"] = {
             "loss": abs(float(result[0] / reference[0]) - 1),
             "gradient": largest(result[1], reference[1]),
-            "gathered": sum(len(shape) == 4 for shape in whole),
+            "gathered": sum(len(shape) == 4 for shape in made_whole(jaxpr)),
         }
     return found
 
@@ -198,21 +204,12 @@ def layers() -> dict:
         def loss(params, x, network=network, outputs=outputs):
             return (outputs(network.bind(params), x) ** 2).mean()
 
-        results = []
-        for sizes in ((1, 1, 1), (2, 2, 2)):
-            mesh = make_mesh(*sizes[:2], jax.devices()[: math.prod(sizes)], tensor=sizes[2])
-            shardings = tree_shardings(mesh, params, True)
-            arguments = put_global(mesh, (params, x), (shardings, batch_sharding(mesh)))
-            step = jax.jit(
-                placed(mesh, jax.value_and_grad(loss), True), out_shardings=(None, shardings)
-            )
-            results.append(jax.tree.map(np.asarray, step(*arguments)))
-            kept = kept_by_tensor(step.trace(*arguments).jaxpr)
-        one, eight = results
+        one, _ = gradient_on(mesh_of(1, 1), loss, params, x)
+        eight, jaxpr = gradient_on(mesh_of(2, 2, 2), loss, params, x)
         found[name] = {
             "loss": abs(float(eight[0] / one[0]) - 1),
             "gradient": largest(eight[1], one[1]),
-            "kept": sorted(set(kept)),
+            "kept": sorted(set(kept_by_tensor(jaxpr))),
         }
     return found
 
