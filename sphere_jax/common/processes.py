@@ -48,8 +48,9 @@ def start_processes(timeout_seconds: int = 300) -> None:
                 initialization_timeout=timeout_seconds + 60,
                 coordinator_bind_address="127.0.0.1:0",  # of a service that nobody uses
             )
+            told = _from_main_process(told) if count > 1 else told
         if count > 1:
-            peers.join((host, _from_main_process(told)), number)
+            peers.join((host, told), number)
     except (RuntimeError, OSError) as error:
         raise _unanswered(error) from error
 

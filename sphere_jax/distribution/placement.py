@@ -194,20 +194,53 @@ def gathered_layer(
     known = _several()
     if known is None:
         return weight
+    stored, back = _of_layer(known, stack)
+    return _gather(known, weight, stored, _kept(known, stored, split), back)
+
+
+def _of_layer(known: _Placement, stack: tuple[int, ...]) -> tuple[P, P]:
+    """How a layer of a stack of this shape lies in a loop over the layers, and its gradient."""
     back = spec_of(known.mesh, stack, known.zero)
     by_layer = known.once or (known.mesh.shape["fsdp"] == 1 and back[:1] in ((), (None,)))
     stored = back if by_layer else spec_of(known.mesh, stack)
     # What splits the layers themselves, the loop has gathered.
-    stored, back = P(*stored[1:]), P(*back[1:])
-    return _gather(known, weight, stored, _kept(known, stored, split), back)
+    return P(*stored[1:]), P(*back[1:])
+
+
+def product_of_few(rows: jax.Array, kernel: jax.Array, stack: tuple[int, ...]) -> jax.Array:
+    """(B, features_in) @ (features_in, features_out), split by the batch; the kernel is of one
+    layer of a stack of this shape.
+
+    The kernel is not gathered: each device multiplies its part with the rows of all that share the
+    kernel, and they exchange the results. So they send some rows and the gradients of these, and
+    no gradient of the kernel is summed over them.
+    """
+    known = _several()
+    if known is None or known.once or rows.shape[0] % known.mesh.size:
+        return rows @ gathered_layer(kernel, stack)
+
+    def lying(x, *axes):
+        return jax.lax.with_sharding_constraint(x, NamedSharding(known.mesh, P(*axes)))
+
+    stored, back = _of_layer(known, stack)
+    inputs, outputs = (*stored, None, None)[:2]
+    taken = {*_names(inputs), *_names(outputs)}
+    left = tuple(axis for axis in known.rows if axis not in taken) or None
+    stays = NamedSharding(known.mesh, stored)
+    kernel = _moved(kernel, stays, stays, NamedSharding(known.mesh, back))
+    return lying(lying(lying(rows, left, inputs) @ kernel, left, outputs), known.rows)
 
 
 def _kept(known: _Placement, stored: P, split: int | None) -> P:
     """What is left of a layer's split: `tensor` along this axis, if it is what splits it first."""
-    names = () if split is None or not known.layers else tuple(stored)[split : split + 1]
-    first = names[0] if names else None
-    first = first[0] if isinstance(first, tuple) else first
-    return P(*(None,) * split, "tensor") if first == "tensor" else P()
+    if split is None or not known.layers or len(stored) <= split:
+        return P()
+    return P(*(None,) * split, "tensor") if _names(stored[split])[:1] == ("tensor",) else P()
+
+
+def _names(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh's axes that split one axis of an array."""
+    return axes if isinstance(axes, tuple) else () if axes is None else (axes,)
 
 
 def _gather(known: _Placement, weight: jax.Array, split: P, whole: P, back: P) -> jax.Array:

@@ -7,6 +7,7 @@ encodes those of a large set into files.
 import dataclasses
 import math
 import zlib
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -45,18 +46,22 @@ class OnLatentsOptions(StageOptions):
 
 
 def encoded(
-    tokenizer: Tokenizer, source: Source, params: Params, map_over: MapOver, samples: bool = False
-) -> Source:
-    """Every image encoded once, to what samples are drawn from if `samples`; a source of latents is
+    tokenizer: Tokenizer, params: Params, map_over: MapOver, *sources: Source, samples: bool = False
+) -> list[Source]:
+    """Every image encoded once, to what samples are drawn from if `samples`; sources of latents are
     returned unchanged. Raises UserError for latents that are not finite."""
-    if "images" not in source.arrays:
-        return source
 
-    def encode(p, images):
+    def encode(p, images):  # the same for all sources: compiled once
         if samples:
             return dict(zip(NAMES, tokenizer.moments(p, to_float(images)), strict=True))
         return {"latents": tokenizer.encode(p, to_float(images))}
 
+    return [_mapped(source, encode, params, map_over) for source in sources]
+
+
+def _mapped(source: Source, encode: Callable, params: Params, map_over: MapOver) -> Source:
+    if "images" not in source.arrays:
+        return source
     images = source.arrays["images"]
     found = map_over(encode, params, images)
     for latents in found.values():
@@ -84,12 +89,8 @@ def encoded_split(tokenizer: Tokenizer, split: Split, params: Params, map_over: 
             "encode them into files with python -m sphere_jax.prepare latents, or in every step "
             "with encode='every_step'",
         )
-    return Split(
-        *(
-            encoded(tokenizer, part, params, map_over, tokenizer.samples)
-            for part in (split.train, split.heldout)
-        )
-    )
+    parts = (split.train, split.heldout)
+    return Split(*encoded(tokenizer, params, map_over, *parts, samples=tokenizer.samples))
 
 
 def spaced_subset(source: Source, count: int = MEASURED) -> Source:

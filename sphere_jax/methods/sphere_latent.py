@@ -168,7 +168,7 @@ class SphereLatent(OnLatents):
     def measure(self, params: Params, frozen: Params, split: Split, tools: Tools) -> Outcome:
         """How evenly the projected held-out latents cover the sphere."""
         some = spaced_subset(split.heldout)
-        heldout = encoded(self.tokenizer, some, frozen, tools.map_over)
+        (heldout,) = encoded(self.tokenizer, frozen, tools.map_over, some)
 
         def project(p, z):
             return self.space.project(z)

@@ -9,7 +9,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from sphere_jax.common.shapes import AnyArray, Heads, Hidden, Tokens
-from sphere_jax.distribution.placement import are_layers_split, platform, split_by_features
+from sphere_jax.distribution.placement import (
+    are_layers_split,
+    gathered_layer,
+    platform,
+    product_of_few,
+    split_by_features,
+)
 from sphere_jax.nn.remat import product
 
 zeros = nnx.initializers.zeros_init()
@@ -42,15 +48,22 @@ class Linear(nnx.Module):
         init: Initializer = xavier_uniform,
         dtype: DTypeLike = jnp.float32,
         split: Literal["", "input", "output"] = "",
+        few: bool = False,
     ):
         kernel = init(rngs.params(), (features_in, features_out), jnp.float32)
-        self.kernel = nnx.Param(kernel, split=("input", "output").index(split) if split else None)
+        split = ("input", "output").index(split) if split else None
+        self.kernel = nnx.Param(kernel, split=split, few=few)
         self.bias = nnx.Param(jnp.zeros((features_out,), jnp.float32)) if bias else None
         self.dtype = dtype
 
     def __call__(self, x: Hidden) -> Float[AnyArray, "*batch features_out"]:
         kernel = self.kernel[...].astype(self.dtype)
         rows = x.astype(self.dtype)
+        if stack := self.kernel.get_metadata().get("stack"):
+            if x.shape[1] == 1:
+                y = product_of_few(rows[:, 0], kernel, stack)[:, None]
+                return self._finished(y, self.bias)
+            kernel = gathered_layer(kernel, stack, self.kernel.split)
         if platform() != "tpu":
             # One axis of rows: the weight gradient then contracts a single axis, which XLA on CPU
             # turns into one matmul without copies or transposes. On a TPU it takes from the

@@ -70,7 +70,7 @@ class Block(nnx.Module):
         self.norm1, self.norm2 = norm(), norm()
         self.attention = attention(rngs)
         self.mlp = mlp(rngs)
-        options = dict(rngs=rngs, init=zeros, dtype=dtype, split="output")
+        options = dict(rngs=rngs, init=zeros, dtype=dtype, split="output", few=True)
         self.modulation = Linear(width, 6 * width, **options) if conditional else None
 
     def __call__(self, x: Tokens, c: Condition | None) -> Tokens:
@@ -126,6 +126,8 @@ class Stack(nnx.Module):
         stacked = {path: leaf.shape for path, leaf in nnx.to_flat_state(state)}
 
         def gather(path, leaf):
+            if leaf.get_metadata().get("few"):  # by the layer, which knows how many rows it has
+                return leaf.replace(leaf[...], stack=stacked[path])
             return leaf.replace(gathered_layer(leaf[...], stacked[path], _split_axis(leaf)))
 
         with self.splitting():

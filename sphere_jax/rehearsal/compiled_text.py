@@ -168,6 +168,8 @@ def _collectives(
         for line in lines if times[name] else ():
             if not (kind := _collective(line.kind)):
                 continue
+            if "all-reduce-scatter" in name:  # a fusion of a sum and of the part that is kept
+                kind = "reduce-scatter"
             each = _read_collective(kind, line, times[name], "async" in name)
             channel = _CHANNEL.search(line.rest)
             key = (kind, channel.group(1)) if channel else (name, line.name)
@@ -188,7 +190,7 @@ def _read_collective(kind: str, line: _Line, times: int, overlapped: bool) -> Co
     sizes = bytes_of_type(line.shape) or [0]
     # Started collectives are a tuple of operand and result; others may be a tuple of results.
     size = max(sizes) if line.kind.endswith("-start") else sum(sizes)
-    if kind == "reduce-scatter" and not line.kind.endswith("-start"):
+    if line.kind == "reduce-scatter":
         size *= devices
     overlapped = overlapped or line.kind.endswith("-start")
     return Collective(kind, size, devices, times, overlapped)

@@ -114,15 +114,19 @@ def checksum(tree: PyTree) -> jax.Array:
     hardly ever the same."""
     total = jnp.uint32(0)
     for leaf in jax.tree.leaves(tree):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
-            leaf = jax.random.key_data(leaf)
-        bits = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)
-        place = jnp.zeros(bits.shape, jnp.uint32)
-        for axis, side in enumerate(bits.shape):
-            place = place * jnp.uint32(side) + jax.lax.broadcasted_iota(
-                jnp.uint32, bits.shape, axis
-            )
-        mixed = (bits ^ (place * jnp.uint32(2654435761))) * jnp.uint32(2246822519)
-        mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(3266489917)
-        total = total * jnp.uint32(31) + jnp.sum(mixed, dtype=jnp.uint32)
+        total = total * jnp.uint32(31) + _of_array(leaf)
     return total
+
+
+@jax.jit  # traced once for all arrays of a shape
+def _of_array(array):
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.extended):
+        array = jax.random.key_data(array)
+    bits = jax.lax.bitcast_convert_type(array.astype(jnp.float32), jnp.uint32)
+    place = jnp.zeros(bits.shape, jnp.uint32)
+    for axis, side in enumerate(bits.shape):
+        along = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+        place = place * jnp.uint32(side) + along
+    mixed = (bits ^ (place * jnp.uint32(2654435761))) * jnp.uint32(2246822519)
+    mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(3266489917)
+    return jnp.sum(mixed, dtype=jnp.uint32)

@@ -22,10 +22,12 @@ def schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
     peak, warmup = options.learning_rate, options.warmup
     decay_start = warmup + options.constant_steps
     length = options.fall_steps or max(steps - decay_start - options.hold, 1)
+    last = options.final_fraction * peak
+    line = optax.linear_schedule(peak, last, length)
     decay = {
         "constant": optax.constant_schedule(peak),
         "cosine": optax.cosine_decay_schedule(peak, length, options.final_fraction),
-        "linear": optax.linear_schedule(peak, options.final_fraction * peak, length),
+        "linear": lambda step: jnp.maximum(line(step), last),  # compiled, it may end a little below
     }[options.schedule]
     parts, ends = [], []
     if warmup:  # starts one step after zero, so that the first update is not empty
@@ -39,8 +41,11 @@ def schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
 
 def learning_rates(options: OptimizerOptions, steps: int) -> Float32[np.ndarray, " {steps}"]:
     """The learning rate of every update, on the host: reading one does not wait for the device."""
-    rates = schedule(options, steps)(np.arange(steps))
-    return np.broadcast_to(np.asarray(rates, np.float32), (steps,))
+    # One program: eagerly it is one for each operation. Its length is round, so that every rate is
+    # computed by the same vector instructions and does not depend on how many follow.
+    padded = np.arange(-(-steps // 1024) * 1024)
+    rates = np.asarray(jax.jit(schedule(options, steps))(padded), np.float32)
+    return np.broadcast_to(rates, padded.shape)[:steps]
 
 
 def make_optimizer(

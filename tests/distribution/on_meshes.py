@@ -16,6 +16,7 @@ import numpy as np
 from traced import kept_by_tensor, made_whole
 
 from sphere_jax.config.reading import read_config
+from sphere_jax.distribution import mesh as meshes
 from sphere_jax.distribution.mesh import (
     batch_sharding,
     make_mesh,
@@ -41,13 +42,14 @@ MESHES = [  # data, fsdp, tensor, zero
     (1, 2, 4, True),
     (8, 1, 1, False), (2, 4, 1, False),
 ]  # fmt: skip
-STEPS, BATCH = 20, 40
-WHOLE = (f"{BATCH},16,128", f"{BATCH * 16},128")
+STEPS, BATCH, TOKENS, WIDTH = 20, 40, 4, 64
+WHOLE = (f"{BATCH},{TOKENS},{WIDTH}", f"{BATCH * TOKENS},{WIDTH}")
+meshes.SMALLEST = WIDTH**2  # of the arrays that are split, those of a layer included
 CONFIG = {
     "stages": ("flow",),
     "data": {"source": "latents"},
-    "tokenizer": {"name": "precomputed", "latent_shape": (4, 4, 4)},
-    "model": {"width": 128, "depth": 2, "heads": 2, "unroll": False, "remat": "blocks"},
+    "tokenizer": {"name": "precomputed", "latent_shape": (2, 2, 4)},
+    "model": {"width": WIDTH, "depth": 2, "heads": 2, "unroll": False, "remat": "blocks"},
     "flow": {
         "steps": STEPS, "batch_size": BATCH, "label_dropout": 0.5, "ema_decay": 0.5,
         # A large eps: AdamW otherwise divides gradients near zero by their own rounding.
@@ -85,7 +87,7 @@ def on(
     rng, losses, first = np.random.default_rng(1), [], None
     for _ in range(steps):
         batch = {
-            "latents": rng.normal(size=(BATCH, 4, 4, 4)).astype(np.float32),
+            "latents": rng.normal(size=(BATCH, 2, 2, 4)).astype(np.float32),
             "labels": rng.integers(10, size=BATCH).astype(np.int32),
         }
         batch = put_global(mesh, batch, dict.fromkeys(batch, batch_sharding(mesh)))
@@ -273,13 +275,13 @@ def main() -> None:
         arrays = [
             x for part in ("params", "ema", "optimizer") for x in jax.tree.leaves(state[part])
         ]
-        large = [x for x in arrays if x.size >= 2**14]
+        large = [x for x in arrays if x.size >= meshes.SMALLEST]
         gathers = re.findall(r"= \w+\[([\d,]+)\]\S* all-gather\(", compiled.as_text())
         whole = made_whole(traced.jaxpr)
         axes = f"{data}x{fsdp}" + (f"x{tensor}" if tensor > 1 else "")
         found[axes + ("" if zero else " without zero")] = {
-            "layers": whole.count((128, 512)),  # of the feed-forward
-            "kept": kept_by_tensor(traced.jaxpr).count((128, 512)),
+            "layers": whole.count((WIDTH, 4 * WIDTH)),  # of the feed-forward
+            "kept": kept_by_tensor(traced.jaxpr).count((WIDTH, 4 * WIDTH)),
             "loss": farthest(losses, reference[0]),
             "gradient": largest(gradient, reference[1]),
             "params": largest(params, reference[2]),

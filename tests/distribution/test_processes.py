@@ -15,10 +15,12 @@ from several import running
 
 from sphere_jax.training.run_log import read_rows
 
+STAGES = "--config.stages=vae,flow"
 # Otherwise AdamW divides gradients near zero by their own rounding, and that by the order of sums.
-LARGE_EPS = [f"--config.{stage}.optimizer.eps=1e-3" for stage in ("vae", "decoder", "flow")]
+LARGE_EPS = [f"--config.{stage}.optimizer.eps=1e-3" for stage in ("vae", "flow")]
 SCORES = {"every": 6, "curve_samples": 20, "keep_best": "frechet_distance"}
-FLAGS = [*LARGE_EPS, *(f"--config.evaluation.{name}={value}" for name, value in SCORES.items())]
+FLAGS = [STAGES, *LARGE_EPS]
+FLAGS += [f"--config.evaluation.{name}={value}" for name, value in SCORES.items()]
 
 
 def started(workdir, *flags, **more):
@@ -92,7 +94,7 @@ def test_two_processes_train_score_and_resume_like_one(one, two, tmp_path):
     assert losses[0].keys() == losses[1].keys()
     np.testing.assert_allclose(*(list(found.values()) for found in losses), rtol=1e-5)
     (out, _), _ = together(two, *FLAGS)  # again: everything is there
-    assert out.count("finished before, skipped") == 3
+    assert out.count("finished before, skipped") == 2
     results = json.loads((two / "results.json").read_text())
     assert 0 <= results["metrics"]["class_agreement"] <= 1
     samples_of_a_run_score_as_with_one(two, tmp_path)
@@ -111,7 +113,7 @@ def samples_of_a_run_score_as_with_one(run, folder):
 def test_a_run_resumes_on_another_number_of_processes(one, tmp_path):
     """Stopped with two, continued with four, then with one: the same weights as one alone."""
     moved = tmp_path / "moved"
-    flags = ["--config.stages=(vae,flow)", "--config.evaluation.samples=0", *LARGE_EPS]
+    flags = [STAGES, "--config.evaluation.samples=0", *LARGE_EPS]
     for steps, count in ((4, 2), (8, 4), (12, 1)):
         outs = together(moved, *flags, f"--config.flow.steps={steps}", count=count)
         assert len(outs) == count

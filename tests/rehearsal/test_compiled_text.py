@@ -63,6 +63,26 @@ def test_collectives_with_their_groups():
     assert found["all-reduce"].moved == 2 * 4 * 128 * 128 / 2
 
 
+FUSED_SUM = """\
+HloModule jit_step, is_scheduled=true
+
+%all-reduce-scatter.1.clone (input: bf16[288,5120]) -> bf16[72,5120] {
+  %whole = bf16[288,5120]{1,0} all-reduce(%input), replica_groups={{0,1,2,3}}, to_apply=%add
+  ROOT %part = bf16[72,5120]{1,0} dynamic-slice(%whole, %place, %zero)
+}
+
+ENTRY %main (g: bf16[288,5120]) -> bf16[72,5120] {
+  ROOT %part = bf16[72,5120]{1,0} fusion(%g), kind=kCustom, calls=%all-reduce-scatter.1.clone
+}
+"""
+
+
+def test_a_sum_fused_with_the_part_that_is_kept_is_a_reduce_scatter():
+    (found,) = read_program(FUSED_SUM).collectives
+    assert found == Collective("reduce-scatter", 2 * 288 * 5120, 4, 1, False)
+    assert found.moved == 2 * 288 * 5120 * 3 / 4
+
+
 def test_a_gather_in_pieces_counts_once():
     """The TPU compiler writes its start, its end and what is fused with it, with one channel."""
     gather = "  %g.{} = bf16[64,128]{{1,0}} all-gather(%p), channel_id=7, replica_groups=[1,4]<=[4]"
