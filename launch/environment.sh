@@ -4,19 +4,23 @@
 #   launch/environment.sh gpu     (or tpu, or cpu)
 set -euo pipefail
 accelerator=${1:?usage: launch/environment.sh cpu|gpu|tpu}
+more=()
 cd "$(dirname "$0")/.."
 version=$(sed -n 's/^jax==//p' requirements.txt)
 case $accelerator in
   cpu) jax="jax==$version" ;;
   gpu) jax="jax[cuda12]==$version" ;;
-  tpu) jax="jax[tpu]==$version" ;;
+  tpu)
+    jax="jax[tpu]==$version"
+    more=("gcsfs>=2026.9") # checkpoints in a bucket
+    ;;
   *)
     echo "environment.sh: $accelerator is none of cpu, gpu and tpu" >&2
     exit 2
     ;;
 esac
 folder=.venv-$accelerator
-wanted="$jax $(cksum <requirements.txt)"
+wanted="$jax ${more[*]} $(cksum <requirements.txt)"
 exec 9>"$folder.lock"
 flock 9 || true # several hosts may share this folder; some file systems have no locks
 if [[ -x $folder/bin/python && -f $folder/wanted && $(<"$folder/wanted") == "$wanted" ]]; then exit 0; fi
@@ -31,5 +35,5 @@ if ! command -v uv >/dev/null; then
   }
 fi
 uv venv --quiet --allow-existing --python 3.12 "$folder"
-uv pip install --quiet --python "$folder/bin/python" -r requirements.txt "$jax"
+uv pip install --quiet --python "$folder/bin/python" -r requirements.txt "${more[@]}" "$jax"
 printf '%s\n' "$wanted" >"$folder/wanted"

@@ -188,8 +188,8 @@ def test_the_benchmark_refuses_a_folder_of_other_settings(tmp_path, monkeypatch,
 def test_the_benchmark_runs_resumes_and_measures(tmp_path):
     command = [sys.executable, "-m", "benchmarks.bf16_training", f"--out={tmp_path}"]
     command += [
-        "--steps=60",
-        "--every=30",
+        "--steps=30",
+        "--every=15",
         "--depth=2",
         "--seeds=1",
         "--arms",

@@ -1,6 +1,8 @@
 """Whole runs of Sphere Encoder and Sphere Latent Encoder on tiny models, and editing with them."""
 
 import dataclasses
+import io
+import itertools
 import json
 from pathlib import Path
 
@@ -272,27 +274,39 @@ def test_stitches():
         editing.stitch(a, b, "spiral")
 
 
+def some_of_cifar10(folder):
+    """2,500 of the real images. All are read by tests/data/test_cifar10.py."""
+    packed = tiny_run.ROOT.parent / "shared" / "data" / "cifar10_jpeg.npz"
+    if not packed.is_file():
+        pytest.skip(f"needs the real images: {packed.name} is not beside the project")
+    with np.load(packed) as stored:
+        ends, content = stored["test_offsets"][:2501], stored["test_jpeg_bytes"].tobytes()
+        labels = stored["test_labels"][:2500]
+    files = (io.BytesIO(content[start:end]) for start, end in itertools.pairwise(ends))
+    images = np.stack([np.asarray(Image.open(file)) for file in files])
+    np.savez(folder / "some.npz", images=images, labels=labels)
+    return folder / "some.npz"
+
+
 @pytest.mark.slow
 def test_cifar10_trains(tmp_path):
-    """The published config on real images, 50 steps, with networks that two cores can train."""
-    data = tiny_run.ROOT.parent / "shared" / "data" / "cifar10_jpeg.npz"
-    if not data.is_file():
-        pytest.skip(f"needs the real images: {data.name} is not beside the project")
-    workdir = tmp_path / "cifar10"
+    """The published config on real images, 30 steps, with networks that two cores can train."""
+    data, workdir = some_of_cifar10(tmp_path), tmp_path / "cifar10"
     main.main([
         f"--config={CONFIGS / 'cifar10_sphere_encoder.py'}", f"--workdir={workdir}",
-        f"--config.data.path={data}", "--config.tokenizer.size=", "--config.tokenizer.width=64",
+        "--config.data.source=npz", f"--config.data.path={data}",
+        "--config.tokenizer.size=", "--config.tokenizer.width=64",
         "--config.tokenizer.depth=2", "--config.tokenizer.heads=2", "--config.tokenizer.patch=4",
         "--config.tokenizer.latent_channels=32", "--config.tokenizer.compute_dtype=float32",
-        "--config.sphere_encoder.steps=50", "--config.sphere_encoder.batch_size=16",
+        "--config.sphere_encoder.steps=30", "--config.sphere_encoder.batch_size=16",
         "--config.sphere_encoder.optimizer.learning_rate=0.001",
-        "--config.sphere_encoder.optimizer.warmup=10", "--config.sphere_encoder.optimizer.hold=10",
-        "--config.sphere_encoder.preview_every=50", "--config.sphere_encoder.log_every=10",
+        "--config.sphere_encoder.optimizer.warmup=10", "--config.sphere_encoder.optimizer.hold=5",
+        "--config.sphere_encoder.preview_every=30", "--config.sphere_encoder.log_every=10",
         "--config.evaluation.samples=0",
     ])  # fmt: skip
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     losses = [row["reconstruction"] for row in rows if "reconstruction" in row]
     assert losses[-1] < 0.025  # half the mean square in [0, 1]; grey images have 0.03
-    assert (workdir / "samples" / "sphere_encoder_000050.png").exists()
+    assert (workdir / "samples" / "sphere_encoder_000030.png").exists()
     measured = json.loads((workdir / "stages" / "sphere_encoder.json").read_text())["metrics"]
-    assert measured["reconstruction_psnr"] > 13.5
+    assert measured["reconstruction_psnr"] > 13  # grey images have 12.2

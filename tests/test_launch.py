@@ -121,7 +121,8 @@ class TestGpuHost:
         for name in ("first", "second"):
             workdir = tmp_path / "runs" / name
             workdir.parent.mkdir(exist_ok=True)
-            finish(fakes.start("gpu_host.sh", *TINY, f"--workdir={workdir}", **given), timeout=800)
+            command = (*TINY, "--config.stages=vae,flow", f"--workdir={workdir}")
+            finish(fakes.start("gpu_host.sh", *command, **given), timeout=800)
             assert (workdir / "report.html").exists()
             kept.append(sorted(file.name for file in (workdir.parent / ".compiled").iterdir()))
         assert len(kept[0]) > 10 and kept[1] == kept[0]
@@ -454,6 +455,9 @@ mkdir -p "${@: -1}/bin"; touch "${@: -1}/bin/python"; chmod +x "${@: -1}/bin/pyt
 """
 
 
+GCS = re.search(r'^gcs = \["(\S+)"\]', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+
+
 def test_python_is_brought_once(fakes, tmp_path):
     """By uv, whatever Python the host has; the packages are those of requirements.txt."""
     checkout = tmp_path / "checkout"
@@ -471,6 +475,7 @@ def test_python_is_brought_once(fakes, tmp_path):
         venv, install = fakes.calls("uv")[-2:]
         assert venv[-3:] == ["--python", "3.12", f".venv-{accelerator}"]
         assert install[-1] == f"{package}=={pinned}" and "requirements.txt" in install
+        assert (GCS in install) == (accelerator == "tpu")
     count = len(fakes.calls("uv"))
     bring("gpu")
     assert len(fakes.calls("uv")) == count
@@ -486,6 +491,7 @@ def test_dockerfiles_pin_what_requirements_pin(name, extra):
     text = (ROOT / "launch" / f"Dockerfile.{name}").read_text()
     assert re.search(r"^FROM \S+:python3\.1[1-9]", text, re.M)
     assert f"\"jax[{extra}]==$(sed -n 's/^jax==//p' requirements.txt)\"" in text
+    assert (f'"{GCS}"' in text) == (name == "tpu")
     for source in re.findall(r"^COPY (\S+) ", text, re.M):
         assert (ROOT / source).exists()
 

@@ -236,8 +236,8 @@ class MeshOptions:
         "0: as many as divide 16 and the devices that tensor leaves",
     )  # fmt: skip
     tensor: int = option(
-        1, 1, help="devices that split each transformer layer and share its examples; pays where a "
-        "chip has one image; should divide heads and hidden features",
+        1, 1, help="devices that split each transformer layer and share its examples; for chips "
+        "that have one image each; should divide heads and hidden features",
     )  # fmt: skip
     zero: bool = option(
         True, help="what fsdp and tensor shard is stored sharded over data, too, and gathered in "

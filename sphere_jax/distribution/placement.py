@@ -216,16 +216,16 @@ def product_of_few(rows: jax.Array, kernel: jax.Array, stack: tuple[int, ...]) -
     no gradient of the kernel is summed over them.
     """
     known = _several()
-    if known is None or known.once or rows.shape[0] % known.mesh.size:
+    stored, back = (P(), P()) if known is None else _of_layer(known, stack)
+    inputs, outputs = (*stored, None, None)[:2]
+    shared = {*_names(inputs), *_names(outputs)}
+    if not shared or known.once or rows.shape[0] % known.mesh.size:
         return rows @ gathered_layer(kernel, stack)
 
     def lying(x, *axes):
         return jax.lax.with_sharding_constraint(x, NamedSharding(known.mesh, P(*axes)))
 
-    stored, back = _of_layer(known, stack)
-    inputs, outputs = (*stored, None, None)[:2]
-    taken = {*_names(inputs), *_names(outputs)}
-    left = tuple(axis for axis in known.rows if axis not in taken) or None
+    left = tuple(axis for axis in known.rows if axis not in shared) or None
     stays = NamedSharding(known.mesh, stored)
     kernel = _moved(kernel, stays, stays, NamedSharding(known.mesh, back))
     return lying(lying(lying(rows, left, inputs) @ kernel, left, outputs), known.rows)

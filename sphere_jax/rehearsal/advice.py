@@ -7,7 +7,6 @@ from sphere_jax.rehearsal.programs import BESIDE
 from sphere_jax.rehearsal.recomputing import STRONGER, WEAKER
 
 FEW = 4  # images a chip
-TENSOR = 4  # devices that could share one each
 ROOM = 0.9  # of the memory, that a program may take before it is told to recompute less
 FLOAT32, COPIED = 0.05, 2**20  # share of products, and bytes of the state, that are passed over
 
@@ -57,13 +56,11 @@ def _if_images_are_few(found: Estimate) -> str:
     each = found.examples / found.chips
     if not found.steps or each >= FEW:
         return ""
-    why, ways, (computing, sending) = "", "a larger batch, or fewer chips", _times(found)
+    why, (computing, sending) = "", _times(found)
     if sending > computing:
         why = f", and sending takes {1e3 * sending:.3g} ms, computing {1e3 * computing:.3g}"
-        if each <= 1 and found.chips % TENSOR == 0 and "tensor" not in found.mesh:
-            ways = f"a larger batch, fewer chips, or (transformers) config.mesh.tensor={TENSOR}"
     are = "image a chip is" if each == 1 else "images a chip are"
-    return f"{each:.3g} {are} few{why}: {ways}"
+    return f"{each:.3g} {are} few{why}: a larger batch, or fewer chips"
 
 
 def _if_products_are_wide(found: Estimate) -> str:

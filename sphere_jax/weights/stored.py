@@ -1,8 +1,8 @@
 """Weights for a network from a file: one that `sphere_jax.convert` wrote, or a published one.
 
 A converted file is .safetensors with our own names ("encoder/convs/0/kernel"), the name of its
-network and a fingerprint of its content. Its leaves are read block by block, straight to the
-devices that hold them; a published file passes through the memory of the host.
+network and a fingerprint of its content, which each process checks first. Its leaves are read block
+by block, straight to the devices that hold them; a published file passes through the host's memory.
 """
 
 import dataclasses

@@ -281,6 +281,7 @@ def main() -> None:
         axes = f"{data}x{fsdp}" + (f"x{tensor}" if tensor > 1 else "")
         found[axes + ("" if zero else " without zero")] = {
             "layers": whole.count((WIDTH, 4 * WIDTH)),  # of the feed-forward
+            "modulations": whole.count((WIDTH, 6 * WIDTH)),
             "kept": kept_by_tensor(traced.jaxpr).count((WIDTH, 4 * WIDTH)),
             "loss": farthest(losses, reference[0]),
             "gradient": largest(gradient, reference[1]),

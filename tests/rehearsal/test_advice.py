@@ -35,8 +35,8 @@ def test_nothing_is_said_where_nothing_is_wrong():
          "whole batch are moved"),
         ({"examples": 48}, "3 images a chip are few: a larger batch, or fewer chips"),
         ({"examples": 16, "sent": 3e9},
-         "1 image a chip is few, and sending takes 30 ms, computing 20: a larger batch, fewer "
-         "chips, or (transformers) config.mesh.tensor=4"),
+         "1 image a chip is few, and sending takes 30 ms, computing 20: a larger batch, or fewer "
+         "chips"),
         ({"examples": 32, "sent": 3e9},
          "2 images a chip are few, and sending takes 30 ms, computing 20: a larger batch, or fewer "
          "chips"),
