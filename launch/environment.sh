@@ -4,23 +4,19 @@
 #   launch/environment.sh gpu     (or tpu, or cpu)
 set -euo pipefail
 accelerator=${1:?usage: launch/environment.sh cpu|gpu|tpu}
-more=()
 cd "$(dirname "$0")/.."
 version=$(sed -n 's/^jax==//p' requirements.txt)
 case $accelerator in
-  cpu) jax="jax==$version" ;;
-  gpu) jax="jax[cuda12]==$version" ;;
-  tpu)
-    jax="jax[tpu]==$version"
-    more=("gcsfs>=2026.9") # checkpoints in a bucket
-    ;;
+  cpu) packages=("jax==$version") ;;
+  gpu) packages=("jax[cuda12]==$version") ;;
+  tpu) packages=("gcsfs>=2026.9" "jax[tpu]==$version") ;; # gcsfs: checkpoints in a bucket
   *)
     echo "environment.sh: $accelerator is none of cpu, gpu and tpu" >&2
     exit 2
     ;;
 esac
 folder=.venv-$accelerator
-wanted="$jax ${more[*]} $(cksum <requirements.txt)"
+wanted="${packages[*]} $(cksum <requirements.txt)"
 exec 9>"$folder.lock"
 flock 9 || true # several hosts may share this folder; some file systems have no locks
 if [[ -x $folder/bin/python && -f $folder/wanted && $(<"$folder/wanted") == "$wanted" ]]; then exit 0; fi
@@ -30,10 +26,10 @@ if ! command -v uv >/dev/null; then
   echo "environment.sh: uv is not here; installing it" >&2
   curl -LsSf https://astral.sh/uv/install.sh | sh >&2 || python3 -m pip install --user -q uv >&2 || {
     echo "environment.sh: uv cannot be installed; install it, or set PYTHON to a Python >= 3.11 with" \
-      "requirements.txt and $jax" >&2
+      "requirements.txt and ${packages[*]}" >&2
     exit 2
   }
 fi
 uv venv --quiet --allow-existing --python 3.12 "$folder"
-uv pip install --quiet --python "$folder/bin/python" -r requirements.txt "${more[@]}" "$jax"
+uv pip install --quiet --python "$folder/bin/python" -r requirements.txt "${packages[@]}"
 printf '%s\n' "$wanted" >"$folder/wanted"

@@ -237,7 +237,7 @@ class MeshOptions:
     )  # fmt: skip
     tensor: int = option(
         1, 1, help="devices that split each transformer layer and share its examples; for chips "
-        "that have one image each; should divide heads and hidden features",
+        "with one image each; heads and hidden features should be multiples of it",
     )  # fmt: skip
     zero: bool = option(
         True, help="what fsdp and tensor shard is stored sharded over data, too, and gathered in "

@@ -207,28 +207,32 @@ def _of_layer(known: _Placement, stack: tuple[int, ...]) -> tuple[P, P]:
     return P(*stored[1:]), P(*back[1:])
 
 
-def product_of_few(rows: jax.Array, kernel: jax.Array, stack: tuple[int, ...]) -> jax.Array:
+def product_of_few(
+    rows: jax.Array, kernel: jax.Array, stack: tuple[int, ...], split: int | None = None
+) -> jax.Array:
     """(B, features_in) @ (features_in, features_out), split by the batch; the kernel is of one
     layer of a stack of this shape.
 
     The kernel is not gathered: each device multiplies its part with the rows of all that share the
-    kernel, and they exchange the results. So they send some rows and the gradients of these, and
-    no gradient of the kernel is summed over them.
+    kernel, and they exchange rows, results and the gradients of both. Its own gradient needs no sum
+    over them; that of the rows is one, in their dtype. A batch that the devices do not divide is
+    multiplied with the kernel of `gathered_layer`.
     """
     known = _several()
     stored, back = (P(), P()) if known is None else _of_layer(known, stack)
     inputs, outputs = (*stored, None, None)[:2]
-    shared = {*_names(inputs), *_names(outputs)}
-    if not shared or known.once or rows.shape[0] % known.mesh.size:
-        return rows @ gathered_layer(kernel, stack)
+    sharing = {*_names(inputs), *_names(outputs)}
+    if not sharing or known.once or rows.shape[0] % known.mesh.size:
+        return rows @ gathered_layer(kernel, stack, split)
 
-    def lying(x, *axes):
+    def split_over(x, *axes):
         return jax.lax.with_sharding_constraint(x, NamedSharding(known.mesh, P(*axes)))
 
-    left = tuple(axis for axis in known.rows if axis not in shared) or None
+    others = tuple(axis for axis in known.rows if axis not in sharing) or None
     stays = NamedSharding(known.mesh, stored)
     kernel = _moved(kernel, stays, stays, NamedSharding(known.mesh, back))
-    return lying(lying(lying(rows, left, inputs) @ kernel, left, outputs), known.rows)
+    results = split_over(split_over(rows, others, inputs) @ kernel, others, outputs)
+    return split_over(results, known.rows)
 
 
 def _kept(known: _Placement, stored: P, split: int | None) -> P:

@@ -51,8 +51,8 @@ class Linear(nnx.Module):
         few: bool = False,
     ):
         kernel = init(rngs.params(), (features_in, features_out), jnp.float32)
-        split = ("input", "output").index(split) if split else None
-        self.kernel = nnx.Param(kernel, split=split, few=few)
+        axis = ("input", "output").index(split) if split else None
+        self.kernel = nnx.Param(kernel, split=axis, few=few)
         self.bias = nnx.Param(jnp.zeros((features_out,), jnp.float32)) if bias else None
         self.dtype = dtype
 
@@ -61,8 +61,8 @@ class Linear(nnx.Module):
         rows = x.astype(self.dtype)
         if stack := self.kernel.get_metadata().get("stack"):
             if x.shape[1] == 1:
-                y = product_of_few(rows[:, 0], kernel, stack)[:, None]
-                return self._finished(y, self.bias)
+                y = product_of_few(rows[:, 0], kernel, stack, self.kernel.split)
+                return self._finished(y, self.bias)[:, None]
             kernel = gathered_layer(kernel, stack, self.kernel.split)
         if platform() != "tpu":
             # One axis of rows: the weight gradient then contracts a single axis, which XLA on CPU

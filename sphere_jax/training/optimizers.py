@@ -27,7 +27,7 @@ def schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
     decay = {
         "constant": optax.constant_schedule(peak),
         "cosine": optax.cosine_decay_schedule(peak, length, options.final_fraction),
-        "linear": lambda step: jnp.maximum(line(step), last),  # compiled, it may end a little below
+        "linear": lambda step: jnp.maximum(line(step), last),  # compiled, a line may end below
     }[options.schedule]
     parts, ends = [], []
     if warmup:  # starts one step after zero, so that the first update is not empty
@@ -41,8 +41,8 @@ def schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
 
 def learning_rates(options: OptimizerOptions, steps: int) -> Float32[np.ndarray, " {steps}"]:
     """The learning rate of every update, on the host: reading one does not wait for the device."""
-    # One program: eagerly it is one for each operation. Its length is round, so that every rate is
-    # computed by the same vector instructions and does not depend on how many follow.
+    # One program: eagerly it is one for each operation. A round length lets one program serve many
+    # stages, and leaves no remainder for other instructions, which might round otherwise.
     padded = np.arange(-(-steps // 1024) * 1024)
     rates = np.asarray(jax.jit(schedule(options, steps))(padded), np.float32)
     return np.broadcast_to(rates, padded.shape)[:steps]

@@ -61,14 +61,15 @@ def test_bfloat16_in_micro_batches_is_that_of_one_device(everything):
 
 
 def test_layers_are_gathered_one_by_one(found):
-    """But the modulations, whose rows are exchanged instead: of these, a half of both is gathered
-    over `data`."""
+    """But the modulations, whose rows are exchanged. Where `data` and another axis split, a part of
+    both is gathered over `data`."""
     for mesh, each in found.items():
         split = mesh.count("x") == 2
         assert (each["kept"] > 0) == (split and mesh != "1x1x2"), mesh  # which gathers nothing
         assert (each["layers"] > 0) == (mesh not in ("1x1", "8x1 without zero") and not split), mesh
         assert each["modulations"] == 0, mesh
-        assert each["largest_gather"] <= 64 * 6 * 64, mesh
+        alone = mesh.startswith("1x") or "x1" in mesh
+        assert each["largest_gather"] <= 64 * (4 if alone else 6) * 64, mesh
 
 
 def test_no_step_gathers_the_activations_of_the_whole_batch(found):
