@@ -85,8 +85,10 @@ nothing recomputed) at the published peak in bfloat16. Memory is the compiler's 
 there beside a program: all parameters of a run and, where training scores, its train state. "no
 fit": the compiler refuses, or needs more than it leaves to programs. "meanwhile": the part of what
 is sent that the compiler sends while other instructions run. Not compiled: previews, held-out
-losses, and networks whose weights a config does not name (LPIPS, DINO as an encoder). What was
-changed by these numbers, and what they fall short of: [performance](performance.md#on-a-pod).
+losses, and networks whose weights a config does not name (LPIPS, DINO as an encoder). Of the oldest
+rows, whose files name no version of JAX, the rounded numbers alone are kept, so nothing is said of
+their float32 products, copies and gathers. What was changed by these numbers, and what they fall
+short of: [performance](performance.md#on-a-pod).
 """
 
 
