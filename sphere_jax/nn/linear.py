@@ -61,8 +61,9 @@ class Linear(nnx.Module):
         rows = x.astype(self.dtype)
         if stack := self.kernel.get_metadata().get("stack"):
             if x.shape[1] == 1:
-                y = product_of_few(rows[:, 0], kernel, stack, self.kernel.split)
-                return self._finished(y, self.bias)[:, None]
+                rows = rows.reshape(-1, x.shape[-1])
+                y = product_of_few(rows, kernel, stack, self.kernel.split)
+                return self._finished(y, self.bias).reshape(*x.shape[:-1], -1)
             kernel = gathered_layer(kernel, stack, self.kernel.split)
         if platform() != "tpu":
             # One axis of rows: the weight gradient then contracts a single axis, which XLA on CPU
