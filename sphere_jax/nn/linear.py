@@ -36,6 +36,8 @@ class Linear(nnx.Module):
     split: the axis of the kernel that a mesh's `tensor` axis splits in a stack of layers, "input"
       or "output"; neither is split without it. A layer that splits its output comes before one that
       splits its input, whose output is a sum over devices.
+    few: its rows may be one an image, (B, 1, features_in), and not one a token. In a stack of
+      layers on a mesh, devices then exchange such rows, and not the kernel (`product_of_few`).
     """
 
     def __init__(
