@@ -231,8 +231,7 @@ def product_of_few(
     others = tuple(axis for axis in known.rows if axis not in sharing) or None
     stays = NamedSharding(known.mesh, stored)
     kernel = _moved(kernel, stays, stays, NamedSharding(known.mesh, back))
-    results = split_over(split_over(rows, others, inputs) @ kernel, others, outputs)
-    return split_over(results, known.rows)
+    return split_by_batch(split_over(split_over(rows, others, inputs) @ kernel, others, outputs))
 
 
 def _kept(known: _Placement, stored: P, split: int | None) -> P:

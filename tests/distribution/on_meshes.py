@@ -42,13 +42,14 @@ MESHES = [  # data, fsdp, tensor, zero
     (1, 2, 4, True),
     (8, 1, 1, False), (2, 4, 1, False),
 ]  # fmt: skip
-STEPS, BATCH, TOKENS, WIDTH = 20, 40, 4, 64
+STEPS, BATCH, SHAPE, WIDTH = 20, 40, (2, 2, 4), 64
+TOKENS = SHAPE[0] * SHAPE[1]
 WHOLE = (f"{BATCH},{TOKENS},{WIDTH}", f"{BATCH * TOKENS},{WIDTH}")
 meshes.SMALLEST = WIDTH**2  # of the arrays that are split, those of a layer included
 CONFIG = {
     "stages": ("flow",),
     "data": {"source": "latents"},
-    "tokenizer": {"name": "precomputed", "latent_shape": (2, 2, 4)},
+    "tokenizer": {"name": "precomputed", "latent_shape": SHAPE},
     "model": {"width": WIDTH, "depth": 2, "heads": 2, "unroll": False, "remat": "blocks"},
     "flow": {
         "steps": STEPS, "batch_size": BATCH, "label_dropout": 0.5, "ema_decay": 0.5,
@@ -87,7 +88,7 @@ def on(
     rng, losses, first = np.random.default_rng(1), [], None
     for _ in range(steps):
         batch = {
-            "latents": rng.normal(size=(BATCH, 2, 2, 4)).astype(np.float32),
+            "latents": rng.normal(size=(BATCH, *SHAPE)).astype(np.float32),
             "labels": rng.integers(10, size=BATCH).astype(np.int32),
         }
         batch = put_global(mesh, batch, dict.fromkeys(batch, batch_sharding(mesh)))
