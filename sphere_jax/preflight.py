@@ -26,7 +26,10 @@ def main(argv: list[str]) -> None:
     )
     flags.add_choice("--platform", ("cpu", "gpu", "tpu"), help="of the devices")
     flags.add_argument(
-        "--wait", type=whole(1), default=300, metavar="SECONDS", help="for hosts that are not there"
+        "--wait",
+        type=whole(1),
+        metavar="SECONDS",
+        help="for hosts that are not there (default: $SPHERE_JAX_WAIT or 30, as all commands)",
     )
     flags.add_argument("--config", type=user_path, default="", help="of what will run")
     for name in ("--workdir", "--out"):

@@ -273,10 +273,11 @@ class TestTpuPod:
         return [call[-1].removeprefix("--command=") for call in calls]
 
     def test_every_host_gets_python_checks_and_the_command(self, fakes):
-        self.pod(fakes, *FLAGS)
+        self.pod(fakes, *FLAGS, SPHERE_JAX_WAIT="90")
         folder, environment, checks, command = self.ssh(fakes)
         assert "test -d sphere_jax" in folder and "launch/environment.sh tpu" in environment
-        assert ".venv-tpu/bin/python -m sphere_jax.preflight --hosts=2 --platform=tpu" in checks
+        python = "SPHERE_JAX_WAIT=90 .venv-tpu/bin/python"
+        assert f"{python} -m sphere_jax.preflight --wait=300 --hosts=2 --platform=tpu" in checks
         assert r"--workdir=/shared/a\ run" in checks
         assert r"-m sphere_jax.main --config=configs/mnist_slerp.py" in command
         assert "SPHERE_JAX_POD=1" in command and "JAX_COMPILATION_CACHE_DIR=/shared/" in command
@@ -437,8 +438,8 @@ class TestGke:
         given = {"HOSTS": "4", "CHIPS": "4"}
         run(fakes, "in_container.sh", *FLAGS, **given)
         checks, command = fakes.calls("python")
-        assert checks[2:6] == ["sphere_jax.preflight", "--hosts=4", "--devices_per_host=4",
-                               "--platform=tpu"]  # fmt: skip
+        assert checks[2:7] == ["sphere_jax.preflight", "--wait=300", "--hosts=4",
+                               "--devices_per_host=4", "--platform=tpu"]  # fmt: skip
         assert command[2:] == ["sphere_jax.main", *FLAGS]
         fakes.codes(2)
         run(fakes, "in_container.sh", *FLAGS, code=2, **given)

@@ -50,6 +50,7 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
         "JAX_NUMPY_RANK_PROMOTION": "raise",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("SPHERE_JAX_CACHE", str(cache)),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
+        "SPHERE_JAX_WAIT": "300",  # for others, on a busy machine
         **more,
     }
 

@@ -1,6 +1,7 @@
 """Joining the processes of a pod. A single process needs nothing."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ from sphere_jax.common.errors import Unanswered, UserError
 from sphere_jax.common.interruption import end_at_once
 from sphere_jax.common.local_devices import local_devices
 
-SAID_AFTER = 20.0  # seconds until it is said that others are waited for
+WAIT = 30  # seconds in which all processes of a run must start; $SPHERE_JAX_WAIT sets another
+SAID_AFTER = 10.0  # seconds until it is said that others are waited for
 
 
-def start_processes(timeout_seconds: int = 300) -> None:
+def start_processes(timeout_seconds: int | None = None) -> None:
     """Joins the other processes of this job, if there are any, and ends this one if another one
-    ends before its time (`common/peers.py`), or has not come in time: with one sentence and the
-    exit code of `Unanswered`.
+    ends before its time (`common/peers.py`), or has not come within `timeout_seconds` (by default
+    $SPHERE_JAX_WAIT or `WAIT`): with one sentence and the exit code of `Unanswered`.
 
     Two ways, both from the environment so that every launcher in `launch/` can set them:
     `SPHERE_JAX_POD=1` asks JAX to find the coordinator by itself (TPU pods, Slurm, MPI);
@@ -28,11 +30,12 @@ def start_processes(timeout_seconds: int = 300) -> None:
     it explicitly.
 
     Raises:
-      UserError: some of the variables are missing, or the GPUs of a node cannot be shared.
+      UserError: some of the variables are missing or wrong, or the GPUs of a node cannot be shared.
       Unanswered: the others cannot be joined.
     """
     if not _set_up():
         return
+    timeout_seconds = timeout_seconds or _wait()
     try:
         with _limited(timeout_seconds):
             address, count, number, devices = _from_environment(timeout_seconds)
@@ -94,7 +97,7 @@ def _limited(seconds: int) -> Iterator[None]:
 def _end_unanswered(timeout_seconds: int) -> None:
     print(
         f"error: The other processes did not answer within {timeout_seconds} s; check that the "
-        "same command was started on every host.",
+        "same command was started on every host, or set SPHERE_JAX_WAIT to more seconds.",
         file=sys.stderr,
     )
     end_at_once(Unanswered.exit_code)
@@ -106,6 +109,14 @@ def _say_waiting(timeout_seconds: int) -> None:
         "may start at different times.",
         file=sys.stderr, flush=True,
     )  # fmt: skip
+
+
+def _wait() -> int:
+    """Seconds in which the others must come."""
+    given = os.environ.get("SPHERE_JAX_WAIT") or str(WAIT)
+    if not re.fullmatch("[1-9][0-9]{0,5}", given):
+        raise UserError(f"SPHERE_JAX_WAIT={given} must be a whole number of seconds.")
+    return int(given)
 
 
 def _set_up() -> bool:

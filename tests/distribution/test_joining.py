@@ -28,6 +28,14 @@ def test_variables_that_are_no_numbers(monkeypatch):
         start_processes()
 
 
+@pytest.mark.parametrize("given", ["0", "1.5", "-3", "half a minute", "1" * 9])
+def test_a_wait_that_is_no_number_of_seconds(monkeypatch, given):
+    monkeypatch.setenv("SPHERE_JAX_COORDINATOR", "127.0.0.1:1")
+    monkeypatch.setenv("SPHERE_JAX_WAIT", given)
+    with pytest.raises(UserError, match=f"SPHERE_JAX_WAIT={given} must be a whole number of sec"):
+        start_processes()
+
+
 @pytest.mark.parametrize("number", ["2", "-1"])
 def test_a_number_that_is_no_process(monkeypatch, number):
     monkeypatch.setenv("SPHERE_JAX_COORDINATOR", "127.0.0.1:1")

@@ -124,8 +124,9 @@ def test_a_run_resumes_on_another_number_of_processes(one, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("missing", [0, 1])
-def test_a_process_that_never_comes_is_one_sentence(missing):
-    with running("preflight", "--wait=3", missing=[missing]) as (other,):
+def test_a_process_that_never_comes_is_one_sentence(missing, tmp_path):
+    calls = [("preflight", "--wait=3"), ("main", *tiny_run.FLAGS, f"--workdir={tmp_path / 'run'}")]
+    with running(*calls[missing], missing=[missing], SPHERE_JAX_WAIT="3") as (other,):
         _, err = tiny_run.finish(other, 75, timeout=60)
     assert err.startswith("error: The other processes did not answer within 3 s"), err
     assert err.count("\n") == 1
