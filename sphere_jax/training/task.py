@@ -63,7 +63,7 @@ class Task:
     @cached_property
     def abstract_state(self) -> State:
         """The train state's shapes, dtypes and shardings; nothing is allocated."""
-        shapes = jax.eval_shape(self._init, stage_key(self.seed, self.name), self.frozen, None)
+        shapes = self._init.eval_shape(stage_key(self.seed, self.name), self.frozen, None)
         return shapes_on(self.mesh, shapes, self.zero)
 
     @property
@@ -111,12 +111,19 @@ class Task:
     @cached_property
     def _compiled_init(self) -> Callable:
         return jax.jit(
-            self._init,
+            lambda *arguments: self._init(*arguments),
             out_shardings=self.state_shardings,
             compiler_options=run_once_options(),
             donate_argnums=2,
         )
 
-    def _init(self, key, frozen, params) -> State:
+    @cached_property
+    def _init(self) -> Callable:
+        """`(key, frozen, params) -> state`, jitted so that its shapes and its program share a
+        trace."""
         widths = self.options.ema_profiles
-        return init_state(self.method, self.optimizer, key, frozen, params, widths)
+
+        def init(key, frozen, params):
+            return init_state(self.method, self.optimizer, key, frozen, params, widths)
+
+        return jax.jit(init)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from refusals import refusal_of
+from sklearn.datasets import load_digits
 
 from sphere_jax.common import fingerprints
 from sphere_jax.config.options import DataOptions, source_of
@@ -59,6 +60,15 @@ def test_digits_are_resized():
     assert large.arrays["images"].shape == (len(small), 16, 16, 1)
     halved = large.arrays["images"].reshape(-1, 8, 2, 8, 2).mean((2, 4))
     assert np.corrcoef(halved.ravel(), small.arrays["images"].ravel())[0, 1] > 0.95
+
+
+def test_digits_are_those_of_scikit_learn():
+    digits, split = load_digits(), load(DataOptions(source="digits", image_size=8))
+    held_out = every_fifth_of_each_class(digits.target)
+    for source, rows in ((split.train, ~held_out), (split.heldout, held_out)):
+        np.testing.assert_array_equal(source.arrays["labels"], digits.target[rows])
+        expected = np.round(digits.images[rows] * (255 / 16))
+        np.testing.assert_array_equal(source.arrays["images"][..., 0], expected)
 
 
 def test_the_held_out_fifth_is_of_each_class():

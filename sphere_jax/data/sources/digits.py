@@ -1,5 +1,8 @@
 """The 1,797 grey 8x8 digits that ship inside scikit-learn."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 
 from sphere_jax.config.options import DataOptions
@@ -15,11 +18,12 @@ class Digits(DataSource):
         return Classes(10, tuple("0123456789"))
 
     def load(self, data: DataOptions) -> Split:
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-        labels = digits.target.astype(np.int32)
+        # The file that `sklearn.datasets.load_digits` reads: its import takes longer than all of
+        # this, at each start of a small run.
+        folder = Path(find_spec("sklearn").origin).parent / "datasets" / "data"
+        table = np.loadtxt(folder / "digits.csv.gz", delimiter=",", dtype=np.int32)
+        pixels, labels = table[:, :-1], table[:, -1]
+        images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
         return split_arrays(images, labels, every_fifth_of_each_class(labels), data)
 
 
