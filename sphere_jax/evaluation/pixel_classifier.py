@@ -3,18 +3,23 @@
 A support vector machine with a Gaussian kernel on raw pixels of the training split decides. It
 shares no weights with a generator or with the feature network. Its own accuracy on held-out images
 is the upper bound of what an agreement can mean.
+
+scikit-learn is imported where it is used: that takes a third of the imports of a run, which may end
+long before it is scored, or not be scored at all.
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64, Integer, Shaped
-from sklearn.metrics.pairwise import rbf_kernel
-from sklearn.svm import SVC
 
 from sphere_jax.common.progress import Progress
 from sphere_jax.data.array_checks import require_images, require_labels
 from sphere_jax.evaluation.preconditions import Images
+
+if TYPE_CHECKING:
+    from sklearn.svm import SVC
 
 LARGEST_SET = 5_000  # the kernel matrix is 200 MB then
 PENALTY = 10.0
@@ -25,7 +30,7 @@ BATCH = 1024  # images classified at once
 class PixelClassifier:
     """A fitted support vector machine, and the pixels and kernel width it was fitted with."""
 
-    machine: SVC
+    machine: "SVC"
     pixels: Float64[np.ndarray, "n pixels"]
     gamma: float
     image_shape: tuple[int, int, int]
@@ -39,6 +44,8 @@ class PixelClassifier:
         Raises:
           ValueError: the images are not uint8 of this classifier's shape.
         """
+        from sklearn.metrics.pairwise import rbf_kernel
+
         images = require_images(images, "images")
         if images.shape[1:] != self.image_shape:
             raise ValueError(
@@ -64,6 +71,9 @@ def train_pixel_classifier(
     Raises:
       ValueError: wrong images or labels, or fewer than two classes among them.
     """
+    from sklearn.metrics.pairwise import rbf_kernel
+    from sklearn.svm import SVC
+
     images = require_images(images, "The pixel classifier's images", at_least=2)
     labels = require_labels(labels, len(images), "The pixel classifier's labels", num_classes)
     if len(images) > LARGEST_SET:
