@@ -4,6 +4,7 @@
 # Exit codes of a command, which the scripts pass on: 0 finished, 1 an error, 2 refused, 75 another
 # process was lost or did not answer, 130 stopped by a signal and saved, more than 128 killed.
 
+export SPHERE_JAX_WAIT=${SPHERE_JAX_WAIT:-300} # seconds: hosts of a cluster do not come up together
 code=0 trapped=''
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }

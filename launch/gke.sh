@@ -70,7 +70,7 @@ $(arguments "$@")
               - {name: SPHERE_JAX_POD, value: '1'}
               - {name: TF_CPP_MIN_LOG_LEVEL, value: '3'}
               - {name: COMMAND, value: $(quoted "${COMMAND:-main}")}
-              - {name: SPHERE_JAX_WAIT, value: $(quoted "${SPHERE_JAX_WAIT:-}")}
+              - {name: SPHERE_JAX_WAIT, value: $(quoted "$SPHERE_JAX_WAIT")}
               - {name: HOSTS, value: '$HOSTS'}
               - {name: CHIPS, value: '$CHIPS'}
               - {name: JAX_COMPILATION_CACHE_DIR, value: $(quoted "$compiled")}

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 trap 'trapped=yes stopping=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT
 stopping=''
-"$python" -m sphere_jax.preflight --wait=300 --hosts="$HOSTS" --devices_per_host="$CHIPS" --platform=tpu "$@" &
+"$python" -m sphere_jax.preflight --hosts="$HOSTS" --devices_per_host="$CHIPS" --platform=tpu "$@" &
 child=$!
 wait_for "$child"
 if [[ $stopping ]] || ((code)); then exit "$code"; fi

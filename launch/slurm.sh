@@ -50,7 +50,7 @@ trap 'trapped=yes cancelled=yes' TERM # cancelled or preempted: Slurm tells the 
 read -ra command <<<"${COMMAND:-main}" # may be two words
 at=$SECONDS
 # Some clusters do not say how many GPUs a node has: then any number will do.
-step sphere_jax.preflight --wait=300 --hosts="${SLURM_JOB_NUM_NODES:-1}" \
+step sphere_jax.preflight --hosts="${SLURM_JOB_NUM_NODES:-1}" \
   ${SLURM_GPUS_ON_NODE:+"--devices_per_host=$SLURM_GPUS_ON_NODE"} --platform=gpu "$@"
 if ((code == 0)); then step "sphere_jax.${command[0]}" "${command[@]:1}" "$@"; fi
 

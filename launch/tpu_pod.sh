@@ -20,7 +20,7 @@ elsewhere=yes
 compiled=$(compiled_folder "$@")
 compiled=$(printf '%q' "$compiled")
 environment="SPHERE_JAX_POD=1 TF_CPP_MIN_LOG_LEVEL=3 JAX_COMPILATION_CACHE_DIR=$compiled"
-environment+=${SPHERE_JAX_WAIT:+ SPHERE_JAX_WAIT=$SPHERE_JAX_WAIT}
+environment+=" SPHERE_JAX_WAIT=$(printf '%q' "$SPHERE_JAX_WAIT")"
 python="env $environment .venv-tpu/bin/python" kill=kill
 if [[ ${IMAGE:-} ]]; then
   python="sudo docker run --rm --init --privileged --net=host --volume \$PWD:\$PWD --workdir \$PWD"
@@ -99,7 +99,7 @@ short=0
 for ((starts = 1; ; starts++)); do
   at=$SECONDS
   make_ready
-  ((code)) || on_all_hosts "cd $folder && $python -m sphere_jax.preflight --wait=300 --hosts=$hosts --platform=tpu$flags"
+  ((code)) || on_all_hosts "cd $folder && $python -m sphere_jax.preflight --hosts=$hosts --platform=tpu$flags"
   # In the background there, for the number of the process to stop.
   ((code)) || on_all_hosts "cd $folder && { $python -m sphere_jax.${COMMAND:-main}$flags & echo \$! >.running; wait \$!; }"
   if [[ $stopping ]] || ! may_work_again "$code"; then exit "$code"; fi

@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
         "--wait",
         type=whole(1),
         metavar="SECONDS",
-        help="for hosts that are not there (default: $SPHERE_JAX_WAIT or 30, as all commands)",
+        help="for hosts that are not there (default $SPHERE_JAX_WAIT or 30)",
     )
     flags.add_argument("--config", type=user_path, default="", help="of what will run")
     for name in ("--workdir", "--out"):

@@ -46,9 +46,14 @@ def running(command, *flags, **more):
             process.kill()
 
 
+def said(err: str) -> list[str]:
+    """The lines of a process's stderr, without that of a slow machine."""
+    return [line for line in err.splitlines() if "Waiting for the other processes" not in line]
+
+
 def results(count: int, script: Path, *arguments: Any) -> list:
     """What each process of a script prints as JSON in its last line."""
     with running(script, *arguments, count=count, PYTHONPATH=str(tiny_run.ROOT)) as processes:
-        said = [process.communicate(timeout=400) for process in processes]
-    assert not any(process.returncode for process in processes), said
-    return [json.loads(output.splitlines()[-1]) for output, _ in said]
+        ends = [process.communicate(timeout=400) for process in processes]
+    assert not any(process.returncode for process in processes), ends
+    return [json.loads(output.splitlines()[-1]) for output, _ in ends]

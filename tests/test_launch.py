@@ -186,6 +186,11 @@ class TestSlurm:
         self.slurm(fakes, *FLAGS, code=code)
         assert len(fakes.calls("scontrol")) == queued
 
+    @pytest.mark.parametrize(("more", "seconds"), [({}, 300), ({"SPHERE_JAX_WAIT": "9"}, 9)])
+    def test_tasks_wait_for_others_that_come_late(self, fakes, more, seconds):
+        fakes.does("srun", 'echo "$SPHERE_JAX_WAIT s" >&2')
+        assert f"{seconds} s\n" in self.slurm(fakes, *FLAGS, **more)
+
     def test_checks_that_fail_start_nothing(self, fakes):
         fakes.codes(2)
         self.slurm(fakes, *FLAGS, code=2)
@@ -277,7 +282,7 @@ class TestTpuPod:
         folder, environment, checks, command = self.ssh(fakes)
         assert "test -d sphere_jax" in folder and "launch/environment.sh tpu" in environment
         python = "SPHERE_JAX_WAIT=90 .venv-tpu/bin/python"
-        assert f"{python} -m sphere_jax.preflight --wait=300 --hosts=2 --platform=tpu" in checks
+        assert f"{python} -m sphere_jax.preflight --hosts=2 --platform=tpu" in checks
         assert r"--workdir=/shared/a\ run" in checks
         assert r"-m sphere_jax.main --config=configs/mnist_slerp.py" in command
         assert "SPHERE_JAX_POD=1" in command and "JAX_COMPILATION_CACHE_DIR=/shared/" in command
@@ -398,6 +403,7 @@ class TestGke:
         assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
         environment = {each["name"]: each["value"] for each in container["env"]}
         assert environment["JAX_COMPILATION_CACHE_DIR"] == "/shared/.compiled"
+        assert environment["SPHERE_JAX_WAIT"] == "300"
         assert all(isinstance(value, str) for value in environment.values())
         # What failed or was refused is not repeated; what was preempted is.
         assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1, 2]
@@ -438,8 +444,8 @@ class TestGke:
         given = {"HOSTS": "4", "CHIPS": "4"}
         run(fakes, "in_container.sh", *FLAGS, **given)
         checks, command = fakes.calls("python")
-        assert checks[2:7] == ["sphere_jax.preflight", "--wait=300", "--hosts=4",
-                               "--devices_per_host=4", "--platform=tpu"]  # fmt: skip
+        assert checks[2:6] == ["sphere_jax.preflight", "--hosts=4", "--devices_per_host=4",
+                               "--platform=tpu"]  # fmt: skip
         assert command[2:] == ["sphere_jax.main", *FLAGS]
         fakes.codes(2)
         run(fakes, "in_container.sh", *FLAGS, code=2, **given)

@@ -35,12 +35,13 @@ def start_processes(timeout_seconds: int | None = None) -> None:
     """
     if not _set_up():
         return
-    timeout_seconds = timeout_seconds or _wait()
+    wait = _wait()
+    timeout_seconds = timeout_seconds or wait
     try:
         with _limited(timeout_seconds):
             address, count, number, devices = _from_environment(timeout_seconds)
             host, _, port = address.rpartition(":")
-            told = _start_coordinator(f"[::]:{port}", count) if number == 0 else 0
+            own = _start_coordinator(f"[::]:{port}", count) if number == 0 else 0
             jax.config.update("jax_enable_preemption_service", False)  # would take SIGTERM from us
             jax.distributed.initialize(
                 address,
@@ -51,9 +52,8 @@ def start_processes(timeout_seconds: int | None = None) -> None:
                 initialization_timeout=timeout_seconds + 60,
                 coordinator_bind_address="127.0.0.1:0",  # of a service that nobody uses
             )
-            told = _from_main_process(told) if count > 1 else told
-        if count > 1:
-            peers.join((host, told), number)
+            if count > 1:
+                peers.join((host, _told_port(own, timeout_seconds)), number)
     except (RuntimeError, OSError) as error:
         raise _unanswered(error) from error
 
@@ -115,7 +115,7 @@ def _wait() -> int:
     """Seconds in which the others must come."""
     given = os.environ.get("SPHERE_JAX_WAIT") or str(WAIT)
     if not re.fullmatch("[1-9][0-9]{0,5}", given):
-        raise UserError(f"SPHERE_JAX_WAIT={given} must be a whole number of seconds.")
+        raise UserError(f"SPHERE_JAX_WAIT={given} must be whole seconds, 1 to 999999.")
     return int(given)
 
 
@@ -184,6 +184,18 @@ def _start_coordinator(bind_address: str, count: int) -> int:
         raise UserError(f"No coordinator can listen on {bind_address} ({reason[:200]}).")
     _start_coordinator.process = process  # alive as long as this one: its pipe must stay open
     return int(port)
+
+
+def _told_port(own: int, timeout_seconds: int) -> int:
+    """Of the first process's coordinator, which `own` is there. By the store of `jax.distributed`
+    and not by devices: those of a pod may take a minute to start, with everyone there."""
+    from jax._src.distributed import global_state
+
+    if own:
+        global_state.client.key_value_set("sphere_jax coordinator", str(own))
+        return own
+    told = global_state.client.blocking_key_value_get
+    return int(told("sphere_jax coordinator", 1000 * (timeout_seconds + 60)))
 
 
 def _from_main_process(number: int) -> int:

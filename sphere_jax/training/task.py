@@ -111,7 +111,7 @@ class Task:
     @cached_property
     def _compiled_init(self) -> Callable:
         return jax.jit(
-            lambda *arguments: self._init(*arguments),
+            self._init,
             out_shardings=self.state_shardings,
             compiler_options=run_once_options(),
             donate_argnums=2,

@@ -32,7 +32,7 @@ def test_variables_that_are_no_numbers(monkeypatch):
 def test_a_wait_that_is_no_number_of_seconds(monkeypatch, given):
     monkeypatch.setenv("SPHERE_JAX_COORDINATOR", "127.0.0.1:1")
     monkeypatch.setenv("SPHERE_JAX_WAIT", given)
-    with pytest.raises(UserError, match=f"SPHERE_JAX_WAIT={given} must be a whole number of sec"):
+    with pytest.raises(UserError, match=f"SPHERE_JAX_WAIT={given} must be whole seconds"):
         start_processes()
 
 
@@ -118,6 +118,6 @@ def test_a_port_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: None)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    monkeypatch.setattr(processes, "_from_main_process", lambda _: port)  # closed again
+    monkeypatch.setattr(processes, "_told_port", lambda *_: port)  # closed again
     with pytest.raises(Unanswered, match="Connection refused.*reach the ports of the first one"):
         start_processes(7)
