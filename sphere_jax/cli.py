@@ -1,6 +1,7 @@
 """What all commands share: flags, config files with overrides, and errors as one sentence."""
 
 import argparse
+import atexit
 import dataclasses
 import difflib
 import errno
@@ -9,7 +10,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,15 @@ from sphere_jax.common.flags import (
 from sphere_jax.common.huge_pages import restart_with_huge_pages
 from sphere_jax.common.interruption import EXIT_CODE as INTERRUPTED
 from sphere_jax.common.interruption import SENTENCE as STOPPED
-from sphere_jax.common.interruption import Interrupted, end_at_once, listening
+from sphere_jax.common.interruption import (
+    Interrupted,
+    decided,
+    end_at_once,
+    ignore,
+    listening,
+    say,
+)
+from sphere_jax.common.temporary import remove_temporaries
 from sphere_jax.config.config_files import load_config, parse_value
 from sphere_jax.config.option_reference import sampler_help, sampler_names
 from sphere_jax.config.options import SamplerOptions
@@ -56,7 +64,8 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     """Runs `main(argv)`: exit code 2 and a sentence for a user error, 130 for an interruption, and
     that of `common/peers.py` where another process of the run has ended."""
     restart_with_huge_pages()
-    with listening(partial(peers.leave, "stopped")) as reported:
+    atexit.register(ignore)  # before all others, so that it runs last
+    with listening(_leave_interrupted) as reported:
         code, sentence, kind = 0, "", "done"
         try:
             _set_precision()
@@ -82,19 +91,31 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         except KeyboardInterrupt:
             code, sentence, kind = INTERRUPTED, STOPPED, "stopped"
         except Exception:
-            if not (cause := peers.leave("error", wait=peers.UNEXPLAINED)):
+            try:
+                cause = peers.leave("error", wait=peers.UNEXPLAINED)
+            except KeyboardInterrupt:
+                cause = ""
+            if not cause:
                 peers.end_with_traceback()
                 raise
             code, sentence, kind = peers.code(), f"error: {cause}", ""
+        decided(code)
         reported.set()
         if kind and (cause := peers.leave(kind)):
             code, sentence = peers.code(), f"error: {cause}"
         if sentence:
             _silence_threads()
-            print(sentence, file=sys.stderr)
+            say(sentence)
         peers.end(code)
     if code:  # nothing that runs at exit may change the code, take its time or add a traceback
         end_at_once(code)
+    decided(0)
+
+
+def _leave_interrupted() -> None:
+    """Before an end that no `finally` sees."""
+    peers.leave("stopped")
+    remove_temporaries()
 
 
 def _silence_threads() -> None:

@@ -20,7 +20,6 @@ reference's training split, which need no download (its Frechet distance is not 
 published --features.
 """
 
-import tempfile
 from pathlib import Path
 
 from sphere_jax.cli import (
@@ -236,6 +235,7 @@ def _show(arguments, found: dict, lines: list[str], other: dict | None) -> None:
 def _of_run(arguments) -> None:
     """Scores of a run, or of a file against a run's or a file's images with labels."""
     from sphere_jax.common.errors import UserError
+    from sphere_jax.common.temporary import temporary_folder
     from sphere_jax.evaluation.protocol import protocol
     from sphere_jax.evaluation.sample_files import read_samples
     from sphere_jax.evaluation.score_tables import describe, reading, remark_of
@@ -279,7 +279,7 @@ def _of_run(arguments) -> None:
         for name in ("features", "pretrained", "data_source", "data_path")
     }
     evaluation = {key: value for key, value in given.items() if value}
-    with tempfile.TemporaryDirectory() as temporary:
+    with temporary_folder() as temporary:
         if arguments.workdir:
             workdir = Path(arguments.workdir)
             values = sampler_values(workdir, arguments.sampler)
@@ -287,7 +287,7 @@ def _of_run(arguments) -> None:
                 values |= {"guidance": swept_guidance(arguments.sweep)}
             run = load_run(workdir, values, evaluation, data=True, weights=arguments.weights)
         else:
-            run = bare_run(arguments.reference, Path(temporary), evaluation)
+            run = bare_run(arguments.reference, temporary, evaluation)
         if arguments.sweep:
             _sweep(run, arguments)
             return

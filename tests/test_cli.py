@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from sphere_jax.cli import run_command
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import expand_path
 from sphere_jax.common.flags import any_method, number, whole
-from sphere_jax.common.interruption import Interrupted
+from sphere_jax.common.interruption import SIGNALS, Interrupted
 from sphere_jax.config import option_reference
 from sphere_jax.config.config_files import find_file, load_config
 from sphere_jax.data.class_names import Classes, parse_labels
@@ -38,7 +39,12 @@ def get_config():
 
 @pytest.fixture(autouse=True)
 def commands_end_by_an_exception(monkeypatch):
+    """And leave signals to pytest."""
     monkeypatch.setattr(cli, "end_at_once", sys.exit)
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
 @pytest.fixture

@@ -21,11 +21,10 @@ from sphere_jax.common.files import (
     make_folder,
     make_parent,
     read_json,
-    remove_leftovers,
-    temporary_beside,
     write_json,
     write_whole,
 )
+from sphere_jax.common.temporary import remove_leftovers, temporary_beside
 from sphere_jax.config.config_files import load_config
 from sphere_jax.config.options import DataOptions
 from sphere_jax.data.class_names import read_classes
@@ -160,7 +159,7 @@ def test_leftovers_of_killed_processes(tmp_path):
         file.write_text("")
         if name.startswith(".old"):
             os.utime(file, (1e9, 1e9))
-        files.remove_leftovers(tmp_path)
+        remove_leftovers(tmp_path)
         assert file.exists() == stays, name
 
 
@@ -264,6 +263,20 @@ def test_leftovers_below_a_folder_and_in_it_alone(tmp_path):
     remove_leftovers(tmp_path)
     assert not gone[1].exists() and all(file.exists() for file in kept)
     remove_leftovers(tmp_path / "nowhere")
+
+
+def test_leftovers_that_are_folders(tmp_path):
+    """Of `write_whole(alone=True)`; that of another host is old once what is in it is."""
+    here, there = f".x.{socket.gethostname()}.{2**22 + 1}.tmp", ".x.elsewhere.net.7.tmp"
+    for name in (here, there):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text("half")
+        os.utime(tmp_path / name, (1e9, 1e9))
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+    os.utime(tmp_path / there / "x", (1e9, 1e9))
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_root_is_no_folder_for_results():

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: one sentence and exit code 130, whatever the command is doing."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -35,24 +36,71 @@ BODIES = {
         + ["time.sleep(60)"]
     ),
     "compiled code": "[ctypes.CDLL(None).sleep(60) for _ in range(9)]",
+    "import": "import slow_module",
 }
+SLOW_MODULE = """
+import time
+try: time.sleep(60)
+except BaseException as error: raise ImportError("as extensions do") from error
+"""
 
 
-def start(body: str) -> subprocess.Popen:
+def start(body: str, **more: str) -> subprocess.Popen:
     line = [sys.executable, "-c", SCRIPT.format(body=body)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(line, cwd=tiny_run.ROOT, **pipes, text=True)
+    process = subprocess.Popen(line, cwd=tiny_run.ROOT, env=os.environ | more, **pipes, text=True)
     assert process.stdout.readline() == "ready\n"
     return process
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_a_signal_ends_a_command(body):
-    with start(body) as process:
+def test_a_signal_ends_a_command(body, tmp_path):
+    (tmp_path / "slow_module.py").write_text(SLOW_MODULE)
+    with start(body, PYTHONPATH=str(tmp_path)) as process:
         number = signal.SIGTERM if "except" in body else signal.SIGINT
         process.send_signal(number)
         _, err = tiny_run.finish(process, 130, timeout=20)
     assert err == f"{interruption.SENTENCE}\n"
+
+
+def test_a_signal_that_ends_the_reader_of_the_output_too():
+    """As Ctrl-C to `command 2>&1 | tee log`."""
+    with start("sys.stdout.write('not flushed'); time.sleep(60)") as process:
+        process.stdout.close()
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+
+
+@pytest.mark.parametrize("raises", [True, False], ids=["first", "second"])
+def test_a_signal_while_the_end_is_told_to_others(raises):
+    """Which takes up to a second: the exit code stays."""
+    tell = "cli.peers.leave = lambda *_: (print('telling', flush=True), time.sleep(60))"
+    body = f"{tell}; raise {'KeyboardInterrupt' if raises else 'cli.UserError(1)'}"
+    with start(body) as process:
+        assert process.stdout.readline() == "telling\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = tiny_run.finish(process, 130 if raises else 2, timeout=20)
+    assert "Traceback" not in err
+
+
+def test_what_is_being_written_is_gone(tmp_path):
+    """By a call that does not return, so that no `finally` is reached."""
+    body = "\n    ".join(
+        [
+            "from sphere_jax.common.files import write_whole",
+            "def fill(path):",
+            "    path.write_text('half'); path.with_suffix('.more').write_text('half')",
+            "    print('writing', flush=True); [ctypes.CDLL(None).sleep(60) for _ in range(9)]",
+            f"write_whole({str(tmp_path / 'whole')!r}, fill, alone=True)",
+        ]
+    )
+    with start(body) as process:
+        assert process.stdout.readline() == "writing\n"
+        assert list(tmp_path.iterdir())
+        process.send_signal(signal.SIGTERM)
+        tiny_run.finish(process, 130, timeout=20)
+    assert not list(tmp_path.iterdir())
 
 
 def test_signals_are_handled_before_anything_slow_is_imported():

@@ -10,20 +10,16 @@ import math
 import os
 import re
 import shutil
-import socket
 import tempfile
-import time
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sphere_jax.common.errors import UserError, shortened
 from sphere_jax.common.forms import Form, misfit
+from sphere_jax.common.temporary import removed_at_end, temporary_beside
 
-SILENT = 600.0  # seconds without a write after which another host's process is taken to be gone
-LEFTOVER = re.compile(r"\..+\..+\.\d+\.tmp")  # as `temporary_beside` names it
 OBJECT_STORE = re.compile(r"(gs|s3|az|abfs|hf|hdfs|https?):/")  # as a Path has it, too
 SEAL = "crc32 of the rest"  # key of a JSON object: of all else in it
 PATH_LENGTH, NAME_LENGTH = 4096, 255  # bytes, on all common file systems
@@ -209,54 +205,24 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def temporary_beside(path: Path) -> Path:
-    """Where a process writes before it renames to `path`; other hosts may write `path` as well."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-
-
-def remove_leftovers(folder: Path, below: bool = True) -> None:
-    """Deletes the temporary files of `write_whole` that killed processes left in `folder` and, if
-    `below`, in its folders. Those of processes that may still write, on this host or another, stay.
-    """
-    for place, inner, names in os.walk(folder):  # folders that vanish meanwhile are passed over
-        for file in (Path(place, name) for name in names if LEFTOVER.fullmatch(name)):
-            process = int(file.name.split(".")[-2])
-            with suppress(OSError):  # gone meanwhile
-                if not _may_write(file, process):
-                    file.unlink()
-        if not below:
-            inner.clear()
-
-
-def _may_write(file: Path, process: int) -> bool:
-    if not file.name.endswith(f".{socket.gethostname()}.{process}.tmp"):  # of another host
-        return time.time() - file.stat().st_mtime < SILENT
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return process != os.getpid()  # else of an earlier process with this number
-
-
-def write_whole(path: str | os.PathLike, fill: Callable[[Path], Any]) -> None:
-    """Puts what `fill` writes to a temporary path at `path`, and its folders around it.
+def write_whole(path: str | os.PathLike, fill: Callable[[Path], Any], alone: bool = False) -> None:
+    """Puts what `fill` writes to a temporary path at `path`, and its folders around it. `alone`:
+    that path is in a folder of its own, for a `fill` that makes more files beside it.
 
     Raises UserError if that cannot be written. A path that a user names is checked before, by
     `make_parent` or `make_folder`.
     """
     path = Path(path)
-    temporary = temporary_beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fill(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"Cannot write {path} ({reason(error, path.parent)}).") from error
-    finally:
-        with suppress(OSError):  # gone, unless something failed
-            temporary.unlink()
+    with removed_at_end(temporary_beside(path)) as temporary:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if alone:
+                temporary.mkdir(exist_ok=True)
+            written = temporary / path.name if alone else temporary
+            fill(written)
+            os.replace(written, path)
+        except OSError as error:
+            raise UserError(f"Cannot write {path} ({reason(error, path.parent)}).") from error
 
 
 def reason(error: OSError, folder: Path) -> str:

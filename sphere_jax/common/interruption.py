@@ -1,9 +1,10 @@
 """Ctrl-C and SIGTERM, in every phase of a command.
 
 By default they raise KeyboardInterrupt, as Ctrl-C does, and the command ends with exit code 130.
-Where something can be saved first, as in the training loop, `held` takes them as a request. A
+Where something can be saved first, as in the training loop, `held` takes them as a request. During
+an import, which may turn the exception into another one, or abort, they end the process at once. A
 thread sees to it that the process ends: at the second signal, and where the exception is lost
-(imports and callbacks may swallow it) or cannot be raised because XLA is compiling or computing.
+(callbacks may swallow it) or cannot be raised because XLA is compiling or computing.
 """
 
 import math
@@ -14,7 +15,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -35,12 +37,20 @@ class _Held:
     request: Callable[[], None] | None = None
     patient: Callable[[], bool] = staticmethod(lambda: False)
     last = -math.inf  # when the last signal that counts came
+    before_end: Callable[[], None] | None = None  # of `listening`
+
+
+def say(sentence: str) -> None:
+    """Prints to stderr, which may be a pipe whose reader the same signal has ended."""
+    with suppress(OSError, ValueError):
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def end_at_once(code: int) -> NoReturn:
     """Ends the process; what is printed comes out."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # as in `say`
+            stream.flush()
     os._exit(code)
 
 
@@ -58,6 +68,7 @@ def listening(before_end: Callable[[], None]) -> Iterator[threading.Event]:
     woken, waker = socket.socketpair()
     waker.setblocking(False)
     before = {number: signal.signal(number, _handle) for number in SIGNALS}
+    outer, _Held.before_end = _Held.before_end, before_end
     previous = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     watch = threading.Thread(target=_watch, args=(woken, reported, before_end), daemon=True)
     watch.start()
@@ -69,6 +80,7 @@ def listening(before_end: Callable[[], None]) -> Iterator[threading.Event]:
         signal.set_wakeup_fd(previous)
         for number, handler in before.items():
             signal.signal(number, handler)
+        _Held.before_end = outer
         waker.close()
         watch.join()
         woken.close()
@@ -95,8 +107,37 @@ def _handle(number, frame) -> None:
         return
     request, _Held.request = _Held.request, None
     if request is None or not _Held.patient():
+        if _Held.before_end is not None and _is_importing(frame):
+            _end_interrupted(_Held.before_end)
         raise KeyboardInterrupt
     request()
+
+
+def decided(code: int) -> None:
+    """Signals end this process with `code` from now on; does nothing outside the main thread."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: end_at_once(code))
+
+
+def ignore() -> None:
+    """Ignores signals: for the last moments of Python, in which no handler of ours is left."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _end_interrupted(before_end: Callable[[], None]) -> NoReturn:
+    before_end()
+    say(SENTENCE)
+    end_at_once(EXIT_CODE)
 
 
 def _raise_again(unraisable) -> None:
@@ -128,6 +169,4 @@ def _watch(woken: socket.socket, reported: threading.Event, before_end: Callable
             if signals > 1 or not _Held.patient():
                 deadline = now + (PATIENCE if signals == 1 else SECOND)
     if not reported.is_set():
-        before_end()
-        print(SENTENCE, file=sys.stderr)
-        end_at_once(EXIT_CODE)
+        _end_interrupted(before_end)

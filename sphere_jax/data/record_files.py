@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import temporary_beside
+from sphere_jax.common.temporary import removed_at_end, temporary_beside
 
 OPEN_FILES = 256  # at a time: a process may open some thousand files, often not more
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"  # reading ahead is for whole files
@@ -98,18 +98,18 @@ def whole_records(file: Path) -> Iterator[Callable[[Iterable[bytes]], None]]:
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    temporary, count = temporary_beside(file), 0
-    with _writing(file):
-        writer = ArrayRecordWriter(_as_text(temporary), "group_size:1,uncompressed")
-
-    def add(records: Iterable[bytes]) -> None:
-        nonlocal count
+    count = 0
+    with removed_at_end(temporary_beside(file)) as temporary:
         with _writing(file):
-            for record in records:
-                writer.write(record)
-                count += 1
+            writer = ArrayRecordWriter(_as_text(temporary), "group_size:1,uncompressed")
 
-    try:
+        def add(records: Iterable[bytes]) -> None:
+            nonlocal count
+            with _writing(file):
+                for record in records:
+                    writer.write(record)
+                    count += 1
+
         yield add
         with _writing(file):
             writer.close()
@@ -117,9 +117,6 @@ def whole_records(file: Path) -> Iterator[Callable[[Iterable[bytes]], None]]:
             if open_records(temporary).num_records() != count:
                 raise OSError("not all of it was written")
             os.replace(temporary, file)
-    finally:
-        if temporary.is_file():
-            temporary.unlink()
 
 
 def _as_text(file: Path) -> str:

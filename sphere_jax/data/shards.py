@@ -11,9 +11,9 @@ from typing import Any
 import jax
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import remove_leftovers
 from sphere_jax.common.processes import barrier, is_main_process
 from sphere_jax.common.progress import Progress, log
+from sphere_jax.common.temporary import remove_leftovers
 
 PARTS = ("train", "heldout")
 

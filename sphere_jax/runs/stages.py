@@ -6,8 +6,9 @@ from functools import partial
 import numpy as np
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.files import remove_leftovers, write_json, write_npz
+from sphere_jax.common.files import write_json, write_npz
 from sphere_jax.common.processes import is_main_process
+from sphere_jax.common.temporary import remove_leftovers
 from sphere_jax.common.versions import versions
 from sphere_jax.config.options import Config
 from sphere_jax.config.reading import to_dict

@@ -95,6 +95,8 @@ def _download(url: str, partial: Path, checked: bool, log) -> str:
             return redirects.checksum
         raise
     with answer:
+        if answer.status != 206:  # else the new tag and the old bytes could stay together
+            partial.unlink(missing_ok=True)
         if (etag := answer.headers.get("ETag", "W/")).startswith('"'):
             tag.write_text(etag)
         length = answer.headers.get("Content-Length")

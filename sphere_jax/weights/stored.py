@@ -98,7 +98,7 @@ def write_safetensors(path, tensors: Mapping[str, np.ndarray], metadata: dict[st
             raise OSError(str(error)) from error
         temporary.chmod(0o644)  # safetensors makes files that only their owner reads
 
-    files.write_whole(path, fill)
+    files.write_whole(path, fill, alone=True)  # safetensors writes to a temporary file of its own
 
 
 def fingerprint(tensors: Mapping[str, np.ndarray]) -> str:

@@ -9,7 +9,6 @@ from PIL import Image
 from refusals import refusal_of
 
 from sphere_jax.common import progress
-from sphere_jax.common.files import temporary_beside
 from sphere_jax.config.options import DataOptions
 from sphere_jax.data import file_cache, record_files, record_pictures, record_writer
 from sphere_jax.data.record_writer import write_images
@@ -236,8 +235,8 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     prepared(original, out)
 
 
-def test_a_failed_write_is_a_user_error(tmp_path):
-    temporary_beside(tmp_path / "out" / "train-00000.array_record").mkdir(parents=True)
+def test_a_failed_write_is_a_user_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(record_files, "temporary_beside", lambda file: file / "nowhere")
     assert "Cannot write" in refusal_of(prepared, originals(tmp_path), tmp_path / "out")
 
 

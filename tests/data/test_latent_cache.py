@@ -11,7 +11,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from refusals import refusal_of
 
-from sphere_jax.common.files import SEAL, temporary_beside
+from sphere_jax.common.files import SEAL
+from sphere_jax.common.temporary import temporary_beside
 from sphere_jax.config.options import DataOptions, EvaluationOptions
 from sphere_jax.data.cached_latents import as_used, surely_finite
 from sphere_jax.data.latent_cache import DTYPES, CacheWriter, check_cache, read_cache
