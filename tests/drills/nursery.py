@@ -39,7 +39,10 @@ def main() -> None:
         "training.loop", "evaluation.page", "distribution.mesh",
     ):  # fmt: skip
         importlib.import_module(f"sphere_jax.{name}")
-    for name in ("matplotlib.pyplot", "tensorboardX", "orbax.checkpoint", "grain.python"):
+    for name in (
+        "matplotlib.pyplot", "tensorboardX", "orbax.checkpoint", "grain.python",
+        "sklearn.svm", "sklearn.metrics.pairwise",
+    ):  # fmt: skip
         importlib.import_module(name)
     hooks.quick_peak()
     gc.freeze()  # no child looks through what was imported, nor copies its pages for that
