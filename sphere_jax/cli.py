@@ -103,13 +103,14 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         reported.set()
         if kind and (cause := peers.leave(kind)):
             code, sentence = peers.code(), f"error: {cause}"
+            decided(code)
         if sentence:
             _silence_threads()
             say(sentence)
         peers.end(code)
     if code:  # nothing that runs at exit may change the code, take its time or add a traceback
+        remove_temporaries()  # what a second signal has left
         end_at_once(code)
-    decided(0)
 
 
 def _leave_interrupted() -> None:

@@ -40,16 +40,21 @@ class _Held:
     before_end: Callable[[], None] | None = None  # of `listening`
 
 
+# A pipe whose reader the same signal has ended, a closed stream, and one that is being written to
+# by what a handler interrupts.
+_CANNOT_PRINT = (OSError, ValueError, RuntimeError)
+
+
 def say(sentence: str) -> None:
-    """Prints to stderr, which may be a pipe whose reader the same signal has ended."""
-    with suppress(OSError, ValueError):
+    """Prints to stderr, if that can be."""
+    with suppress(*_CANNOT_PRINT):
         print(sentence, file=sys.stderr, flush=True)
 
 
 def end_at_once(code: int) -> NoReturn:
     """Ends the process; what is printed comes out."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # as in `say`
+        with suppress(*_CANNOT_PRINT):
             stream.flush()
     os._exit(code)
 
@@ -79,7 +84,8 @@ def listening(before_end: Callable[[], None]) -> Iterator[threading.Event]:
         sys.unraisablehook = hook
         signal.set_wakeup_fd(previous)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is _handle:  # not once the end is `decided`
+                signal.signal(number, handler)
         _Held.before_end = outer
         waker.close()
         watch.join()
@@ -108,6 +114,7 @@ def _handle(number, frame) -> None:
     request, _Held.request = _Held.request, None
     if request is None or not _Held.patient():
         if _Held.before_end is not None and _is_importing(frame):
+            ignore()
             _end_interrupted(_Held.before_end)
         raise KeyboardInterrupt
     request()
@@ -121,7 +128,7 @@ def decided(code: int) -> None:
 
 
 def ignore() -> None:
-    """Ignores signals: for the last moments of Python, in which no handler of ours is left."""
+    """Ignores signals: for the last moments of a process, when no handler can do anything."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

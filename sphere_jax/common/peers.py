@@ -6,14 +6,13 @@ See `coordinator.py` for the other side.
 """
 
 import socket
-import sys
 import threading
 import time
 import traceback
 from contextlib import suppress
 
 from sphere_jax.common.coordinator import keep_alive
-from sphere_jax.common.interruption import end_at_once
+from sphere_jax.common.interruption import end_at_once, say
 
 GRACE = 2.0  # seconds in which an error of this process's own, perhaps the same, is reported first
 UNEXPLAINED = 25.0  # seconds for the end of another process to be known, after an unknown error
@@ -76,7 +75,7 @@ class Peers:
         self._known.set()
         time.sleep(GRACE)
         if self._reporting.acquire(blocking=False):
-            print(f"error: {self._sentence()}", file=sys.stderr)
+            say(f"error: {self._sentence()}")
             end_at_once(self.code)
 
 

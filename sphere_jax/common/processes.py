@@ -12,7 +12,7 @@ import jax
 
 from sphere_jax.common import peers
 from sphere_jax.common.errors import Unanswered, UserError
-from sphere_jax.common.interruption import end_at_once
+from sphere_jax.common.interruption import end_at_once, say
 from sphere_jax.common.local_devices import local_devices
 
 WAIT = 30  # seconds in which all processes of a run must start; $SPHERE_JAX_WAIT sets another
@@ -54,6 +54,7 @@ def start_processes(timeout_seconds: int | None = None) -> None:
             )
             if count > 1:
                 peers.join((host, _told_port(own, timeout_seconds)), number)
+        jax.devices()  # all at once, however different their work is before they need them
     except (RuntimeError, OSError) as error:
         raise _unanswered(error) from error
 
@@ -95,20 +96,18 @@ def _limited(seconds: int) -> Iterator[None]:
 
 
 def _end_unanswered(timeout_seconds: int) -> None:
-    print(
+    say(
         f"error: The other processes did not answer within {timeout_seconds} s; check that the "
-        "same command was started on every host, or set SPHERE_JAX_WAIT to more seconds.",
-        file=sys.stderr,
+        "same command was started on every host, or set SPHERE_JAX_WAIT to more seconds."
     )
     end_at_once(Unanswered.exit_code)
 
 
 def _say_waiting(timeout_seconds: int) -> None:
-    print(
+    say(
         f"Waiting for the other processes of this run, for {timeout_seconds} s at most: hosts "
-        "may start at different times.",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        "may start at different times."
+    )
 
 
 def _wait() -> int:
@@ -187,8 +186,9 @@ def _start_coordinator(bind_address: str, count: int) -> int:
 
 
 def _told_port(own: int, timeout_seconds: int) -> int:
-    """Of the first process's coordinator, which `own` is there. By the store of `jax.distributed`
-    and not by devices: those of a pod may take a minute to start, with everyone there."""
+    """The port of the first process's coordinator, where it is `own`. It is told by the store of
+    `jax.distributed` and not by devices: those of a pod may take a minute to start, with everyone
+    there."""
     from jax._src.distributed import global_state
 
     if own:
@@ -196,13 +196,6 @@ def _told_port(own: int, timeout_seconds: int) -> int:
         return own
     told = global_state.client.blocking_key_value_get
     return int(told("sphere_jax coordinator", 1000 * (timeout_seconds + 60)))
-
-
-def _from_main_process(number: int) -> int:
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def barrier(where: str) -> None:
@@ -215,7 +208,12 @@ def barrier(where: str) -> None:
 
 def told_by_main_process(answer: int) -> int:
     """The first process's `answer`, on every process; all must call it."""
-    return _from_main_process(answer) if jax.process_count() > 1 else answer
+    if jax.process_count() == 1:
+        return answer
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(answer)))
 
 
 def gathered(content: bytes) -> list[bytes]:

@@ -1,7 +1,7 @@
 """Paths that are written before they get their names, and none of them left behind.
 
-By `finally` where Python ends its work, by `remove_temporaries` where a signal ends the process in
-the middle of a long call, and by `remove_leftovers`, the next time, where it was killed.
+They are removed by `finally`; by `remove_temporaries` where a signal ends the process in the middle
+of a long call; and by `remove_leftovers`, the next time, where the process was killed.
 """
 
 import os
@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -70,14 +71,18 @@ def removed_at_end(path: Path) -> Iterator[Path]:
 
 
 def remove_temporaries() -> None:
-    """Those of this process, which is about to end in the middle of its work."""
+    """Those of this process, which is about to end in the middle of its work; within seconds, even
+    where a file system does not answer."""
     for path in tuple(_WRITTEN):
-        _remove(path)
+        remover = threading.Thread(target=_remove, args=(path,), daemon=True)
+        remover.start()
+        remover.join(2.0)
 
 
 def _remove(path: Path) -> None:
     """A file or a folder, if it is there and can be removed."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
-        path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()

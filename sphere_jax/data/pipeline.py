@@ -13,7 +13,7 @@ from sphere_jax.common.cores import usable_cores
 from sphere_jax.common.progress import Progress
 from sphere_jax.data.pictures import by_this_thread
 from sphere_jax.data.source import Source
-from sphere_jax.data.workers import from_workers, read_by_workers
+from sphere_jax.data.workers import ended_workers_named, read_by_workers
 
 Batch = dict[str, jax.Array]
 
@@ -74,7 +74,7 @@ class Batches(Iterator[Batch]):
         return batch
 
     def _fetch(self) -> Batch:
-        with from_workers() if self._workers else contextlib.nullcontext():
+        with ended_workers_named() if self._workers else contextlib.nullcontext():
             read = next(self._iterator)
         return to_device(read, self._rows, self._size, self._sharding)
 

@@ -29,13 +29,8 @@ def read_by_workers(batches: grain.IterDataset, count: int) -> grain.IterDataset
 
 
 @contextlib.contextmanager
-def from_workers() -> Iterator[None]:
-    """Around every reading from workers, the first of which starts them: with signals blocked until
-    `start_worker` ignores them, which is after their imports.
-
-    Raises UserError where a worker has been killed.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # of this thread; others get them
+def ended_workers_named() -> Iterator[None]:
+    """Raises UserError where a worker has been killed."""
     try:
         yield
     except RuntimeError as error:
@@ -47,8 +42,6 @@ def from_workers() -> Iterator[None]:
             "perhaps for lack of memory or of room in /dev/shm; lower config.data.workers, or set "
             "it to 0 and read by threads."
         ) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_worker(number: int, count: int) -> None:

@@ -10,7 +10,6 @@ not its own (splash attention): their products are taken to reach a third of the
 import dataclasses
 import math
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import jax
 from jax.extend.core import jaxprs_in_params
 
+from sphere_jax.common.temporary import temporary_folder
 from sphere_jax.rehearsal.chips import Chip
 from sphere_jax.rehearsal.compiled_text import Program, read_program
 from sphere_jax.rehearsal.programs import BESIDE, Rehearsed
@@ -146,13 +146,13 @@ def compile_for(tpu: bool, lowered: Any) -> tuple[Any, str]:
     """The program and its text: as JAX gives it, or as libtpu writes it, where jaxlib cannot read
     the program back. That is so on v6e for steps with a transfer that one iteration of a loop
     starts and another one ends."""
-    with tempfile.TemporaryDirectory() as folder:
-        dumped = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+    with temporary_folder() as folder:
+        dumped = {"xla_dump_to": str(folder), "xla_dump_hlo_as_text": True}
         compiled = lowered.compile(compiler_options=dumped if tpu else None)
         try:
             return compiled, compiled.as_text()
         except jax.errors.JaxRuntimeError:
-            written = [*Path(folder).glob("*.after_codegen.txt")]
+            written = [*folder.glob("*.after_codegen.txt")]
             if len(written) != 1:
                 raise
             return compiled, written[0].read_text()

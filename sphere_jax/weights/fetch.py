@@ -95,8 +95,9 @@ def _download(url: str, partial: Path, checked: bool, log) -> str:
             return redirects.checksum
         raise
     with answer:
-        if answer.status != 206:  # else the new tag and the old bytes could stay together
-            partial.unlink(missing_ok=True)
+        if answer.status != 206:  # else bytes and tag of two versions could stay together
+            for old in (partial, tag):
+                old.unlink(missing_ok=True)
         if (etag := answer.headers.get("ETag", "W/")).startswith('"'):
             tag.write_text(etag)
         length = answer.headers.get("Content-Length")

@@ -16,11 +16,9 @@ import tiny_run
 from PIL import Image
 
 from sphere_jax.common.errors import UserError
-from sphere_jax.common.interruption import SIGNALS
 from sphere_jax.config.options import DataOptions
 from sphere_jax.data.pipeline import Batches, threads_for
 from sphere_jax.data.source import Source, load
-from sphere_jax.data.workers import from_workers
 from sphere_jax.distribution.mesh import batch_sharding, make_mesh
 
 COUNT = 30
@@ -109,14 +107,6 @@ def test_what_goes_wrong_in_a_worker_is_one_sentence(folder, tmp_path, sharding)
     (damaged / "train" / "1" / "7.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="7.png is not an image"):
         taken(Batches(source(damaged), 10, 0, sharding, workers=1), 3)
-
-
-def test_workers_start_without_the_signals_of_the_group():
-    """Until they ignore them: a KeyboardInterrupt in their imports would be a traceback each."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    with from_workers():
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before | set(SIGNALS)
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
 @pytest.mark.slow
