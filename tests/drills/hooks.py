@@ -4,6 +4,7 @@
 processes, which a nursery cannot fork.
 """
 
+import gc
 import importlib
 import os
 import signal
@@ -67,7 +68,12 @@ def _wait_for(phase: str) -> set[str]:
 def _phases() -> set[str]:
     """What the threads of this process are doing."""
     found = set()
-    for frame in sys._current_frames().values():
+    # Python lists them under a lock that new threads wait for with the GIL. A collection meanwhile
+    # would let go of the GIL, in JAX's callback, and never get it back.
+    gc.disable()
+    frames = sys._current_frames()
+    gc.enable()
+    for frame in frames.values():
         while frame is not None:
             place = f"{frame.f_globals.get('__name__')}:{frame.f_code.co_qualname}"
             found |= {PHASES[place]} if place in PHASES else set()
