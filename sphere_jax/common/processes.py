@@ -35,7 +35,7 @@ def start_processes(timeout_seconds: int | None = None) -> None:
     """
     if not _set_up():
         return
-    wait = _wait()
+    wait = _wait()  # always, so that `preflight --wait` refuses a wrong value as well
     timeout_seconds = timeout_seconds or wait
     try:
         with _limited(timeout_seconds):

@@ -147,7 +147,8 @@ def test_the_survivor_of_two_processes_ends_with_one_sentence(tmp_path, lost):
         assert time.monotonic() - at < 30
         tiny_run.finish(killed, -signal.SIGKILL)
     [sentence] = said(err)
-    assert sentence.startswith(f"error: Process {lost} of this run has ended, so this one stops")
+    end = f"error: Process {lost} of this run has ended, so this one stops too;"
+    assert sentence.startswith(end)
 
 
 @pytest.mark.slow
