@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sphere_jax.common import peers, plugins
+from sphere_jax.common.allocator import restart_with_allocator
 from sphere_jax.common.errors import UserError, quoted, shortened
 from sphere_jax.common.files import expand_path
 from sphere_jax.common.flags import (
@@ -24,7 +25,6 @@ from sphere_jax.common.flags import (
     sentence_of_text,
     whole,
 )
-from sphere_jax.common.huge_pages import restart_with_huge_pages
 from sphere_jax.common.interruption import EXIT_CODE as INTERRUPTED
 from sphere_jax.common.interruption import SENTENCE as STOPPED
 from sphere_jax.common.interruption import (
@@ -63,7 +63,7 @@ def joins_processes(main: Callable[[list[str]], None]) -> Callable[[list[str]], 
 def run_command(main: Callable[[list[str]], None]) -> None:
     """Runs `main(argv)`: exit code 2 and a sentence for a user error, 130 for an interruption, and
     that of `common/peers.py` where another process of the run has ended."""
-    restart_with_huge_pages()
+    restart_with_allocator()
     atexit.register(ignore)  # before all others, so that it runs last
     with listening(_leave_interrupted) as reported:
         code, sentence, kind = 0, "", "done"

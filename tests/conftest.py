@@ -23,7 +23,9 @@ os.environ.setdefault(
     + " --xla_cpu_parallel_codegen_split_count=1",
 )
 
-os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # as commands have it
+from sphere_jax.common.allocator import settings
+
+os.environ.update(settings(os.environ))  # as commands have it: of workers and of what tests start
 
 import jax
 import pytest

@@ -232,7 +232,7 @@ def test_files_of_pytorch(tmp_path, tensors):
     with pytest.raises(ValueError, match="cut.pth is not a whole PyTorch file"):
         open_tensors(tmp_path / "cut.pth")
     torch.save({"a": trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
-    with pytest.raises(ValueError, match="trap.pth holds no tensors by name but io.open"):
+    with pytest.raises(ValueError, match="trap.pth holds no tensors by name but _?io.open"):
         open_tensors(tmp_path / "trap.pth")
     assert not (tmp_path / "sprung").exists()
     torch.save([1, 2], tmp_path / "list.pth")
