@@ -24,6 +24,7 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(allocator, "STATE", state)
     monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.36")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "none"), str(tmp_path / "packages")])
+    monkeypatch.setattr(allocator, "find_spec", lambda name: None)
     return tmp_path
 
 
@@ -33,19 +34,43 @@ def kept(machine):
     return {"LD_PRELOAD": library, "MIMALLOC_PURGE_DELAY": "60000"}
 
 
-def test_the_same_command_starts_with_both(machine, kept, monkeypatch):
-    restarts = []
-    monkeypatch.setattr(os, "execve", lambda *given: restarts.append(given))
+@pytest.fixture
+def restarts(monkeypatch):
+    found = []
+    monkeypatch.setattr(os, "execve", lambda *given: found.append(given))
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "sphere_jax.main", "--config=a b"])
+    monkeypatch.setattr(sys, "argv", [__file__, "--config=a b"])
     monkeypatch.setattr(os, "environ", {"JAX_PLATFORMS": "cpu", "A": "b"})
+    return found
+
+
+def test_the_same_command_starts_with_both(machine, kept, restarts, monkeypatch):
     allocator.restart_with_allocator()
     ((program, command, environment),) = restarts
     assert program == sys.executable
     assert command == [sys.executable, "-m", "sphere_jax.main", "--config=a b"]
-    assert environment == {"JAX_PLATFORMS": "cpu", "A": "b"} | kept | HUGE
+    mark = {allocator.RESTARTED: str(os.getpid())}
+    assert environment == os.environ | kept | HUGE | mark
     monkeypatch.setattr(os, "environ", environment)
     allocator.restart_with_allocator()
     assert len(restarts) == 1
+
+
+def test_only_once_where_the_environment_is_lost(machine, restarts, monkeypatch):
+    """A sitecustomize, a wrapper or the loader itself may remove LD_PRELOAD."""
+    monkeypatch.setitem(os.environ, allocator.RESTARTED, str(os.getpid()))
+    allocator.restart_with_allocator()
+    assert not restarts
+    monkeypatch.setitem(os.environ, allocator.RESTARTED, str(os.getppid()))  # that of a parent
+    allocator.restart_with_allocator()
+    assert restarts
+
+
+@pytest.mark.parametrize("program", ["", "-", "/dev/fd/63"])
+def test_a_program_that_cannot_be_read_again(machine, restarts, monkeypatch, program):
+    monkeypatch.setattr(sys, "argv", [program])
+    allocator.restart_with_allocator()
+    assert not restarts
 
 
 def test_other_tunables_stay(machine, kept):
@@ -63,10 +88,15 @@ def test_of_other_kernels_the_pages_are_left_alone(machine, kept, pages):
     assert allocator.settings({"JAX_PLATFORMS": "cpu"}) == kept
 
 
-@pytest.mark.parametrize("library", ["glibc 2.31", "musl 1.2", None])
+@pytest.mark.parametrize("library", ["musl 1.2", None])
 def test_other_libraries_are_left_alone(machine, monkeypatch, library):
     monkeypatch.setattr(os, "confstr", lambda name: library)
     assert allocator.settings({"JAX_PLATFORMS": "cpu"}) == {}
+
+
+def test_an_older_glibc_does_not_know_the_tunable(machine, kept, monkeypatch):
+    monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.34")
+    assert allocator.settings({"JAX_PLATFORMS": "cpu"}) == kept
 
 
 @pytest.mark.parametrize("chosen", ["", "libtcmalloc.so.4"])
@@ -77,7 +107,7 @@ def test_an_allocator_of_the_user_is_kept(machine, chosen):
 def test_pages_and_a_delay_of_the_user_are_kept(machine, kept):
     given = {"GLIBC_TUNABLES": f"{TUNABLE}=0", "MIMALLOC_PURGE_DELAY": "5"}
     found = allocator.settings({"JAX_PLATFORMS": "cpu"} | given)
-    assert found == {"LD_PRELOAD": kept["LD_PRELOAD"]}
+    assert found == {"LD_PRELOAD": kept["LD_PRELOAD"], "MIMALLOC_ALLOW_THP": "0"}
 
 
 @pytest.mark.parametrize(
@@ -88,6 +118,7 @@ def test_pages_and_a_delay_of_the_user_are_kept(machine, kept):
         ({}, ("jax_plugins",), False),
         ({"JAX_PLATFORMS": "cpu"}, ("libtpu", "jax_plugins"), True),
         ({"JAX_PLATFORMS": "cuda,cpu"}, (), False),
+        ({"PJRT_NAMES_AND_LIBRARY_PATHS": "a:b.so"}, (), False),
     ],
 )
 def test_mimalloc_is_for_the_cpu_alone(machine, monkeypatch, platforms, installed, used):
@@ -102,21 +133,45 @@ def test_without_mimalloc_or_with_a_path_that_the_loader_cuts(machine, monkeypat
         assert allocator.settings({"JAX_PLATFORMS": "cpu"}) == HUGE
 
 
-def test_a_real_restart(tmp_path):
-    """With its arguments, only once, and with what was asked for; on any machine the command
-    runs, without a line of the loader."""
-    script = (
-        "import os, sys; from sphere_jax.common.allocator import restart_with_allocator as go; "
-        "print('start', flush=True); go(); print(os.environ.get('GLIBC_TUNABLES'), sys.argv[1:]); "
-        "print('libmimalloc' in open('/proc/self/maps').read() if sys.platform == 'linux' else '')"
-    )
-    ours = ("GLIBC_TUNABLES", "LD_PRELOAD")
+SCRIPT = """
+import os, sys
+from sphere_jax.cli import run_command
+from sphere_jax.common.allocator import give_back
+
+def main(argv):
+    loaded = sys.platform == "linux" and "libmimalloc" in open("/proc/self/maps").read()
+    print(os.environ.get("GLIBC_TUNABLES"), argv, loaded)
+    give_back()
+
+print("start", flush=True)
+run_command(main)
+"""
+
+
+def test_a_real_restart():
+    """Of every command: with its arguments, once, with what was asked for, and without a line of
+    the loader."""
+    ours = ("GLIBC_TUNABLES", "LD_PRELOAD", allocator.RESTARTED)
     environment = {k: v for k, v in os.environ.items() if k not in ours}
     expected = allocator.settings(environment)
     found = subprocess.run(
-        [sys.executable, "-c", script, "a b"], env=environment, text=True, capture_output=True
+        [sys.executable, "-c", SCRIPT, "a b"], env=environment, text=True, capture_output=True
     )
-    *starts, line, loaded = found.stdout.splitlines()
-    assert line == f"{expected.get('GLIBC_TUNABLES')} ['a b']" and not found.stderr, found
+    *starts, line = found.stdout.splitlines()
+    tunables, loaded = expected.get("GLIBC_TUNABLES"), "LD_PRELOAD" in expected
+    assert line == f"{tunables} ['a b'] {loaded}" and not found.stderr, found
     assert len(starts) == (2 if expected else 1), found
-    assert loaded in ("", str("LD_PRELOAD" in expected)), found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_given_back_on_demand():
+    """Half a GB that NumPy has freed is free for others before memory is counted."""
+    script = (
+        "import numpy as np; from sphere_jax.common.allocator import give_back; "
+        "held = lambda: int(open('/proc/self/statm').read().split()[1]) >> 8; "
+        "x = np.ones(1 << 26); full = held(); del x; give_back(); print(full - held())"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], text=True, capture_output=True, check=True
+    )
+    assert int(found.stdout) > 500, found

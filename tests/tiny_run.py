@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sphere_jax.common import files
+from sphere_jax.common.allocator import settings
 
 ROOT = Path(__file__).parents[1]
 FLAGS = [
@@ -44,7 +45,7 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
     """For a process with so many CPU devices and the strictness of tests/conftest.py."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     cache = Path(tempfile.gettempdir()) / "sphere_jax_test_cache"
-    return os.environ | {
+    found = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": flags,
         "JAX_NUMPY_RANK_PROMOTION": "raise",
@@ -53,6 +54,7 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
         "SPHERE_JAX_WAIT": "300",  # for others, on a busy machine
         **more,
     }
+    return found | settings(found)  # so that no command starts twice
 
 
 def launch(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from sphere_jax.common.allocator import give_back
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import in_bytes
 
@@ -11,6 +12,7 @@ GROUP = Path("/sys/fs/cgroup")  # the limit of a container, under cgroup v2
 
 def available_bytes() -> int | None:
     """Memory that this process can still have; None where it is unknown (not on Linux)."""
+    give_back()
     try:
         lines = dict(line.split(":") for line in MEMINFO.read_text().splitlines())
         free = 1024 * int(lines["MemAvailable"].split()[0])
