@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import tiny_run
 
 from sphere_jax.common import allocator
 
@@ -39,7 +40,7 @@ def restarts(monkeypatch):
     found = []
     monkeypatch.setattr(os, "execve", lambda *given: found.append(given))
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "sphere_jax.main", "--config=a b"])
-    monkeypatch.setattr(sys, "argv", [__file__, "--config=a b"])
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
     monkeypatch.setattr(os, "environ", {"JAX_PLATFORMS": "cpu", "A": "b"})
     return found
 
@@ -66,9 +67,12 @@ def test_only_once_where_the_environment_is_lost(machine, restarts, monkeypatch)
     assert restarts
 
 
-@pytest.mark.parametrize("program", ["", "-", "/dev/fd/63"])
+@pytest.mark.parametrize("program", [None, "<stdin>", "/dev/fd/63"])
 def test_a_program_that_cannot_be_read_again(machine, restarts, monkeypatch, program):
-    monkeypatch.setattr(sys, "argv", [program])
+    if program is None:
+        monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    else:
+        monkeypatch.setattr(sys.modules["__main__"], "__file__", program)
     allocator.restart_with_allocator()
     assert not restarts
 
@@ -148,19 +152,39 @@ run_command(main)
 """
 
 
-def test_a_real_restart():
+@pytest.mark.parametrize("way", ["script", "pipe", "words"])
+def test_a_real_restart(tmp_path, way):
     """Of every command: with its arguments, once, with what was asked for, and without a line of
-    the loader."""
+    the loader. A program that is read from a pipe runs as it is."""
+    file = tmp_path / "command.py"
+    file.write_text(SCRIPT)
+    words = {"script": [str(file)], "pipe": ["-"], "words": ["-c", SCRIPT]}[way]
     ours = ("GLIBC_TUNABLES", "LD_PRELOAD", allocator.RESTARTED)
     environment = {k: v for k, v in os.environ.items() if k not in ours}
-    expected = allocator.settings(environment)
+    environment["PYTHONPATH"] = str(tiny_run.ROOT)
+    expected = allocator.settings(environment) if way != "pipe" else {}
     found = subprocess.run(
-        [sys.executable, "-c", SCRIPT, "a b"], env=environment, text=True, capture_output=True
-    )
+        [sys.executable, *words, "a b"], env=environment, text=True, capture_output=True,
+        input=SCRIPT if way == "pipe" else "",
+    )  # fmt: skip
     *starts, line = found.stdout.splitlines()
     tunables, loaded = expected.get("GLIBC_TUNABLES"), "LD_PRELOAD" in expected
     assert line == f"{tunables} ['a b'] {loaded}" and not found.stderr, found
     assert len(starts) == (2 if expected else 1), found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("module", ["sphere_jax.convert", "sphere_jax"])
+def test_commands_of_the_shell_restart(module):
+    """What the loader prints of mimalloc when it is asked to."""
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    expected = "LD_PRELOAD" in allocator.settings(environment)
+    flags = ["--list"] if module.endswith("convert") else ["convert", "--list"]
+    found = subprocess.run(
+        [sys.executable, "-m", module, *flags],
+        env=environment | {"MIMALLOC_VERBOSE": "1"}, text=True, capture_output=True, check=True,
+    )  # fmt: skip
+    assert ("mimalloc: process init" in found.stderr) == expected, found.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
