@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from sphere_jax.common.allocator import give_back
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import in_bytes
 from sphere_jax.common.interruption import Interrupted
@@ -155,6 +156,8 @@ def train(
                 if stopping:
                     checkpoints.close()
                     raise Interrupted(f"{name}: saved at step {step:,} of {steps:,}")
+                if saving:
+                    give_back()  # what saving and previews took; the next step takes its own
                 checkpoints.poll()
             if stop.agreed(steps, last=True):  # a signal while the last was saved and evaluated
                 checkpoints.close()
