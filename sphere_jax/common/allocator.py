@@ -26,12 +26,13 @@ PLUG_INS = ("PJRT_NAMES_AND_LIBRARY_PATHS", "TPU_LIBRARY_PATH")  # variables by 
 def restart_with_allocator() -> None:
     """Replaces this process, once, by one with the same command and `settings(os.environ)`; not a
     program that Python reads from its standard input or a pipe, which cannot be read again."""
-    chosen = settings(os.environ)
-    if os.environ.get(RESTARTED) == str(os.getpid()) or not chosen:
+    process = str(os.getpid())
+    if os.environ.get(RESTARTED) == process:
         return  # once: an environment may have lost LD_PRELOAD on its way
     program = getattr(sys.modules["__main__"], "__file__", "")
-    if "-c" in sys.orig_argv or os.path.isfile(program):
-        environment = os.environ | chosen | {RESTARTED: str(os.getpid())}
+    readable = "-c" in sys.orig_argv or os.path.isfile(program)
+    if readable and (chosen := settings(os.environ)):
+        environment = os.environ | chosen | {RESTARTED: process}
         with suppress(OSError):
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
