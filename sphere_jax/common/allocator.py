@@ -61,8 +61,8 @@ def settings(environment: os._Environ | dict[str, str]) -> dict[str, str]:
 def give_back() -> None:
     """Returns memory that this process has freed to the system, where mimalloc keeps it."""
     if "libmimalloc" in os.environ.get("LD_PRELOAD", ""):
-        with suppress(AttributeError, OSError):  # the loader has ignored it
-            ctypes.CDLL(None).mi_collect(True)
+        with suppress(AttributeError):  # the loader has ignored it
+            ctypes.pythonapi.mi_collect(True)  # of this process, without opening a library anew
 
 
 def _cpu_alone(environment: os._Environ | dict[str, str]) -> bool:
