@@ -5,7 +5,7 @@
 # process was lost or did not answer, 130 stopped by a signal and saved, more than 128 killed.
 
 export SPHERE_JAX_WAIT=${SPHERE_JAX_WAIT:-300} # seconds: hosts of a cluster do not come up together
-code=0 trapped=''
+code=0 trapped='' stopping=''
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 refuse() {
@@ -69,10 +69,11 @@ wait_for() {
 }
 
 # until_done COMMAND...: runs it, and again where that may help; sets `code`. TERM and INT are passed
-# on once, and end it. RETRIES starts at most; three in a row that end within SHORT seconds are the
-# last.
+# on once, set `stopping` and end it. RETRIES starts at most; three in a row that end within SHORT
+# seconds are the last.
 until_done() {
-  local starts=0 short=0 at child stopping=''
+  local starts=0 short=0 at child
+  stopping=''
   while :; do
     at=$SECONDS
     "$@" &

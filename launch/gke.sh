@@ -125,7 +125,7 @@ if [[ $found == Completed ]]; then
   say "finished"
   exit 0
 fi
-codes=$(exit_codes)
+codes=$(exit_codes) || codes='' # the network may fail
 code=75
 for each in 1 2; do
   if grep -qx "$each" <<<"$codes"; then code=$each; fi

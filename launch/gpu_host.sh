@@ -30,6 +30,7 @@ else
   start=("$PYTHON" -m)
 fi
 until_done "${start[@]}" sphere_jax.preflight --hosts=1 --devices_per_host="$gpus" --platform=gpu "$@"
+if [[ $stopping ]] && ((code == 0)); then exit 130; fi # it had just finished
 ((code == 0)) || exit "$code"
 read -ra command <<<"${COMMAND:-main}" # may be two words
 until_done "${start[@]}" "sphere_jax.${command[0]}" "${command[@]:1}" "$@"

@@ -9,6 +9,7 @@ stopping=''
 "$python" -m sphere_jax.preflight --hosts="$HOSTS" --devices_per_host="$CHIPS" --platform=tpu "$@" &
 child=$!
 wait_for "$child"
-if [[ $stopping ]] || ((code)); then exit "$code"; fi
+if [[ $stopping ]] && ((code == 0)); then exit 130; fi # it had just finished
+((code == 0)) || exit "$code"
 read -ra command <<<"${COMMAND:-main}"                             # may be two words
 exec "$python" -m "sphere_jax.${command[0]}" "${command[@]:1}" "$@" # it gets the signals

@@ -44,7 +44,10 @@ step() { # COMMAND...: sets `code`
   wait_for "$!"
 }
 trap 'trapped=yes limit=yes; say "the time limit is near: the run saves and stops"
-      scancel --quiet --signal=TERM "$SLURM_JOB_ID"' USR1 # to the steps, not to this script
+      for _ in 1 2 3; do # to the steps, not to this script
+        scancel --quiet --signal=TERM "$SLURM_JOB_ID" && break
+        sleep "${PAUSE:-5}"
+      done' USR1
 trap 'trapped=yes cancelled=yes' TERM # cancelled or preempted: Slurm tells the steps itself
 
 read -ra command <<<"${COMMAND:-main}" # may be two words

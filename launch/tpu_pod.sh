@@ -31,14 +31,18 @@ fi
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 stopping='' again='' state='' hosts=0 code=0
-trap 'trapped=yes stopping=yes; say "stopping all hosts"; tpu ssh --worker=all --command="$stop"' TERM INT
+trap 'trapped=yes stopping=yes; say "stopping all hosts"
+      tpu ssh --worker=all --command="$stop" || true' TERM INT # some may have nothing to stop
 
 tpu() { gcloud compute tpus tpu-vm "$1" "$TPU" --zone="$ZONE" "${@:2}"; }
 
 # on_all_hosts COMMAND: sets `code`. gcloud does not pass on exit codes of several hosts, so each
 # prints its own. One that prints none was lost: 75. A refusal counts before an error before a loss.
+# After a signal none is started any more.
 on_all_hosts() {
   local codes each
+  code=130
+  if [[ $stopping ]]; then return 0; fi
   tpu ssh --worker=all --command="($1); echo \"exit code \$? on \$(hostname)\"" 2>&1 |
     tee "$said" | sed '/^exit code 0 on /d' &
   wait_for "$!"
@@ -111,4 +115,5 @@ for ((starts = 1; ; starts++)); do
   say "ended with exit code $code; started again, resuming from what is saved"
   again=yes
   sleep "${PAUSE:-5}"
+  if [[ $stopping ]]; then exit 130; fi
 done

@@ -81,24 +81,22 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         except BrokenPipeError:  # as in `| head`: the reader has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code, kind = 1, "error"
-        except OSError as error:
-            if error.errno not in USERS_TO_MEND or not error.filename:
-                raise
-            code, sentence, kind = 2, f"error: {error.filename}: {error.strerror}.", "error"
         except Interrupted as stop:
             sentence = f"Stopped. {stop}. The same command resumes from there."
             code, kind = INTERRUPTED, "done"  # all processes have agreed
         except KeyboardInterrupt:
             code, sentence, kind = INTERRUPTED, STOPPED, "stopped"
-        except Exception:
-            try:
-                cause = peers.leave("error", wait=peers.UNEXPLAINED)
-            except KeyboardInterrupt:
-                cause = ""
-            if not cause:
-                peers.end_with_traceback()
-                raise
-            code, sentence, kind = peers.code(), f"error: {cause}", ""
+        except Exception as error:
+            code, sentence, kind = 2, _to_mend(error), "error"
+            if not sentence:
+                try:
+                    cause = peers.leave("error", wait=peers.UNEXPLAINED)
+                except KeyboardInterrupt:
+                    cause = ""
+                if not cause:
+                    peers.end_with_traceback()
+                    raise
+                code, sentence, kind = peers.code(), f"error: {cause}", ""
         decided(code)
         reported.set()
         if kind and (cause := peers.leave(kind)):
@@ -111,6 +109,12 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     if code:  # nothing that runs at exit may change the code, take its time or add a traceback
         remove_temporaries()  # what a second signal has left
         end_at_once(code)
+
+
+def _to_mend(error: Exception) -> str:
+    """The sentence of an error of the system about a file, if users can mend it; else ""."""
+    known = isinstance(error, OSError) and error.errno in USERS_TO_MEND and error.filename
+    return f"error: {error.filename}: {error.strerror}." if known else ""
 
 
 def _leave_interrupted() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from sphere_jax.cli import Parser, joins_processes, run_command, user_path
 from sphere_jax.common.flags import whole
 
+FILES = (".json", ".npz", ".safetensors")  # of commands whose --out is one
 EPILOG = """\
 Takes the flags of the command that follows: --config.a.b=value counts, and the others are ignored.
 """
@@ -33,7 +34,8 @@ def main(argv: list[str]) -> None:
     )
     flags.add_argument("--config", type=user_path, default="", help="of what will run")
     for name in ("--workdir", "--out"):
-        flags.add_argument(name, type=user_path, default="", help="the folder it will write to")
+        text = "the folder, or the file, it will write to"
+        flags.add_argument(name, type=user_path, default="", help=text)
     arguments, rest = flags.parse_known_args(argv)
     overrides = [text for text in rest if text.startswith("--config.")]
 
@@ -44,11 +46,16 @@ def main(argv: list[str]) -> None:
 
     check_cuda_plugins()  # first, because JAX may not start with two
     start_processes(arguments.wait)
+    folder = (
+        Path(arguments.workdir or arguments.out) if arguments.workdir or arguments.out else None
+    )
+    if folder is not None and (folder.suffix in FILES or folder.is_file()):
+        folder = folder.parent
     check_hosts(
         Expected(arguments.hosts, arguments.devices_per_host, arguments.platform or ""),
         arguments.config,
         overrides,
-        Path(arguments.workdir or arguments.out) if arguments.workdir or arguments.out else None,
+        folder,
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import importlib
 import io
 import signal
@@ -194,6 +195,21 @@ def test_a_command_of_one_process_is_refused_in_several(capsys, monkeypatch, set
     monkeypatch.setenv(count, "1")
     run_command(called.append)
     assert called == [[], []]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), ValueError("no")])
+def test_the_other_processes_are_told_of_any_error(monkeypatch, error):
+    """One that users cannot mend, too: they would wait for this process otherwise."""
+    told = []
+    monkeypatch.setattr(cli.peers, "leave", lambda kind, **_: told.append(kind) or "")
+
+    @cli.joins_processes
+    def main(argv):
+        raise error
+
+    with pytest.raises(type(error)):
+        run_command(main)
+    assert told == ["error"]
 
 
 def test_a_closed_pipe_gives_no_traceback():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_tools import FakeTools
+from fake_tools import SCANCEL, FakeTools
 from tiny_run import FLAGS as TINY
 from tiny_run import ROOT, finish
 
@@ -91,6 +91,18 @@ class TestGpuHost:
         assert ["python", "TERM"] in fakes.calls("python")
         assert modules(fakes) == ["preflight", "main"]
 
+    @pytest.mark.parametrize("script", ["gpu_host.sh", "in_container.sh"])
+    def test_a_signal_that_the_checks_do_not_see_starts_no_run(self, fakes, script):
+        """They have just ended well."""
+        fakes.does(
+            "python", 'echo x >"$fakes/waiting"; trap "exit 0" TERM; while :; do sleep 0.05; done'
+        )
+        process = fakes.start(script, *FLAGS, HOSTS="1", CHIPS="4")
+        until((fakes.folder / "waiting").exists)
+        process.send_signal(signal.SIGTERM)
+        finish(process, 130, timeout=60)
+        assert modules(fakes) == ["preflight"]
+
     def test_in_a_container(self, fakes):
         flags = ["--config=c", "--out=/caches/x"]
         given = {"IMAGE": "mine:gpu", "MOUNTS": "/data /caches", "COMMAND": "prepare latents"}
@@ -169,6 +181,16 @@ class TestSlurm:
         assert fakes.calls("scancel") == [["scancel", "--quiet", "--signal=TERM", "4711"]]
         assert ["python", "TERM"] in fakes.calls("python")
         assert fakes.calls("scontrol") == [["scontrol", "requeue", "4711"]]
+
+    def test_the_time_limit_while_slurm_is_busy(self, fakes):
+        busy = '[[ -e $fakes/busy ]] || { touch "$fakes/busy"; exit 1; }\n'
+        fakes.does("scancel", busy + SCANCEL)
+        fakes.codes(0, "wait")
+        process = fakes.start("slurm.sh", *FLAGS, **self.VARIABLES)
+        until((fakes.folder / "waiting").exists)
+        process.send_signal(signal.SIGUSR1)
+        finish(process, 130, timeout=60)
+        assert len(fakes.calls("scancel")) == 2 and len(fakes.calls("scontrol")) == 1
 
     def test_a_cancelled_job_is_not_queued_again(self, fakes):
         fakes.codes(0, "wait")
@@ -364,6 +386,20 @@ class TestTpuPod:
         process.send_signal(signal.SIGTERM)
         finish(process, 130, timeout=60)
         assert "kill -TERM $(cat .running)" in self.ssh(fakes)[-1]
+
+    @pytest.mark.parametrize("where", ["environment.sh", "sphere_jax.preflight", "sleep"])
+    def test_a_signal_before_the_run_starts_none(self, fakes, where):
+        """Where no host has anything to stop, which is an error there."""
+        wait = f'[[ $* == *{where}* ]] && {{ touch "$fakes/waiting"; sleep 1; }}\n'
+        nothing = '[[ $* == *"&& kill -TERM"* ]] && exit 1\n'
+        fakes.does("gcloud", wait + nothing + GCLOUD)
+        fakes.does("sleep", '[[ $1 == 7 ]] && touch "$fakes/waiting"; exec /bin/sleep "${1/7/1}"')
+        fakes.codes(*(75, 75) * (where == "sleep"))
+        process = fakes.start("tpu_pod.sh", *FLAGS, TPU="pod", ZONE="z", PAUSE="7")
+        until((fakes.folder / "waiting").exists)
+        process.send_signal(signal.SIGTERM)
+        finish(process, 130, timeout=60)
+        assert not any("sphere_jax.main" in command for command in self.ssh(fakes))
 
 
 KUBECTL = """

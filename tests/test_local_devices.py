@@ -36,8 +36,8 @@ def slurm(tasks: int, task: int, per_node: str, node: int = 0, **more: str) -> d
 def test_the_tasks_of_a_node_share_all_its_gpus(tasks, share, node, monkeypatch):
     """By JAX's own detector, from Slurm's variables."""
     found, given = [], {}
-    monkeypatch.setattr(processes, "_start_coordinator", lambda *_: 0)
-    monkeypatch.setattr(processes, "_told_port", lambda *_: 1)
+    monkeypatch.setattr(processes, "_start_coordinator", lambda *_: "")
+    monkeypatch.setattr(processes, "_told", lambda *_: "1 secret")
     monkeypatch.setattr(processes.peers, "join", lambda *_: None)
     monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: given.update(k, a=a))
     monkeypatch.setenv("SPHERE_JAX_POD", "1")

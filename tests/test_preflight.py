@@ -29,17 +29,28 @@ def test_one_host_in_words(tmp_path, capsys):
     assert list((tmp_path / "run").iterdir()) == []
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_to_write_is_no_folder(tmp_path, there):
+    """As that of `prepare statistics` and `evaluate`, which would refuse a folder of its name."""
+    out = tmp_path / "new" / "scores.json"
+    if there:
+        out.parent.mkdir()
+        out.write_text("{}")
+    preflight.main([*FLAGS, f"--out={out}"])
+    assert list(out.parent.iterdir()) == [out] * there
+
+
 def test_all_that_is_wrong_is_said(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     expected = ["--hosts=2", "--devices_per_host=8", "--platform=gpu"]
-    given = [*expected, *FLAGS, "--config.mesh.fsdp=3", f"--out={tmp_path / 'file'}"]
+    given = [*expected, *FLAGS, "--config.mesh.fsdp=3", f"--out={tmp_path / 'file' / 'x'}"]
     words = refusal_of(preflight.main, given)
     assert "5 checks failed, the first: 1 hosts have answered, 2 are expected" in words
     said = capsys.readouterr().out
     assert f"WRONG: {HOST}: JAX sees CPU devices alone, not GPU; install jax[cuda12]" in said
     assert f"WRONG: {HOST}: its processes use 1 devices, not 8" in said
     assert f"WRONG: {HOST}: config.mesh asks for 1 x 3 devices but there are 1" in said
-    assert f"WRONG: {HOST}: Cannot write to {tmp_path / 'file'}" in said
+    assert f"WRONG: {HOST}: Cannot write to {tmp_path / 'file' / 'x'}" in said
 
 
 def test_two_plugins_for_cuda_are_refused(tmp_path, monkeypatch):

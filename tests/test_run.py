@@ -1,6 +1,7 @@
 """Whole runs on a tiny model: what they leave behind, how they survive, and other commands."""
 
 import dataclasses
+import errno
 import html
 import json
 import os
@@ -21,6 +22,7 @@ from sphere_jax import evaluate, main, sample
 from sphere_jax.common.folder_lock import only_writer
 from sphere_jax.config.config_files import load_config
 from sphere_jax.config.reading import to_dict
+from sphere_jax.runs import sharing
 from sphere_jax.runs.drawing import Drawer
 from sphere_jax.runs.loading import load_run
 from sphere_jax.training.run_log import read_rows, write_rows
@@ -617,7 +619,11 @@ def test_evaluate_refusals(finished, tmp_path, flags, words):
 # Sharing
 
 
-def test_finished_stages_of_another_run_are_taken(finished, tmp_path, capsys):
+def _full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_finished_stages_of_another_run_are_taken(finished, tmp_path, capsys, monkeypatch):
     """Those that this config would train to the same weights."""
     workdir = tmp_path / "run"
     taken = (f"--workdir={workdir}", f"--from_run={finished}", NO_SCORES)
@@ -625,7 +631,16 @@ def test_finished_stages_of_another_run_are_taken(finished, tmp_path, capsys):
     assert "has nothing to take: its stage 'vae' was trained with config.seed=0, not 1" in message
     message = refusal(main, *tiny_run.FLAGS, *taken[::2], f"--from_run={tmp_path}")
     assert "is not a run folder" in message
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copy2", _full)
+        message = refusal(main, *tiny_run.FLAGS, *taken)
+    assert f"Cannot copy stage 'vae' of {finished} to {workdir} (" in message
+    assert "No space left on device" in message and "the same command tries again" in message
     shutil.rmtree(workdir)
+    with monkeypatch.context() as patch:  # another process, which sees what the first has copied
+        patch.setattr(sharing, "gathered_texts", lambda text: ["[]", text])
+        sharing.take_stages(tiny_run.unstarted(workdir, *tiny_run.FLAGS), finished)
+    assert not (workdir / "stages").exists()
     flags = [*tiny_run.FLAGS, *taken, "--config.flow.steps=13"]
     main.main(flags)
     out = capsys.readouterr().out

@@ -8,7 +8,7 @@ import pytest
 import tiny_run
 from refusals import refusal_of
 
-from sphere_jax import convert, main, sample
+from sphere_jax import convert, main, prepare, sample
 from sphere_jax.config.reading import read_config
 from sphere_jax.runs.loading import load_run, stored_config
 from sphere_jax.runs.provenance import check_pretrained, initial_params, override_weights
@@ -214,3 +214,16 @@ def test_a_run_folder_that_changed_is_noticed(first, second):
         assert "has other weights than those that stage 'flow'" in refusal_of(load_run, second)
     finally:
         record.write_text(content)
+
+
+def test_a_cache_of_latents_of_a_tokenizer_that_a_run_trained(first, exported, folder):
+    given = [FROM, f"--config.tokenizer.pretrained={exported['tokenizer']}"]
+    prepare.main(["latents", *tiny_run.FLAGS, *given, f"--out={folder / 'cache'}"])
+    made_with = json.loads((folder / "cache" / "index.json").read_text())["made_with"]
+    weights = made_with["config.tokenizer.pretrained fingerprint"]
+    assert weights == fingerprint_of(exported["tokenizer"])
+    cached = [FROM, "--config.data.source=cache", f"--config.data.path={folder / 'cache'}"]
+    run = train(folder / "cached", *cached, given[-1])
+    assert drawn(run, folder / "cached.npz").shape == (4, 16, 16, 1)
+    words = refusal(folder / "no", *cached, f"--config.tokenizer.pretrained={first}")
+    assert "holds latents made with config.tokenizer.pretrained fingerprint=" in words

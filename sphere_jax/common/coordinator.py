@@ -5,12 +5,14 @@
 It serves `jax.distributed` as well: if that service were part of the first process, its end would
 abort the others inside jaxlib before they could say why. Started by `common/processes.py`.
 
-Every process of the run keeps a connection to the port that is printed first. It sends its number,
-and "done" before it ends as it should. The others get "NUMBER KIND" once a process has ended
+Every process of the run keeps a connection to the port that is printed first, with a secret. It
+sends the secret and its number, and "done" before it ends as it should; others that connect, say a
+scan of ports, are no processes of the run. The others get "NUMBER KIND" once a process has ended
 otherwise; KIND is "error" after a message of its own, else "lost". The operating system closes the
 connections of a killed process at once, and those of a host that is gone within 20 s (keep-alive).
 """
 
+import secrets
 import selectors
 import signal
 import socket
@@ -30,7 +32,7 @@ def keep_alive(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def serve(listener: socket.socket, owner: int) -> None:
+def serve(listener: socket.socket, owner: int, secret: str) -> None:
     """Passes on who has ended, until the pipe `owner` is closed and all connections with it."""
     open_connections: dict[socket.socket, str] = {}  # the number of each process, "" at first
     ended: set[str] = set()  # numbers of those that have said how
@@ -50,6 +52,8 @@ def serve(listener: socket.socket, owner: int) -> None:
                     deadline = time.monotonic() + LINGER
                 else:
                     said = _received(key.fileobj)
+                    if not open_connections[key.fileobj] and said[:1] != [secret]:
+                        said = []  # a stranger, or nobody
                     if not said:
                         selector.unregister(key.fileobj)
                     _pass_on(said or ["lost"], key.fileobj, open_connections, ended)
@@ -58,7 +62,7 @@ def serve(listener: socket.socket, owner: int) -> None:
 def _received(connection: socket.socket) -> list[str]:
     """The words that a process has sent; none once its connection is closed."""
     try:
-        return connection.recv(1 << 12).decode().split()
+        return connection.recv(1 << 12).decode(errors="replace").split()
     except OSError:
         return []
 
@@ -85,10 +89,19 @@ def main(bind_address: str, count: int) -> None:
     from jax._src.lib import _jax
 
     service = _jax.get_distributed_runtime_service(bind_address, count)
-    with socket.create_server(("", 0)) as listener:
-        print(listener.getsockname()[1], flush=True)
-        serve(listener, sys.stdin.fileno())
+    secret = secrets.token_hex(16) + "-"  # not a number, as those of processes
+    with _listener() as listener:
+        print(listener.getsockname()[1], secret, flush=True)
+        serve(listener, sys.stdin.fileno(), secret)
     del service
+
+
+def _listener() -> socket.socket:
+    """On a free port, for IPv6 as well where this host has it."""
+    if socket.has_dualstack_ipv6():
+        with suppress(OSError):
+            return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", 0))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sphere_jax.common.errors import UserError
@@ -75,8 +75,9 @@ def _take(file: Path) -> int | None:
         log(f"{file.parent}: its file system keeps locks on this host; a second run in it would "
             "be refused here, but not on other hosts")  # fmt: skip
     owner = {"host": socket.gethostname(), "process": os.getpid(), "since": time.ctime()}
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, json.dumps(owner).encode())
+    with suppress(OSError):  # the disk is full: the lock is held all the same
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(owner).encode())
     return descriptor
 
 

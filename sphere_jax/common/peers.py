@@ -25,16 +25,16 @@ KINDS = {
 
 
 class Peers:
-    """A connection to the coordinator at `address`, from process `number`."""
+    """A connection to the coordinator at `address`, from process `number`, which shows `secret`."""
 
-    def __init__(self, address: tuple[str, int], number: int):
+    def __init__(self, address: tuple[str, int], secret: str, number: int):
         self._connection = socket.create_connection(address, timeout=60)
         self._connection.settimeout(None)
         keep_alive(self._connection)
         self._known, self._reporting = threading.Event(), threading.Lock()
         self._left = threading.Event()  # this process has said how it ends
         self._number, self._kind = "", ""
-        self._send(str(number))
+        self._send(f"{secret} {number}")
         threading.Thread(target=self._watch, daemon=True).start()
 
     def leave(self, kind: str, wait: float) -> str:
@@ -82,10 +82,10 @@ class Peers:
 _peers: Peers | None = None
 
 
-def join(address: tuple[str, int], number: int) -> None:
+def join(address: tuple[str, int], secret: str, number: int) -> None:
     """Tells the coordinator at `address` of this process, `number` of the run."""
     global _peers
-    _peers = Peers(address, number)
+    _peers = Peers(address, secret, number)
 
 
 def leave(kind: str, wait: float = 1.0) -> str:

@@ -41,7 +41,7 @@ def start_processes(timeout_seconds: int | None = None) -> None:
         with _limited(timeout_seconds):
             address, count, number, devices = _from_environment(timeout_seconds)
             host, _, port = address.rpartition(":")
-            own = _start_coordinator(f"[::]:{port}", count) if number == 0 else 0
+            own = _start_coordinator(f"[::]:{port}", count) if number == 0 else ""
             jax.config.update("jax_enable_preemption_service", False)  # would take SIGTERM from us
             jax.distributed.initialize(
                 address,
@@ -53,7 +53,8 @@ def start_processes(timeout_seconds: int | None = None) -> None:
                 coordinator_bind_address="127.0.0.1:0",  # of a service that nobody uses
             )
             if count > 1:
-                peers.join((host, _told_port(own, timeout_seconds)), number)
+                told, secret = _told(own, timeout_seconds).split()
+                peers.join((host.strip("[]"), int(told)), secret, number)
         jax.devices()  # all at once, however different their work is before they need them
     except (RuntimeError, OSError) as error:
         raise _unanswered(error) from error
@@ -172,30 +173,30 @@ def _detected(timeout_seconds: int) -> tuple[str, int, int, list[int] | None]:
     return address, count, number, local_devices(devices)
 
 
-def _start_coordinator(bind_address: str, count: int) -> int:
-    """Starts `common/coordinator.py`, which ends after this process; its port."""
+def _start_coordinator(bind_address: str, count: int) -> str:
+    """Starts `common/coordinator.py`, which ends after this process; its port and its secret."""
     line = [sys.executable, "-m", "sphere_jax.common.coordinator", bind_address, str(count)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(line, **pipes, text=True, start_new_session=True)
-    port = process.stdout.readline()
-    if not port:
+    own = process.stdout.readline().strip()
+    if not own:
         reason = (process.stderr.read().strip().splitlines() or ["it ended at once"])[-1]
         raise UserError(f"No coordinator can listen on {bind_address} ({reason[:200]}).")
     _start_coordinator.process = process  # alive as long as this one: its pipe must stay open
-    return int(port)
+    return own
 
 
-def _told_port(own: int, timeout_seconds: int) -> int:
-    """The port of the first process's coordinator, where it is `own`. It is told by the store of
-    `jax.distributed` and not by devices: those of a pod may take a minute to start, with everyone
-    there."""
+def _told(own: str, timeout_seconds: int) -> str:
+    """Port and secret of the first process's coordinator, where they are `own`. They are told by
+    the store of `jax.distributed` and not by devices: those of a pod may take a minute to start,
+    with everyone there."""
     from jax._src.distributed import global_state
 
     if own:
-        global_state.client.key_value_set("sphere_jax coordinator", str(own))
+        global_state.client.key_value_set("sphere_jax coordinator", own)
         return own
     told = global_state.client.blocking_key_value_get
-    return int(told("sphere_jax coordinator", 1000 * (timeout_seconds + 60)))
+    return told("sphere_jax coordinator", 1000 * (timeout_seconds + 60))
 
 
 def barrier(where: str) -> None:

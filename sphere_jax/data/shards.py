@@ -55,6 +55,7 @@ def write_missing(
 
     Every process writes its share; all of them return once every share is written.
     """
+    barrier(f"{folder} is started")  # the first process has written the plan there
     if is_main_process():
         remove_leftovers(folder, below=False)
     own = shards[jax.process_index() :: jax.process_count()]

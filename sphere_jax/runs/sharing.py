@@ -1,12 +1,13 @@
 """Stages that another run has finished, taken instead of trained: their records must agree."""
 
+import json
 import shutil
 from pathlib import Path
 
 from sphere_jax.common import plugins
-from sphere_jax.common.errors import UserError
+from sphere_jax.common.errors import UserError, first_line
 from sphere_jax.common.files import write_json
-from sphere_jax.common.processes import barrier, is_main_process
+from sphere_jax.common.processes import barrier, gathered_texts, is_main_process
 from sphere_jax.common.progress import log
 from sphere_jax.config.options import Config
 from sphere_jax.config.reading import read_config
@@ -24,6 +25,7 @@ def take_stages(run: Run, other: Path) -> None:
     """
     _check_store(other)
     new = [name for name in run.config.stages if not run.records.file(name).exists()]
+    new = json.loads(gathered_texts(json.dumps(new))[0])  # before the first process copies some
     refusals = []
     for name in new:
         record = read_record(other / "stages" / f"{name}.json")
@@ -70,7 +72,13 @@ def take_stage(run: Run, name: str, other: Path) -> bool:
 
 def _copy(run: Run, name: str, other: Path, record: dict) -> None:
     if is_main_process():
-        _copy_files(run, name, other)
+        try:
+            _copy_files(run, name, other)
+        except OSError as error:  # of shutil, too, which has several in one and no file's name
+            raise UserError(
+                f"Cannot copy stage '{name}' of {other} to {run.workdir} "
+                f"({first_line(error)}); the same command tries again."
+            ) from error
         # Last: it says that the stage is there.
         write_json(run.records.file(name), record, sealed=True)
     barrier(f"stage {name} is copied")

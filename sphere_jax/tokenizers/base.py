@@ -5,15 +5,16 @@ A tokenizer is one file of this folder, found by its name: `config.tokenizer.nam
 """
 
 import dataclasses
+import json
 from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 
 from sphere_jax.common.shapes import AnyArray, Images, Latents
-from sphere_jax.config.option import option
+from sphere_jax.config.option import leaves, option
 from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.nn.functional import Params
-from sphere_jax.weights.stored import WeightsFile
+from sphere_jax.weights.stored import WeightsFile, fingerprint_of
 
 Channels = Float[AnyArray, " d"]
 
@@ -139,7 +140,18 @@ class Tokenizer:
     def latents_made_with(cls, data: DataOptions, options: Any) -> dict[str, Any]:
         """All that latents of images are a function of, ready for JSON: options by their keys, and
         fingerprints of weights. Raises UserError for a file of weights that cannot be read."""
-        return {}
+        found: dict[str, Any] = {
+            f"config.data.{name}": getattr(data, name)
+            for name in ("image_size", "resize", "channels", "num_classes")
+        }
+        for key, leaf in leaves("config.tokenizer", options):
+            if key.rpartition(".")[2] in cls.not_of_latents:
+                continue
+            if leaf.file:
+                found[f"{key} fingerprint"] = fingerprint_of(leaf.value) if leaf.value else ""
+            else:
+                found[key] = leaf.value
+        return json.loads(json.dumps(found))  # tuples are lists there
 
     @classmethod
     def statistics_to_apply(

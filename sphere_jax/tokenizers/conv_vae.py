@@ -17,13 +17,15 @@ from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.models.conv_vae import Decoder, Encoder
 from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.tokenizers.base import PosteriorOptions
+from sphere_jax.tokenizers.base import PosteriorOptions, Tokenizer
 from sphere_jax.tokenizers.trained import Trained, TrainedOptions
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvVAEOptions(TrainedOptions, PosteriorOptions):
     """Trained by a 'vae' stage."""
+
+    compute_dtype: ClassVar[str] = "float32"  # no option here
 
     name: str = "conv_vae"
     patch: int = option(2, 1, help="pixels folded into channels before the first level")
@@ -52,6 +54,7 @@ class ConvVAE(Trained):
 
     Options = ConvVAEOptions
     parts: ClassVar = ("encoder", "decoder", "statistics")
+    not_of_latents: ClassVar = (*Tokenizer.not_of_latents, "latents")
     last_layer: ClassVar = "head"
 
     @classmethod

@@ -7,13 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sphere_jax.config.checks import check
-from sphere_jax.config.option import leaves
 from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.nn.functional import Network, Params
 from sphere_jax.tokenizers.base import Channels, Tokenizer
 from sphere_jax.weights.layouts import latent_statistics
-from sphere_jax.weights.stored import WeightsFile, fingerprint_of
+from sphere_jax.weights.stored import WeightsFile
 
 
 class FromFiles(Tokenizer):
@@ -42,21 +41,6 @@ class FromFiles(Tokenizer):
         if self.statistics is not None:
             networks["statistics"] = self.statistics
         return {part: network.shapes for part, network in networks.items()}
-
-    @classmethod
-    def latents_made_with(cls, data: DataOptions, options: Any) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            f"config.data.{name}": getattr(data, name)
-            for name in ("image_size", "resize", "channels", "num_classes")
-        }
-        for key, leaf in leaves("config.tokenizer", options):
-            if key.rpartition(".")[2] in cls.not_of_latents:
-                continue
-            if leaf.file:
-                found[f"{key} fingerprint"] = fingerprint_of(leaf.value) if leaf.value else ""
-            else:
-                found[key] = leaf.value
-        return found
 
 
 class PublishedVAE(FromFiles):

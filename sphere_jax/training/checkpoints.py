@@ -5,7 +5,8 @@ where averages with other profiles are tracked), so that a sampler reads the ave
 is asynchronous. Orbax does not detect changed bytes, so the CRC-32 of every file is written beside
 each complete step and compared before reading (`checksums.py`). A step without checksums was
 interrupted and is ignored; a damaged one is set aside. Nothing is lost, because training is
-deterministic.
+deterministic. Complete steps are deleted only when enough newer ones are complete, too, which orbax
+cannot know.
 
 Several processes write and verify shares of a checkpoint, and the first one decides which step is
 read. Every process must therefore call the same functions here in the same order.
@@ -52,7 +53,8 @@ class Damaged(UserError):
 
 
 class Checkpoints:
-    """The checkpoints of one stage, in `folder`, the newest `keep` of them.
+    """The checkpoints of one stage, in `folder`, the newest `keep` complete ones; while training
+    goes on, one more.
 
     With a `store` (gs://BUCKET/PATH) they are in a folder of the same name there, and `folder` has
     their checksums beside it alone.
@@ -65,11 +67,12 @@ class Checkpoints:
         self._pending: PendingSave | None = None
         self._size = 0  # bytes of the last state
         self._whole: set[int] = set()  # steps whose files are all as they were written
+        self._keep, self._saves = keep, False
+        self._complete: set[int] = set()  # steps, as all processes know them, once one is asked
         try:
             self._checksums = Checksums(Path(f"{Path(folder).absolute()}.crc32"))
             self._manager = ocp.CheckpointManager(
                 self.folder,
-                options=ocp.CheckpointManagerOptions(max_to_keep=keep),
                 # Named here, so that a manager that has saved nothing can read earlier checkpoints.
                 item_handlers={
                     **{name: ocp.StandardCheckpointHandler() for name in ITEMS},
@@ -84,10 +87,10 @@ class Checkpoints:
         """Starts saving `state` after `step` batches; returns once it is copied to the host."""
         self.wait()
         self._size = sum(leaf.nbytes for leaf in jax.tree.leaves(state) if hasattr(leaf, "nbytes"))
-        for old in [old for old in self._manager.all_steps() if old >= step]:
-            self._manager.delete(old)  # incomplete, of an interrupted start
-            if is_main_process():
-                self._checksums.forget(old)
+        if not self._saves:
+            self.latest()
+            self._saves = True
+        self._prune({old for old in self._complete if old < step})
         items = {name: ocp.args.StandardSave(tree) for name, tree in _filled(state).items()}
         items["data"] = ocp.args.JsonSave(data_state)
         self._quiet = WithoutClosedLoops()
@@ -107,7 +110,17 @@ class Checkpoints:
             sums = pending.result()
             if is_main_process():
                 self._checksums.write(pending.step, sums, set(self._manager.all_steps()))
+        self._complete.add(pending.step)
         self._quiet.end()
+
+    def _prune(self, complete: set[int]) -> None:
+        """Deletes all but the newest of the complete steps: older ones, and those of interrupted
+        starts. Every process must call it."""
+        self._complete = set(sorted(complete)[-self._keep :])
+        for step in set(self._manager.all_steps()) - self._complete:
+            if is_main_process():
+                self._checksums.forget(step)
+            self._manager.delete(step)
 
     @contextmanager
     def _completing(self, step: int) -> Iterator[None]:
@@ -132,6 +145,8 @@ class Checkpoints:
 
     def close(self) -> None:
         self.wait()
+        if self._saves:
+            self._prune(self._complete)
         self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
@@ -151,6 +166,7 @@ class Checkpoints:
         complete = [step for step in steps if self._checksums.file(step).exists()]
         steps, complete = json.loads(gathered_texts(json.dumps([steps, complete]))[0])
         self._see(steps)
+        self._complete = set(complete)
         return max(complete, default=None)
 
     def _see(self, steps: list[int]) -> None:
@@ -167,7 +183,7 @@ class Checkpoints:
 
     def newest_whole(self) -> int | None:
         """The newest complete step whose files are as they were written, or None. Newer ones,
-        which are damaged, are moved beside the folder, and a line says so. What was not
+        which are damaged, are moved beside the folder, and a line says so. What orbax has not
         completed is deleted."""
         if is_main_process():
             delete_unfinished(self.folder)

@@ -80,7 +80,8 @@ def delete_snapshots_after(folder: Path, step: int) -> None:
     """Deletes the snapshots that a resumed stage will write again."""
     if is_main_process():
         for path in folder.glob("*.safetensors"):
-            if int(path.name.split("-")[0]) > step:
+            written = path.name.split("-")[0]
+            if written.isdecimal() and int(written) > step:  # others are not a stage's
                 path.unlink()
 
 

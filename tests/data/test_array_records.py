@@ -218,6 +218,11 @@ def test_writing_resumes_and_incomplete_caches_are_refused(tmp_path, monkeypatch
     whole.write_bytes(content[: len(content) // 2])
     prepared(original, out)
     assert whole.read_bytes() == content
+    spoilt = bytearray(content)
+    spoilt[spoilt.index(b"IDAT") + 20] ^= 1  # in a record, whose number and size stay
+    whole.write_bytes(spoilt)
+    prepared(original, out)
+    assert whole.read_bytes() == content
     assert "holds no images to write" in refusal_of(prepared, DataOptions(source="latents"), out)
 
 

@@ -90,6 +90,8 @@ def test_tiny_imagenet(tmp_path, capsys):
     held = load(options(tmp_path)).heldout.arrays["images"].names.tolist()
     assert held == [f"val/images/{i}.png" for i in range(3)]
     assert classes_of(options(tmp_path)).all_shown == ["n01 tench", "n02 goldfish"]
+    (tmp_path / "val" / "val_annotations.txt").write_bytes("café\n".encode("latin-1"))
+    assert "gives images/0.png no class that is in train" in refusal_of(load, options(tmp_path))
     (tmp_path / "val" / "val_annotations.txt").write_text("".join(lines[:2]))
     assert "gives images/2.png no class that is in train" in refusal_of(load, options(tmp_path))
 

@@ -118,6 +118,6 @@ def test_a_port_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: None)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    monkeypatch.setattr(processes, "_told_port", lambda *_: port)  # closed again
+    monkeypatch.setattr(processes, "_told", lambda *_: f"{port} secret")  # closed again
     with pytest.raises(Unanswered, match="Connection refused.*reach the ports of the first one"):
         start_processes(7)

@@ -238,6 +238,35 @@ def test_a_step_without_checksums_is_ignored_and_written_again(folder, abstract)
     assert Checkpoints(folder)._manager.all_steps() == [8, 9]
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_starts_that_are_killed_before_their_sums_cost_no_complete_step(tmp_path, abstract, keep):
+    folder, sums = tmp_path / "stage", tmp_path / "stage.crc32"
+    with Checkpoints(folder, keep) as checkpoints:
+        for step in (2, 3):
+            checkpoints.save(step, state_of(step), {})
+    for step in (5, 4, 6):  # each of a start that is killed between commit and sums
+        checkpoints = Checkpoints(folder, keep)
+        assert checkpoints.newest_whole() == 3
+        checkpoints.save(step, state_of(step), {})
+        checkpoints._pending.abandon()
+        assert (folder / str(step)).is_dir()
+        (sums / f"{step}.json").unlink(missing_ok=True)
+    with Checkpoints(folder, keep) as checkpoints:
+        assert bits(checkpoints.restore(3, abstract)[0]) == bits(state_of(3))
+        checkpoints.save(7, state_of(7), {})
+    kept = {"3", "7"} if keep == 2 else {"7"}
+    assert (
+        {path.name for path in folder.iterdir()} == kept == {file.stem for file in sums.iterdir()}
+    )
+
+
+def test_a_reader_deletes_nothing(folder):
+    (folder.with_name("stage.crc32") / "9.json").unlink()  # another process is saving it
+    with Checkpoints(folder, keep=1) as checkpoints:
+        assert checkpoints.latest() == 6
+    assert {path.name for path in folder.iterdir()} == {"6", "9"}
+
+
 def test_another_network_is_named(folder, mesh):
     wider = abstract_of(mesh, state_of(0, width=7))
     assert "is of another network: ema/net/kernel is (300, 6) there, (300, 7) here" in refusal(

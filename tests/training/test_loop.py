@@ -186,6 +186,8 @@ def test_snapshots_of_averages_are_the_same_after_a_kill(start, task, tmp_path, 
         start(tracked, show=show)
     stale = tmp_path / "run" / "checkpoints-ema" / "00000007-0.1.safetensors"
     shutil.copy(stale.with_name("00000003-0.1.safetensors"), stale)
+    own = stale.with_name("mine.safetensors")  # of `sphere_jax.ema --out`
+    own.touch()
     assert_equal(start(tracked), uninterrupted)
     expected = snapshots(tmp_path, "uninterrupted")
     assert sorted(expected) == [
@@ -195,6 +197,7 @@ def test_snapshots_of_averages_are_the_same_after_a_kill(start, task, tmp_path, 
     stored = sum(array.nbytes for tensors in expected.values() for array in tensors.values())
     assert (len(expected), stored) == (count, size)
     assert "toy: stores 6 snapshots of averages, 360 B in all" in capsys.readouterr().out
+    own.unlink()
     found = snapshots(tmp_path, "run")
     assert sorted(found) == sorted(expected)
     assert_equal(found, expected)

@@ -219,7 +219,9 @@ def _held_out(root: Path, layout: _Layout, left_out: LeftOut) -> list[Found]:
 
 def _annotated(file: Path, prefix: str, classes: tuple[str, ...], left_out: LeftOut) -> list[Found]:
     """Pictures below the folder of `file`, whose lines say the class of each. Raises UserError."""
-    lines = (line.split() for line in file.read_text(encoding="utf-8").splitlines())
+    lines = (
+        line.split() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
+    )
     class_of = {words[0]: words[1] for words in lines if len(words) > 1}
     found: dict[str, Found] = {name: [] for name in classes}
     for name, size in pictures_in(file.parent, left_out):

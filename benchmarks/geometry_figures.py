@@ -1,8 +1,8 @@
-"""Draws the figures of docs/geometry.md and prints every number that page quotes.
+"""Draws the figures of docs/geometry.md and prints every number that the page quotes.
 
-    python docs/figures.py --out docs/images
+    python -m benchmarks.geometry_figures --out=docs/images
 
-Everything is computed with the library's own functions, on the CPU, in about a minute.
+Everything is computed by the library's own functions, on the CPU, in about a minute.
 """
 
 import argparse
@@ -16,10 +16,12 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from benchmarks import smoke
+from sphere_jax.cli import run_command
 from sphere_jax.geometry import Euclidean, ProjectedEuclidean, TokenSphere, sphere
-from sphere_jax.sampling import SOLVERS, advance, begin, time_grid
+from sphere_jax.sampling import SOLVERS, advance, initial_state, time_grid
 
-DIM, PAIRS = 32, 4096
+DIM = 32
 TIMES = np.linspace(0, 1, 41).astype(np.float32)
 INK = {"slerp": "#0b6e4f", "nlerp": "#e08e1b", "shell_linear": "#3366aa", "linear": "#b3252d"}
 
@@ -38,12 +40,12 @@ def save(figure, axis, out, name, **legend):
     plt.close(figure)
 
 
-def synthetic_pairs():
+def synthetic_pairs(pairs):
     """Tokens of FLUX.2's radii (mean 0.94 sqrt(d), CV 0.20; docs/systems/spherical_flow.md#tensors)
     and Gaussian noise."""
     rng = np.random.default_rng(0)
-    radius = 0.94 * np.sqrt(DIM) * (1 + 0.2 * rng.normal(size=(PAIRS, 1, 1, 1)))
-    data = radius * np.asarray(sphere.normalize(rng.normal(size=(PAIRS, 1, 1, DIM))))
+    radius = 0.94 * np.sqrt(DIM) * (1 + 0.2 * rng.normal(size=(pairs, 1, 1, 1)))
+    data = radius * np.asarray(sphere.normalize(rng.normal(size=(pairs, 1, 1, DIM))))
     return data.astype(np.float32), rng.normal(size=data.shape).astype(np.float32)
 
 
@@ -61,8 +63,8 @@ def walk(space, data, noise):
     return np.stack(norms), np.stack(shares)
 
 
-def paths(out):
-    radius, (data, noise) = np.sqrt(DIM), synthetic_pairs()
+def paths(out, pairs):
+    radius, (data, noise) = np.sqrt(DIM), synthetic_pairs(pairs)
     spaces = {
         "linear": Euclidean(),
         "shell_linear": ProjectedEuclidean(radius),
@@ -169,7 +171,7 @@ def retractions(out):
     for retraction, ink in (("exp", INK["slerp"]), ("renormalize", INK["linear"])):
         covered = []
         for n in counts:
-            z, times = w, time_grid(int(n))
+            z, times = w, jnp.asarray(time_grid(int(n)))
             for t, t_next in zip(times[:-1], times[1:], strict=True):
                 z = SOLVERS["euler"](
                     velocity, TokenSphere(1.0, retraction=retraction), z, t, t_next
@@ -181,8 +183,8 @@ def retractions(out):
     save(figure, axis, out, "retractions", loc="lower right")
 
 
-def orders(out):
-    """Error of each solver against a reference of 1024 midpoint steps, and the fitted slopes."""
+def orders(out, steps):
+    """Error of each solver against a reference of `steps` midpoint steps, and the fitted slopes."""
     rng = np.random.default_rng(0)
     spin, pull = rng.normal(size=(8, 8)) / 2, rng.normal(size=8) / 2
     spin, pull = jnp.asarray(spin - spin.T, jnp.float32), jnp.asarray(pull, jnp.float32)
@@ -198,11 +200,11 @@ def orders(out):
             def step(i, state):
                 return advance(rule, velocity, space, state, times[i], times[i + 1])
 
-            return jax.lax.fori_loop(0, steps, step, begin(rule, start))[0]
+            return jax.lax.fori_loop(0, steps, step, initial_state(rule, start))[0]
 
-        return lambda n: run(np.pad(time_grid(n), (0, 1024 - n)), n)
+        return lambda n: run(np.pad(time_grid(n), (0, steps - n)), n)
 
-    exact = compiled(SOLVERS["midpoint"], TokenSphere(1.0))(1024)
+    exact = compiled(SOLVERS["midpoint"], TokenSphere(1.0))(steps)
     counts = np.array([4, 8, 16, 32, 64])
     figure, axis = axes("Solvers on the sphere", "network evaluations", "error (rad, RMS)")
     inks = dict(zip(SOLVERS, ("#b3252d", "#3366aa", "#0b6e4f", "#e08e1b"), strict=True))
@@ -220,17 +222,21 @@ def orders(out):
     save(figure, axis, out, "solver_order", loc="lower left", fontsize="small")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    paths(out)
-    angles(out)
+def main(argv: list[str]) -> None:
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="of the figures")
+    flags.add_argument("--pairs", type=int, default=4096, help="of data and noise, for the paths")
+    flags.add_argument("--reference", type=int, default=1024, help="steps of the exact trajectory")
+    args = smoke.parse(
+        flags, argv, lambda: [f"--out={smoke.folder()}", "--pairs=8", "--reference=64"]
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    paths(args.out, args.pairs)
+    angles(args.out)
     bfloat16_drift()
-    retractions(out)
-    orders(out)
+    retractions(args.out)
+    orders(args.out, args.reference)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)
