@@ -39,8 +39,9 @@ from sphere_jax.common.flags import whole
 EPILOG = {
     "latents": """\
 OUT holds ArrayRecord files and an index.json with shapes, statistics and checksums. Training
-refuses a cache of another tokenizer, image size, resize or number of classes. Only published
-tokenizers (kl_vae, tiny_vae, rae) can be cached. --config.a.b=v overrides a value of the config.
+refuses a cache of another tokenizer, image size, resize or number of classes. Only tokenizers with
+weights from files can be cached: kl_vae, tiny_vae, rae, others with config.tokenizer.pretrained.
+--config.a.b=v overrides a value of the config.
 After an interruption the same command checks finished files and reuses them.
 """,
     "images": """\

@@ -9,7 +9,6 @@ import pytest
 
 from sphere_jax.common import coordinator, peers
 
-
 SECRET = "5ec12e7-"
 
 

@@ -249,7 +249,9 @@ class MeshOptions:
 class CheckpointOptions:
     """Checkpoints of all stages."""
 
-    keep_last: int = option(2, 1, moves="nothing", help="newest ones of a stage that are kept")
+    keep_last: int = option(
+        2, 1, moves="nothing", help="newest ones of a stage that are kept; one more while it trains"
+    )
     store: str = option(
         "", path=True, moves="nothing",
         help="gs://BUCKET/FOLDER that holds them, of this run alone; '': the run folder does",

@@ -42,6 +42,10 @@ def describe(key: str) -> tuple[str, str]:
             "Distance to the nearest training image, over that of held-out images", "near 1"),
         "nearest_train_too_close": (
             "Part closer to a training image than 99% of held-out images", "near 0.01"),
+        "nearest_distance_ratio": (
+            "Distance to the nearest reference image, over that within the reference", "near 1"),
+        "nearest_too_close": (
+            "Part closer to a reference image than 99% of the reference to the rest", "near 0.01"),
         "class_agreement": ("Class agreement (by an RBF SVM on pixels)", "higher"),
     }  # fmt: skip
     ends = {"_raw": "raw weights", "_ema": "averaged weights"}  # of scores while a stage trains
@@ -105,6 +109,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         of = ", ".join(f"{count:,} {what}" for count, what in counts if count is not None)
         for key in facts["keys"]:
             spread = "standard_error" in key or "_std" in key  # of the value above it
-            reads = "" if spread else f"{facts['better']} is better; "
+            near = describe(key)[1]  # of a value that is neither to be low nor high
+            better = near if near.startswith("near ") else f"{facts['better']} is better"
+            reads = "" if spread else f"{better}; "
             said.append(f"{key:<40} {found['metrics'][key]:12.6g}   {reads}{of}")
     return said + [f"remark: {remark}" for remark in found["remarks"]]

@@ -4,7 +4,7 @@
 `Vectors` are `(..., d)`, of unit norm unless a radius is given. `Scalars` (angles, times) are `()`
 or have the leading axes `(...)`, where an axis of size 1 broadcasts. `in_float32` casts every
 argument first, so the functions take any real arrays and Python numbers: storing a vector in
-bfloat16 already rotates it by 1.6e-3 rad. Every function is finite, and so is its gradient, at
+bfloat16 already rotates it by 1.7e-3 rad. Every function is finite, and so is its gradient, at
 coincident points, at antipodes and at zero vectors.
 
 Antipodes. Many great circles pass through two antipodal points. When `w` lies within `ANTIPODAL` of

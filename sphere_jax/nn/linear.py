@@ -67,10 +67,11 @@ class Linear(nnx.Module):
                 y = product_of_few(rows, kernel, stack, self.kernel.split)
                 return self._finished(y, self.bias).reshape(*x.shape[:-1], -1)
             kernel = gathered_layer(kernel, stack, self.kernel.split)
-        if platform() != "tpu":
+        if platform() != "tpu" or x.ndim > 3:
             # One axis of rows: the weight gradient then contracts a single axis, which XLA on CPU
             # turns into one matmul without copies or transposes. On a TPU it takes from the
-            # compiler the choice of a layout for batch and tokens (docs/performance.md).
+            # compiler the choice of a layout for batch and tokens, which gains with tokens and
+            # costs memory with images (docs/performance.md).
             rows = rows.reshape(-1, x.shape[-1])
         y = self._finished(rows @ kernel, self.bias)
         return y.reshape(*x.shape[:-1], kernel.shape[-1])

@@ -35,7 +35,11 @@ def _if_it_does_not_fit(found: Estimate) -> list[str]:
         if found.parts.get(BESIDE):
             fix += ", or score after training (config.evaluation.every=0)"
         return [*said, f"does not fit: {fix}"]
-    ways = [f"compute {_stage(found)} in micro-batches (config.{_stage(found)}.most_per_device)"]
+    key = f"config.{_stage(found)}"
+    ways = [
+        f"compute {_stage(found)} in micro-batches ({key}.most_per_device, or {key}.accumulate "
+        "where that is refused)"
+    ]
     if found.recomputing and (stronger := STRONGER.get(found.recomputing[1])):
         ways.append(f"recompute more ({found.recomputing[0]}='{stronger}')")
     return [*said, f"does not fit: {', '.join(ways)}, or take more chips"]
