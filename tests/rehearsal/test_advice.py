@@ -7,6 +7,10 @@ from sphere_jax.rehearsal.advice import advice
 
 TOO_LARGE = dict(fits=False, peak=20 * GIB, seconds=None, utilisation=None, days=None)
 MANY = dict(collectives={"all-gather": (9, 129 * GIB, 0.0, 0.0)})  # 8 x 16 chips x 1 GiB, and more
+MICRO = (
+    "compute flow in micro-batches (config.flow.most_per_device, or config.flow.accumulate where "
+    "that is refused)"
+)
 
 
 def test_nothing_is_said_where_nothing_is_wrong():
@@ -17,14 +21,13 @@ def test_nothing_is_said_where_nothing_is_wrong():
     ("changes", "said"),
     [
         (TOO_LARGE,
-         "does not fit: compute flow in micro-batches (config.flow.most_per_device), or take more "
-         "chips"),
+         f"does not fit: {MICRO}, or take more chips"),
         (TOO_LARGE | {"recomputing": ("config.tokenizer.remat", "products", 0)},
-         "does not fit: compute flow in micro-batches (config.flow.most_per_device), recompute "
-         "more (config.tokenizer.remat='blocks'), or take more chips"),
+         f"does not fit: {MICRO}, recompute more (config.tokenizer.remat='blocks'), or take more "
+         "chips"),
         (TOO_LARGE | {"recomputing": ("config.model.remat", "none", 0)},
-         "does not fit: compute flow in micro-batches (config.flow.most_per_device), recompute "
-         "more (config.model.remat='products'), or take more chips"),
+         f"does not fit: {MICRO}, recompute more (config.model.remat='products'), or take more "
+         "chips"),
         (TOO_LARGE | {"program": "sample", "steps": 0, "parts": {"params": GIB}},
          "does not fit: lower config.sampler.batch_size"),
         (TOO_LARGE
