@@ -11,6 +11,7 @@ from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import read_json
 from sphere_jax.config.reading import read_config
 from sphere_jax.distribution.mesh import make_mesh
+from sphere_jax.runs import records
 from sphere_jax.runs.records import completed, difference
 from sphere_jax.runs.run import Run
 from sphere_jax.runs.stages import start
@@ -217,3 +218,17 @@ def test_a_stage_depends_on_what_it_reads_of_the_tokenizer(tmp_path):
     now = records.depends("teacher")
     assert every.keys() - now.keys()
     assert difference(every | now, now, records.config) is None
+
+
+def test_a_stage_starts_by_the_record_that_the_first_process_sees(tmp_path, monkeypatch):
+    """A host whose file system remembers that there is none would train again."""
+    run = Run(config_of(), tmp_path, None)
+    finished = {"depends": run.records.depends("flow"), "finished": True}
+
+    def gathered(text):
+        assert json.loads(text) is None
+        return [json.dumps(finished), text]
+
+    monkeypatch.setattr(records, "gathered_texts", gathered)
+    assert run.records.claim("flow") == finished
+    assert not (tmp_path / "stages").exists()
