@@ -46,10 +46,9 @@ def main(argv: list[str]) -> None:
 
     check_cuda_plugins()  # first, because JAX may not start with two
     start_processes(arguments.wait)
-    folder = (
-        Path(arguments.workdir or arguments.out) if arguments.workdir or arguments.out else None
-    )
-    if folder is not None and (folder.suffix in FILES or folder.is_file()):
+    given = arguments.workdir or arguments.out
+    folder = Path(given) if given else None
+    if folder and (folder.suffix in FILES or folder.is_file()):
         folder = folder.parent
     check_hosts(
         Expected(arguments.hosts, arguments.devices_per_host, arguments.platform or ""),

@@ -117,7 +117,7 @@ class Checkpoints:
         """Deletes all but the newest of the complete steps: older ones, and those of interrupted
         starts. Every process must call it."""
         self._complete = set(sorted(complete)[-self._keep :])
-        for step in set(self._manager.all_steps()) - self._complete:
+        for step in sorted(set(self._manager.all_steps()) - self._complete):
             if is_main_process():
                 self._checksums.forget(step)
             self._manager.delete(step)
