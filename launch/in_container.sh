@@ -5,7 +5,6 @@ cd "$(dirname "$0")/.."
 . launch/common.sh
 python=${PYTHON:-python}
 trap 'trapped=yes stopping=yes; kill -TERM "$child" 2>/dev/null || true' TERM INT
-stopping=''
 "$python" -m sphere_jax.preflight --hosts="$HOSTS" --devices_per_host="$CHIPS" --platform=tpu "$@" &
 child=$!
 wait_for "$child"

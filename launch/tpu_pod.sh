@@ -30,7 +30,7 @@ if [[ ${IMAGE:-} ]]; then
 fi
 said=$(mktemp)
 trap 'rm -f "$said"' EXIT
-stopping='' again='' state='' hosts=0 code=0
+again='' state='' hosts=0
 trap 'trapped=yes stopping=yes; say "stopping all hosts"
       tpu ssh --worker=all --command="$stop" || true' TERM INT # some may have nothing to stop
 

@@ -225,10 +225,10 @@ def test_a_stage_starts_by_the_record_that_the_first_process_sees(tmp_path, monk
     run = Run(config_of(), tmp_path, None)
     finished = {"depends": run.records.depends("flow"), "finished": True}
 
-    def gathered(text):
-        assert json.loads(text) is None
-        return [json.dumps(finished), text]
+    def told(own):
+        assert own is None
+        return finished
 
-    monkeypatch.setattr(records, "gathered_texts", gathered)
+    monkeypatch.setattr(records, "told_by_main_process", told)
     assert run.records.claim("flow") == finished
     assert not (tmp_path / "stages").exists()

@@ -638,7 +638,7 @@ def test_finished_stages_of_another_run_are_taken(finished, tmp_path, capsys, mo
     assert "No space left on device" in message and "the same command tries again" in message
     shutil.rmtree(workdir)
     with monkeypatch.context() as patch:  # another process, which sees what the first has copied
-        patch.setattr(sharing, "gathered_texts", lambda text: ["[]", text])
+        patch.setattr(sharing, "told_by_main_process", lambda own: [])
         sharing.take_stages(tiny_run.unstarted(workdir, *tiny_run.FLAGS), finished)
     assert not (workdir / "stages").exists()
     flags = [*tiny_run.FLAGS, *taken, "--config.flow.steps=13"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from sphere_jax.common.errors import UserError
 from sphere_jax.common.files import read_json, write_json
-from sphere_jax.common.processes import gathered_texts, is_main_process
+from sphere_jax.common.processes import is_main_process, told_by_main_process
 from sphere_jax.common.progress import log
 from sphere_jax.config.option import Leaf, current_value, leaves
 from sphere_jax.config.options import Config
@@ -115,7 +115,7 @@ class Records:
         """That of stage `name`, started if new or if it goes on in more steps. Raises UserError as
         `read` does with `check`."""
         # As the first process sees it: another host may remember that there was none.
-        record = json.loads(gathered_texts(json.dumps(self.read(name, check=True)))[0])
+        record = told_by_main_process(self.read(name, check=True))
         before = record["depends"] if record else {}
         now, dates = self.depends(name, before), self.data_dates()
         self._say_dates(name, (record or {}).get("data dates", dates), dates)

@@ -1,13 +1,12 @@
 """Stages that another run has finished, taken instead of trained: their records must agree."""
 
-import json
 import shutil
 from pathlib import Path
 
 from sphere_jax.common import plugins
 from sphere_jax.common.errors import UserError, first_line
 from sphere_jax.common.files import write_json
-from sphere_jax.common.processes import barrier, gathered_texts, is_main_process
+from sphere_jax.common.processes import barrier, is_main_process, told_by_main_process
 from sphere_jax.common.progress import log
 from sphere_jax.config.options import Config
 from sphere_jax.config.reading import read_config
@@ -25,7 +24,7 @@ def take_stages(run: Run, other: Path) -> None:
     """
     _check_store(other)
     new = [name for name in run.config.stages if not run.records.file(name).exists()]
-    new = json.loads(gathered_texts(json.dumps(new))[0])  # before the first process copies some
+    new = told_by_main_process(new)  # before it copies some
     refusals = []
     for name in new:
         record = read_record(other / "stages" / f"{name}.json")

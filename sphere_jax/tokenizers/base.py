@@ -79,7 +79,7 @@ class Tokenizer:
     whitens_positions: ClassVar[bool] = False
     released_layout: ClassVar[bool] = False
     encoder_parts: ClassVar[tuple[str, ...]] = ("encoder",)
-    not_of_latents: ClassVar[tuple[str, ...]] = ("compute_dtype", "remat", "unroll")
+    not_of_latents: ClassVar[tuple[str, ...]] = ("compute_dtype", "remat", "unroll", "latents")
 
     latent_shape: tuple[int, int, int]
     image_shape: tuple[int, int, int] | None
@@ -118,7 +118,7 @@ class Tokenizer:
         """Sentences for the log before training starts."""
         return []
 
-    # The following are for tokenizers with weights from files (`trained_here` is False).
+    # The following are for tokenizers with weights from files (`trained_by_run` is False).
 
     def files(self, options: Any) -> dict[str, WeightsFile]:
         """The files that options name, by the parts that they hold, "" for several parts."""

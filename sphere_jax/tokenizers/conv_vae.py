@@ -17,7 +17,7 @@ from sphere_jax.config.options import Config, DataOptions
 from sphere_jax.models.conv_vae import Decoder, Encoder
 from sphere_jax.models.latent_statistics import LatentStatistics
 from sphere_jax.nn.functional import Network, Params
-from sphere_jax.tokenizers.base import PosteriorOptions, Tokenizer
+from sphere_jax.tokenizers.base import PosteriorOptions
 from sphere_jax.tokenizers.trained import Trained, TrainedOptions
 
 
@@ -54,7 +54,6 @@ class ConvVAE(Trained):
 
     Options = ConvVAEOptions
     parts: ClassVar = ("encoder", "decoder", "statistics")
-    not_of_latents: ClassVar = (*Tokenizer.not_of_latents, "latents")
     last_layer: ClassVar = "head"
 
     @classmethod

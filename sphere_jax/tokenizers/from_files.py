@@ -2,7 +2,7 @@
 
 import dataclasses
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +17,6 @@ from sphere_jax.weights.stored import WeightsFile
 
 class FromFiles(Tokenizer):
     """Images are RGB. A subclass has `encoder` and `decoder`, two `Network`s."""
-
-    not_of_latents: ClassVar[tuple[str, ...]] = ("compute_dtype",)
 
     encoder: Network
     decoder: Network

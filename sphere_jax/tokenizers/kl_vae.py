@@ -86,7 +86,6 @@ class KLVAE(PublishedVAE):
     samples: bool = False
 
     Options = KLVAEOptions
-    not_of_latents: ClassVar = ("compute_dtype", "latents")
     last_layer: ClassVar = "head"
 
     @classmethod

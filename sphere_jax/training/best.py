@@ -56,7 +56,7 @@ class KeepBest:
         better = math.isfinite(value) and (
             self._best is None or self._badness(value) < self._badness(self._best)
         )
-        if not told_by_main_process(better):
+        if not told_by_main_process(bool(better)):
             return
         self._best = value
         with Checkpoints(best_folder(self._folder), keep=1) as checkpoints:

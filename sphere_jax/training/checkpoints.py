@@ -12,7 +12,6 @@ Several processes write and verify shares of a checkpoint, and the first one dec
 read. Every process must therefore call the same functions here in the same order.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +24,7 @@ from jaxtyping import PyTree
 
 from sphere_jax.common.errors import UserError, first_line
 from sphere_jax.common.files import in_bytes
-from sphere_jax.common.processes import barrier, gathered_texts, is_main_process
+from sphere_jax.common.processes import barrier, is_main_process, told_by_main_process
 from sphere_jax.common.progress import log
 from sphere_jax.training.checkpoint_folder import (
     delete,
@@ -164,7 +163,7 @@ class Checkpoints:
         """The newest step that is complete for the first process, on all of them; or None."""
         steps = list(self._manager.all_steps())
         complete = [step for step in steps if self._checksums.file(step).exists()]
-        steps, complete = json.loads(gathered_texts(json.dumps([steps, complete]))[0])
+        steps, complete = told_by_main_process([steps, complete])
         self._see(steps)
         self._complete = set(complete)
         return max(complete, default=None)
